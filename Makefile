@@ -1,0 +1,73 @@
+# mribatch: every target of the project. `make` alone shows them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+
+# What a test may need and a user need not: the stamp says which extras the environment has.
+STAMP_USE := $(VENV)/.installed
+STAMP_DEV := $(VENV)/.installed-dev
+
+.PHONY: help demo classify test test-slow test-gpu lint format links models bench clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@echo
+	@echo "Research use only, not a medical device."
+
+demo: $(STAMP_USE) ## Set up, draw a small folder of synthetic slices and classify it into build/demo/
+	@rm -rf build/demo
+	@$(BIN)/mribatch demo build/demo/slices
+	@$(BIN)/mribatch classify build/demo/slices --out build/demo/run --csv || test $$? -eq 3
+	@echo "The demo's folder has broken files on purpose, so some rows are not ok. Look into build/demo/run/."
+
+classify: $(STAMP_USE) ## Classify a folder: make classify DATA=folder OUT=results
+	@test -n "$(DATA)" -a -n "$(OUT)" || { echo "Error: DATA and OUT are needed. Fix: make classify DATA=folder OUT=results" >&2; exit 2; }
+	$(BIN)/mribatch classify "$(DATA)" --out "$(OUT)"
+
+test: $(STAMP_DEV) ## Set up and run the quick tests (under four minutes on two cores)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+test-slow: $(STAMP_DEV) ## Run the tests that take minutes: kills, fuzzing, large folders
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: $(STAMP_DEV) ## Run the tests that need an NVIDIA GPU
+	$(BIN)/python -m pytest -m gpu
+
+lint: $(STAMP_DEV) links ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy build/links/mribatch
+
+format: $(STAMP_DEV) ## Rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+links: ## Lay build/links/mribatch, the packages as static tools see them
+	@rm -rf build/links && mkdir -p build/links/mribatch
+	@for file in core/*; do ln -s "$(CURDIR)/$$file" build/links/mribatch/; done
+	@for folder in cli pipeline trt training models; do ln -s "$(CURDIR)/$$folder" build/links/mribatch/; done
+
+models: $(STAMP_DEV) ## Make the placeholder bundle again
+	$(BIN)/python -m tests.make_models models/placeholder
+
+bench: $(STAMP_DEV) ## Measure end-to-end speed against the CPU's ceiling
+	$(BIN)/python -m benchmarks.cpu_ceiling
+
+clean: ## Remove what make has built, the environment included
+	rm -rf build $(VENV)
+
+$(STAMP_USE): setup.cfg pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Error: mribatch needs Python 3.11 or newer. Fix: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(STAMP_DEV): $(STAMP_USE)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@

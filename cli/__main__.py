@@ -1,0 +1,6 @@
+"""python -m mribatch.cli"""
+
+from mribatch.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""mribatch classify"""
+
+import json
+from typing import Any
+
+import click
+
+from mribatch.errors import ExitCode
+
+BACKENDS = ("auto", "onnxruntime", "tensorrt")
+DECODERS = ("auto", "opencv", "dali")
+
+
+@click.command(short_help="Classify every image of a folder into Parquet, one row per file.")
+@click.argument("inputs", nargs=-1, metavar="INPUT…", type=click.Path(path_type=str))
+@click.option(
+    "--out", type=click.Path(path_type=str), help="Folder for the results: new, empty or a run to go on with."
+)
+@click.option("--model", help="Name of a shipped model, or the folder of a model bundle.  [default: the shipped one]")
+@click.option("--batch-size", type=int, help="Images per call of the model.  [default: 16]")
+@click.option("--threads", type=int, help="Cores to use.  [default: all that this process may use]")
+@click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True, help="What runs the model.")
+@click.option("--decoder", type=click.Choice(DECODERS), default="auto", show_default=True, help="What decodes images.")
+@click.option(
+    "--labels",
+    metavar="auto|none|FILE.csv",
+    default="auto",
+    show_default=True,
+    help="True classes: from the names of the folders, none, or a CSV with the columns path,label.",
+)
+@click.option("--from-file", metavar="LIST|-", help="Also take the paths in this file, one per line; - for stdin.")
+@click.option("--csv", is_flag=True, help="Also write predictions.csv, for a spreadsheet.")
+@click.option("--dry-run", is_flag=True, help="Count the files by type, estimate the time, and write nothing.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier run in --out. Other folders are never deleted.")
+@click.option("--keep-going", is_flag=True, help="Go on when the first 1,000 files all fail.")
+@click.option("--max-pixels", type=int, help="Larger images are not decoded but get a row.  [default: 100000000]")
+@click.option("--timeout", type=float, metavar="SECONDS", help="For reading and decoding one file.  [default: 60]")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one line of JSON.")
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+def classify(
+    inputs: tuple[str, ...], out: str | None, dry_run: bool, as_json: bool, quiet: bool, **chosen: Any
+) -> ExitCode:
+    """Classify every image of INPUT… (folders, files, glob patterns) into Parquet: one row per file.
+
+    The same command on an interrupted run goes on where it stopped.
+
+    \b
+    Exit codes: 0 every row is ok; 1 error; 2 usage; 3 finished, some rows
+    are not ok; 130 or 143 interrupted, can go on.
+
+    \b
+    Example:
+      mribatch classify scans/ --out results/
+    """
+    from mribatch.pipeline.options import ClassifyOptions
+    from mribatch.pipeline.progress import progress_for
+
+    chosen["timeout_s"] = chosen.pop("timeout")
+    options = ClassifyOptions(**{key: value for key, value in chosen.items() if value is not None})
+    if dry_run:
+        from mribatch.pipeline.dry_run import estimate
+
+        result: Any = estimate(inputs, out, options, progress_for(quiet=quiet or as_json))
+    else:
+        if out is None:
+            raise click.UsageError("Missing option '--out'", click.get_current_context())
+        from mribatch.pipeline.run import classify as run_classify
+
+        result = run_classify(inputs, out, options, progress_for(quiet=quiet))
+    if as_json:
+        click.echo(json.dumps(result.to_json(), allow_nan=False))
+    elif not quiet:
+        click.echo(result.to_text())
+    return ExitCode(result.exit_code)

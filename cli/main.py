@@ -1,0 +1,64 @@
+"""`mribatch`: finds the command, turns errors into one line and an exit code; imports a command when it is used."""
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from mribatch import RESEARCH_NOTICE, __version__
+from mribatch.errors import ExitCode, MribatchError
+
+# command -> (module, one line of help); a table, so that `mribatch --help` imports no command
+COMMANDS = {
+    "classify": ("mribatch.cli.classify", "Classify every image of a folder into Parquet, one row per file."),
+    "demo": ("mribatch.cli.demo", "Draw a small folder of synthetic slices to try mribatch on."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported only when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(COMMANDS[name][0]), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=f"{RESEARCH_NOTICE}",
+)
+@click.version_option(__version__, "-V", "--version", prog_name="mribatch")
+def cli() -> None:
+    """Classify whole folders of brain MRI slices at the speed of the hardware."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the console script. Exits with an ExitCode; a bug keeps its traceback."""
+    try:
+        code = cli.main(args=arguments, prog_name="mribatch", standalone_mode=False)
+        sys.stdout.flush()
+    except MribatchError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "mribatch"
+        click.echo(f"Error: {error.format_message().rstrip('.')}. Fix: see {path} --help", err=True)
+        sys.exit(ExitCode.USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Error: interrupted. Fix: type the same command again; a run goes on where it stopped", err=True)
+        sys.exit(ExitCode.INTERRUPTED)
+    except BrokenPipeError:  # the reader of stdout went away, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.USER_ERROR)
+    sys.exit(code if isinstance(code, int) else ExitCode.OK)

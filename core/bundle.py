@@ -1,0 +1,180 @@
+"""A model bundle on disk: found, checked and read; never trusted, never written here."""
+
+import io
+import json
+import lzma
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy import float32, uint8
+from numpy.typing import NDArray
+
+from mribatch.errors import MribatchError
+from mribatch.model_spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
+from mribatch.onnx_graph import STANDARD_DOMAINS, TensorDeclaration, read_graph_facts
+
+DEFAULT_MODEL = "placeholder"
+SPEC_FILE, MODEL_FILE, GOLDEN_FILE, CARD_FILE = "bundle.json", "model.onnx", "golden.npz", "MODEL_CARD.md"
+
+_FLOAT32, _UINT8 = 1, 2  # TensorProto.DataType
+_MAX_JSON_BYTES = 1 << 20
+_MAX_MODEL_BYTES = 1 << 31  # protobuf's own limit
+_MAX_GOLDEN_BYTES = 1 << 28
+# RuntimeError: an encrypted entry, or an unknown compression (NotImplementedError). MemoryError: a header that promises
+# an array of any size.
+_ARCHIVE_ERRORS = (
+    ValueError, KeyError, OSError, EOFError, RuntimeError, MemoryError, OverflowError,
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error,
+)  # fmt: skip
+_FIX = "restore the bundle from where it came, export it again, or name another with --model"
+
+
+@dataclass(frozen=True)
+class Golden:
+    """The slices every backend must reproduce before it writes a row.
+
+    images: uint8 (n, height, width, 1), grey 0..255. probabilities: float32 (n, classes), from Keras, calibrated.
+    """
+
+    images: NDArray[uint8]
+    probabilities: NDArray[float32]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose hashes, graph and golden slices have been checked."""
+
+    folder: Path
+    spec: ModelSpec
+    sha256: str  # of bundle.json, which holds the hashes of the other files: one hash for the whole contract
+    model: bytes  # the content of model.onnx whose hash was checked; load this, not the file again
+    golden: Golden
+
+
+def shipped_models() -> dict[str, Path]:
+    """Name -> folder of the bundles that ship with the package."""
+    root = resources.files("mribatch.models")
+    folders = (Path(str(entry)) for entry in root.iterdir() if entry.is_dir())
+    return {folder.name: folder for folder in sorted(folders) if (folder / SPEC_FILE).is_file()}
+
+
+def load_bundle(name_or_folder: str) -> Bundle:
+    """Find a bundle by the name of a shipped one or by its folder, and check all of it.
+
+    Raises:
+        MribatchError: Not found, or anything in it does not fit; gives the numbers.
+    """
+    folder = _find(name_or_folder)
+    specification = _read(folder / SPEC_FILE, _MAX_JSON_BYTES)
+    try:
+        spec = ModelSpec.from_json(json.loads(specification))
+    except (ValueError, RecursionError) as error:
+        raise MribatchError(f"{folder / SPEC_FILE} is not JSON: {error}", _FIX) from error
+    model = _read(folder / MODEL_FILE, _MAX_MODEL_BYTES)
+    _check_hash(folder / MODEL_FILE, model, spec.model_sha256)
+    _check_graph(folder / MODEL_FILE, model, spec)
+    golden_bytes = _read(folder / GOLDEN_FILE, _MAX_GOLDEN_BYTES)
+    _check_hash(folder / GOLDEN_FILE, golden_bytes, spec.golden_sha256)
+    golden = _golden(folder / GOLDEN_FILE, golden_bytes, spec)
+    return Bundle(folder, spec, sha256(specification).hexdigest(), model, golden)
+
+
+def _find(name_or_folder: str) -> Path:
+    shipped = shipped_models()
+    if name_or_folder in shipped:
+        return shipped[name_or_folder]
+    folder = Path(name_or_folder)
+    if (folder / SPEC_FILE).is_file():
+        return folder
+    raise MribatchError(
+        f"no model bundle at '{name_or_folder}' (a folder with {SPEC_FILE})",
+        f"name a bundle's folder, or one that ships with mribatch: {', '.join(shipped) or 'none does'}",
+    )
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise MribatchError(f"{path} has {size} bytes, more than the {limit} allowed", _FIX)
+        return path.read_bytes()
+    except OSError as error:
+        raise MribatchError(f"cannot read {path}: {error.strerror or error}", _FIX) from error
+
+
+def _check_hash(path: Path, content: bytes, expected: str) -> None:
+    actual = sha256(content).hexdigest()
+    if actual != expected:
+        raise MribatchError(f"{path} has sha256 {actual[:16]}…, its bundle.json says {expected[:16]}…", _FIX)
+
+
+def _check_graph(path: Path, model: bytes, spec: ModelSpec) -> None:
+    try:
+        facts = read_graph_facts(model)
+    except ValueError as error:
+        raise MribatchError(f"{path} is not an ONNX model: {error}", _FIX) from error
+    foreign = sorted(facts.domains - STANDARD_DOMAINS)
+    wanted_input = TensorDeclaration(INPUT_NAME, _UINT8, (None, spec.height, spec.width, 1))
+    wanted_output = TensorDeclaration(OUTPUT_NAME, _FLOAT32, (None, len(spec.classes)))
+    problem = None
+    if facts.external_tensors:
+        problem = f"keeps {facts.external_tensors} tensors in external files; a bundle's graph holds its own weights"
+    elif foreign or facts.functions:
+        named = f" of {', '.join(foreign)}" if foreign else ""
+        problem = f"uses custom operators{named} and defines {facts.functions} functions; only ONNX's own are allowed"
+    elif len(facts.inputs) != 1 or len(facts.outputs) != 1:
+        problem = f"has {len(facts.inputs)} inputs and {len(facts.outputs)} outputs, a bundle's graph has 1 and 1"
+    elif facts.inputs[0] != wanted_input:
+        problem = f"takes {_shown(facts.inputs[0])}, its bundle.json wants {_shown(wanted_input)}"
+    elif facts.outputs[0] != wanted_output:
+        problem = f"gives {_shown(facts.outputs[0])}, its bundle.json wants {_shown(wanted_output)}"
+    if problem:
+        raise MribatchError(f"{path} {problem}", _FIX)
+
+
+def _shown(tensor: TensorDeclaration) -> str:
+    types = {_FLOAT32: "float32", _UINT8: "uint8"}
+    shape = ", ".join("N" if size is None else str(size) for size in tensor.shape)
+    return f"'{tensor.name}' {types.get(tensor.element_type, f'type {tensor.element_type}')} ({shape})"
+
+
+def _golden(path: Path, content: bytes, spec: ModelSpec) -> Golden:
+    arrays = _arrays(path, content)
+    images, probabilities = arrays["images"], arrays["probabilities"]
+    count = images.shape[0] if images.ndim else 0
+    fits = (
+        count >= 1
+        and images.dtype == uint8
+        and images.shape == (count, spec.height, spec.width, 1)
+        and probabilities.dtype == float32
+        and probabilities.shape == (count, len(spec.classes))
+    )
+    if not fits:
+        raise MribatchError(
+            f"{path} holds images {images.dtype} {images.shape} and probabilities {probabilities.dtype} "
+            f"{probabilities.shape}, which do not fit {spec.height}x{spec.width} and {len(spec.classes)} classes",
+            _FIX,
+        )
+    bad_rows = int((~np.isfinite(probabilities).all(axis=1)).sum())
+    if bad_rows:
+        raise MribatchError(f"{path} holds NaN or infinity in {bad_rows} of {count} rows of probabilities", _FIX)
+    return Golden(images, probabilities)
+
+
+def _arrays(path: Path, content: bytes) -> dict[str, NDArray[Any]]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:  # sizes first: a few bytes may unpack to gigabytes
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > _MAX_GOLDEN_BYTES:
+            raise ValueError(f"it unpacks to {unpacked} bytes, more than the {_MAX_GOLDEN_BYTES} allowed")
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return {name: archive[name] for name in ("images", "probabilities")}
+    except _ARCHIVE_ERRORS as error:
+        raise MribatchError(f"{path} does not hold golden slices: {error or type(error).__name__}", _FIX) from error

@@ -1,0 +1,175 @@
+"""ModelSpec: what a model is told about its pixels and what its outputs mean. Travels with the weights as bundle.json.
+
+Training writes it; every other part only reads it. No other place knows class order, image size or scaling.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from mribatch.errors import MribatchError
+
+FORMAT_VERSION = 1
+INPUT_NAME = "images"
+OUTPUT_NAME = "probabilities"
+
+MAX_SIDE = 4096
+MAX_CLASSES = 1000
+_CLASS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_FIX = "export the model again, or name another with --model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """How far a backend may be from Keras on the golden slices.
+
+    `fp32` and `fp16` bound |Δp| of any class; where the golden margin (best minus second probability) exceeds `margin`,
+    the predicted class must be the same.
+    """
+
+    fp32: float = 1e-4
+    fp16: float = 0.01
+    margin: float = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """The contract of one model bundle. Immutable; checked on construction.
+
+    Raises:
+        MribatchError: A field is missing, of the wrong type, or outside its range; names the field and its value.
+    """
+
+    name: str
+    classes: tuple[str, ...]  # in the order of the output columns
+    aliases: Mapping[str, str]  # other spelling -> class name; used for labels only, never for outputs
+    height: int  # pixels of the graph's input
+    width: int  # pixels of the graph's input
+    model_sha256: str  # hex, of model.onnx
+    golden_sha256: str  # hex, of golden.npz
+    trained: bool  # False: random weights, every output must say so
+    temperature: float = 1.0  # record of what the graph already divides its logits by
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    colour: str = "grey"  # one channel in; an RGB network repeats it inside the graph
+    resize: str = "linear"  # stretched to height x width, no antialiasing
+    value_range: tuple[int, int] = (0, 255)  # of the uint8 input; normalisation is inside the graph
+    description: str = ""
+    training: Mapping[str, Any] = field(default_factory=dict)  # recipe, data fingerprint, protocol
+    metrics: tuple[Mapping[str, Any], ...] = ()  # each with its protocol and leak rate
+    licences: Mapping[str, str] = field(default_factory=dict)  # of weights and of training data
+
+    def __post_init__(self) -> None:
+        _check(bool(_CLASS_NAME.fullmatch(self.name)), "name", self.name)
+        _check(2 <= len(self.classes) <= MAX_CLASSES, "classes", f"{len(self.classes)} of them")
+        _check(len(set(map(normalise_label, self.classes))) == len(self.classes), "classes", self.classes)
+        for name in self.classes:
+            _check(bool(_CLASS_NAME.fullmatch(name)), "classes", name)
+        for alias, target in self.aliases.items():
+            _check(target in self.classes and normalise_label(alias) not in map(normalise_label, self.classes),
+                   "aliases", f"{alias} -> {target}")  # fmt: skip
+        _check(1 <= self.height <= MAX_SIDE and 1 <= self.width <= MAX_SIDE, "input", f"{self.height}x{self.width}")
+        _check(bool(_SHA256.fullmatch(self.model_sha256)), "model_sha256", self.model_sha256)
+        _check(bool(_SHA256.fullmatch(self.golden_sha256)), "golden_sha256", self.golden_sha256)
+        _check(0.01 <= self.temperature <= 100, "temperature", self.temperature)
+        for limit in (self.tolerance.fp32, self.tolerance.fp16, self.tolerance.margin):
+            _check(0 < limit < 0.5, "tolerance", limit)
+        _check(self.colour == "grey", "colour", self.colour)
+        _check(self.resize == "linear", "resize", self.resize)
+        _check(self.value_range == (0, 255), "value_range", self.value_range)
+
+    def label_of(self, text: str) -> str | None:
+        """The class that a folder name or a label in a table means, or None. Case, spaces and hyphens do not matter."""
+        wanted = normalise_label(text)
+        for name in self.classes:
+            if normalise_label(name) == wanted:
+                return name
+        for alias, name in self.aliases.items():
+            if normalise_label(alias) == wanted:
+                return name
+        return None
+
+    @property
+    def notice(self) -> str | None:
+        """What every output must say of this model beside its results; None for a trained one."""
+        if self.trained:
+            return None
+        return f"'{self.name}' is no trained model: its weights are random and its predictions mean nothing"
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of bundle.json; `from_json` gives an equal spec back."""
+        content = asdict(self)
+        size = {"name": INPUT_NAME, "dtype": "uint8", "layout": "NHWC", "height": content.pop("height")}
+        size |= {"width": content.pop("width"), "colour": content.pop("colour"), "resize": content.pop("resize")}
+        size |= {"antialias": False, "value_range": list(content.pop("value_range"))}
+        output = {"name": OUTPUT_NAME, "dtype": "float32", "activation": "softmax"}
+        content |= {"classes": list(self.classes), "metrics": list(self.metrics)}
+        return {"format_version": FORMAT_VERSION, "input": size, "output": output} | content
+
+    @classmethod
+    def from_json(cls, content: Any) -> Self:
+        """Read the content of a bundle.json.
+
+        Raises:
+            MribatchError: Not our format, a newer format, or a field that does not fit.
+        """
+        _check(isinstance(content, dict), "bundle.json", "not a JSON object")
+        version = content.get("format_version")
+        if version != FORMAT_VERSION:
+            raise MribatchError(
+                f"the model bundle has format version {version!r}, this mribatch reads {FORMAT_VERSION}", _FIX
+            )
+        shape, output = _take(content, "input", dict), _take(content, "output", dict)
+        _check(shape.get("name") == INPUT_NAME and shape.get("dtype") == "uint8", "input", shape)
+        _check(shape.get("layout") == "NHWC" and shape.get("antialias") is False, "input", shape)
+        _check(output.get("name") == OUTPUT_NAME and output.get("dtype") == "float32", "output", output)
+        classes = _take(content, "classes", list)
+        tolerance = _take(content, "tolerance", dict)
+        return cls(
+            name=_take(content, "name", str),
+            classes=tuple(str(name) for name in classes),
+            aliases={str(alias): str(name) for alias, name in _take(content, "aliases", dict).items()},
+            height=_take(shape, "height", int),
+            width=_take(shape, "width", int),
+            colour=_take(shape, "colour", str),
+            resize=_take(shape, "resize", str),
+            value_range=_pair(shape, "value_range"),
+            model_sha256=_take(content, "model_sha256", str),
+            golden_sha256=_take(content, "golden_sha256", str),
+            trained=_take(content, "trained", bool),
+            temperature=_number(content, "temperature"),
+            tolerance=Tolerance(**{key: _number(tolerance, key) for key in ("fp32", "fp16", "margin")}),
+            description=str(content.get("description", "")),
+            training=_take(content, "training", dict),
+            metrics=tuple(_take(content, "metrics", list)),
+            licences=_take(content, "licences", dict),
+        )
+
+
+def normalise_label(text: str) -> str:
+    """Lower case, with every run of spaces, hyphens and underscores as one underscore."""
+    return re.sub(r"[\s_-]+", "_", text.strip().casefold())
+
+
+def _take(content: Mapping[str, Any], key: str, kind: type) -> Any:
+    value = content.get(key)
+    _check(isinstance(value, kind) and not (kind is int and isinstance(value, bool)), key, value)
+    return value
+
+
+def _pair(content: Mapping[str, Any], key: str) -> tuple[int, int]:
+    value = _take(content, key, list)
+    _check(len(value) == 2 and all(isinstance(item, int) for item in value), key, value)
+    return value[0], value[1]
+
+
+def _number(content: Mapping[str, Any], key: str) -> float:
+    value: Any = content.get(key)
+    _check(isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9, key, value)
+    return float(value)  # without the bound, an integer of 400 digits would overflow here
+
+
+def _check(holds: bool, field_name: str, value: object) -> None:
+    if not holds:
+        raise MribatchError(f"the model bundle's field '{field_name}' does not fit: {str(value)[:200]}", _FIX)

@@ -1,0 +1,1 @@
+"""One image file to one Parquet row: discover, probe, decode, classify, write."""

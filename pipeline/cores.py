@@ -1,0 +1,16 @@
+"""How many cores this process may use: its affinity, and the quota of its container."""
+
+import os
+from pathlib import Path
+
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # cgroup v2: "QUOTA PERIOD" in microseconds, or "max PERIOD"
+
+
+def usable_cores() -> int:
+    """At least 1; a container's fraction of a core counts as a whole one."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = _CPU_MAX.read_text().split()[:2]
+        return cores if quota == "max" else max(1, min(cores, -(-int(quota) // int(period))))
+    except (OSError, ValueError):
+        return cores

@@ -1,0 +1,47 @@
+"""predictions.csv, for people with a spreadsheet. The Parquet files are the result; this is a copy."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+
+from mribatch.files import publishing
+from mribatch.pipeline.parquet import read_parts
+
+# A cell that begins like this is run as a formula by spreadsheets (OWASP, "CSV Injection"); file names are strangers'.
+_FORMULA = r"^[=+\-@\t\r]"
+
+
+def write_csv(run: Path, target: Path, model: str) -> None:
+    """Write all rows of a run, with the model's name in a last column; UTF-8 with the mark that Excel needs.
+
+    Text that a spreadsheet would run as a formula gets a leading apostrophe.
+
+    Raises:
+        MribatchError: The file system refused.
+    """
+    with publishing(target) as temporary, temporary.open("wb") as stream:
+        stream.write(b"\xef\xbb\xbf")
+        writer = None
+        for table in read_parts(run):
+            flat = _flat(table, model)
+            writer = writer or pacsv.CSVWriter(stream, flat.schema)
+            writer.write_table(flat)
+        if writer is not None:
+            writer.close()
+
+
+def _flat(table: pa.Table, model: str) -> pa.Table:
+    columns: dict[str, Any] = {}
+    for name in table.column_names:
+        column = table.column(name)
+        if name == "flags":
+            column = pc.binary_join(column, ";")
+        if pa.types.is_string(column.type):
+            quoted = pc.binary_join_element_wise("'", column, "")
+            column = pc.if_else(pc.match_substring_regex(column, _FORMULA), quoted, column)
+        columns[name] = column
+    columns["model"] = pa.array([model] * table.num_rows, pa.string())
+    return pa.table(columns)

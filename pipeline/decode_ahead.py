@@ -1,0 +1,97 @@
+"""The OpenCV Decoder: files are read, probed and decoded on threads, ahead of the model, and leave as full batches."""
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy import uint8
+from numpy.typing import NDArray
+
+from mribatch.pipeline.decode_opencv import decode_grey, opencv_version
+from mribatch.pipeline.probe import probe, read_file, unreadable
+from mribatch.pipeline.records import DecodedBatch, DecodedFile, ImageFile, Status, Verdict
+from mribatch.pipeline.worker_threads import Ticket, WorkerThreads
+
+_BATCHES_AHEAD = 3  # enough that the model never waits for the slowest file of the next batch; bounds the memory
+
+_Decoded = tuple[DecodedFile, NDArray[uint8] | None]
+
+
+class DecodeAhead:
+    """Decoder with OpenCV on the CPU.
+
+    Args:
+        height, width: Pixels that every image is stretched to.
+        batch_size: Rows of every batch; missing ones are zero.
+        threads: Files decoded at once.
+        max_pixels: Larger images are too_large.
+        timeout_s: Seconds for one file from its start; more is the status timeout.
+    """
+
+    name = "opencv"
+
+    def __init__(
+        self, *, height: int, width: int, batch_size: int, threads: int, max_pixels: int, timeout_s: float
+    ) -> None:
+        self._height = height
+        self._width = width
+        self._batch_size = batch_size
+        self._max_pixels = max_pixels
+        self._timeout_s = timeout_s
+        self._pool = WorkerThreads(self._decode, threads, timeout_s, self._late)
+
+    @property
+    def library_version(self) -> str:
+        return opencv_version()
+
+    def __enter__(self) -> Self:
+        import cv2
+
+        cv2.setNumThreads(1)  # one image per thread of ours; OpenCV's own threads would fight over the same cores
+        self._pool.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.__exit__(kind, error, trace)
+
+    def batches(self, groups: Iterable[Sequence[ImageFile]]) -> Iterator[DecodedBatch]:
+        """One batch per group, in order; up to three groups are under way while the caller works on one."""
+        waiting: deque[list[Ticket[ImageFile, _Decoded]]] = deque()
+        for group in groups:
+            waiting.append([self._pool.submit(file) for file in group])
+            if len(waiting) > _BATCHES_AHEAD:
+                yield self._collect(waiting.popleft())
+        while waiting:
+            yield self._collect(waiting.popleft())
+
+    def _collect(self, tickets: list[Ticket[ImageFile, _Decoded]]) -> DecodedBatch:
+        pixels = np.zeros((self._batch_size, self._height, self._width, 1), uint8)
+        files = []
+        for position, ticket in enumerate(tickets):
+            decoded, image = self._pool.result(ticket)
+            files.append(decoded)
+            if image is not None:
+                pixels[position] = image
+        return DecodedBatch(tuple(files), pixels)
+
+    def _decode(self, file: ImageFile) -> _Decoded:
+        begin = time.thread_time()
+        try:
+            content = read_file(file.file)
+        except OSError as error:
+            return DecodedFile(file, unreadable(error)), None
+        verdict, image = probe(content, self._max_pixels), None
+        if verdict.status is Status.OK:
+            verdict, image = decode_grey(content, verdict, self._height, self._width)
+        digest = sha256(content).hexdigest()
+        return DecodedFile(file, verdict, len(content), digest, time.thread_time() - begin), image
+
+    def _late(self, file: ImageFile) -> _Decoded:
+        error = f"reading and decoding took longer than {self._timeout_s:g} s"
+        return DecodedFile(file, Verdict(Status.TIMEOUT, error)), None

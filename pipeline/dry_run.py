@@ -1,0 +1,135 @@
+"""What a run would do: files by type, and how long it would take, measured on a few of them. Writes no run."""
+
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mribatch import RESEARCH_NOTICE
+from mribatch.bundle import load_bundle
+from mribatch.errors import ExitCode
+from mribatch.pipeline.cores import usable_cores
+from mribatch.pipeline.discover import Discovery, FoundFile, Input, SkipReason, escape, resolve_inputs
+from mribatch.pipeline.options import ClassifyOptions
+from mribatch.pipeline.plan import no_image_error
+from mribatch.pipeline.progress import Progress
+from mribatch.pipeline.records import ImageFile, Status
+from mribatch.pipeline.run import prove, run
+from mribatch.pipeline.stages import Stages, build_stages
+from mribatch.pipeline.stopwatch import Stopwatch
+
+_SAMPLE = 128  # files; spread over the listing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Counts are exact; seconds are extrapolated from `sampled` files."""
+
+    files: int
+    bytes: int
+    by_suffix: Mapping[str, int]  # of the files that would be listed
+    skipped: Mapping[str, int]  # by reason
+    sampled: int
+    sampled_not_ok: int
+    images_per_second: float
+    seconds: float
+    backend: str
+    decoder: str
+    exit_code: ExitCode = ExitCode.OK
+
+    def to_json(self) -> dict[str, Any]:
+        content = {key: dict(value) if isinstance(value, Mapping) else value for key, value in vars(self).items()}
+        return content | {"exit_code": int(self.exit_code), "research_notice": RESEARCH_NOTICE}
+
+    def to_text(self) -> str:
+        lines = [f"{self.files:,} files would be classified ({self.bytes / 1e6:,.1f} MB)"]
+        lines += [f"  {suffix:<18}{count:>10,}" for suffix, count in sorted(self.by_suffix.items())]
+        lines += [f"not listed, {reason}: {count:,}" for reason, count in sorted(self.skipped.items())]
+        lines += [f"{self.sampled_not_ok} of {self.sampled} sampled files are not ok"] if self.sampled_not_ok else []
+        lines += [f"About {_shown(self.seconds)} at {self.images_per_second:,.0f} images/s ({self.backend} + "
+                  f"{self.decoder}, measured on {self.sampled} of them). Nothing was written."]  # fmt: skip
+        return "\n".join(lines)
+
+
+class _Nowhere:
+    """A Sink that keeps nothing."""
+
+    def write(self, rows: Sequence[object]) -> None: ...
+
+
+def estimate(inputs: Sequence[str | Path], out: str | None, options: ClassifyOptions, progress: Progress) -> Estimate:
+    """Count what `classify` would list, and time the stages on a sample.
+
+    Raises:
+        MribatchError: As `classify` would before it writes anything.
+    """
+    bundle = load_bundle(options.model)
+    stages = build_stages(bundle, options, options.threads or usable_cores())
+    resolved = resolve_inputs(inputs, options.from_file)
+    suffixes: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
+    size, sample = 0, _Sample()
+    with tempfile.TemporaryDirectory(prefix="mribatch-") as folder:
+        excluded = Path(out) if out is not None else None
+        with Discovery(resolved, Path(folder) / "discovery.sqlite", excluded) as discovery:
+            for found in discovery.files(progress.listed):
+                if found.skipped is not None:
+                    skipped[found.skipped] += 1
+                    continue
+                suffixes[os.path.splitext(escape(found.path)[0])[1].lower() or "(none)"] += 1
+                size += found.size or 0
+                sample.offer(found)
+    progress.close()
+    files = suffixes.total()
+    if not files:
+        raise no_image_error()
+    with stages.classify, stages.decode:
+        prove(stages.classify, bundle, stages.batch_size)  # warms up, too
+        rate, not_ok = _rate(sample.files(resolved), stages, bundle.spec.classes)
+    return Estimate(
+        files=files, bytes=size, by_suffix=suffixes, skipped={SkipReason(key): n for key, n in skipped.items()},
+        sampled=len(sample.chosen), sampled_not_ok=not_ok, images_per_second=rate, seconds=files / rate,
+        backend=stages.backend.name, decoder=stages.decoder.name,
+    )  # fmt: skip
+
+
+class _Sample:
+    """At most _SAMPLE files, evenly spaced: when it is full, every second one is dropped and the step doubles."""
+
+    def __init__(self) -> None:
+        self.chosen: list[FoundFile] = []
+        self._offered = 0
+        self._step = 1
+
+    def offer(self, found: FoundFile) -> None:
+        if self._offered % self._step == 0:
+            if len(self.chosen) == _SAMPLE:
+                del self.chosen[1::2]
+                self._step *= 2
+            if self._offered % self._step == 0:
+                self.chosen.append(found)
+        self._offered += 1
+
+    def files(self, inputs: Sequence[Input]) -> list[ImageFile]:
+        return [
+            ImageFile(index, found.input, escape(found.path)[0], os.path.join(inputs[found.input].root, found.path))
+            for index, found in enumerate(self.chosen)
+        ]
+
+
+def _rate(files: Sequence[ImageFile], stages: Stages, classes: Sequence[str]) -> tuple[float, int]:
+    groups = [files[start : start + stages.batch_size] for start in range(0, len(files), stages.batch_size)]
+    begin, not_ok = time.perf_counter(), 0
+    for rows in run(groups, stages, classes, _Nowhere(), Stopwatch()):
+        not_ok += sum(row.status is not Status.OK for row in rows)
+    return len(files) / max(time.perf_counter() - begin, 1e-9), not_ok
+
+
+def _shown(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

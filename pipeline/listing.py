@@ -1,0 +1,163 @@
+"""listing.parquet and skipped.parquet: what a run was asked to do, streamed to disk and read back in slices."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mribatch.files import publishing
+from mribatch.pipeline.discover import Discovery, FoundFile, Input, SkipReason, Tick, escape, no_tick
+from mribatch.pipeline.labels import Labels
+from mribatch.pipeline.records import ImageFile
+
+LISTING_FILE, SKIPPED_FILE = "listing.parquet", "skipped.parquet"
+
+LISTING_SCHEMA = pa.schema(
+    [
+        pa.field("index", pa.int64(), nullable=False),
+        pa.field("input", pa.int16(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("bytes", pa.int64()),
+        pa.field("mtime_ns", pa.int64()),
+        pa.field("label", pa.string()),
+        pa.field("raw_path", pa.binary()),
+    ]
+)
+SKIPPED_SCHEMA = pa.schema(
+    [
+        pa.field("input", pa.int16(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string()),
+    ]
+)
+_ROW_GROUP = 16_384  # rows held in memory at once
+_MAX_SUFFIXES, _OTHERS = 100, "(others)"
+_FIRST_NAMES = 20
+
+
+@dataclass
+class ListingFacts:
+    """What run.json says of the listing."""
+
+    files: int = 0
+    labelled: int = 0
+    sha256: str = ""  # over input, path, bytes, mtime_ns and label of every row, in order
+    skipped: int = 0
+    skipped_by_reason: Counter[str] = field(default_factory=Counter)
+    skipped_by_suffix: Counter[str] = field(default_factory=Counter)
+    skipped_first: list[str] = field(default_factory=list)
+    unknown_labels: Counter[str] = field(default_factory=Counter)
+
+    def to_json(self) -> dict[str, Any]:
+        return {key: dict(value) if isinstance(value, Counter) else value for key, value in vars(self).items()}
+
+    def skip(self, found: FoundFile, reason: SkipReason, path: str) -> None:
+        """Count a file that is not listed."""
+        self.skipped += 1
+        self.skipped_by_reason[reason] += 1
+        if reason not in (SkipReason.DUPLICATE, SkipReason.SYMLINK_LOOP, SkipReason.UNREADABLE_FOLDER):
+            suffix = os.path.splitext(path)[1].lower() or "(none)"
+            known = suffix in self.skipped_by_suffix or len(self.skipped_by_suffix) < _MAX_SUFFIXES
+            self.skipped_by_suffix[suffix if known else _OTHERS] += 1
+        if len(self.skipped_first) < _FIRST_NAMES:
+            self.skipped_first.append(path)
+
+
+class _TableWriter:
+    """Rows of one schema to one Parquet file, a row group at a time."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._writer = pq.ParquetWriter(path, schema)
+        self._schema = schema
+        self._rows: list[tuple[Any, ...]] = []
+
+    def add(self, *row: Any) -> None:
+        self._rows.append(row)
+        if len(self._rows) == _ROW_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        columns = list(zip(*self._rows, strict=True)) or [()] * len(self._schema)
+        arrays = [pa.array(values, type=column.type) for values, column in zip(columns, self._schema, strict=True)]
+        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+        self._rows.clear()
+
+    def close(self) -> None:
+        if self._rows:
+            self._flush()
+        self._writer.close()
+
+
+def write_listing(folder: Path, inputs: Sequence[Input], discovery: Discovery, labels: Labels,
+                  tick: Tick = no_tick) -> ListingFacts:  # fmt: skip
+    """Walk the inputs and write listing.parquet and skipped.parquet into `folder`, each whole or not at all.
+
+    Raises:
+        MribatchError: The folder cannot be written to.
+    """
+    facts, digest = ListingFacts(), sha256()
+    with publishing(folder / SKIPPED_FILE) as skipped_path, publishing(folder / LISTING_FILE) as listing_path:
+        listing = _TableWriter(listing_path, LISTING_SCHEMA)
+        skipped = _TableWriter(skipped_path, SKIPPED_SCHEMA)
+        for found in discovery.files(tick):
+            path, escaped = escape(found.path)
+            if found.skipped is not None:
+                skipped.add(found.input, path, found.skipped.value, found.detail)
+                facts.skip(found, found.skipped, path)
+                continue
+            label = labels.of(inputs[found.input], found.path)
+            listing.add(facts.files, found.input, path, found.size, found.mtime_ns, label,
+                        found.path if escaped else None)  # fmt: skip
+            digest.update(repr((found.input, found.path, found.size, found.mtime_ns, label)).encode())
+            facts.files += 1
+            facts.labelled += label is not None
+        listing.close()
+        skipped.close()
+    facts.sha256, facts.unknown_labels = digest.hexdigest(), labels.unknown
+    return facts
+
+
+class Listing:
+    """listing.parquet, read in slices of one part."""
+
+    def __init__(self, path: Path, inputs: Sequence[Input]) -> None:
+        self._path = path
+        self._roots = [item.root for item in inputs]
+        self.files: int = pq.read_metadata(path).num_rows
+
+    def parts(self, part_rows: int) -> int:
+        """How many parts the run has."""
+        return -(-self.files // part_rows)
+
+    def slices(self, part_rows: int, wanted: Iterable[int]) -> Iterator[tuple[int, list[ImageFile]]]:
+        """Yield (part, its files) for the wanted part numbers, which must ascend. One slice is in memory at a time."""
+        with pq.ParquetFile(self._path) as table:
+            starts = [0]
+            for group in range(table.metadata.num_row_groups):
+                starts.append(starts[-1] + table.metadata.row_group(group).num_rows)
+            loaded, rows = -1, LISTING_SCHEMA.empty_table()
+            for part in wanted:
+                files: list[ImageFile] = []
+                first, last = part * part_rows, min((part + 1) * part_rows, self.files)
+                for group, (begin, end) in enumerate(pairwise(starts)):
+                    if end <= first or begin >= last:
+                        continue
+                    if group != loaded:
+                        loaded, rows = group, table.read_row_group(group)
+                    low, high = max(first, begin) - begin, min(last, end) - begin
+                    files += [self._image_file(row) for row in rows.slice(low, high - low).to_pylist()]
+                yield part, files
+
+    def _image_file(self, row: dict[str, Any]) -> ImageFile:
+        raw: bytes | None = row["raw_path"]
+        name = raw if raw is not None else row["path"].encode()
+        file = os.path.join(self._roots[row["input"]], name)
+        return ImageFile(row["index"], row["input"], row["path"], file, row["label"], raw is not None)

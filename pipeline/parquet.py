@@ -1,0 +1,217 @@
+"""Predictions as Parquet: the schema, part files that are whole or absent, and the check that none is missing.
+
+A part's existence is its done marker: it is written under a dotted name, fsynced, then renamed.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mribatch.errors import MribatchError
+from mribatch.files import publishing
+from mribatch.pipeline.records import Flag, Prediction
+
+SCHEMA_VERSION = 1
+PART_ROWS = 1024
+PARTS_FOLDER = "predictions"
+_METADATA_PREFIX = "mribatch."
+
+
+def predictions_schema(classes: Sequence[str]) -> pa.Schema:
+    """Columns of a part file; documented in docs/parquet-schema.md, which a test compares with this."""
+    return pa.schema(
+        [
+            pa.field("index", pa.int64(), nullable=False),
+            pa.field("input", pa.int16(), nullable=False),
+            pa.field("path", pa.string(), nullable=False),
+            pa.field("label", pa.string()),
+            pa.field("status", pa.string(), nullable=False),
+            pa.field("error", pa.string()),
+            pa.field("flags", pa.list_(pa.string()), nullable=False),
+            pa.field("predicted", pa.string()),
+            pa.field("confidence", pa.float32()),
+            pa.field("margin", pa.float32()),
+            pa.field("entropy", pa.float32()),
+            *(pa.field(f"p_{name}", pa.float32()) for name in classes),
+            pa.field("width", pa.int32()),
+            pa.field("height", pa.int32()),
+            pa.field("bytes", pa.int64()),
+            pa.field("sha256", pa.string()),
+        ]
+    )
+
+
+def part_path(run: Path, part: int) -> Path:
+    return run / PARTS_FOLDER / f"part-{part:05d}.parquet"
+
+
+@dataclass(frozen=True)
+class PartFacts:
+    """Written into every part's metadata, so that a single file says where it comes from."""
+
+    classes: tuple[str, ...]
+    facts: Mapping[str, Any]  # JSON values, e.g. model_sha256, backend, decoder, tool_version, run
+    run_id: str  # hash of the run's fingerprint: parts of different runs do not mix
+
+    def metadata(self, part: int) -> dict[str, str]:
+        values = {"schema_version": SCHEMA_VERSION, "classes": list(self.classes), "run_id": self.run_id, "part": part}
+        return {_METADATA_PREFIX + key: _as_text(value) for key, value in (values | dict(self.facts)).items()}
+
+
+class PartWriter:
+    """A Sink: collects rows in listing order and publishes each part when its last row has come."""
+
+    def __init__(self, run: Path, files: int, facts: PartFacts) -> None:
+        self._run = run
+        self._files = files
+        self._facts = facts
+        self._schema = predictions_schema(facts.classes)
+        self._rows: list[Prediction] = []
+        (run / PARTS_FOLDER).mkdir(exist_ok=True)
+
+    def write(self, rows: Sequence[Prediction]) -> None:
+        """Take rows of one part.
+
+        Raises:
+            MribatchError: The file system refused; no half part is left.
+            ValueError: The rows do not continue the part: a bug, never a result.
+        """
+        for row in rows:
+            self._check_order(row.decoded.file.index)
+            self._rows.append(row)
+        first = self._rows[0].decoded.file.index if self._rows else 0
+        if self._rows and len(self._rows) == part_size(first // PART_ROWS, self._files):
+            self._publish(first // PART_ROWS)
+
+    def _check_order(self, index: int) -> None:
+        expected = self._rows[-1].decoded.file.index + 1 if self._rows else index - index % PART_ROWS
+        if index != expected:
+            raise ValueError(f"row {index} where row {expected} was due")
+
+    def _publish(self, part: int) -> None:
+        metadata = {**(self._schema.metadata or {}), **self._facts.metadata(part)}
+        table = _table(self._rows, self._schema, self._facts.classes).replace_schema_metadata(metadata)
+        with publishing(part_path(self._run, part)) as temporary:
+            pq.write_table(table, temporary, row_group_size=PART_ROWS)
+        self._rows.clear()
+
+
+def part_size(part: int, files: int) -> int:
+    """Rows of a part: PART_ROWS, less in the last."""
+    return min(PART_ROWS, files - part * PART_ROWS)
+
+
+def done_parts(run: Path, files: int, run_id: str) -> set[int]:
+    """The parts that are there and whole.
+
+    Raises:
+        MribatchError: A part file is damaged, of another run, or beyond the listing; names it.
+    """
+    done = set()
+    for path in sorted((run / PARTS_FOLDER).glob("part-*.parquet")):
+        part = int(path.stem.removeprefix("part-")) if path.stem.removeprefix("part-").isdecimal() else -1
+        problem = _part_problem(path, part, files, run_id)
+        if problem:
+            raise MribatchError(f"{path} {problem}", "delete that file and type the same command again")
+        done.add(part)
+    return done
+
+
+def _part_problem(path: Path, part: int, files: int, run_id: str) -> str | None:
+    if part < 0 or part * PART_ROWS >= files:
+        return "is no part of this run"
+    try:
+        found = pq.read_metadata(path)
+    except (OSError, pa.ArrowException) as error:
+        return f"is damaged: {str(error).splitlines()[0]}"
+    metadata = found.metadata or {}
+    if metadata.get(f"{_METADATA_PREFIX}run_id".encode()) != run_id.encode():
+        return "belongs to another run"
+    if found.num_rows != part_size(part, files):
+        return f"has {found.num_rows} rows instead of {part_size(part, files)}"
+    return None
+
+
+@dataclass(frozen=True)
+class RowCounts:
+    """What a finished run's rows add up to."""
+
+    rows: int
+    by_status: Counter[str]
+    by_class: Counter[str]  # predicted, of the rows that are ok
+    labelled: int
+    labelled_ok: int
+    correct: int  # of the labelled rows that are ok
+
+
+def count_rows(run: Path, files: int) -> RowCounts:
+    """Read every part once and prove that there is exactly one row per file, in order.
+
+    Raises:
+        MribatchError: Rows are missing, doubled or out of order; says where.
+    """
+    rows = labelled = labelled_ok = correct = 0
+    by_status: Counter[str] = Counter()
+    by_class: Counter[str] = Counter()
+    for table in read_parts(run, ["index", "status", "predicted", "label"]):
+        indices = table.column("index").to_pylist()
+        if indices != list(range(rows, rows + len(indices))):
+            raise MribatchError(
+                f"{run / PARTS_FOLDER} lacks row {rows} or has it twice", "classify again with --overwrite"
+            )
+        rows += len(indices)
+        by_status.update(table.column("status").to_pylist())
+        by_class.update(name for name in table.column("predicted").to_pylist() if name is not None)
+        for label, predicted in zip(table.column("label").to_pylist(), table.column("predicted").to_pylist(),
+                                    strict=True):  # fmt: skip
+            labelled += label is not None
+            labelled_ok += label is not None and predicted is not None
+            correct += label is not None and label == predicted
+    if rows != files:
+        raise MribatchError(f"{run / PARTS_FOLDER} holds {rows} rows for {files} files", "type the same command again")
+    return RowCounts(rows, by_status, by_class, labelled, labelled_ok, correct)
+
+
+def read_parts(run: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The run's part files as tables, in order, one in memory at a time; all columns, or those named."""
+    for path in sorted((run / PARTS_FOLDER).glob("part-*.parquet"), key=lambda path: int(path.stem[5:])):
+        with pq.ParquetFile(path) as part:
+            yield part.read(columns=list(columns) if columns is not None else None)
+
+
+def _table(rows: Sequence[Prediction], schema: pa.Schema, classes: Sequence[str]) -> pa.Table:
+    columns: dict[str, list[Any]] = {
+        "index": [row.decoded.file.index for row in rows],
+        "input": [row.decoded.file.input for row in rows],
+        "path": [row.decoded.file.path for row in rows],
+        "label": [row.decoded.file.label for row in rows],
+        "status": [row.status.value for row in rows],
+        "error": [row.error for row in rows],
+        "flags": [_flags(row) for row in rows],
+        "predicted": [row.predicted for row in rows],
+        "confidence": [row.confidence for row in rows],
+        "margin": [row.margin for row in rows],
+        "entropy": [row.entropy for row in rows],
+        "width": [row.decoded.verdict.width for row in rows],
+        "height": [row.decoded.verdict.height for row in rows],
+        "bytes": [row.decoded.bytes for row in rows],
+        "sha256": [row.decoded.sha256 for row in rows],
+    }
+    for column, name in enumerate(classes):
+        columns[f"p_{name}"] = [row.probabilities[column] if row.probabilities else None for row in rows]
+    return pa.Table.from_arrays([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+
+
+def _flags(row: Prediction) -> list[str]:
+    flags = [flag.value for flag in row.decoded.verdict.flags]
+    return [Flag.NAME_ESCAPED.value, *flags] if row.decoded.file.name_escaped else flags
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,89 @@
+"""Everything that a run needs, checked before anything is written."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mribatch.bundle import Bundle, load_bundle
+from mribatch.errors import MribatchError
+from mribatch.pipeline import parquet
+from mribatch.pipeline.cores import usable_cores
+from mribatch.pipeline.discover import Input, escape, has_candidate, resolve_inputs
+from mribatch.pipeline.options import AUTO, ClassifyOptions
+from mribatch.pipeline.run_folder import Fingerprint, RunFolder
+from mribatch.pipeline.stages import Stages, build_stages
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that may begin: inputs exist, the bundle is whole, the stages can be had, the output folder is ours."""
+
+    inputs: tuple[Input, ...]
+    folder: RunFolder
+    options: ClassifyOptions  # with `auto` resolved as an earlier run of the same folder did
+    bundle: Bundle
+    stages: Stages
+    threads: int
+
+    def fingerprint(self, listing_sha256: str) -> Fingerprint:
+        """What must stay the same for the run to go on; the library versions are asked for here."""
+        inputs = [[item.kind, escape(item.root)[0], escape(item.name)[0]] for item in self.inputs]
+        stages = self.stages
+        return Fingerprint(
+            {
+                "inputs": json.dumps(inputs),
+                "model": f"{self.bundle.spec.name} {self.bundle.sha256}",
+                "backend": stages.backend.name,
+                "backend_version": stages.classify.library_version,
+                "decoder": stages.decoder.name,
+                "decoder_version": stages.decode.library_version,
+                "precision": stages.classify.precision,
+                "batch_size": stages.batch_size,
+                "max_pixels": self.options.max_pixels,
+                "part_rows": parquet.PART_ROWS,
+                "schema_version": parquet.SCHEMA_VERSION,
+                "listing": listing_sha256,
+            }
+        )
+
+
+def make_plan(inputs: Sequence[str | Path], out: str | Path, options: ClassifyOptions) -> Plan:
+    """Check all that can be checked without writing.
+
+    Raises:
+        MribatchError: An input, the bundle, an option or the output folder does not fit; nothing was written.
+    """
+    folder = RunFolder(Path(out))
+    earlier = folder.check_free()
+    if not options.overwrite and earlier:
+        options = _as_resolved(options, earlier)
+    bundle = load_bundle(options.model)
+    threads = options.threads or usable_cores()
+    stages = build_stages(bundle, options, threads)
+    resolved = resolve_inputs(inputs, options.from_file)
+    if not has_candidate(resolved, folder.path):
+        raise no_image_error()
+    return Plan(resolved, folder, options, bundle, stages, threads)
+
+
+def no_image_error() -> MribatchError:
+    """Said where the inputs hold no candidate at all."""
+    return MribatchError(
+        "there is no image in the inputs (a file that ends in .jpg, .png, .tif, .bmp, .webp or .jp2)",
+        "check the folder, or name the files outright to read them whatever they are called",
+    )
+
+
+def _as_resolved(options: ClassifyOptions, earlier: Mapping[str, Any]) -> ClassifyOptions:
+    """`auto` means what it meant when the run began, also where another choice could be had today."""
+    stored = {key: earlier.get(key) for key in ("backend", "decoder", "batch_size")}
+    changes: dict[str, Any] = {}
+    for key in ("backend", "decoder"):
+        if getattr(options, key) == AUTO and isinstance(stored[key], str):
+            changes[key] = stored[key]
+    if options.batch_size is None and isinstance(stored["batch_size"], int):
+        changes["batch_size"] = stored["batch_size"]
+    return dataclasses.replace(options, **changes)

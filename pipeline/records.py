@@ -1,0 +1,135 @@
+"""The types that travel between the stages, in the order in which an image meets them.
+
+ImageFile -> Verdict -> DecodedBatch -> Prediction
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import Protocol, Self
+
+from numpy import uint8
+from numpy.typing import NDArray
+
+
+class Status(StrEnum):
+    """What became of a file. A closed set: every row has exactly one."""
+
+    OK = "ok"
+    EMPTY = "empty"  # zero bytes
+    UNREADABLE = "unreadable"  # the operating system gave no bytes: gone, no permission, not a regular file
+    UNSUPPORTED = "unsupported"  # not an image, or a format or variant that is not read
+    TRUNCATED = "truncated"  # the data end before the image does
+    TOO_LARGE = "too_large"  # more pixels than the limit, by its header
+    DECODE_FAILED = "decode_failed"  # damaged: a header that contradicts itself, or the decoder refused
+    DECODER_CRASH = "decoder_crash"  # the decoder's process died on this file alone
+    TIMEOUT = "timeout"  # reading or decoding took longer than the limit
+    INVALID_OUTPUT = "invalid_output"  # the model answered with NaN or infinity
+
+
+class Flag(StrEnum):
+    """What was done to an image, or is odd about a file, that a reader of the row should know."""
+
+    NAME_ESCAPED = "name_escaped"  # the file name is not UTF-8; `path` shows it with backslash escapes
+    EXIF_ROTATED = "exif_rotated"  # turned or mirrored as its EXIF orientation says
+    SCALED_TO_8_BIT = "scaled_to_8_bit"  # more than 8 bits a sample, scaled by the image's own range
+    ALPHA_DROPPED = "alpha_dropped"
+    FIRST_PAGE = "first_page"  # several pages or frames; the first was used
+    COLOUR = "colour"  # more than one colour channel, turned into grey
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """One candidate of the listing."""
+
+    index: int  # row number in the listing, from 0
+    input: int  # position in run.json's inputs
+    path: str  # relative to its input, with "/", escaped where not UTF-8
+    file: bytes  # what to open: the file system's own bytes
+    label: str | None = None  # a class of the bundle, or unknown
+    name_escaped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the probe says of a file's bytes before any decoder sees them."""
+
+    status: Status
+    error: str | None = None  # None exactly where status is ok
+    format: str | None = None  # "jpeg", "png", "bmp", "tiff", "webp", "jp2"; None where unknown
+    width: int | None = None  # pixels, as stored: before the EXIF orientation
+    height: int | None = None
+    flags: tuple[Flag, ...] = ()
+    bits: int | None = None  # per sample, where known; DALI takes 8 only
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedFile:
+    """A file with its verdict after decoding; its pixels stand in the batch at the same position."""
+
+    file: ImageFile
+    verdict: Verdict
+    bytes: int | None = None  # size of what was read
+    sha256: str | None = None  # hex, of what was read
+    seconds: float = 0.0  # of a core: reading, probing, decoding, resizing
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedBatch:
+    """Up to one batch of files, in listing order, with the pixels of those that are ok.
+
+    pixels: uint8, shape (batch, height, width, 1), grey 0..255, C-contiguous, on the host. Row i belongs to files[i];
+    rows of failed files and rows from len(files) on are zero, so that a batch always has its full size and a result
+    never depends on its neighbours.
+    """
+
+    files: tuple[DecodedFile, ...]
+    pixels: NDArray[uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One row of the result, still in Python. Every number is None where status is not ok."""
+
+    decoded: DecodedFile
+    status: Status
+    error: str | None
+    predicted: str | None = None  # class name; ties take the lowest class
+    confidence: float | None = None  # probability of the predicted class
+    margin: float | None = None  # best minus second probability
+    entropy: float | None = None  # nats
+    probabilities: tuple[float, ...] | None = None  # float32 values in the order of the bundle's classes
+
+
+class Decoder(Protocol):
+    """Files in, batches of pixels out, in the same order. Reads ahead on its own threads between enter and exit."""
+
+    @property
+    def name(self) -> str:
+        """The decoder's name as the user types it, e.g. "opencv"."""
+        ...
+
+    @property
+    def library_version(self) -> str:
+        """Version of the library that decodes; part of a run's fingerprint."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def batches(self, groups: Iterable[Sequence[ImageFile]]) -> Iterator[DecodedBatch]:
+        """One DecodedBatch per group, in order. A group has at most one batch of files.
+
+        A bad file is a verdict, never an exception.
+        """
+        ...
+
+
+class Sink(Protocol):
+    """Where rows go, in listing order."""
+
+    def write(self, rows: Sequence[Prediction]) -> None: ...

@@ -1,0 +1,250 @@
+"""A folder of images -> a run folder. `classify` is the whole tool; `run` is the way of one image, stage by stage."""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy import float32
+from numpy.typing import NDArray
+
+from mribatch.agreement import Agreement, compare
+from mribatch.bundle import Bundle
+from mribatch.classifier import Classifier
+from mribatch.errors import Interrupted, MribatchError
+from mribatch.files import FolderLock
+from mribatch.pipeline import parquet
+from mribatch.pipeline.csv_table import write_csv
+from mribatch.pipeline.discover import Discovery, Tick
+from mribatch.pipeline.labels import FolderLabels, Labels, NoLabels, TableLabels
+from mribatch.pipeline.listing import LISTING_FILE, Listing, ListingFacts, write_listing
+from mribatch.pipeline.options import AUTO, NONE, ClassifyOptions
+from mribatch.pipeline.plan import Plan, make_plan, no_image_error
+from mribatch.pipeline.predictions import predictions
+from mribatch.pipeline.progress import Progress, SilentProgress
+from mribatch.pipeline.records import ImageFile, Prediction, Sink, Status
+from mribatch.pipeline.run_folder import CSV_FILE, DISCOVERY_DATABASE, FRESH_FOLDER, LABELS_DATABASE, RunState
+from mribatch.pipeline.run_record import RunRecord
+from mribatch.pipeline.stages import Stages
+from mribatch.pipeline.stop_signals import StopSignals
+from mribatch.pipeline.stopwatch import CHECKING, DECODING, INFERENCE, LISTING, LOADING, WRITING, Stopwatch
+from mribatch.pipeline.summary import RunSummary
+
+FIRST_FAILURES = 1000
+_GO_ON = "type the same command again, without --overwrite; it goes on where it stopped"
+
+
+def classify(
+    inputs: Sequence[str | Path],
+    out: str | Path,
+    options: ClassifyOptions | None = None,
+    progress: Progress | None = None,
+) -> RunSummary:
+    """Classify every image of the inputs into the run folder `out`: one row per file.
+
+    The same call on an interrupted run goes on; on a complete run it only returns the summary.
+
+    Args:
+        inputs: Files, folders (walked recursively) and glob patterns.
+        out: A folder that is new, empty, or holds a run of mribatch.
+        options: See ClassifyOptions.
+        progress: Told how far the run is; silent by default.
+
+    Raises:
+        MribatchError: Something that the user can mend; nothing is lost, and nothing of another's is deleted.
+        Interrupted: SIGINT or SIGTERM came; the same call goes on.
+    """
+    watch, progress = Stopwatch(), progress if progress is not None else SilentProgress()
+    plan = make_plan(inputs, out, options if options is not None else ClassifyOptions())
+    with _made(plan.folder.path), StopSignals() as stop, FolderLock(plan.folder.path), contextlib.closing(progress):
+        earlier = plan.folder.check_free()
+        if earlier and (plan.options.overwrite or earlier["state"] == RunState.LISTING):
+            plan.folder.overwrite()
+        with watch.measure(LISTING):
+            facts = _list_files(plan, _ticker(progress, stop))
+        record = RunRecord.begin_or_resume(plan, facts)
+        done = parquet.done_parts(plan.folder.path, record.files, record.run_id)
+        if record.state is not RunState.COMPLETE:
+            with record.attempt(watch):
+                _classify_missing(plan, record, done, watch, stop, progress)
+        return _finish(plan, record, watch)
+
+
+def run(
+    groups: Iterable[Sequence[ImageFile]],
+    stages: Stages,
+    classes: Sequence[str],
+    sink: Sink,
+    watch: Stopwatch,
+) -> Iterator[list[Prediction]]:
+    """The way of every image: decode, classify, make rows, write them. Yields each batch's rows once they are written.
+
+    Args:
+        groups: Files in listing order, at most one batch each; no group crosses a part.
+        stages: Entered.
+        classes: In the order of the model's columns.
+        sink: Where the rows go.
+        watch: Told what each stage took.
+    """
+    for batch in watch.waiting(stages.decode.batches(groups)):
+        probabilities: NDArray[float32] | None = None
+        if any(decoded.verdict.status is Status.OK for decoded in batch.files):
+            with watch.measure(INFERENCE):
+                probabilities = stages.classify(batch.pixels)
+        with watch.measure(WRITING):
+            rows = predictions(batch, probabilities, classes)
+            sink.write(rows)
+        watch.seconds[DECODING] += sum(decoded.seconds for decoded in batch.files)
+        yield rows
+
+
+def prove(classify_batch: Classifier, bundle: Bundle, batch_size: int) -> Agreement:
+    """Let a backend reproduce the bundle's golden slices before it writes a row.
+
+    Raises:
+        MribatchError: It does not; gives the largest difference and the limit.
+    """
+    images = bundle.golden.images
+    padding = -len(images) % batch_size
+    padded = np.concatenate([images, np.zeros((padding, *images.shape[1:]), images.dtype)])
+    answers = [classify_batch(padded[start : start + batch_size]) for start in range(0, len(padded), batch_size)]
+    got = np.concatenate(answers)[: len(images)]
+    agreement = compare(got, bundle.golden.probabilities, bundle.spec.tolerance, classify_batch.precision)
+    if not agreement.holds:
+        raise MribatchError(
+            f"{classify_batch.name} {classify_batch.library_version} does not reproduce the golden answers of "
+            f"'{bundle.spec.name}': {agreement}",
+            "export the model again, or use another --backend",
+        )
+    return agreement
+
+
+def _classify_missing(plan: Plan, record: RunRecord, done: set[int], watch: Stopwatch, stop: StopSignals,
+                      progress: Progress) -> None:  # fmt: skip
+    """Rows for every part that is not there yet."""
+    listing = Listing(plan.folder.path / LISTING_FILE, plan.inputs)
+    facts = parquet.PartFacts(plan.bundle.spec.classes, record.part_facts(), record.run_id)
+    writer = parquet.PartWriter(plan.folder.path, listing.files, facts)
+    missing = [part for part in range(listing.parts(parquet.PART_ROWS)) if part not in done]
+    guard = _FirstFailures(active=0 in missing and not plan.options.keep_going)
+    progress.start(listing.files, sum(parquet.part_size(part, listing.files) for part in done))
+    with plan.stages.classify, plan.stages.decode:
+        with watch.measure(LOADING):
+            record.proved(prove(plan.stages.classify, plan.bundle, plan.stages.batch_size))
+        groups = _groups(listing, missing, plan.stages.batch_size)
+        for rows in run(groups, plan.stages, plan.bundle.spec.classes, writer, watch):
+            record.new_rows += len(rows)
+            progress.advance(len(rows), sum(row.status is not Status.OK for row in rows))
+            guard.check(rows)
+            if stop.exit_code is not None and record.new_rows < record.missing_rows(missing):
+                reached = f"{rows[-1].decoded.file.index + 1:,} of {listing.files:,} files"
+                raise Interrupted(stop.exit_code, f"stopped by a signal after {reached}", _GO_ON)
+
+
+def _groups(listing: Listing, missing: Iterable[int], batch_size: int) -> Iterator[list[ImageFile]]:
+    for _, files in listing.slices(parquet.PART_ROWS, missing):
+        for start in range(0, len(files), batch_size):
+            yield files[start : start + batch_size]
+
+
+def _finish(plan: Plan, record: RunRecord, watch: Stopwatch) -> RunSummary:
+    """Prove rows == files, say so in run.json, and sum up."""
+    path = plan.folder.path
+    with watch.measure(CHECKING):
+        counts = parquet.count_rows(path, record.files)
+        record.complete(counts, watch)
+        if plan.options.csv and not (path / CSV_FILE).exists():
+            write_csv(path, path / CSV_FILE, record.model_name)
+    return record.summary(counts, watch)
+
+
+class _FirstFailures:
+    """Stops a run whose first thousand files all fail: a folder that is not mounted, not a thousand bad images."""
+
+    def __init__(self, active: bool) -> None:
+        self._active = active
+        self._reasons: dict[Status, int] = {}
+
+    def check(self, rows: Sequence[Prediction]) -> None:
+        """Raises MribatchError once FIRST_FAILURES rows have come and none is ok."""
+        if not self._active:
+            return
+        for row in rows:
+            self._reasons[row.status] = self._reasons.get(row.status, 0) + 1
+        if Status.OK in self._reasons:
+            self._active = False
+        elif sum(self._reasons.values()) >= FIRST_FAILURES:
+            shown = ", ".join(f"{status} {count:,}" for status, count in self._reasons.items())
+            raise MribatchError(
+                f"the first {sum(self._reasons.values()):,} files all failed ({shown}): {rows[-1].error}",
+                "check that the folder is mounted and readable, or add --keep-going",
+            )
+
+
+def _list_files(plan: Plan, tick: Tick) -> ListingFacts:
+    """Walk the inputs into a folder of its own: an earlier run's listing stays until the new one is known to fit."""
+    fresh = plan.folder.path / FRESH_FOLDER
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    try:
+        with (
+            _labels(plan, fresh / LABELS_DATABASE) as labels,
+            Discovery(plan.inputs, fresh / DISCOVERY_DATABASE, plan.folder.path) as discovery,
+        ):
+            facts = write_listing(fresh, plan.inputs, discovery, labels, tick)
+        if not facts.files:
+            raise no_image_error()
+        if isinstance(labels, TableLabels) and not facts.labelled:
+            raise MribatchError(
+                f"no line of {plan.options.labels} gives one of the {facts.files:,} files a class of the model",
+                "write paths as in listing.parquet, relative to the input, and classes as the model names them",
+            )
+        return facts
+    except sqlite3.Error as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise MribatchError(
+            f"could not keep the names of the files in {fresh}: {error}",
+            "free some space and type the same command again",
+        ) from error
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
+def _labels(plan: Plan, database: Path) -> Iterator[Labels]:
+    if plan.options.labels == AUTO:
+        yield FolderLabels(plan.bundle.spec)
+    elif plan.options.labels == NONE:
+        yield NoLabels()
+    else:
+        table = TableLabels(plan.bundle.spec, Path(plan.options.labels), database)
+        with contextlib.closing(table):
+            yield table
+
+
+def _ticker(progress: Progress, stop: StopSignals) -> Tick:
+    def tick(seen: int) -> None:
+        progress.listed(seen)
+        if stop.exit_code is not None:
+            raise Interrupted(stop.exit_code, f"stopped by a signal while listing, after {seen:,} files", _GO_ON)
+
+    return tick
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make the output folder; if the run ends before it wrote anything there, take it away again."""
+    existed = folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MribatchError(f"cannot make --out {folder}: {error.strerror}", "name another folder") from error
+    try:
+        yield
+    finally:
+        if not existed and set(os.listdir(folder)) <= {FolderLock.FILE_NAME}:
+            shutil.rmtree(folder, ignore_errors=True)

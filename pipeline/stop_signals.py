@@ -1,0 +1,46 @@
+"""SIGINT and SIGTERM as a wish that is read between two batches."""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from mribatch.errors import ExitCode
+
+_EXITS = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
+
+
+class StopSignals:
+    """While entered, the first SIGINT or SIGTERM is remembered; a second one acts as it would have without us.
+
+    Outside the main thread Python delivers no signals; then this does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._received: signal.Signals | None = None
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in _EXITS:
+                self._previous[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    @property
+    def exit_code(self) -> ExitCode | None:
+        """What the process should end with, once a signal has come."""
+        return _EXITS[self._received] if self._received is not None else None
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self._received = signal.Signals(number)
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()

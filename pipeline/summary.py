@@ -1,0 +1,83 @@
+"""What a run came to, for people and for scripts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mribatch import RESEARCH_NOTICE
+from mribatch.errors import ExitCode, one_line
+from mribatch.pipeline.parquet import PARTS_FOLDER, RowCounts
+from mribatch.pipeline.records import Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """A complete run. `exit_code` is 0 where every row is ok and every folder could be listed, else 3."""
+
+    out: Path
+    files: int
+    counts: RowCounts
+    classes: tuple[str, ...]
+    backend: str
+    decoder: str
+    model: str
+    notice: str | None  # said of a model that was never trained
+    skipped: Mapping[str, int]  # by reason
+    unknown_labels: Mapping[str, int]  # folder or label -> files, where some others match
+    seconds: Mapping[str, float]  # by stage, over all attempts
+    new_rows: int  # by this call; 0 where the run was complete already
+    images_per_second: float | None  # of this call
+    bottleneck: str | None  # of this call
+
+    @property
+    def not_ok(self) -> int:
+        return self.files - self.counts.by_status[Status.OK]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        whole = self.not_ok == 0 and not self.skipped.get("unreadable_folder")
+        return ExitCode.OK if whole else ExitCode.ROWS_NOT_OK
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values only, for --json."""
+        content = {key: dict(value) if isinstance(value, Mapping) else value for key, value in vars(self).items()}
+        counts = self.counts
+        del content["counts"]
+        content |= {"out": str(self.out), "ok": self.counts.by_status[Status.OK], "not_ok": self.not_ok}
+        content |= {"by_status": dict(counts.by_status), "by_class": dict(counts.by_class)}
+        content |= {"labelled": counts.labelled, "correct": counts.correct, "exit_code": int(self.exit_code)}
+        return content | {"predictions": str(self.out / PARTS_FOLDER), "research_notice": RESEARCH_NOTICE}
+
+    def to_text(self) -> str:
+        """A few lines for a terminal."""
+        lines = [f"NOTE: {self.notice}."] if self.notice else []
+        lines += [f"{self.files:,} files: {self.counts.by_status[Status.OK]:,} ok, {self.not_ok:,} not ok"]
+        lines += [f"  {status:<18}{count:>10,}" for status, count in sorted(self.counts.by_status.items())]
+        lines += ["Predicted:"]
+        lines += [f"  {name:<18}{self.counts.by_class[name]:>10,}" for name in self.classes]
+        if self.counts.labelled_ok and not self.notice:
+            share = self.counts.correct / self.counts.labelled_ok
+            lines += [f"Labels agree with {self.counts.correct:,} of {self.counts.labelled_ok:,} ({share:.2%})"]
+        lines += self._remarks()
+        lines += [f"Model {self.model}, {self.backend} + {self.decoder}. {self._speed()}"]
+        lines += [f"Results: {self.out / PARTS_FOLDER} (Parquet), {self.out / 'run.json'}", RESEARCH_NOTICE]
+        return "\n".join(lines)
+
+    def _remarks(self) -> list[str]:
+        remarks = []
+        if self.skipped:
+            shown = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.skipped.items()))
+            remarks.append(f"Not listed ({shown}): see {self.out / 'skipped.parquet'}")
+        if self.unknown_labels and self.counts.labelled:
+            shown = ", ".join(f"{name} ({count:,})" for name, count in sorted(self.unknown_labels.items())[:10])
+            remarks.append(one_line(f"No label, since no class of the model: {shown}"))
+        return remarks
+
+    def _speed(self) -> str:
+        if not self.new_rows or self.images_per_second is None:
+            return "The run was complete already."
+        stages = ", ".join(
+            f"{name.replace('_', ' ')} {seconds:.1f} s" for name, seconds in self.seconds.items() if seconds >= 0.05
+        )
+        return f"{self.images_per_second:,.0f} images/s, bottleneck: {self.bottleneck} ({stages})"

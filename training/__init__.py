@@ -1,0 +1,1 @@
+"""The only home of tensorflow: data, recipes, fit, export, figures."""
