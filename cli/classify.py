@@ -52,21 +52,24 @@ def classify(
     Example:
       mribatch classify scans/ --out results/
     """
+    from mribatch.cli.native_stderr import without_native_stderr
     from mribatch.pipeline.options import ClassifyOptions
     from mribatch.pipeline.progress import progress_for
 
+    if out is None and not dry_run:
+        raise click.UsageError("Missing option '--out'", click.get_current_context())
     chosen["timeout_s"] = chosen.pop("timeout")
     options = ClassifyOptions(**{key: value for key, value in chosen.items() if value is not None})
-    if dry_run:
-        from mribatch.pipeline.dry_run import estimate
+    with without_native_stderr():
+        result: Any
+        if dry_run:
+            from mribatch.pipeline.dry_run import estimate
 
-        result: Any = estimate(inputs, out, options, progress_for(quiet=quiet or as_json))
-    else:
-        if out is None:
-            raise click.UsageError("Missing option '--out'", click.get_current_context())
-        from mribatch.pipeline.run import classify as run_classify
+            result = estimate(inputs, out, options, progress_for(quiet=quiet))
+        else:
+            from mribatch.pipeline.run import classify as run_classify
 
-        result = run_classify(inputs, out, options, progress_for(quiet=quiet))
+            result = run_classify(inputs, out or "", options, progress_for(quiet=quiet))
     if as_json:
         click.echo(json.dumps(result.to_json(), allow_nan=False))
     elif not quiet:

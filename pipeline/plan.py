@@ -10,7 +10,7 @@ from typing import Any
 from mribatch.bundle import Bundle, load_bundle
 from mribatch.errors import MribatchError
 from mribatch.pipeline import parquet
-from mribatch.pipeline.cores import usable_cores
+from mribatch.cores import usable_cores
 from mribatch.pipeline.discover import Input, escape, has_candidate, resolve_inputs
 from mribatch.pipeline.options import AUTO, ClassifyOptions
 from mribatch.pipeline.run_folder import Fingerprint, RunFolder

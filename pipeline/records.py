@@ -36,7 +36,6 @@ class Flag(StrEnum):
     SCALED_TO_8_BIT = "scaled_to_8_bit"  # more than 8 bits a sample, scaled by the image's own range
     ALPHA_DROPPED = "alpha_dropped"
     FIRST_PAGE = "first_page"  # several pages or frames; the first was used
-    COLOUR = "colour"  # more than one colour channel, turned into grey
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "cli": {"cli", "pipeline", "training", "trt", "core"},
 }
 # What training shares with inference, so that both see the same pixels and the same figures.
-PIPELINE_FOR_TRAINING = ("discover", "probe", "decode_opencv", "metrics", "records", "cores")
+PIPELINE_FOR_TRAINING = ("discover", "probe", "decode_opencv", "metrics", "records")
 ONLY_HOME = {
     "tensorflow": "training",
     "keras": "training",

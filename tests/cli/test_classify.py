@@ -63,6 +63,18 @@ def test_json_is_one_line_on_stdout(tmp_path: Path, tiny_model: Path) -> None:
     assert (again.returncode, json.loads(again.stdout)["new_rows"]) == (3, 0)
 
 
+def test_what_libraries_print_of_damaged_files_stays_away(tmp_path: Path, tiny_model: Path) -> None:
+    (image,) = draw_images(tmp_path / "data", 1, size=200)
+    content = bytearray(image.read_bytes())
+    content[-2:-2] = b"\x12" * 40  # before the end of the image
+    (tmp_path / "data" / "garbled.jpg").write_bytes(content)
+    code = "import cv2, sys; cv2.imread(sys.argv[1])"
+    loud = subprocess.run([sys.executable, "-c", code, tmp_path / "data" / "garbled.jpg"], capture_output=True, check=True)
+    assert b"Corrupt JPEG data" in loud.stderr  # the reason for all this
+    result = mribatch("classify", tmp_path / "data", "--out", tmp_path / "out", "--model", tiny_model)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_quiet_prints_nothing(tmp_path: Path, tiny_model: Path) -> None:
     draw_images(tmp_path / "data", 3)
     result = mribatch("classify", tmp_path / "data", "--out", tmp_path / "out", "--model", tiny_model, "--quiet")

@@ -47,7 +47,9 @@ def stretched(image: NDArray[np.generic], height: int, width: int) -> NDArray[np
 @pytest.mark.parametrize("name", sorted(good_files()))
 def test_every_good_file_is_a_plain_decode_and_resize(name: str) -> None:
     content = good_files()[name]
-    plain = cv2.imdecode(np.frombuffer(content, uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
+    plain = np.asarray(cv2.imdecode(np.frombuffer(content, uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH))
+    if name == "exif.webp" and plain.shape == (made.HEIGHT, made.WIDTH):  # OpenCV 4.10 does not turn a WebP
+        plain = UPRIGHT[6](plain)
     if plain.dtype != uint8:
         values = plain.astype(np.longdouble)
         finite = values[np.isfinite(values)]
@@ -181,11 +183,23 @@ def test_any_range_of_doubles_fills_zero_to_255(low: float, high: float) -> None
         assert sorted(pixels[0].tolist()) == [0, 255]
 
 
+def test_first_frame_of_a_webp_animation() -> None:
+    first = good_files()["lossless.webp"]
+    content = made.animated_webp(first, good_files()["lossy.webp"])
+    verdict, pixels = decode_grey(content, probe(content), made.HEIGHT, made.WIDTH)
+    assert verdict.flags == (Flag.FIRST_PAGE,)
+    if opencv_version() < "4.11":
+        assert verdict.status is Status.DECODE_FAILED
+    else:
+        assert pixels is not None
+        assert (pixels[..., 0] == pixels_of(first)).all()
+
+
 def test_result_is_ready_for_the_batch() -> None:
     content = good_files()["exif_6.jpg"]
     verdict, pixels = decode_grey(content, probe(content), 160, 128)
     assert pixels is not None
-    assert (pixels.shape, pixels.dtype, pixels.flags.c_contiguous) == ((160, 128, 1), uint8, True)
+    assert (pixels.shape, pixels.dtype.name, pixels.flags.c_contiguous) == ((160, 128, 1), "uint8", True)
     assert verdict == probe(content)
 
 

@@ -1,0 +1,1 @@
+"""Measurements, each within one run; results are committed under results/, named by their conditions."""

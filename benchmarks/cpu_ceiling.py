@@ -1,0 +1,131 @@
+"""How close a whole run comes to what the cores can do: python -m benchmarks.cpu_ceiling [--data FOLDER]
+
+The ceiling is cores / (core-seconds of decoding + core-seconds of inference per image). Both are CPU time, measured on one
+thread with the other cores idle, so nothing is lost in it to waiting, to locks or to memory that cores share. End to end is
+the wall time of the whole `classify` call: listing, loading, proving the model, rows, and the final check.
+"""
+
+import argparse
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from benchmarks.conditions import RESULTS, conditions, spread
+from mribatch.bundle import DEFAULT_MODEL, Bundle, load_bundle
+from mribatch.cores import usable_cores
+from mribatch.files import write_json
+from mribatch.pipeline.decode_ahead import DecodeAhead
+from mribatch.pipeline.infer_onnxruntime import OnnxRuntimeClassifier
+from mribatch.pipeline.options import DEFAULT_BATCH_SIZE, DEFAULT_MAX_PIXELS, ClassifyOptions
+from mribatch.pipeline.records import DecodedBatch, ImageFile
+from mribatch.pipeline.run import classify
+from mribatch.synthetic import draw_slice
+
+SIDE = 512  # pixels; most slices of the public brain tumour sets have it
+SAMPLE = 320  # images for the core-seconds
+
+
+def draw_folder(folder: Path, count: int) -> None:
+    """`count` synthetic JPEG slices of 512 x 512 pixels; 64 drawings, stored again and again."""
+    import cv2
+
+    images = [cv2.imencode(".jpg", draw_slice(seed, SIDE, SIDE))[1].tobytes() for seed in range(64)]
+    folder.mkdir(parents=True)
+    for number in range(count):
+        (folder / f"{number:06d}.jpg").write_bytes(images[number % len(images)])
+
+
+def measure(data: Path, model: str, repeats: int) -> dict[str, Any]:
+    """Core-seconds per image and whole runs, taken in turns."""
+    bundle, cores = load_bundle(model), usable_cores()
+    paths = [path for path in sorted(data.rglob("*")) if path.suffix.lower() in (".jpg", ".jpeg", ".png")]
+    files = [ImageFile(index, 0, path.name, bytes(path)) for index, path in enumerate(paths[:: max(1, len(paths) // SAMPLE)])]
+    decode: list[float] = []
+    infer: list[float] = []
+    rates: list[float] = []
+    rows_rates: list[float] = []
+    for repeat in range(repeats + 1):  # the first warms up
+        seconds, batches = _decoding(files, bundle)
+        inference = _inference(batches, bundle)
+        whole, rows = _end_to_end(data, model)
+        if repeat:
+            decode.append(seconds)
+            infer.append(inference)
+            rates.append(whole)
+            rows_rates.append(rows)
+    ceilings = [cores / (one + other) for one, other in zip(decode, infer, strict=True)]
+    return {
+        "model": bundle.spec.name,
+        "model_sha256": bundle.spec.model_sha256,
+        "images": len(paths),
+        "batch_size": DEFAULT_BATCH_SIZE,
+        "decode_core_seconds_per_image": spread(decode),
+        "inference_core_seconds_per_image": spread(infer),
+        "ceiling_images_per_second": spread(ceilings),
+        "whole_call_images_per_second": spread(rates),
+        "rows_images_per_second": spread(rows_rates),
+        "whole_call_to_ceiling": spread([rate / ceiling for rate, ceiling in zip(rates, ceilings, strict=True)]),
+        "rows_to_ceiling": spread([rate / ceiling for rate, ceiling in zip(rows_rates, ceilings, strict=True)]),
+    }
+
+
+def _decoding(files: Sequence[ImageFile], bundle: Bundle) -> tuple[float, list[DecodedBatch]]:
+    decoder = DecodeAhead(height=bundle.spec.height, width=bundle.spec.width, batch_size=DEFAULT_BATCH_SIZE, threads=1,
+                          max_pixels=DEFAULT_MAX_PIXELS, timeout_s=60)  # fmt: skip
+    remaining = iter(files)
+    groups = iter(lambda: list(islice(remaining, DEFAULT_BATCH_SIZE)), [])
+    with decoder:
+        batches = list(decoder.batches(groups))
+    return sum(file.seconds for batch in batches for file in batch.files) / len(files), batches
+
+
+def _inference(batches: Sequence[DecodedBatch], bundle: Bundle) -> float:
+    with OnnxRuntimeClassifier(bundle, threads=1) as classifier:
+        classifier(batches[0].pixels)
+        begin = time.process_time()
+        for batch in batches:
+            classifier(batch.pixels)
+        return (time.process_time() - begin) / (len(batches) * DEFAULT_BATCH_SIZE)
+
+
+def _end_to_end(data: Path, model: str) -> tuple[float, float]:
+    out = Path(tempfile.mkdtemp(prefix="mribatch-bench-"))
+    try:
+        begin = time.perf_counter()
+        summary = classify([data], out / "run", ClassifyOptions(model=model))
+        whole = summary.files / (time.perf_counter() - begin)
+        assert summary.images_per_second is not None
+        return whole, summary.images_per_second
+    finally:
+        shutil.rmtree(out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of real images; synthetic ones are drawn without it")
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--count", type=int, default=3000, help="synthetic images to draw")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="mribatch-bench-") as scratch:
+        facts = conditions()
+        data = options.data or Path(scratch) / "data"
+        if options.data is None:
+            draw_folder(data, options.count)
+        result = measure(data, options.model, options.repeats)
+    kind = "real" if options.data else f"synthetic{SIDE}px"
+    name = f"cpu_ceiling-{result['model']}-{kind}-{facts['cores']}cores-batch{DEFAULT_BATCH_SIZE}.json"
+    options.results.mkdir(parents=True, exist_ok=True)
+    write_json(options.results / name, {"conditions": facts, "data": kind} | result)
+    for key in ("ceiling_images_per_second", "whole_call_images_per_second", "whole_call_to_ceiling", "rows_to_ceiling"):
+        print(f"{key:<32}{result[key]['median']:10.3f}  ({result[key]['low']:.3f} to {result[key]['high']:.3f})")
+    print(f"written: {options.results / name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,569 @@
+"""A run folder to its report: what is written, what is said first, and what is refused."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import sklearn.metrics as sk
+
+from mribatch.errors import MribatchError
+from mribatch.pipeline.report import ReportOptions, metrics_schema, parse_requirement, report
+from tests.finished_run import CLASSES, Row, scores_for, write_run
+
+GLIOMA, MENINGIOMA, NO_TUMOR, PITUITARY = CLASSES
+
+
+def made(run: Path, **options: Any) -> dict[str, Any]:
+    """Report on `run`; what metrics.json holds, after it was found valid, finite and equal to the Parquet file."""
+    import jsonschema
+
+    report(ReportOptions(run=run, **options))
+    text = (run / "metrics.json").read_text(encoding="utf-8")
+    content: dict[str, Any] = json.loads(text, parse_constant=pytest.fail)
+    schema = metrics_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(content, schema)
+    table = pq.read_table(run / "metrics.parquet")
+    assert table.column_names == ["metric", "class", "value", "low", "high", "n", "protocol"]
+    rows = [row | {"protocol": level["protocol"]} for level in content["levels"] for row in level["metrics"]]
+    assert table.to_pylist() == [{key: row[key] for key in table.column_names} for row in rows]
+    assert not [path.name for path in run.iterdir() if path.name.startswith(".")]
+    return content
+
+
+def value(content: dict[str, Any], metric: str, class_: str | None = None, level: str = "image") -> dict[str, Any]:
+    found = next(each for each in content["levels"] if each["level"] == level)["metrics"]
+    return next(row for row in found if row["metric"] == metric and row["class"] == class_)
+
+
+def page_of(run: Path) -> str:
+    return (run / "report.md").read_text(encoding="utf-8")
+
+
+def eight_rows() -> list[Row]:
+    """Two slices of each class, the second pituitary one wrong, then two broken files and one without a label."""
+    rows = [Row(f"{name}/P{k}{i}.png", name, scores_for(k, 0.9)) for k, name in enumerate(CLASSES) for i in range(2)]
+    rows[7] = Row("pituitary_tumor/P31.png", PITUITARY, scores_for(0, 0.6))
+    broken = [Row("no_tumor/cut|off.jpg", NO_TUMOR, None, "truncated", "ends early"), Row("x.png", None, None, "empty")]
+    return [*rows, *broken, Row("odd/P40.png", None, scores_for(1, 0.7))]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "run", eight_rows())
+
+
+PAGE = """\
+# Classification report: run
+
+> Research use only, not a medical device.
+
+Model `tiny`, onnxruntime (fp32), decoder opencv, mribatch 0.1.0. Input: `slices`.
+
+## Files
+
+2 of 11 files could not be classified and count in no metric: empty 1, truncated 1. Labelled among them: 1.
+
+- `no_tumor/cut\\|off.jpg`: truncated, ends early
+- `x.png`: empty
+
+9 of 11 files are readable, 8 of these have a label; metrics are over these. Left out without a label: 1.
+
+| status | files |
+| --- | ---: |
+| empty | 1 |
+| ok | 9 |
+| truncated | 1 |
+
+## Figures per image
+
+Intervals: 95 %, percentile bootstrap, 2,000 resamples of 8 images, seed 0.
+
+| metric | value | 95 % interval | n |
+| --- | ---: | :---: | ---: |
+| accuracy | 0.8750 | 0.6250 to 1.0000 | 8 |
+"""
+
+MATRIX = """\
+| label | glioma_tumor | meningioma_tumor | no_tumor | pituitary_tumor |
+| --- | ---: | ---: | ---: | ---: |
+| glioma_tumor | 2 | 0 | 0 | 0 |
+| meningioma_tumor | 0 | 2 | 0 | 0 |
+| no_tumor | 0 | 0 | 2 | 0 |
+| pituitary_tumor | 1 | 0 | 0 | 1 |
+
+Calibration: mean confidence 0.8625, accuracy 0.8750 (under-confident by 0.0125); ECE 0.1625 over 15 bins.
+"""
+
+WORTH = """\
+## What the numbers are worth
+
+- Protocol: not given. Whether these images, copies or neighbouring slices of them were in the training data is not known; if they were, the figures are too good. State it with --protocol.
+- The intervals take every image for independent. Slices of one patient are not; where there are several, the intervals are too narrow: give --groups or --group-by.
+- With 8 images the intervals are rough, and rather too narrow than too wide; below 30 they are known to be.
+- Sensitivity and specificity hold for images like these. Where the classes come from different sources, a model can tell them apart by size or borders instead of by what they show.
+- Research use only, not a medical device.
+"""
+
+
+def test_the_page(run: Path) -> None:
+    made(run)
+    text = page_of(run)
+    assert text.startswith(PAGE)
+    assert MATRIX in text
+    assert text.endswith(WORTH)
+    assert "| glioma_tumor | 2 | 0.6667 | 1.0000 (0.1581 to 1.0000) | 0.8333 (" in text
+    assert "| macro | 8 | 0.9167 | 0.8750 (" in text
+
+
+def test_the_figures_are_those_of_the_readable_labelled_rows(run: Path) -> None:
+    content = made(run)
+    rows = [row for row in eight_rows() if row.scores and row.label]
+    labels = [CLASSES.index(row.label or "") for row in rows]
+    scores = np.array([row.scores for row in rows], dtype=np.float32)
+    assert value(content, "accuracy")["value"] == pytest.approx(7 / 8)
+    assert value(content, "log_loss")["value"] == pytest.approx(sk.log_loss(labels, scores, labels=range(4)), rel=1e-6)
+    assert value(content, "support", GLIOMA) | {"note": None} == {
+        "metric": "support", "class": GLIOMA, "value": 2.0, "low": None, "high": None, "n": 8, "note": None,
+    }  # fmt: skip
+    assert content["files"] == {
+        "total": 11,
+        "by_status": {"empty": 1, "ok": 9, "truncated": 1},
+        "readable": 9,
+        "labelled": 9,
+        "scored": 8,
+        "readable_without_label": 1,
+        "unreadable_with_label": 1,
+        "not_readable": [
+            {"path": "no_tumor/cut|off.jpg", "status": "truncated", "error": "ends early"},
+            {"path": "x.png", "status": "empty", "error": None},
+        ],
+    }
+    assert content["predicted"]["counts"] == {GLIOMA: 3, MENINGIOMA: 3, NO_TUMOR: 2, PITUITARY: 1}
+    assert content["predicted"]["confidence"]["min"] == pytest.approx(0.6, abs=1e-6)
+    assert content["predicted"]["confidence"]["median"] == pytest.approx(0.9, abs=1e-6)
+
+
+def test_the_console_table_says_what_the_page_says(run: Path) -> None:
+    table = report(ReportOptions(run=run)).table
+    assert table.startswith("2 of 11 files could not be classified")
+    assert re.search(r"^accuracy +0\.8750 +0\.6250 to 1\.0000$", table, re.MULTILINE)
+    assert re.search(r"^pituitary_tumor +1 +0 +0 +1$", table, re.MULTILINE)
+    assert "resamples of 8 images" in table
+    assert table.endswith("Research use only, not a medical device.")
+
+
+def test_the_same_run_gives_the_same_bytes(run: Path) -> None:
+    made(run)
+    first = [(run / name).read_bytes() for name in ("metrics.parquet", "metrics.json", "report.md")]
+    made(run)
+    assert first == [(run / name).read_bytes() for name in ("metrics.parquet", "metrics.json", "report.md")]
+
+
+def test_an_untrained_model_is_named_before_anything_else(tmp_path: Path) -> None:
+    bundle = {"name": "placeholder", "classes": list(CLASSES), "trained": False}
+    notice = "'placeholder' is no trained model: its weights are random and its predictions mean nothing"
+    run = write_run(tmp_path / "run", eight_rows(), bundle=bundle, notice=notice)
+    content = made(run)
+    assert content["notices"] == [notice]
+    assert page_of(run).splitlines()[2] == f"> **Notice: {notice}.**"
+    assert report(ReportOptions(run=run)).table.startswith(f"NOTE: {notice}.")
+    assert "The model was never trained" in page_of(run)
+    metadata = pq.read_schema(run / "metrics.parquet").metadata
+    assert json.loads(metadata[b"mribatch.notices"]) == [notice]
+
+
+def test_many_broken_files_are_counted_and_twenty_named(tmp_path: Path) -> None:
+    broken = [Row(f"b{i:02d}.jpg", None, None, "truncated" if i % 3 else "empty", "why") for i in range(33)]
+    content = made(write_run(tmp_path / "run", [*eight_rows()[:8], *broken]))
+    assert [item["path"] for item in content["files"]["not_readable"]] == [f"b{i:02d}.jpg" for i in range(20)]
+    text = page_of(tmp_path / "run")
+    assert "33 of 41 files could not be classified and count in no metric: truncated 22, empty 11." in text
+    assert "- `b19.jpg`: truncated, why\n- and 13 more\n" in text
+
+
+def test_names_of_strangers_stay_on_one_line_and_in_their_cell(tmp_path: Path) -> None:
+    rows = [*eight_rows()[:8], Row("a`b\n# c.jpg", None, None, "unsupported", "<b>*not* | image</b>\n")]
+    made(write_run(tmp_path / "run", rows))
+    assert r"- `` a`b\n# c.jpg ``: unsupported, \<b\>\*not\* \| image\</b\>\\n" in page_of(tmp_path / "run")
+
+
+# ------------------------------------------------------------------------------------------ runs without an answer
+
+
+def test_without_labels(tmp_path: Path) -> None:
+    rows = [Row(f"a/{i}.png", None, scores_for(i % 4, 0.5 + i / 20)) for i in range(8)]
+    run = write_run(tmp_path / "run", rows, listing={"unknown_labels": {"a": 8}})
+    content = made(run)
+    assert content["levels"] == []
+    assert content["no_metrics"].startswith(
+        "no label is known: no folder or given label (a) names a class of the model"
+    )
+    assert content["predicted"]["counts"] == dict.fromkeys(CLASSES, 2)
+    assert content["predicted"]["confidence"]["max"] == pytest.approx(0.85, abs=1e-6)
+    assert "## No accuracy\n\nThere is no accuracy here: no label is known" in page_of(run)
+    table = report(ReportOptions(run=run)).table
+    assert "No accuracy: no label is known" in table and "Confidence: min 0.5000" in table
+    assert pq.read_table(run / "metrics.parquet").num_rows == 0
+
+
+def test_labels_none_is_given_as_the_reason(tmp_path: Path) -> None:
+    content = made(write_run(tmp_path / "run", [Row("a.png", None, scores_for(0, 0.8))], labels="none"))
+    assert content["no_metrics"].startswith("the run was made with --labels none")
+
+
+def test_all_unreadable(tmp_path: Path) -> None:
+    rows = [Row(f"no_tumor/{i}.jpg", NO_TUMOR, None, "empty") for i in range(3)]
+    content = made(write_run(tmp_path / "run", rows), group_by="patient=(.)\\.jpg")
+    assert content["no_metrics"] == "none of the 3 files could be read"
+    assert content["predicted"] == {"counts": dict.fromkeys(CLASSES, 0), "confidence": None}
+    assert content["patients"]["nothing_to_score"] == 3
+
+
+def test_only_the_unreadable_have_a_label(tmp_path: Path) -> None:
+    rows = [Row("no_tumor/0.jpg", NO_TUMOR, None, "empty"), Row("a.jpg", None, scores_for(0, 0.8))]
+    assert made(write_run(tmp_path / "run", rows))["no_metrics"] == "every file with a label could not be read"
+
+
+def test_one_class_only(tmp_path: Path) -> None:
+    content = made(write_run(tmp_path / "run", [Row(f"{i}.png", GLIOMA, scores_for(i % 2, 0.8)) for i in range(10)]))
+    assert value(content, "accuracy")["value"] == 0.5
+    assert value(content, "auroc", GLIOMA)["value"] is None
+    text = page_of(tmp_path / "run")
+    assert "| pituitary_tumor | 0 | undefined | undefined | " in text
+    assert (
+        r"- specificity\[glioma\_tumor\], auroc\[glioma\_tumor\], auprc\[glioma\_tumor\]: no other class occurs" in text
+    )
+
+
+def test_labels_of_the_users_own_classes(tmp_path: Path) -> None:
+    classes = ("cat", "dog")
+    rows = [Row(f"{i}.png", classes[i % 2], scores_for(i % 2 if i else 1, 0.8, 2)) for i in range(10)]
+    content = made(write_run(tmp_path / "run", rows, classes))
+    assert value(content, "accuracy")["value"] == 0.9
+    assert value(content, "brier")["value"] == pytest.approx((9 * 2 * 0.04 + 2 * 0.64) / 10, rel=1e-5)
+
+
+# ------------------------------------------------------------------------------------------ groups and patients
+
+
+def series_rows(series: int = 40, slices: int = 5) -> list[Row]:
+    """Series of one label and fate each; every fifth is wrong."""
+    rows = []
+    for s in range(series):
+        label = s % 4
+        predicted = (label + 1) % 4 if s % 5 == 0 else label
+        rows += [
+            Row(f"{CLASSES[label]}/P{s:02d}_{i}.png", CLASSES[label], scores_for(predicted, 0.7)) for i in range(slices)
+        ]
+    return rows
+
+
+def group_table(path: Path, rows: Sequence[Row], prefix: str = "", header: str = "path,group_id,series_id") -> Path:
+    lines = [f"{prefix}{row.path},g{i},s{row.path.split('/P')[1][:2]}" for i, row in enumerate(rows)]
+    path.write_text("\n".join([header, *lines, ""]), encoding="utf-8")
+    return path
+
+
+def test_groups_widen_the_interval_and_are_named(tmp_path: Path) -> None:
+    rows = series_rows()
+    run, table = write_run(tmp_path / "run", rows, part_rows=64), group_table(tmp_path / "groups.csv", rows)
+    alone, grouped = made(run), made(run, groups=str(table))
+    widths = [value(c, "accuracy")["high"] - value(c, "accuracy")["low"] for c in (alone, grouped)]
+    assert widths[1] / widths[0] == pytest.approx(5**0.5, rel=0.15)
+    intervals = grouped["levels"][0]["intervals"]
+    assert (intervals["unit"], intervals["units"], intervals["largest"]) == ("group", 40, 5)
+    assert intervals["source"] == "series_id of groups.csv"
+    assert grouped["levels"][0]["protocol"] == (
+        "protocol not given; per image; intervals over 40 groups (series_id of groups.csv)"
+    )
+    assert "resamples of 40 groups (series\\_id of groups.csv; the largest has 5 images)" in page_of(run)
+
+
+def test_groups_by_another_column_of_the_table(tmp_path: Path) -> None:
+    rows = series_rows(4, 5)
+    run, table = write_run(tmp_path / "run", rows), group_table(tmp_path / "groups.csv", rows)
+    assert made(run, groups=f"{table}:group_id")["levels"][0]["intervals"]["units"] == 20
+
+
+def test_groups_by_a_column_of_the_predictions(run: Path) -> None:
+    intervals = made(run, groups="label")["levels"][0]["intervals"]
+    assert (intervals["units"], intervals["source"]) == (4, "column label of the predictions")
+
+
+def test_rows_that_the_table_does_not_know_are_counted(tmp_path: Path) -> None:
+    rows = series_rows(10, 5)
+    run, table = write_run(tmp_path / "run", rows, part_rows=16), group_table(tmp_path / "groups.csv", rows[:40])
+    intervals = made(run, groups=str(table))["levels"][0]["intervals"]
+    assert (intervals["units"], intervals["without_group"]) == (8 + 10, 10)
+    assert "Images without a group there, each a group of its own: 10." in page_of(run)
+
+
+@pytest.mark.parametrize("prefix", ["slices/", "set/slices/", "/data/set/slices/", "./"])
+def test_a_table_may_name_files_from_further_up(tmp_path: Path, prefix: str) -> None:
+    rows = series_rows(4, 5)
+    run, table = write_run(tmp_path / "run", rows), group_table(tmp_path / "groups.csv", rows, prefix)
+    assert made(run, groups=str(table))["levels"][0]["intervals"]["units"] == 4
+
+
+def test_a_name_shorter_than_the_path_is_no_match(tmp_path: Path) -> None:
+    rows = series_rows(4, 5)
+    table = tmp_path / "groups.csv"
+    table.write_text("path,group_id\nP00_0.png,g1\n", encoding="utf-8")
+    with pytest.raises(MribatchError, match="knows none of the 20 paths"):
+        report(ReportOptions(run=write_run(tmp_path / "run", rows), groups=str(table)))
+
+
+PATIENT_ROWS = [
+    Row("A_1.png", GLIOMA, (0.6, 0.1, 0.2, 0.1)),
+    Row("A_2.png", GLIOMA, (0.2, 0.1, 0.6, 0.1)),
+    Row("B_1.png", NO_TUMOR, (0.1, 0.0, 0.9, 0.0)),
+    Row("B_2.png", NO_TUMOR, (0.2, 0.0, 0.8, 0.0)),
+    Row("B_3.png", NO_TUMOR, None, "empty"),
+    Row("C_1.png", GLIOMA, scores_for(0, 0.9)),
+    Row("C_2.png", PITUITARY, scores_for(3, 0.9)),
+    Row("D_1.png", None, scores_for(3, 0.9)),
+    Row("odd.png", GLIOMA, scores_for(0, 0.9)),
+    Row("E_1.png", PITUITARY, (0.2, 0.2, 0.15, 0.45)),
+    Row("E_2.png", PITUITARY, (0.8, 0.0, 0.1, 0.1)),
+]
+
+
+def test_patients(tmp_path: Path) -> None:
+    """By hand: mean A (.4, .1, .4, .1) ties to glioma; E: mean (.5, .1, .125, .275), maxima (.8, .2, .15, .45)."""
+    run = write_run(tmp_path / "run", PATIENT_ROWS)
+    content = made(run, group_by="patient=^([A-Z])_")
+    assert content["patients"] == {
+        "source": "pattern ^([A-Z])_",
+        "patients": 5,
+        "scored": 3,
+        "several_labels": {"count": 1, "named": [{"patient": "C", "labels": [GLIOMA, PITUITARY]}]},
+        "nothing_to_score": 1,
+        "with_unreadable_slices": 1,
+        "slices_without_patient": 1,
+    }
+    assert [level["level"] for level in content["levels"]] == ["image", "patient_mean", "patient_worst"]
+    mean = -(np.log(0.4) + np.log(0.85) + np.log(0.275)) / 3
+    worst = -(np.log(0.6 / 1.4) + np.log(0.9 / 1.1) + np.log(0.45 / 1.6)) / 3
+    assert value(content, "log_loss", level="patient_mean")["value"] == pytest.approx(mean, rel=1e-5)
+    assert value(content, "log_loss", level="patient_worst")["value"] == pytest.approx(worst, rel=1e-5)
+    assert value(content, "accuracy", level="patient_mean")["value"] == pytest.approx(2 / 3)
+    assert content["levels"][0]["intervals"]["unit"] == "group"  # patients cluster the images too
+    assert content["levels"][1]["intervals"]["unit"] == "patient"
+    text = page_of(run)
+    assert r"Left out, since their slices carry several labels: C (glioma\_tumor, pituitary\_tumor)." in text
+    assert "- Patients with slices that could not be read, whose other slices count: 1." in text
+
+
+def test_patients_from_a_table(tmp_path: Path) -> None:
+    table = tmp_path / "patients.csv"
+    lines = [f"{row.path},{row.path[0]}" for row in PATIENT_ROWS if row.path[1] == "_"]
+    table.write_text("\n".join(["path,patient", *lines]), encoding="utf-8")
+    by_table = made(write_run(tmp_path / "a", PATIENT_ROWS), group_by=f"patient={table}")
+    by_pattern = made(write_run(tmp_path / "b", PATIENT_ROWS), group_by="patient=^([A-Z])_")
+    assert by_table["patients"] | {"source": ""} == by_pattern["patients"] | {"source": ""}
+    assert by_table["levels"][1]["metrics"] == by_pattern["levels"][1]["metrics"]
+
+
+# ------------------------------------------------------------------------------------------ requirements
+
+
+@pytest.mark.parametrize(
+    ("requirement", "met"),
+    [
+        ("accuracy>=0.875", True),
+        ("accuracy > 0.875", False),
+        ("accuracy<=.875", True),
+        ("accuracy<8.75e-1", False),
+        ("accuracy@low>=0.625", True),
+        ("accuracy@low>=0.7", False),
+        ("accuracy@high<1", False),
+        ("sensitivity[pituitary_tumor]>=0.5", True),
+        ("sensitivity[ pituitary_tumor ]>=0.51", False),
+        ("sensitivity[glioma_tumor]>=1", True),
+        ("sensitivity[glioma_tumor]@low>=0.5", False),  # two right answers are no proof
+        ("f1[macro]>=0.8", True),
+        ("log_loss<=0.5", True),
+        ("support>=8", True),
+        ("support@low>=1", False),  # a count has no interval
+    ],
+)
+def test_requirements(run: Path, requirement: str, met: bool) -> None:
+    result = report(ReportOptions(run=run, require=("accuracy>=0.1", requirement)))
+    assert [verdict["met"] for verdict in result.content["requirements"]] == [True, met]
+    assert len(result.unmet) == (0 if met else 1)
+    if met:
+        result.check()
+    else:
+        with pytest.raises(MribatchError, match="requirement not met"):
+            result.check()
+    made(run, require=(requirement,))
+
+
+def test_a_requirement_that_fails_says_the_number_and_still_writes(run: Path) -> None:
+    wanted = ("sensitivity[pituitary_tumor]>=0.95", "accuracy@low>=0.9", "auroc[glioma_tumor]>=0.1")
+    result = report(ReportOptions(run=run, require=wanted))
+    assert result.unmet[0].startswith("sensitivity[pituitary_tumor] = 0.5000 (0.0000–1.0000) < 0.95")
+    assert result.unmet[1:] == ("accuracy@low = 0.6250 < 0.9",)
+    assert "| `accuracy@low>=0.9` | accuracy@low = 0.6250 \\< 0.9 | **not met** |" in page_of(run)
+    assert "Requirement auroc[glioma_tumor]>=0.1: met, auroc[glioma_tumor] = " in result.table
+
+
+def test_a_value_that_rounds_to_the_limit_is_shown_in_full(tmp_path: Path) -> None:
+    rows = [Row(f"{i}.png", GLIOMA if i else NO_TUMOR, scores_for(0, 0.9)) for i in range(30_001)]
+    run = write_run(tmp_path / "run", rows, part_rows=40_000)
+    assert report(ReportOptions(run=run, require=("accuracy>=1",))).unmet[0].startswith("accuracy = 0.99996666777")
+
+
+def test_a_requirement_on_what_is_undefined_fails(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [Row(f"{i}.png", GLIOMA, scores_for(0, 0.9)) for i in range(5)])
+    result = report(ReportOptions(run=run, require=("sensitivity[no_tumor]>=0.1", "sensitivity[no_tumor]<=0.9")))
+    assert result.unmet == (
+        "sensitivity[no_tumor] is undefined (this class never occurs), required >= 0.1",
+        "sensitivity[no_tumor] is undefined (this class never occurs), required <= 0.9",
+    )
+    unlabelled = write_run(tmp_path / "none", [Row("a.png", None, scores_for(0, 0.9))])
+    assert "accuracy is undefined (no label is known" in report(
+        ReportOptions(run=unlabelled, require=("accuracy>=0",))
+    ).unmet[0]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "fix"),
+    [
+        ("sensitivity", "is not understood", "'accuracy>=0.9'"),
+        ("accuracy>=nan", "is not understood", "accuracy"),
+        ("accuracy>=95%", "is not understood", "accuracy"),
+        ("accuracy=0.9", "is not understood", "accuracy"),
+        ("accuracy@mid>=0.9", "is not understood", "accuracy"),
+        ("acuracy>=0.9", "there is no metric 'acuracy'", "accuracy, balanced_accuracy, log_loss"),
+        ("sensitivity>=0.9", "sensitivity needs a class", "sensitivity[glioma_tumor], "),
+        ("sensitivity[glioma]>=0.9", "there is no sensitivity of 'glioma'", "sensitivity[weighted]"),
+        ("accuracy[glioma_tumor]>=0.9", "there is no accuracy of 'glioma_tumor'", "choose one of accuracy"),
+        ("support[macro]>=1", "there is no support of 'macro'", "support, support[glioma_tumor]"),
+    ],
+)
+def test_a_requirement_that_is_not_understood(run: Path, text: str, problem: str, fix: str) -> None:
+    with pytest.raises(MribatchError) as caught:
+        report(ReportOptions(run=run, require=(text,)))
+    assert problem in caught.value.problem and fix in caught.value.fix
+    assert not (run / "metrics.json").exists()
+
+
+def test_a_requirement_keeps_its_parts() -> None:
+    parsed = parse_requirement(" specificity[no_tumor] @high < 1e-1 ", CLASSES)
+    assert (parsed.metric, parsed.class_, parsed.bound, parsed.sign, parsed.limit) == (
+        "specificity",
+        "no_tumor",
+        "high",
+        "<",
+        0.1,
+    )
+
+
+# ------------------------------------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize("state", ["listing", "running", "interrupted", "stopped"])
+def test_a_run_that_is_not_complete(tmp_path: Path, state: str) -> None:
+    run = write_run(tmp_path / "run", eight_rows(), state=state)
+    with pytest.raises(MribatchError) as caught:
+        report(ReportOptions(run=run))
+    assert str(caught.value) == (
+        f"the run in {run} is not complete: its state is '{state}'. "
+        "Fix: type the classify command again; it goes on where it stopped"
+    )
+    assert sorted(path.name for path in run.iterdir()) == ["predictions", "run.json"]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"groups": "missing.csv"}, "cannot read --groups missing.csv: No such file"),
+        ({"groups": "nothing"}, "is neither a CSV file nor a text or integer column"),
+        ({"groups": "p_no_tumor"}, "is neither a CSV file nor a text or integer column"),
+        ({"groups": "{here}/plain.csv"}, "has none of the columns series_id, group_id, patient"),
+        ({"groups": "{here}/plain.csv:colour"}, "has no column 'colour'"),
+        ({"groups": "{here}/twice.csv"}, "names two groups for 'x.png': '1' and '2'"),
+        ({"groups": "{here}/foreign.csv"}, "knows none of the 11 paths, e.g. 'glioma_tumor/P00.png'"),
+        ({"groups": "{here}/latin.csv"}, "cannot read --groups"),
+        ({"group_by": "P(.)"}, "is not understood"),
+        ({"group_by": "study=(.)"}, "is not understood"),
+        ({"group_by": "patient="}, "is not understood"),
+        ({"group_by": "patient=P."}, "has no capture group"),
+        ({"group_by": "patient=P(."}, "is not a regular expression"),
+        ({"group_by": "patient=Z(.)"}, "matches none of 11 paths"),
+        ({"group_by": "patient={here}/plain.csv"}, "has no column 'patient'"),
+    ],
+)
+def test_options_that_do_not_fit(tmp_path: Path, run: Path, options: dict[str, str], problem: str) -> None:
+    (tmp_path / "plain.csv").write_text("path,tone\nx.png,1\n", encoding="utf-8")
+    (tmp_path / "twice.csv").write_text("path,group_id\nx.png,1\nx.png,2\n", encoding="utf-8")
+    (tmp_path / "foreign.csv").write_text("path,group_id\nelse.png,1\n", encoding="utf-8")
+    (tmp_path / "latin.csv").write_bytes(b"path,group_id\nx.png,\xe9\n")
+    with pytest.raises(MribatchError) as caught:
+        report(ReportOptions(run=run, **{key: text.format(here=tmp_path) for key, text in options.items()}))
+    assert problem in caught.value.problem
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in run.iterdir()) == ["predictions", "run.json"]
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(MribatchError, match="is not the output folder of a run"):
+            report(ReportOptions(run=folder))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"state": "complete"}', '{"state": "complete", "bundle": {"classes": 3}}']
+)
+def test_a_damaged_run_json(run: Path, text: str) -> None:
+    (run / "run.json").write_text(text, encoding="utf-8")
+    with pytest.raises(MribatchError, match="is damaged or of another version"):
+        report(ReportOptions(run=run))
+
+
+def test_a_missing_part_is_noticed(run: Path) -> None:
+    (run / "predictions" / "part-00001.parquet").unlink()
+    with pytest.raises(MribatchError) as caught:
+        report(ReportOptions(run=run))
+    assert "holds 8 rows (ok 6, empty 1, truncated 1), its run.json counts 11 (ok 9, " in str(caught.value)
+
+
+def test_a_damaged_part_is_noticed(run: Path) -> None:
+    part = run / "predictions" / "part-00001.parquet"
+    part.write_bytes(part.read_bytes()[:-20])
+    with pytest.raises(MribatchError, match=r"predictions in .* are damaged"):
+        report(ReportOptions(run=run))
+
+
+def test_a_part_of_another_model_is_noticed(tmp_path: Path) -> None:
+    bundle = {"name": "other", "classes": ["cat", "dog"], "trained": True}
+    with pytest.raises(MribatchError, match="have no column 'p_cat'"):
+        report(ReportOptions(run=write_run(tmp_path / "run", eight_rows(), bundle=bundle)))
+
+
+def test_a_label_that_is_no_class_is_noticed(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [Row("a.png", "glioma", scores_for(0, 0.9))])
+    with pytest.raises(MribatchError, match="holds the label 'glioma', which is no class of its model"):
+        report(ReportOptions(run=run))
+
+
+def test_an_ok_row_without_probabilities_is_noticed(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [Row("a.png", GLIOMA, scores_for(0, 0.9)), Row("b.png", GLIOMA)])
+    with pytest.raises(MribatchError, match="is ok and has no probabilities"):
+        report(ReportOptions(run=run))
+
+
+def test_the_documentation_names_every_metric_and_column(run: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    rows = {line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| `")}
+    made(run)
+    table = pq.read_table(run / "metrics.parquet")
+    assert {f"`{name}`" for name in table["metric"].to_pylist()} <= rows
+    assert {f"`{name}`" for name in table.column_names} - {"`low`", "`high`"} <= rows and "`low`, `high`" in rows
