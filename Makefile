@@ -12,7 +12,7 @@ JOBS ?= 2
 STAMP_USE := $(VENV)/.installed
 STAMP_DEV := $(VENV)/.installed-dev
 
-.PHONY: help demo classify test test-slow test-gpu lint format links models bench clean
+.PHONY: help demo classify test test-slow test-gpu lint format links docs models bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,9 @@ links: ## Lay build/links/mribatch, the packages as static tools see them
 	@rm -rf build/links && mkdir -p build/links/mribatch
 	@for file in core/*; do ln -s "$(CURDIR)/$$file" build/links/mribatch/; done
 	@for folder in cli pipeline trt training models; do ln -s "$(CURDIR)/$$folder" build/links/mribatch/; done
+
+docs: $(STAMP_DEV) ## Write docs/cli.md again from --help
+	$(BIN)/python docs/make_cli_reference.py
 
 models: $(STAMP_DEV) ## Make the placeholder bundle again
 	$(BIN)/python -m tests.make_models models/placeholder

@@ -12,6 +12,9 @@ from mribatch.errors import ExitCode, MribatchError
 # command -> (module, one line of help); a table, so that `mribatch --help` imports no command
 COMMANDS = {
     "classify": ("mribatch.cli.classify", "Classify every image of a folder into Parquet, one row per file."),
+    "report": ("mribatch.cli.report", "Measure a finished run against its labels."),
+    "train": ("mribatch.cli.train", "Train a model and export it as a bundle."),
+    "doctor": ("mribatch.cli.doctor", "Say what this machine has, what auto picks, and what is missing."),
     "demo": ("mribatch.cli.demo", "Draw a small folder of synthetic slices to try mribatch on."),
 }
 

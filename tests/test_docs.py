@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,30 @@ def test_the_readme_example_in_python_runs(tmp_path: Path, tiny_model: Path, mon
     monkeypatch.chdir(tmp_path)
     exec(code, {})
     assert (tmp_path / "results" / "run.json").exists()
+
+
+def test_the_command_line_reference_is_what_help_says() -> None:
+    result = subprocess.run([sys.executable, "-c", "import make_cli_reference as page; print(page.reference(), end='')"],
+                            cwd=ROOT / "docs", capture_output=True, text=True, check=True)  # fmt: skip
+    assert (ROOT / "docs/cli.md").read_text() == result.stdout, "stale: make docs"
+
+
+def test_every_way_to_open_the_results_works(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch,
+                                             capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    from mribatch.pipeline.options import ClassifyOptions
+    from mribatch.pipeline.run import classify
+    from tests.folders import draw_images
+
+    draw_images(tmp_path / "scans", 12)
+    (tmp_path / "scans" / "broken.png").write_text("no image")
+    classify([tmp_path / "scans"], tmp_path / "results", ClassifyOptions(model=str(tiny_model)))
+    monkeypatch.chdir(tmp_path)
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "docs/how-to/open-the-results.md").read_text(), re.S)
+    assert len(examples) == 4
+    for code in examples:
+        exec(code, {})
+    shown = capsys.readouterr().out
+    assert "broken.png" in shown and "unsupported" in shown and "glioma_tumor" in shown
 
 
 def test_every_status_and_flag_is_documented_and_no_other() -> None:

@@ -1,0 +1,37 @@
+"""Writes docs/cli.md from the commands' own --help: python docs/make_cli_reference.py (make docs)"""
+
+from pathlib import Path
+
+import click
+
+from mribatch.cli.main import COMMANDS, cli
+
+PAGE = Path(__file__).with_name("cli.md")
+_WIDTH = 110
+
+
+def reference() -> str:
+    """The page's text."""
+    parts = [
+        "# Command line reference",
+        "Generated from `--help` by `make docs`; a test fails where it is stale.",
+        _section("mribatch", cli, None),
+    ]
+    top = click.Context(cli, info_name="mribatch")
+    for name in COMMANDS:
+        command = cli.get_command(top, name)
+        assert command is not None
+        parts.append(_section(f"mribatch {name}", command, top))
+    return "\n\n".join([*parts, "Research use only, not a medical device.\n"])
+
+
+def _section(title: str, command: click.Command, parent: click.Context | None) -> str:
+    name = title.rsplit(" ", 1)[-1]
+    context = click.Context(command, info_name=name, parent=parent, terminal_width=_WIDTH, max_content_width=_WIDTH,
+                            help_option_names=["-h", "--help"])  # fmt: skip
+    return f"## {title}\n\n```text\n{command.get_help(context)}\n```"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(reference(), encoding="utf-8")
+    print(f"written: {PAGE}")

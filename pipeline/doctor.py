@@ -1,0 +1,157 @@
+"""What this machine has, what `auto` picks on it and why, and what each extra would add. Loads no heavy library."""
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mribatch import RESEARCH_NOTICE, __version__
+from mribatch.bundle import DEFAULT_MODEL, load_bundle, shipped_models
+from mribatch.cores import usable_cores
+from mribatch.errors import MribatchError
+from mribatch.pipeline.options import AUTO
+from mribatch.pipeline.stages import Choice, choose_backend, choose_decoder
+
+_BASE = ("click", "numpy", "pyarrow", "onnxruntime", "opencv-python-headless", "scikit-learn", "scipy", "tqdm")
+_DRIVER = Path("/proc/driver/nvidia/version")
+_SMI_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True)
+class Extra:
+    """An optional part of the installation."""
+
+    name: str
+    adds: str
+    packages: Mapping[str, str | None]  # distribution -> installed version, None where missing
+
+    @property
+    def installed(self) -> bool:
+        return all(self.packages.values())
+
+
+# extra -> (what it adds, the distributions that it is recognised by)
+_EXTRAS: dict[str, tuple[str, Sequence[str]]] = {
+    "train": ("mribatch train: fit a model with Keras and export it", ("tensorflow", "tf2onnx", "onnx", "matplotlib")),
+    "dali": ("decoding with NVIDIA DALI (not used by this version yet)", ("nvidia-dali-cuda120",)),
+    "rtx": ("TensorRT for RTX engines (not used by this version yet)", ("tensorrt-rtx",)),
+    "gpu-cu12": ("TensorRT and DALI for CUDA 12 (not used by this version yet)",
+                 ("tensorrt-cu12", "nvidia-dali-cuda120", "cuda-bindings")),
+    "gpu-cu13": ("TensorRT and DALI for CUDA 13 (not used by this version yet)",
+                 ("tensorrt-cu13", "nvidia-dali-cuda130", "cuda-bindings")),
+}  # fmt: skip
+
+
+# distribution -> others that bring the same package
+_STAND_INS = {"tensorflow": ("tensorflow-cpu",), "opencv-python-headless": ("opencv-python", "opencv-contrib-python")}
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Everything that `mribatch doctor` says. `problems` are what keeps a run from working; empty is healthy."""
+
+    mribatch: str
+    python: str
+    system: str
+    cores_usable: int
+    cores_total: int
+    gpus: tuple[str, ...]  # "name, driver version, memory", as nvidia-smi says
+    driver: str | None  # NVIDIA's kernel driver, where it is loaded
+    libraries: Mapping[str, str | None]
+    backend: Choice
+    decoder: Choice
+    models: tuple[str, ...]
+    default_model: str
+    notice: str | None
+    extras: tuple[Extra, ...]
+    problems: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"research_notice": RESEARCH_NOTICE}
+
+    def to_text(self) -> str:
+        """For a terminal; short enough for one screen."""
+        lines = [f"mribatch {self.mribatch}, Python {self.python}, {self.system}"]
+        lines += [f"cores      {self.cores_usable} usable of {self.cores_total}"]
+        lines += [f"GPU        {gpu}" for gpu in self.gpus] or [f"GPU        none ({self._why_no_gpu()})"]
+        lines += [f"backend    auto picks {self.backend.name}: {self.backend.reason}"]
+        lines += [f"decoder    auto picks {self.decoder.name}: {self.decoder.reason}"]
+        lines += [f"models     {', '.join(self.models)} (default: {self.default_model})"]
+        lines += [f"           NOTE: {self.notice}"] if self.notice else []
+        lines += ["libraries  " + ", ".join(f"{name} {found or 'MISSING'}" for name, found in self.libraries.items())]
+        lines += [self._extra_line(extra) for extra in self.extras]
+        lines += [f"PROBLEM    {problem}" for problem in self.problems] or ["No problem found."]
+        return "\n".join([*lines, RESEARCH_NOTICE])
+
+    def _why_no_gpu(self) -> str:
+        return f"driver {self.driver} is loaded, but lists none" if self.driver else "no NVIDIA driver is loaded"
+
+    @staticmethod
+    def _extra_line(extra: Extra) -> str:
+        missing = [name for name, found in extra.packages.items() if not found]
+        state = "installed" if extra.installed else f"lacks {', '.join(missing)}: pip install 'mribatch[{extra.name}]'"
+        return f"extra      {extra.name:<9} {extra.adds}; {state}"
+
+
+def diagnose() -> Diagnosis:
+    """Look at the machine. Never raises for what is missing: that is the answer."""
+    libraries = {name: _version(name) for name in _BASE}
+    problems = [f"{name} is not installed. Fix: pip install mribatch" for name, found in libraries.items() if not found]
+    notice = None
+    try:
+        notice = load_bundle(DEFAULT_MODEL).spec.notice
+    except MribatchError as error:
+        problems.append(str(error))
+    return Diagnosis(
+        mribatch=__version__,
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        cores_usable=usable_cores(),
+        cores_total=os.cpu_count() or 1,
+        gpus=_gpus(),
+        driver=_driver(),
+        libraries=libraries,
+        backend=choose_backend(AUTO),
+        decoder=choose_decoder(AUTO),
+        models=tuple(shipped_models()),
+        default_model=DEFAULT_MODEL,
+        notice=notice,
+        extras=tuple(Extra(name, adds, {one: _version(one) for one in packages})
+                     for name, (adds, packages) in _EXTRAS.items()),
+        problems=tuple(problems),
+    )  # fmt: skip
+
+
+def _version(distribution: str) -> str | None:
+    for name in (distribution, *_STAND_INS.get(distribution, ())):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def _gpus() -> tuple[str, ...]:
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return ()
+    query = [command, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    try:
+        result = subprocess.run(query, capture_output=True, text=True, timeout=_SMI_TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(line.strip() for line in result.stdout.splitlines() if line.strip())
+
+
+def _driver() -> str | None:
+    """The version in the driver's own file, e.g. "580.65.06"."""
+    try:
+        words = _DRIVER.read_text().splitlines()[0].split()
+    except (OSError, IndexError):
+        return None
+    return next((word for word in words if word[0].isdigit() and "." in word), None)

@@ -1,0 +1,169 @@
+"""A fit that is stopped anywhere goes on with the same result, and a work folder of another fit is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow", reason="needs the extra 'train'")
+
+from mribatch.errors import MribatchError
+from mribatch.training import fit as module
+from mribatch.training.augment import Augmentation
+from mribatch.training.fit import FitResult, Images, cross_entropy, fit
+from mribatch.training.networks import NETWORKS, predict_logits
+from mribatch.training.recipes import Recipe
+from tests.training.toy import tiny_network, tiny_recipe
+
+RANDOM = np.random.default_rng(0)
+
+
+def images(count: int) -> Images:
+    labels = RANDOM.integers(0, 3, count)
+    pixels = RANDOM.integers(0, 80, (count, 8, 8, 1)) + labels[:, None, None, None] * 60
+    return Images(pixels.astype(np.uint8), labels)
+
+
+TRAIN, VALIDATION = images(30), images(12)
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETWORKS, "tiny", tiny_network)  # type: ignore[arg-type]
+
+
+def run(work: Path, recipe: Recipe | None = None, seed: int = 1, **fingerprint: object) -> FitResult:
+    work.mkdir(exist_ok=True)
+    chosen = recipe if recipe is not None else tiny_recipe()
+    return fit(
+        chosen, TRAIN, VALIDATION, 3, seed, work, {**chosen.facts(), "seed": seed, **fingerprint}, lambda line: None
+    )
+
+
+def numbers(result: FitResult) -> list[tuple[float, ...]]:
+    return [(row.epoch, row.loss, row.accuracy, row.val_loss, row.val_accuracy) for row in result.history]
+
+
+def same_weights(first: FitResult, second: FitResult) -> bool:
+    pairs = zip(first.network.weights, second.network.weights, strict=True)
+    return all((a.numpy() == b.numpy()).all() for a, b in pairs)
+
+
+def test_it_learns_and_keeps_the_best_epoch(tmp_path: Path):
+    result = run(tmp_path / "a", tiny_recipe(epochs=12, patience=12))
+    losses = [row.val_loss for row in result.history]
+    assert len(losses) == 12 and losses[-1] < losses[0]
+    assert losses[result.best_epoch - 1] == min(losses)
+    again = predict_logits(result.network, VALIDATION.pixels)
+    assert cross_entropy(again, VALIDATION.labels) == min(losses)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_one_does_not(tmp_path: Path):
+    first, again, other = run(tmp_path / "a"), run(tmp_path / "b"), run(tmp_path / "c", seed=2)
+    assert numbers(first) == numbers(again) and same_weights(first, again)
+    assert numbers(first) != numbers(other)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("writes", range(0, 9, 2))
+def test_stopped_before_any_write_it_goes_on_with_the_same_result(tmp_path: Path, monkeypatch, writes):
+    whole = run(tmp_path / "whole")
+    write, count = module._write, 0
+
+    def write_or_die(path, arrays):
+        nonlocal count
+        if count == writes:
+            raise Killed
+        count += 1
+        write(path, arrays)
+
+    monkeypatch.setattr(module, "_write", write_or_die)
+    try:
+        run(tmp_path / "stopped")
+    except Killed:
+        monkeypatch.setattr(module, "_write", write)
+    resumed = run(tmp_path / "stopped")
+    assert numbers(resumed) == numbers(whole) and same_weights(resumed, whole)
+    assert resumed.best_epoch == whole.best_epoch
+
+
+def test_a_finished_fit_is_not_trained_further(tmp_path: Path):
+    whole = run(tmp_path / "a")
+    again = run(tmp_path / "a")
+    assert again.resumed_after == 4 and numbers(again) == numbers(whole) and same_weights(again, whole)
+
+
+def test_a_fit_may_be_prolonged(tmp_path: Path):
+    short = run(tmp_path / "a", tiny_recipe(epochs=2))
+    longer = run(tmp_path / "a", tiny_recipe(epochs=4))
+    assert longer.resumed_after == 2 and numbers(longer)[:2] == numbers(short)
+    assert numbers(longer) == numbers(run(tmp_path / "b"))
+
+
+def test_a_fit_is_not_shortened_after_the_fact(tmp_path: Path):
+    run(tmp_path / "a")
+    with pytest.raises(MribatchError, match="holds 4 epochs, --epochs asks for 2"):
+        run(tmp_path / "a", tiny_recipe(epochs=2))
+
+
+def test_it_stops_when_patience_runs_out(tmp_path: Path):
+    result = run(tmp_path / "a", tiny_recipe(epochs=40, patience=2, learning_rate=0.5))
+    assert len(result.history) == result.best_epoch + 2 < 40
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"learning_rate": 0.02}, r"recipe.learning_rate = 0.01, this command has 0.02"),
+        ({"batch": 5}, r"recipe.batch = 4, this command has 5"),
+        ({"options": {"dropout": 0.4}}, r"recipe.options.dropout = 0.3, this command has 0.4"),
+    ],
+)
+def test_another_recipe_is_refused_by_name(tmp_path: Path, change, field):
+    run(tmp_path / "a", tiny_recipe(epochs=1))
+    with pytest.raises(MribatchError, match=f"was started with {field}"):
+        run(tmp_path / "a", tiny_recipe(epochs=1, **change))
+
+
+def test_other_data_are_refused_by_name(tmp_path: Path):
+    run(tmp_path / "a", tiny_recipe(epochs=1), data_sha256="aa")
+    with pytest.raises(MribatchError, match="data_sha256 = aa, this command has bb"):
+        run(tmp_path / "a", tiny_recipe(epochs=1), data_sha256="bb")
+
+
+def test_a_state_without_its_fingerprint_is_refused(tmp_path: Path):
+    run(tmp_path / "a", tiny_recipe(epochs=1))
+    (tmp_path / "a" / module.FINGERPRINT_FILE).unlink()
+    with pytest.raises(MribatchError, match="holds a fit without its fit.json"):
+        run(tmp_path / "a", tiny_recipe(epochs=1))
+
+
+def test_a_damaged_state_is_refused(tmp_path: Path):
+    run(tmp_path / "a", tiny_recipe(epochs=1))
+    path = tmp_path / "a" / module.STATE_FILE
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(MribatchError, match="cannot read .*state.npz"):
+        run(tmp_path / "a", tiny_recipe(epochs=1))
+
+
+def test_a_loss_that_is_not_finite_is_told(tmp_path: Path):
+    with pytest.raises(
+        MribatchError, match="the loss of epoch 1 is not a finite number. Fix: use a lower learning rate"
+    ):
+        run(tmp_path / "a", tiny_recipe(learning_rate=1e30))
+
+
+def test_dropout_differs_from_epoch_to_epoch_and_step_to_step(tmp_path: Path):
+    """With a rate of zero for the weights only dropout and augmentation move the training loss."""
+    plain = tiny_recipe(learning_rate=0.0, augmentation=Augmentation(), options={"dropout": 0.5})
+    losses = [row.loss for row in run(tmp_path / "a", plain).history]
+    assert len(set(losses)) == len(losses)
+
+
+def test_cross_entropy_by_hand():
+    logits = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]], dtype=np.float32)) + 300
+    expected = -(np.log(0.5) + np.log(0.1)) / 2
+    assert cross_entropy(logits, np.array([0, 1])) == pytest.approx(expected, rel=1e-4)

@@ -1,0 +1,181 @@
+"""MODEL_CARD.md, written from what was measured: no number in it is typed by hand."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy import int64
+from numpy.typing import NDArray
+
+from mribatch import RESEARCH_NOTICE, __version__
+from mribatch.pipeline.metrics import Metric, find
+from mribatch.training.data import DataSet
+from mribatch.training.data_sheets import DataSheet
+from mribatch.training.evaluate import Evaluation, Shortcut
+from mribatch.training.fit import FitResult
+from mribatch.training.recipes import Recipe
+from mribatch.training.split import PARTS, Grouping, Leak
+
+_HEADLINE = (
+    ("accuracy", None, "accuracy"),
+    ("balanced_accuracy", None, "balanced accuracy"),
+    ("f1", "macro", "macro F1"),
+    ("log_loss", None, "log loss (nats)"),
+    ("ece", None, "expected calibration error, 15 bins"),
+)
+_BY_CLASS = ("sensitivity", "specificity", "precision", "f1", "auroc")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardFacts:
+    """Everything the card tells."""
+
+    name: str
+    recipe: Recipe
+    data: DataSet
+    sheet: DataSheet
+    grouping: Grouping
+    parts: NDArray[int64]  # (n,), indices into PARTS
+    fit: FitResult
+    evaluation: Evaluation  # of the test part
+    leak: Leak
+    shortcuts: Sequence[Shortcut]
+    protocol: str
+    seed: int
+    split_seed: int
+    temperature: float
+    weights_licence: str
+    versions: dict[str, str]
+
+
+def model_card(facts: CardFacts) -> str:
+    """The card as Markdown."""
+    sections = (_opening, _use, _figures, _data, _training, _limits, _licences)
+    return "\n\n".join(section(facts) for section in sections) + "\n"
+
+
+def interval(metric: Metric) -> str:
+    """0.8712 (95 % interval 0.8401 to 0.9010), or why there is none."""
+    if metric.value is None:
+        return f"not defined ({metric.note})"
+    if metric.low is None or metric.high is None:
+        return f"{metric.value:.4f} ({metric.note or 'no interval'})"
+    return f"{metric.value:.4f} ({metric.low:.4f} to {metric.high:.4f})"
+
+
+def _opening(facts: CardFacts) -> str:
+    return (
+        f"# {facts.name}\n\n**{RESEARCH_NOTICE}**\n\n"
+        f"Classifies one two-dimensional grey slice into {len(facts.data.classes.names)} classes: "
+        f"{', '.join(facts.data.classes.names)}. Recipe `{facts.recipe.name}`: {facts.recipe.description}."
+    )
+
+
+def _use(facts: CardFacts) -> str:
+    size = facts.recipe.size
+    return (
+        "## Intended use\n\n"
+        "Research on image classification: comparing methods, sorting collections, teaching. It must not be used to "
+        "diagnose, to triage patients or to inform any decision about a person. It knows its own classes only and "
+        "gives every picture one of them, also a picture that shows something else.\n\n"
+        f"Input: grey slices, 8 bit, stretched to {size} x {size} pixels (linear interpolation, no antialiasing), "
+        f"values 0 to 255. Output: one probability per class, summing to one (temperature {facts.temperature:g}, "
+        "inside the graph)."
+    )
+
+
+def _figures(facts: CardFacts) -> str:
+    metrics, classes = facts.evaluation.metrics, facts.data.classes.names
+    overall = _table(
+        ("metric", "value (95 % interval)"),
+        ((title, interval(find(metrics, name, class_))) for name, class_, title in _HEADLINE),
+    )
+    per_class = _table(
+        ("class", *_BY_CLASS, "images"),
+        (
+            (name, *(interval(find(metrics, metric, name)) for metric in _BY_CLASS), str(int(count)))
+            for name, count in zip(classes, facts.evaluation.confusion.sum(axis=1), strict=True)
+        ),
+    )
+    rows = zip(classes, facts.evaluation.confusion.tolist(), strict=True)
+    matrix = _table(("label \\ predicted", *classes), ((name, *map(str, row)) for name, row in rows))
+    return (
+        "## Figures\n\n"
+        f"Protocol: {facts.protocol}. Measured on the test part, {facts.leak.tested} images in "
+        f"{_units(facts, 'test')} units, once, with the weights of the epoch that the validation part chose. Intervals "
+        "are percentile bootstrap intervals over units, never over single images.\n\n"
+        f"Leak rate, the share of test images with a near-duplicate in the training part: {facts.leak}.\n\n"
+        f"{overall}\n\n{per_class}\n\nConfusion matrix, counts:\n\n{matrix}"
+    )
+
+
+def _data(facts: CardFacts) -> str:
+    data = facts.data
+    counts = _table(
+        ("part", *data.classes.names, "images", "units"),
+        (
+            (part, *map(str, by_class), str(sum(by_class)), str(_units(facts, part)))
+            for part, by_class in zip(PARTS, _counts(facts), strict=True)
+        ),
+    )
+    left_out = "No file was left out."
+    if data.left_out:
+        shown = "; ".join(f"{item.path} ({item.status.value}: {item.error})" for item in data.left_out[:20])
+        left_out = f"{len(data.left_out)} files could not be read and were left out: {shown}."
+    listed = f" The groups file names {facts.grouping.listed} of them." if facts.grouping.listed else ""
+    return (
+        f"## Data\n\n{facts.sheet.title}. Source: {facts.sheet.source}.\n\n"
+        f"{len(data.paths)} slices were used.{listed} {left_out} A unit is a set of slices that share "
+        f"{facts.grouping.basis}; no unit stands in two parts, and parts are stratified by class.\n\n"
+        f"{counts}\n\nsha256 of paths, labels and pixels: `{data.fingerprint}`."
+    )
+
+
+def _training(facts: CardFacts) -> str:
+    recipe, fit = facts.recipe, facts.fit
+    settings = _table(("setting", "value"), ((f"`{key}`", str(value)) for key, value in recipe.facts().items()))
+    best = fit.history[fit.best_epoch - 1]
+    waited = len(fit.history) - fit.best_epoch >= recipe.patience
+    why = f"it had not fallen for {recipe.patience} epochs" if waited else "the limit on epochs was reached"
+    versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
+    notes = "\n".join(f"- {note}" for note in recipe.notes)
+    return (
+        f"## Training\n\nEpoch {fit.best_epoch} of {len(fit.history)} (at most {recipe.epochs}) had the lowest "
+        f"validation loss, {best.val_loss:.4f} (accuracy {best.val_accuracy:.4f}); the fit ended because {why}. "
+        f"Seed {facts.seed}, split seed {facts.split_seed}. Cross-entropy loss. mribatch {__version__}, {versions}.\n\n"
+        f"{settings}\n\n{notes}"
+    ).rstrip()
+
+
+def _limits(facts: CardFacts) -> str:
+    shortcuts = _table(
+        ("class against the rest", "accuracy of size alone", "always the commoner answer"),
+        ((row.name, f"{row.accuracy:.1%}", f"{row.majority:.1%}") for row in facts.shortcuts),
+    )
+    limits = "\n".join(f"- {limit}" for limit in facts.sheet.limits)
+    return (
+        f"## Limits\n\n{limits}\n\n"
+        "How much the files' size in pixels alone tells, without looking at the picture (learned on the training part, "
+        f"measured on the test part):\n\n{shortcuts}\n\n"
+        "Where size tells a class, the classes come from different sources, and a network can learn the source instead "
+        "of the disease. Figures on data from another source will be lower."
+    )
+
+
+def _licences(facts: CardFacts) -> str:
+    return f"## Licences\n\n- Weights: {facts.weights_licence}.\n- Training data: {facts.sheet.licence}."
+
+
+def _counts(facts: CardFacts) -> list[list[int]]:
+    classes = len(facts.data.classes.names)
+    labels = [facts.data.labels[facts.parts == part] for part in range(len(PARTS))]
+    return [np.bincount(found, minlength=classes).tolist() for found in labels]
+
+
+def _units(facts: CardFacts, part: str) -> int:
+    return len(np.unique(facts.grouping.units[facts.parts == PARTS.index(part)]))
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

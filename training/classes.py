@@ -1,0 +1,63 @@
+"""What the network tells apart, and the other names under which people keep the same classes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mribatch.errors import MribatchError
+from mribatch.model_spec import normalise_label
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """Classes in the order of the network's outputs, and aliases that stand for them in folder names.
+
+    Raises:
+        MribatchError: Fewer than two classes, or two that differ only in case, spaces or hyphens.
+    """
+
+    names: tuple[str, ...]
+    aliases: Mapping[str, str] = field(default_factory=dict)  # other spelling -> class name
+
+    def __post_init__(self) -> None:
+        if len({normalise_label(name) for name in self.names}) < max(2, len(self.names)):
+            raise MribatchError(
+                f"the classes {', '.join(self.names)} are not two or more different names",
+                "name each class once, with commas between them",
+            )
+
+    def index_of(self, folder: str) -> int | None:
+        """Position of the class that a folder's name means, or None. Case, spaces and hyphens do not matter."""
+        return self._indices().get(normalise_label(folder))
+
+    def _indices(self) -> dict[str, int]:
+        indices = {normalise_label(alias): self.names.index(name) for alias, name in self.aliases.items()}
+        return indices | {normalise_label(name): index for index, name in enumerate(self.names)}
+
+
+BRAIN_TUMORS = ClassList(
+    names=("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor"),
+    aliases={
+        "glioma": "glioma_tumor",
+        "glioma_tumour": "glioma_tumor",
+        "meningioma": "meningioma_tumor",
+        "meningioma_tumour": "meningioma_tumor",
+        "no": "no_tumor",
+        "none": "no_tumor",
+        "normal": "no_tumor",
+        "healthy": "no_tumor",
+        "notumor": "no_tumor",
+        "notumour": "no_tumor",
+        "no_tumour": "no_tumor",
+        "pituitary": "pituitary_tumor",
+        "pituitary_tumour": "pituitary_tumor",
+    },
+)
+"""The four classes of Bhuvaji et al. 2020 and of the other public sets made from the same sources."""
+
+
+def class_list(names: str | None) -> ClassList:
+    """The classes that `--classes` names, separated by commas; the brain tumour classes where it is not given."""
+    if names is None:
+        return BRAIN_TUMORS
+    chosen = tuple(name.strip() for name in names.split(",") if name.strip())
+    return BRAIN_TUMORS if chosen == BRAIN_TUMORS.names else ClassList(chosen)

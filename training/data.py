@@ -1,0 +1,169 @@
+"""A folder of class folders -> all its slices in memory, as the very pixels that inference will see."""
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy import int64, uint8
+from numpy.typing import NDArray
+
+from mribatch.cores import usable_cores
+from mribatch.errors import MribatchError
+from mribatch.pipeline.decode_opencv import decode_grey
+from mribatch.pipeline.discover import Discovery, escape, resolve_inputs
+from mribatch.pipeline.probe import probe, read_file
+from mribatch.pipeline.records import Status, Verdict
+from mribatch.training.classes import ClassList
+
+_QUIET_SECONDS = 2.0  # what is over sooner needs no progress bar
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file in a class folder that could not be used."""
+
+    path: str
+    status: Status
+    error: str
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Labelled slices, in the order of their paths. Arrays have one row per slice."""
+
+    root: Path
+    classes: ClassList
+    paths: tuple[str, ...]  # relative to root, with "/", escaped where not UTF-8
+    files: tuple[bytes, ...]  # absolute, the file system's own bytes
+    labels: NDArray[int64]  # (n,), positions in classes.names
+    pixels: NDArray[uint8]  # (n, size, size, 1), grey 0..255
+    pixel_sha256: tuple[str, ...]  # hex, of each row of pixels
+    stored_sizes: tuple[tuple[int, int], ...]  # (width, height) in the file, before resizing
+    left_out: tuple[LeftOut, ...]
+    other_folders: Mapping[str, int]  # folder name that is no class -> its image files
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256, hex, of every path, label and pixel."""
+        content = sha256()
+        for path, label, digest in zip(self.paths, self.labels, self.pixel_sha256, strict=True):
+            content.update(f"{path}\0{self.classes.names[label]}\0{digest}\n".encode())
+        return content.hexdigest()
+
+
+def load(root: Path, classes: ClassList, size: int, quiet: bool = True) -> DataSet:
+    """Read every image file whose folder is named like a class.
+
+    Args:
+        root: Folder that holds class folders at any depth, e.g. Training/glioma_tumor and Testing/glioma_tumor.
+        classes: Names and aliases.
+        size: Side of the squares that slices are stretched to, in pixels.
+        quiet: No progress bar on stderr.
+
+    Raises:
+        MribatchError: No such folder, or a class without any image; names it.
+    """
+    if not root.is_dir():
+        raise MribatchError(f"there is no folder '{root}'", "name a folder that holds one folder per class")
+    found, other = _labelled(root, classes)
+    _check_classes(root, found, classes, other)
+    rows = list(_decoded([file for file, _, _ in found], size, quiet))
+    usable = [(item, row) for item, row in zip(found, rows, strict=True) if row[1] is not None]
+    left_out = tuple(
+        LeftOut(path, verdict.status, verdict.error or "")
+        for (_, path, _), (verdict, pixels) in zip(found, rows, strict=True)
+        if pixels is None
+    )
+    labels = np.array([label for (_, _, label), _ in usable], dtype=int64)
+    pixels = np.stack([pixels for _, (_, pixels) in usable if pixels is not None]) if usable else _nothing(size)
+    _check_readable(root, labels, classes, left_out)
+    return DataSet(
+        root=root,
+        classes=classes,
+        paths=tuple(path for (_, path, _), _ in usable),
+        files=tuple(file for (file, _, _), _ in usable),
+        labels=labels,
+        pixels=pixels,
+        pixel_sha256=tuple(sha256(row.tobytes()).hexdigest() for row in pixels),
+        stored_sizes=tuple((verdict.width or 0, verdict.height or 0) for _, (verdict, _) in usable),
+        left_out=left_out,
+        other_folders=other,
+    )
+
+
+_Found = tuple[bytes, str, int]  # absolute file, shown path, label
+_Row = tuple[Verdict, NDArray[uint8] | None]
+
+
+def _labelled(root: Path, classes: ClassList) -> tuple[list[_Found], dict[str, int]]:
+    """Files in class folders, in the order in which `classify` would list them; and what other folders hold."""
+    found: list[_Found] = []
+    other: Counter[str] = Counter()
+    absolute = os.path.abspath(os.fsencode(root))
+    with tempfile.TemporaryDirectory(prefix="mribatch-") as scratch:
+        inputs = resolve_inputs([root])
+        with Discovery(inputs, Path(scratch) / "names.sqlite") as discovery:
+            for entry in discovery.files():
+                if entry.skipped is not None:
+                    continue
+                path = escape(entry.path)[0]
+                folder = path.split("/")[-2] if "/" in path else root.resolve().name
+                label = classes.index_of(folder)
+                if label is None:
+                    other[folder] += 1
+                else:
+                    found.append((os.path.join(absolute, entry.path), path, label))
+    return found, dict(other)
+
+
+def _decoded(files: Sequence[bytes], size: int, quiet: bool) -> Iterator[_Row]:
+    from tqdm import tqdm
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        rows = pool.map(lambda file: _read_one(file, size), files)
+        look: dict[str, Any] = {"unit": "img", "delay": _QUIET_SECONDS, "leave": False}
+        # disable=None: only where stderr is no terminal
+        yield from tqdm(rows, "reading slices", len(files), disable=True if quiet else None, **look)
+
+
+def _read_one(file: bytes, size: int) -> _Row:
+    try:
+        content = read_file(file)
+    except OSError as error:
+        return Verdict(Status.UNREADABLE, error.strerror or str(error)), None
+    verdict = probe(content)
+    if verdict.status is not Status.OK:
+        return verdict, None
+    return decode_grey(content, verdict, size, size)
+
+
+def _nothing(size: int) -> NDArray[uint8]:
+    return np.empty((0, size, size, 1), dtype=uint8)
+
+
+def _check_classes(root: Path, found: Sequence[_Found], classes: ClassList, other: Mapping[str, int]) -> None:
+    present = {label for _, _, label in found}
+    missing = [name for index, name in enumerate(classes.names) if index not in present]
+    if missing:
+        names = ", ".join(f"{name} ({count})" for name, count in sorted(other.items())[:10]) or "none"
+        raise MribatchError(
+            f"{root} has no images of {', '.join(missing)}; folders that are no class: {names}",
+            "name the folders like the classes, or give --classes NAME,NAME,…",
+        )
+
+
+def _check_readable(root: Path, labels: NDArray[int64], classes: ClassList, left_out: Sequence[LeftOut]) -> None:
+    for index, name in enumerate(classes.names):
+        if not (labels == index).any():
+            first = left_out[0]
+            raise MribatchError(
+                f"no image of '{name}' in {root} can be read (e.g. {first.path}: {first.error})",
+                "check that the files are whole images",
+            )

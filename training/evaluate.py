@@ -1,0 +1,80 @@
+"""What a network is worth on images that it was not trained on, and what the images' size alone would be worth."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy import float32, int64
+from numpy.typing import NDArray
+
+from mribatch.pipeline.metrics import Metric, confusion, headline
+from mribatch.training.networks import calibrated, predict_logits
+
+_KEPT_OVERALL = ("accuracy", "balanced_accuracy", "log_loss", "brier", "ece", "support")
+_KEPT_BY_CLASS = ("precision", "sensitivity", "specificity", "f1", "auroc", "support")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one part. Arrays have one row per image."""
+
+    probabilities: NDArray[float32]  # (n, classes)
+    metrics: tuple[Metric, ...]
+    confusion: NDArray[int64]  # (classes, classes): rows are labels, columns predictions
+
+
+def evaluate(
+    network: Any, images: NDArray[np.uint8], labels: NDArray[int64], classes: Sequence[str],
+    units: NDArray[int64], temperature: float, protocol: str,
+) -> Evaluation:  # fmt: skip
+    """Score images with Keras; intervals are resampled over units, never over single images."""
+    probabilities = calibrated(predict_logits(network, images), temperature)
+    metrics = headline(labels, probabilities, classes, groups=units, protocol=protocol)
+    return Evaluation(probabilities, tuple(metrics), confusion(labels, probabilities, classes))
+
+
+def metric_facts(metrics: Sequence[Metric], leak_rate: float) -> list[dict[str, Any]]:
+    """The metrics as bundle.json keeps them, each with its protocol and leak rate."""
+    rows = []
+    for row in metrics:
+        kept = _KEPT_OVERALL if row.class_ is None else _KEPT_BY_CLASS
+        if row.metric in kept:
+            fact = {"metric": row.metric, "class": row.class_, "value": row.value, "low": row.low, "high": row.high}
+            rows.append({**fact, "n": row.n, "protocol": row.protocol, "leak_rate": leak_rate})
+    return rows
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """How well size in pixels, as stored, tells one class from the others without looking at the picture."""
+
+    name: str  # of the class
+    accuracy: float  # on the test part
+    majority: float  # of always giving the commoner answer
+
+
+def size_shortcuts(
+    stored_sizes: Sequence[tuple[int, int]], labels: NDArray[int64], trained: NDArray[np.bool_],
+    tested: NDArray[np.bool_], classes: Sequence[str],
+) -> list[Shortcut]:  # fmt: skip
+    """For each class: answer as most training images of the same size do, as most of all where the size is new."""
+    rows = []
+    for index, name in enumerate(classes):
+        truth = labels == index
+        answers = _commonest(stored_sizes, truth, trained)
+        overall = bool(truth[trained].mean() > 0.5)
+        given = np.array([answers.get(size, overall) for size in stored_sizes])
+        majority = float((truth[tested] == overall).mean())
+        rows.append(Shortcut(name, float((given[tested] == truth[tested]).mean()), majority))
+    return rows
+
+
+def _commonest(
+    sizes: Sequence[tuple[int, int]], truth: NDArray[np.bool_], trained: NDArray[np.bool_]
+) -> Mapping[tuple[int, int], bool]:
+    votes: Counter[tuple[int, int]] = Counter()
+    for position in np.flatnonzero(trained).tolist():
+        votes[sizes[position]] += 1 if truth[position] else -1
+    return {size: balance > 0 for size, balance in votes.items() if balance != 0}

@@ -1,0 +1,107 @@
+"""The Keras networks. Every one takes float RGB 0..255 and ends in a Dense layer "logits" and its softmax.
+
+Input: float32 (batch, size, size, 3), values 0..255: scaling is a layer of the network, so nobody can forget it or do
+it twice. Output: float32 (batch, classes), the softmax of the layer "logits".
+Grey slices enter through `grey_to_rgb`, in training and in the exported graph alike.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy import float32, uint8
+from numpy.typing import NDArray
+
+from mribatch.training.frameworks import load_keras
+from mribatch.training.recipes import Recipe
+
+LOGITS = "logits"
+_PREDICT_BATCH = 64
+
+NetworkBody = Callable[[Any, Recipe], Any]  # keras tensor of pixels 0..255 -> keras tensor of features
+
+
+def build(recipe: Recipe, classes: int, seed: int) -> Any:
+    """A keras.Model with freshly drawn weights; the same seed draws the same ones."""
+    _, keras = load_keras()
+    keras.utils.set_random_seed(seed)
+    pixels = keras.Input((recipe.size, recipe.size, 3), name="pixels")
+    features = NETWORKS[recipe.network](pixels, recipe)
+    logits = keras.layers.Dense(classes, kernel_initializer="glorot_normal", name=LOGITS)(features)
+    probabilities = keras.layers.Activation("softmax", name="probabilities")(logits)
+    return keras.Model(pixels, probabilities, name=recipe.name)
+
+
+def logits_model(network: Any) -> Any:
+    """The same layers and weights up to the logits: what the loss and the temperature work on."""
+    _, keras = load_keras()
+    return keras.Model(network.input, network.get_layer(LOGITS).output, name=network.name)
+
+
+def grey_to_rgb(images: Any) -> Any:
+    """uint8 (batch, height, width, 1) -> float32 (batch, height, width, 3): each grey value three times, exactly."""
+    tensorflow, _ = load_keras()
+    grey = tensorflow.cast(images, tensorflow.float32)
+    return tensorflow.concat([grey, grey, grey], axis=-1)
+
+
+def predictor(network: Any) -> Callable[[NDArray[uint8]], NDArray[float32]]:
+    """The network as it is used after training, compiled once: no dropout, running statistics.
+
+    Returns:
+        A function from uint8 (n, size, size, 1) to logits, float32 (n, classes), in the same order; it sees later
+        changes of the weights.
+    """
+    tensorflow, _ = load_keras()
+    inner = logits_model(network)
+    size = int(network.input.shape[1])
+    images = tensorflow.TensorSpec((None, size, size, 1), tensorflow.uint8)
+
+    @tensorflow.function(input_signature=[images], autograph=False)  # type: ignore[untyped-decorator]
+    def forward(batch: Any) -> Any:
+        return inner(grey_to_rgb(batch), training=False)
+
+    def logits(pixels: NDArray[uint8]) -> NDArray[float32]:
+        starts = range(0, len(pixels), _PREDICT_BATCH)
+        return np.concatenate([forward(pixels[start : start + _PREDICT_BATCH]).numpy() for start in starts])
+
+    return logits
+
+
+def predict_logits(network: Any, images: NDArray[uint8]) -> NDArray[float32]:
+    """`predictor(network)(images)`, for one use."""
+    return predictor(network)(images)
+
+
+def calibrated(logits: NDArray[float32], temperature: float) -> NDArray[float32]:
+    """softmax(logits / temperature) as Keras computes it, float32 (n, classes)."""
+    _, keras = load_keras()
+    scaled = np.asarray(logits, dtype=float32) / float32(temperature)
+    return np.asarray(keras.ops.convert_to_numpy(keras.ops.softmax(scaled)), dtype=float32)
+
+
+def _cnn(pixels: Any, recipe: Recipe) -> Any:
+    """The reference's small network: 330,062 weights for four classes."""
+    _, keras = load_keras()
+    layers, dropout = keras.layers, recipe.options["dropout"]
+
+    def convolution(features: Any, filters: int, activation: str = "elu", after: tuple[Any, ...] = ()) -> Any:
+        features = layers.Conv2D(filters, 3, activation=activation, kernel_initializer="glorot_normal")(features)
+        for layer in after:
+            features = layer(features)
+        return layers.MaxPooling2D(2)(features)
+
+    features = layers.Rescaling(1 / 255)(pixels)
+    features = convolution(features, 16, after=(layers.BatchNormalization(),))
+    features = convolution(features, 32, activation="linear")
+    features = convolution(features, 64, after=(layers.BatchNormalization(),))
+    features = convolution(features, 128, after=(layers.BatchNormalization(),))
+    features = convolution(features, 128, after=(layers.BatchNormalization(), layers.Dropout(dropout)))
+    features = layers.GlobalAveragePooling2D()(features)
+    for units in (500, 38):
+        features = layers.Dense(units, activation="elu", kernel_initializer="glorot_normal")(features)
+        features = layers.Dropout(dropout)(features)
+    return features
+
+
+NETWORKS: Mapping[str, NetworkBody] = {"cnn": _cnn}
