@@ -1,8 +1,8 @@
 """How close a whole run comes to what the cores can do: python -m benchmarks.cpu_ceiling [--data FOLDER]
 
-The ceiling is cores / (core-seconds of decoding + core-seconds of inference per image). Both are CPU time, measured on one
-thread with the other cores idle, so nothing is lost in it to waiting, to locks or to memory that cores share. End to end is
-the wall time of the whole `classify` call: listing, loading, proving the model, rows, and the final check.
+The ceiling is cores / (core-seconds of decoding + core-seconds of inference per image). Both are CPU time, measured on
+one thread with the other cores idle, so nothing is lost in it to waiting, to locks or to memory that cores share. End to
+end is the wall time of the whole `classify` call: listing, loading, proving the model, rows, and the final check.
 """
 
 import argparse
@@ -43,7 +43,8 @@ def measure(data: Path, model: str, repeats: int) -> dict[str, Any]:
     """Core-seconds per image and whole runs, taken in turns."""
     bundle, cores = load_bundle(model), usable_cores()
     paths = [path for path in sorted(data.rglob("*")) if path.suffix.lower() in (".jpg", ".jpeg", ".png")]
-    files = [ImageFile(index, 0, path.name, bytes(path)) for index, path in enumerate(paths[:: max(1, len(paths) // SAMPLE)])]
+    sample = paths[:: max(1, len(paths) // SAMPLE)]
+    files = [ImageFile(index, 0, path.name, bytes(path)) for index, path in enumerate(sample)]
     decode: list[float] = []
     infer: list[float] = []
     rates: list[float] = []
@@ -122,7 +123,8 @@ def main() -> None:
     name = f"cpu_ceiling-{result['model']}-{kind}-{facts['cores']}cores-batch{DEFAULT_BATCH_SIZE}.json"
     options.results.mkdir(parents=True, exist_ok=True)
     write_json(options.results / name, {"conditions": facts, "data": kind} | result)
-    for key in ("ceiling_images_per_second", "whole_call_images_per_second", "whole_call_to_ceiling", "rows_to_ceiling"):
+    shown = ("ceiling_images_per_second", "whole_call_images_per_second", "whole_call_to_ceiling", "rows_to_ceiling")
+    for key in shown:
         print(f"{key:<32}{result[key]['median']:10.3f}  ({result[key]['low']:.3f} to {result[key]['high']:.3f})")
     print(f"written: {options.results / name}")
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from mribatch import RESEARCH_NOTICE
 from mribatch.bundle import load_bundle
-from mribatch.errors import ExitCode
 from mribatch.cores import usable_cores
+from mribatch.errors import ExitCode
 from mribatch.pipeline.discover import Discovery, FoundFile, Input, SkipReason, escape, resolve_inputs
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.plan import no_image_error

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mribatch.bundle import Bundle, load_bundle
+from mribatch.cores import usable_cores
 from mribatch.errors import MribatchError
 from mribatch.pipeline import parquet
-from mribatch.cores import usable_cores
 from mribatch.pipeline.discover import Input, escape, has_candidate, resolve_inputs
 from mribatch.pipeline.options import AUTO, ClassifyOptions
 from mribatch.pipeline.run_folder import Fingerprint, RunFolder
