@@ -20,13 +20,14 @@ from mribatch.cores import usable_cores
 from mribatch.files import write_json
 from mribatch.pipeline.decode_ahead import DecodeAhead
 from mribatch.pipeline.infer_onnxruntime import OnnxRuntimeClassifier
-from mribatch.pipeline.options import DEFAULT_BATCH_SIZE, DEFAULT_MAX_PIXELS, ClassifyOptions
+from mribatch.pipeline.options import BATCH_SIZE_PER_CORE, DEFAULT_MAX_PIXELS, ClassifyOptions
 from mribatch.pipeline.records import DecodedBatch, ImageFile
 from mribatch.pipeline.run import classify
 from mribatch.synthetic import draw_slice
 
 SIDE = 512  # pixels; most slices of the public brain tumour sets have it
 SAMPLE = 320  # images for the core-seconds
+BATCH_SIZE = BATCH_SIZE_PER_CORE * usable_cores()  # as a run chooses it
 
 
 def draw_folder(folder: Path, count: int) -> None:
@@ -63,7 +64,7 @@ def measure(data: Path, model: str, repeats: int) -> dict[str, Any]:
         "model": bundle.spec.name,
         "model_sha256": bundle.spec.model_sha256,
         "images": len(paths),
-        "batch_size": DEFAULT_BATCH_SIZE,
+        "batch_size": BATCH_SIZE,
         "decode_core_seconds_per_image": spread(decode),
         "inference_core_seconds_per_image": spread(infer),
         "ceiling_images_per_second": spread(ceilings),
@@ -75,10 +76,10 @@ def measure(data: Path, model: str, repeats: int) -> dict[str, Any]:
 
 
 def _decoding(files: Sequence[ImageFile], bundle: Bundle) -> tuple[float, list[DecodedBatch]]:
-    decoder = DecodeAhead(height=bundle.spec.height, width=bundle.spec.width, batch_size=DEFAULT_BATCH_SIZE, threads=1,
+    decoder = DecodeAhead(height=bundle.spec.height, width=bundle.spec.width, batch_size=BATCH_SIZE, threads=1,
                           max_pixels=DEFAULT_MAX_PIXELS, timeout_s=60)  # fmt: skip
     remaining = iter(files)
-    groups = iter(lambda: list(islice(remaining, DEFAULT_BATCH_SIZE)), [])
+    groups = iter(lambda: list(islice(remaining, BATCH_SIZE)), [])
     with decoder:
         batches = list(decoder.batches(groups))
     return sum(file.seconds for batch in batches for file in batch.files) / len(files), batches
@@ -90,7 +91,7 @@ def _inference(batches: Sequence[DecodedBatch], bundle: Bundle) -> float:
         begin = time.process_time()
         for batch in batches:
             classifier(batch.pixels)
-        return (time.process_time() - begin) / (len(batches) * DEFAULT_BATCH_SIZE)
+        return (time.process_time() - begin) / (len(batches) * BATCH_SIZE)
 
 
 def _end_to_end(data: Path, model: str) -> tuple[float, float]:
@@ -109,7 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of real images; synthetic ones are drawn without it")
     parser.add_argument("--model", default=DEFAULT_MODEL)
-    parser.add_argument("--count", type=int, default=3000, help="synthetic images to draw")
+    parser.add_argument("--count", type=int, default=6000, help="synthetic images to draw")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -120,7 +121,7 @@ def main() -> None:
             draw_folder(data, options.count)
         result = measure(data, options.model, options.repeats)
     kind = "real" if options.data else f"synthetic{SIDE}px"
-    name = f"cpu_ceiling-{result['model']}-{kind}-{facts['cores']}cores-batch{DEFAULT_BATCH_SIZE}.json"
+    name = f"cpu_ceiling-{result['model']}-{kind}-{facts['cores']}cores-batch{BATCH_SIZE}.json"
     options.results.mkdir(parents=True, exist_ok=True)
     write_json(options.results / name, {"conditions": facts, "data": kind} | result)
     shown = ("ceiling_images_per_second", "whole_call_images_per_second", "whole_call_to_ceiling", "rows_to_ceiling")

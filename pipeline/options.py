@@ -11,7 +11,7 @@ AUTO = "auto"
 NONE = "none"
 BACKENDS = (AUTO, "onnxruntime", "tensorrt")
 DECODERS = (AUTO, "opencv", "dali")
-DEFAULT_BATCH_SIZE = 16  # fastest of 16 to 128 on two cores with the reference CNN
+BATCH_SIZE_PER_CORE = 8  # default; one slice of infer_onnxruntime for each core
 DEFAULT_TIMEOUT_S = 60.0
 MAX_BATCH_SIZE = 1024
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mribatch.bundle import Bundle
 from mribatch.classifier import Classifier
 from mribatch.errors import MribatchError
-from mribatch.pipeline.options import AUTO, DEFAULT_BATCH_SIZE, ClassifyOptions
+from mribatch.pipeline.options import AUTO, BATCH_SIZE_PER_CORE, MAX_BATCH_SIZE, ClassifyOptions
 from mribatch.pipeline.records import Decoder
 
 
@@ -62,7 +62,7 @@ def choose_decoder(wanted: str) -> Choice:
 def build_stages(bundle: Bundle, options: ClassifyOptions, threads: int) -> Stages:
     """Make the stages; loads no library and touches no device."""
     backend, decoder = choose_backend(options.backend), choose_decoder(options.decoder)
-    batch_size = options.batch_size if options.batch_size is not None else DEFAULT_BATCH_SIZE
+    batch_size = options.batch_size or min(BATCH_SIZE_PER_CORE * threads, MAX_BATCH_SIZE)
     classify = _CLASSIFIERS[backend.name](bundle, threads)
     decode = _DECODERS[decoder.name](bundle, options, batch_size, threads)
     return Stages(backend, decoder, batch_size, classify, decode)
