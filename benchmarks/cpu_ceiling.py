@@ -1,8 +1,8 @@
 """How close a whole run comes to what the cores can do: python -m benchmarks.cpu_ceiling [--data FOLDER]
 
-The ceiling is cores / (core-seconds of decoding + core-seconds of inference per image). Both are CPU time, measured on
-one thread with the other cores idle, so nothing is lost in it to waiting, to locks or to memory that cores share. End to
-end is the wall time of the whole `classify` call: listing, loading, proving the model, rows, and the final check.
+The ceiling is cores / (core-seconds of decoding + core-seconds of inference per image). Both are CPU time on one
+thread with the other cores idle, so nothing is lost in it to waiting, to locks or to memory that cores share. End to
+end is the wall time of the whole `classify` call: listing, loading, proving the model, rows, the final check.
 """
 
 import argparse

@@ -28,6 +28,11 @@ class Classifier(Protocol):
         """ "fp32" or "fp16"."""
         ...
 
+    @property
+    def calls_at_once(self) -> int:
+        """How many threads may call it at the same time; 1 where calls must follow one another."""
+        ...
+
     def __enter__(self) -> Self: ...
 
     def __exit__(

@@ -12,9 +12,8 @@ from mribatch.bundle import Bundle
 from mribatch.errors import MribatchError
 from mribatch.model_spec import INPUT_NAME, OUTPUT_NAME
 
-
 ROWS_PER_CALL = 8
-"""Rows that one thread gives to ONNX Runtime at once, always: the shape decides which kernels run, and so the last bits.
+"""Rows that one thread gives to ONNX Runtime at once, always: the shape decides the kernels, and so the last bits.
 
 Eight are as fast as more (the activations stay in the cache), and a batch splits evenly over the cores.
 """
@@ -33,6 +32,7 @@ class OnnxRuntimeClassifier:
 
     name = "onnxruntime"
     precision = "fp32"
+    calls_at_once = 2  # while one batch's last slice ends and its rows are made, the next keeps the other cores busy
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
         self._bundle = bundle

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy import float32
-from numpy.typing import NDArray
 
 from mribatch.agreement import Agreement, compare
 from mribatch.bundle import Bundle
@@ -17,6 +15,7 @@ from mribatch.classifier import Classifier
 from mribatch.errors import Interrupted, MribatchError
 from mribatch.files import FolderLock
 from mribatch.pipeline import parquet
+from mribatch.pipeline.classify_ahead import classified
 from mribatch.pipeline.csv_table import write_csv
 from mribatch.pipeline.discover import Discovery, Tick
 from mribatch.pipeline.labels import FolderLabels, Labels, NoLabels, TableLabels
@@ -30,7 +29,7 @@ from mribatch.pipeline.run_folder import CSV_FILE, DISCOVERY_DATABASE, FRESH_FOL
 from mribatch.pipeline.run_record import RunRecord
 from mribatch.pipeline.stages import Stages
 from mribatch.pipeline.stop_signals import StopSignals
-from mribatch.pipeline.stopwatch import CHECKING, DECODING, INFERENCE, LISTING, LOADING, WRITING, Stopwatch
+from mribatch.pipeline.stopwatch import CHECKING, DECODING, LISTING, LOADING, WRITING, Stopwatch
 from mribatch.pipeline.summary import RunSummary
 
 FIRST_FAILURES = 1000
@@ -89,15 +88,12 @@ def run(
         sink: Where the rows go.
         watch: Told what each stage took.
     """
-    for batch in watch.waiting(stages.decode.batches(groups)):
-        probabilities: NDArray[float32] | None = None
-        if any(decoded.verdict.status is Status.OK for decoded in batch.files):
-            with watch.measure(INFERENCE):
-                probabilities = stages.classify(batch.pixels)
+    decoded = stages.decode.batches(groups)
+    for batch, probabilities in classified(decoded, stages.classify, watch):
         with watch.measure(WRITING):
             rows = predictions(batch, probabilities, classes)
             sink.write(rows)
-        watch.seconds[DECODING] += sum(decoded.seconds for decoded in batch.files)
+        watch.seconds[DECODING] += sum(file.seconds for file in batch.files)
         yield rows
 
 

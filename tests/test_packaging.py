@@ -76,4 +76,13 @@ def test_metadata_says_what_the_project_is() -> None:
     extras = set(config["options.extras_require"])
     assert extras >= {"train", "dali", "rtx", "gpu-cu12", "gpu-cu13", "dev"}
     base = {line.split(">=")[0] for line in config["options"]["install_requires"].split()}
-    assert base == {"click", "numpy", "pyarrow", "onnxruntime", "opencv-python-headless", "scikit-learn", "scipy", "tqdm"}
+    assert base == {
+        "click",
+        "numpy",
+        "pyarrow",
+        "onnxruntime",
+        "opencv-python-headless",
+        "scikit-learn",
+        "scipy",
+        "tqdm",
+    }

@@ -69,7 +69,9 @@ def test_what_libraries_print_of_damaged_files_stays_away(tmp_path: Path, tiny_m
     content[-2:-2] = b"\x12" * 40  # before the end of the image
     (tmp_path / "data" / "garbled.jpg").write_bytes(content)
     code = "import cv2, sys; cv2.imread(sys.argv[1])"
-    loud = subprocess.run([sys.executable, "-c", code, tmp_path / "data" / "garbled.jpg"], capture_output=True, check=True)
+    loud = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "data" / "garbled.jpg"], capture_output=True, check=True
+    )
     assert b"Corrupt JPEG data" in loud.stderr  # the reason for all this
     result = mribatch("classify", tmp_path / "data", "--out", tmp_path / "out", "--model", tiny_model)
     assert (result.returncode, result.stderr) == (0, "")

@@ -420,6 +420,8 @@ def test_every_output_of_an_untrained_model_says_so(tmp_path: Path) -> None:
 class FakeStages:
     """Stages for `run` alone: a five-line decoder and classifier."""
 
+    calls_at_once = 1
+
     def __init__(self, fails: bool) -> None:
         self.fails = fails
         self.decode = self.classify = self

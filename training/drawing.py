@@ -1,0 +1,150 @@
+"""What all pictures share: the page with its heading, colours, tiles laid out in inches, and saving as PNG and SVG.
+
+A picture is at most 12.8 x 8 inches, 1280 x 800 pixels at 100 dots per inch: one screen. Colours are those of Okabe and
+Ito, "Color universal design" (2008), which people with any colour vision tell apart; no meaning hangs on colour alone.
+"""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from numpy import generic
+from numpy.typing import NDArray
+
+from mribatch import RESEARCH_NOTICE
+from mribatch.files import publishing
+
+WIDTH, HEIGHT = 12.8, 8.0  # inches, of the whole page
+MARGIN = 0.3  # inches
+BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6b6b6b"
+
+_DPI = 150
+_TITLE_POINTS, _LINE_POINTS, _SMALL_POINTS = 17, 11, 8.5
+_LETTERS_A_LINE = 150  # of the lines under the title
+_LINES_AT_MOST = 4
+
+
+@dataclass(frozen=True)
+class Page:
+    """A figure with its heading; `top` is where the heading ends, in inches from the upper edge."""
+
+    figure: Any
+    height: float
+    top: float
+
+    @property
+    def body_height(self) -> float:
+        """Inches between heading and footer."""
+        return self.height - self.top - MARGIN - 0.1
+
+    def canvas(self) -> Any:
+        """Axes over the body without ticks, in inches, origin at the upper left: (0, 0) to (12.2, body_height)."""
+        width = WIDTH - 2 * MARGIN
+        place = (MARGIN / WIDTH, (MARGIN + 0.1) / self.height, width / WIDTH, self.body_height / self.height)
+        axes = self.figure.add_axes(place)
+        axes.set(xlim=(0, width), ylim=(self.body_height, 0), autoscale_on=False)
+        axes.axis("off")
+        return axes
+
+    def save(self, folder: Path, name: str) -> list[Path]:
+        """Write folder/name.png and .svg, whole or not at all; the same picture gives the same files."""
+        from matplotlib import rc_context
+
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = []
+        for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
+            path = folder / f"{name}.{suffix}"
+            with publishing(path) as temporary, rc_context({"svg.hashsalt": name}):
+                self.figure.savefig(temporary, format=suffix, dpi=_DPI, metadata=metadata)
+            paths.append(path)
+        return paths
+
+
+def page(title: str, lines: Sequence[str], height: float = HEIGHT) -> Page:
+    """A page that says what it shows: the title, then lines (what, n, protocol) in smaller grey letters.
+
+    Charts are put on `page.figure` and keep clear of heading and footer by themselves.
+    """
+    from matplotlib.figure import Figure  # no pyplot: no global state, no display
+
+    wrapped = [part for line in lines if line for part in textwrap.wrap(line, _LETTERS_A_LINE)]
+    if len(wrapped) > _LINES_AT_MOST:
+        wrapped = [*wrapped[: _LINES_AT_MOST - 1], shortened(" ".join(wrapped[_LINES_AT_MOST - 1 :]), _LETTERS_A_LINE)]
+    top = 0.62 + 0.22 * len(wrapped) + 0.12
+    figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
+    bottom = MARGIN + 0.1
+    rect = (MARGIN / WIDTH, bottom / height, 1 - 2 * MARGIN / WIDTH, (height - top - bottom) / height)
+    figure.get_layout_engine().set(rect=rect)
+    left = MARGIN / WIDTH
+    figure.text(left, 1 - 0.24 / height, plain(shortened(title, 100)), size=_TITLE_POINTS, weight="bold", va="top")
+    for place, line in enumerate(wrapped):
+        figure.text(left, 1 - (0.62 + 0.22 * place) / height, plain(line), size=_LINE_POINTS, color=GREY, va="top")
+    figure.text(1 - left, 0.12 / height, RESEARCH_NOTICE, size=_SMALL_POINTS, color=GREY, ha="right", va="bottom")
+    return Page(figure, height, top)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A grid of square tiles with room for a caption under each. Lengths in inches, origin at the upper left."""
+
+    columns: int
+    rows: int
+    side: float
+    caption: float  # height of the caption under a tile
+    gap: float
+    left: float
+    top: float
+
+    def corner(self, place: int) -> tuple[float, float]:
+        """(x, y) of the upper left corner of tile number `place`, counted along rows."""
+        row, column = divmod(place, self.columns)
+        step = self.side + self.gap
+        return self.left + column * step, self.top + row * (step + self.caption)
+
+
+def tiles(
+    count: int, width: float, height: float, caption: float, gap: float = 0.12, largest: float = 2.6
+) -> Tiles:  # fmt: skip
+    """The grid of `count` tiles with the largest squares that fits into width x height, centred across."""
+    best = (0.0, 1)
+    for columns in range(1, count + 1):
+        rows = ceil(count / columns)
+        across = (width - gap * (columns - 1)) / columns
+        down = (height - gap * (rows - 1)) / rows - caption
+        best = max(best, (min(across, down, largest), columns))
+    side, columns = best
+    used = columns * side + (columns - 1) * gap
+    return Tiles(columns, ceil(count / columns), side, caption, gap, (width - used) / 2, 0.0)
+
+
+def draw_image(axes: Any, image: NDArray[generic], x: float, y: float, side: float, **look: Any) -> None:
+    """An image fitted into the square with the upper left corner (x, y), its aspect kept. Axes as of `Page.canvas`."""
+    height, width = image.shape[:2]
+    across, down = side * min(1, width / height), side * min(1, height / width)
+    x, y = x + (side - across) / 2, y + (side - down) / 2
+    axes.imshow(image, extent=(x, x + across, y + down, y), aspect="auto", **{"interpolation": "nearest"} | look)
+
+
+def shown(name: str, letters: int = 22) -> str:
+    """A class name for people: without underscores, not too long."""
+    return plain(shortened(name.replace("_", " "), letters))
+
+
+def shortened(text: str, letters: int) -> str:
+    """At most so many letters; an ellipsis stands for what is missing."""
+    return text if len(text) <= letters else text[: letters - 1].rstrip() + "…"
+
+
+def plain(text: str) -> str:
+    """Text that matplotlib shows as it stands: a dollar sign would begin a formula."""
+    return text.replace("$", r"\$")
+
+
+def percent(share: float) -> str:
+    """0.9816 -> "98.2 %"; only what is all or nothing is called 100 % or 0 %."""
+    if share in (0, 1):
+        return f"{share:.0%}".replace("%", " %")
+    return f"{min(max(100 * share, 0.1), 99.9):.1f} %"
