@@ -7,6 +7,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
+# An editable install warns that the folders have the packages' names; here they are the packages.
+INSTALL = PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable
 
 # What a test may need and a user need not: the stamp says which extras the environment has.
 STAMP_USE := $(VENV)/.installed
@@ -68,9 +70,9 @@ $(STAMP_USE): setup.cfg pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Error: mribatch needs Python 3.11 or newer. Fix: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable .
+	$(INSTALL) .
 	@touch $@
 
 $(STAMP_DEV): $(STAMP_USE)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(INSTALL) '.[dev,train]'
 	@touch $@
