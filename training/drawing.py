@@ -19,7 +19,7 @@ from mribatch.files import publishing
 
 WIDTH, HEIGHT = 12.8, 8.0  # inches, of the whole page
 MARGIN = 0.3  # inches
-BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6b6b6b"
+BLUE, SKY, VERMILLION, GREEN, GREY = "#0072B2", "#56B4E9", "#D55E00", "#007a59", "#5f5f5f"
 
 _DPI = 150
 _TITLE_POINTS, _LINE_POINTS, _SMALL_POINTS = 17, 11, 8.5
@@ -43,6 +43,7 @@ class Page:
     def canvas(self) -> Any:
         """Axes over the body without ticks, in inches, origin at the upper left: (0, 0) to (12.2, body_height)."""
         width = WIDTH - 2 * MARGIN
+        self.figure.set_layout_engine("none")  # places are given in inches; there is nothing to lay out
         place = (MARGIN / WIDTH, (MARGIN + 0.1) / self.height, width / WIDTH, self.body_height / self.height)
         axes = self.figure.add_axes(place)
         axes.set(xlim=(0, width), ylim=(self.body_height, 0), autoscale_on=False)
@@ -93,31 +94,39 @@ class Tiles:
     columns: int
     rows: int
     side: float
-    caption: float  # height of the caption under a tile
-    gap: float
+    across: float  # from one tile's left edge to the next one's
+    down: float  # from one tile's upper edge to the next one's
     left: float
-    top: float
 
     def corner(self, place: int) -> tuple[float, float]:
         """(x, y) of the upper left corner of tile number `place`, counted along rows."""
         row, column = divmod(place, self.columns)
-        step = self.side + self.gap
-        return self.left + column * step, self.top + row * (step + self.caption)
+        return self.left + column * self.across, row * self.down
 
 
 def tiles(
-    count: int, width: float, height: float, caption: float, gap: float = 0.12, largest: float = 2.6
-) -> Tiles:  # fmt: skip
-    """The grid of `count` tiles with the largest squares that fits into width x height, centred across."""
-    best = (0.0, 1)
-    for columns in range(1, count + 1):
-        rows = ceil(count / columns)
-        across = (width - gap * (columns - 1)) / columns
-        down = (height - gap * (rows - 1)) / rows - caption
-        best = max(best, (min(across, down, largest), columns))
-    side, columns = best
-    used = columns * side + (columns - 1) * gap
-    return Tiles(columns, ceil(count / columns), side, caption, gap, (width - used) / 2, 0.0)
+    count: int, width: float, height: float, caption: float, gap: float = 0.12, largest: float = 2.6, words: float = 0.0
+) -> Tiles:
+    """The grid of `count` tiles with the largest squares that fits into width x height, centred across.
+
+    Args:
+        count: Tiles, at least one.
+        width: Of the room, in inches.
+        height: Of the room, in inches.
+        caption: Height of the caption under a tile.
+        gap: Between tiles.
+        largest: Side that no tile exceeds.
+        words: Width that each caption needs; tiles stand so far apart that captions never touch.
+    """
+    best, columns = -1.0, 1
+    for tried in range(1, count + 1):
+        rows = ceil(count / tried)
+        side = min((width + gap) / tried - gap, (height + gap) / rows - gap - caption, largest)
+        if side > best and (tried == 1 or (width + gap) / tried >= words + gap):
+            best, columns = side, tried
+    across = max(best, words) + gap
+    used = (columns - 1) * across + max(best, words)
+    return Tiles(columns, ceil(count / columns), best, across, best + caption + gap, max(0.0, (width - used) / 2))
 
 
 def draw_image(axes: Any, image: NDArray[generic], x: float, y: float, side: float, **look: Any) -> None:

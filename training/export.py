@@ -1,6 +1,6 @@
 """Keras -> ONNX -> a model bundle that was proven equal to Keras before it got its name.
 
-The graph takes `images`, uint8 (N, size, size, 1), and gives `probabilities`, float32 (N, classes). Cast, grey to RGB,
+The graph takes `images`, uint8 (N, height, width, 1), and gives `probabilities`, float32 (N, classes). Cast, grey to RGB,
 scaling and temperature are inside.
 """
 
@@ -9,7 +9,7 @@ import io
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -46,6 +46,16 @@ class BundleFacts:
     licences: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Convertible:
+    """What a bundle's graph is made of, and what it is proven against."""
+
+    height: int  # pixels of the graph's input
+    width: int
+    graph: Callable[[Any], Any]  # tensor uint8 (N, height, width, 1) -> probabilities float32 (N, classes); is traced
+    answers: Callable[[NDArray[uint8]], NDArray[float32]]  # the same from Keras, for the golden slices
+
+
 def write_bundle(network: Any, facts: BundleFacts, card: str, out: Path) -> Agreement:
     """Export, prove, and only then give the folder its name.
 
@@ -61,18 +71,21 @@ def write_bundle(network: Any, facts: BundleFacts, card: str, out: Path) -> Agre
     Raises:
         MribatchError: They do not agree; nothing was written at `out`.
     """
+    return publish(_convertible(network, facts.temperature), facts, card, out)
+
+
+def publish(source: Convertible, facts: BundleFacts, card: str, out: Path) -> Agreement:
+    """As `write_bundle`, for any graph; `facts.temperature` is a record of what the graph does."""
     check_replaceable(out)
-    size = int(network.input.shape[1])
-    images = golden_slices(height=size, width=size)
-    probabilities = calibrated(predict_logits(network, images), facts.temperature)
+    images = golden_slices(height=source.height, width=source.width)
+    probabilities = source.answers(images)
     with _publishing_folder(out) as folder:
-        model = to_onnx(network, facts.temperature)
+        model = convert(source)
         golden = _npz(images, probabilities)
         (folder / MODEL_FILE).write_bytes(model)
         (folder / GOLDEN_FILE).write_bytes(golden)
         (folder / CARD_FILE).write_text(card, encoding="utf-8")
-        spec = _spec(facts, size, model, golden)
-        write_json(folder / SPEC_FILE, spec.to_json())
+        write_json(folder / SPEC_FILE, _spec(facts, source, model, golden).to_json())
         return _prove(load_bundle(str(folder)))
 
 
@@ -92,17 +105,23 @@ def to_onnx(network: Any, temperature: float) -> bytes:
     Raises:
         ValueError: What the converter gave breaks a rule of the bundle; a bug.
     """
+    return convert(_convertible(network, temperature))
+
+
+def convert(source: Convertible) -> bytes:
+    """The graph as an ONNX model with the bundle's input and output.
+
+    Raises:
+        ValueError: What the converter gave breaks a rule of the bundle.
+    """
     import onnx
 
     tensorflow, _ = load_keras()
-    inner = logits_model(network)
-    size = int(network.input.shape[1])
-    images = tensorflow.TensorSpec((None, size, size, 1), tensorflow.uint8, name=INPUT_NAME)
+    images = tensorflow.TensorSpec((None, source.height, source.width, 1), tensorflow.uint8, name=INPUT_NAME)
 
     @tensorflow.function(input_signature=[images], autograph=False)  # type: ignore[untyped-decorator]
     def graph(images: Any) -> dict[str, Any]:
-        logits = inner(grey_to_rgb(images), training=False)
-        return {OUTPUT_NAME: tensorflow.nn.softmax(logits / temperature)}
+        return {OUTPUT_NAME: source.graph(images)}
 
     with _quiet_converter():
         import tf2onnx
@@ -111,6 +130,20 @@ def to_onnx(network: Any, temperature: float) -> bytes:
     clean(model)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
+
+
+def _convertible(network: Any, temperature: float) -> Convertible:
+    tensorflow, _ = load_keras()
+    inner = logits_model(network)
+
+    def graph(images: Any) -> Any:
+        return tensorflow.nn.softmax(inner(grey_to_rgb(images), training=False) / temperature)
+
+    def answers(images: NDArray[uint8]) -> NDArray[float32]:
+        return calibrated(predict_logits(network, images), temperature)
+
+    _, height, width, _ = network.input.shape
+    return Convertible(height=int(height), width=int(width), graph=graph, answers=answers)
 
 
 def clean(model: Any) -> None:
@@ -175,13 +208,13 @@ def _rename(graph: Any, names: Mapping[str, str]) -> None:
         value.name = names.get(value.name, value.name)
 
 
-def _spec(facts: BundleFacts, size: int, model: bytes, golden: bytes) -> ModelSpec:
+def _spec(facts: BundleFacts, source: Convertible, model: bytes, golden: bytes) -> ModelSpec:
     return ModelSpec(
         name=facts.name,
         classes=facts.classes.names,
         aliases=dict(facts.classes.aliases),
-        height=size,
-        width=size,
+        height=source.height,
+        width=source.width,
         model_sha256=sha256(model).hexdigest(),
         golden_sha256=sha256(golden).hexdigest(),
         trained=True,

@@ -14,7 +14,7 @@ from numpy import float32, float64, int64, uint8
 from numpy.typing import NDArray
 
 from mribatch.pipeline.metrics import ECE_BINS, Metric, calibration, confusion, ece_bins, find
-from mribatch.training.drawing import BLUE, GREEN, GREY, VERMILLION, page, percent, plain, shown
+from mribatch.training.drawing import BLUE, GREY, SKY, VERMILLION, page, percent, shown
 
 if TYPE_CHECKING:
     from mribatch.training.fit import Epoch
@@ -130,13 +130,14 @@ def draw_confusion(
     axes = made.figure.add_subplot()
     sums = counts.sum(axis=1)
     shares = counts / np.maximum(sums[:, None], 1)
-    shading = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    shading = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     if len(classes) <= _MATRIX_WITH_TEXT:
         _write_cells(axes, counts, shares)
     every = max(1, -(-len(classes) // _TICKS_AT_MOST))
     places = range(0, len(classes), every)
-    size = 11 if len(classes) <= _MATRIX_WITH_TEXT else 7
-    axes.set_xticks(places, [shown(classes[place]) for place in places], rotation=30, ha="right", size=size)
+    size = 12 if len(classes) <= _MATRIX_WITH_TEXT else 7
+    turned: dict[str, Any] = {} if len(classes) <= 6 else {"rotation": 40, "ha": "right"}
+    axes.set_xticks(places, [shown(classes[place]) for place in places], size=size, **turned)
     axes.set_yticks(places, [f"{shown(classes[place])}  (n = {sums[place]:,})" for place in places], size=size)
     axes.set_xlabel("predicted", size=12)
     axes.set_ylabel("label", size=12)
@@ -145,7 +146,7 @@ def draw_confusion(
     edges = np.arange(1, len(classes)) - 0.5
     axes.hlines(edges, -0.5, len(classes) - 0.5, color="white", linewidth=2)
     axes.vlines(edges, -0.5, len(classes) - 0.5, color="white", linewidth=2)
-    bar = made.figure.colorbar(shading, ax=axes, format=lambda share, _: f"{share:.0%}", shrink=0.8)
+    bar = made.figure.colorbar(shading, ax=axes, format=lambda share, _: f"{share:.0%}".replace("%", " %"), aspect=30)
     bar.set_label("share of the row")
     bar.outline.set_visible(False)
     return made.save(folder, "confusion_matrix")
@@ -167,7 +168,9 @@ def draw_class_table(
     rows = [name for name in classes if name in set(rows)]
     images = int(sum(find(metrics, "support", name).value or 0 for name in classes))
     fewer = f" The {len(rows)} of {len(classes)} classes with the lowest F1." if len(rows) < len(classes) else ""
-    bracket = "Under each value its 95 % interval; the bar is the interval on a scale from 0 to 1."
+    chosen = [find(metrics, metric, name) for name in [*rows, "macro"] for metric, _ in _TABLE_COLUMNS]
+    floor = int(10 * min((row.low for row in chosen if row.low is not None), default=0.0)) / 10
+    bracket = f"Beside each value its 95 % interval; the bars show both on a scale from {floor:g} to 1."
     lines = (f"n = {images:,} images. {bracket}{fewer}", protocol)
     made = page(title, lines, height=min(8.0, 2.9 + 0.82 * (len(rows) + 1)))
     axes = made.canvas()
@@ -184,7 +187,7 @@ def draw_class_table(
         axes.text(0, upper + 0.3, label, size=13, weight="bold", va="center")
         axes.text(2.75, upper + 0.3, f"{support:,}", size=12, ha="right", va="center")
         for start, (metric, _) in zip(starts, _TABLE_COLUMNS, strict=True):
-            _write_metric(axes, find(metrics, metric, name), start, upper, step)
+            _write_metric(axes, find(metrics, metric, name), start, upper, step, floor)
     return made.save(folder, "class_table")
 
 
@@ -225,7 +228,7 @@ def _draw_bins(axes: Any, bins: Sequence[dict[str, Any]]) -> None:
     width = 0.9 / ECE_BINS
     accuracy = np.array([row["accuracy"] for row in bins], dtype=float64)
     confidence = np.array([row["confidence"] for row in bins], dtype=float64)
-    axes.bar(middles, accuracy, width=width, color=BLUE, label="accuracy")
+    axes.bar(middles, accuracy, width=width, color=SKY, label="accuracy")
     axes.bar(middles, confidence - accuracy, width=width, bottom=accuracy, facecolor="none", edgecolor=VERMILLION,
              hatch="////", linewidth=0.8, label="gap to the confidence")  # fmt: skip
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2, label="perfect calibration")
@@ -244,8 +247,8 @@ def _write_cells(axes: Any, counts: NDArray[int64], shares: NDArray[float64]) ->
         axes.text(column, row + 0.05, percent(shares[row, column]), ha="center", va="top", size=0.72 * size, color=colour)
 
 
-def _write_metric(axes: Any, metric: Metric, x: float, y: float, step: float) -> None:
-    """One cell: the value, its interval, and under them a scale from 0 to 1 with the interval on it."""
+def _write_metric(axes: Any, metric: Metric, x: float, y: float, step: float, floor: float) -> None:
+    """One cell: the value, its interval, and under them a scale from floor to 1 with both on it."""
     middle, length = y + 0.3, 1.55
     if metric.value is None:
         axes.text(x, middle, "–", size=13, va="center", color=GREY)
@@ -253,12 +256,13 @@ def _write_metric(axes: Any, metric: Metric, x: float, y: float, step: float) ->
     axes.text(x, middle, f"{metric.value:.3f}", size=13, va="center")
     if metric.low is None or metric.high is None:
         return
-    axes.text(x + 0.62, middle, f"{metric.low:.3f}–{metric.high:.3f}", size=9, va="center", color=GREY)
+    axes.text(x + 0.62, middle, f"{metric.low:.3f}–{metric.high:.3f}", size=9.5, va="center", color=GREY)
     if step > 0.5:
+        low, value, high = (x + length * (share - floor) / (1 - floor) for share in (metric.low, metric.value, metric.high))
         level = y + min(step - 0.16, 0.6)
-        axes.hlines(level, x, x + length, color="0.85", linewidth=3)
-        axes.hlines(level, x + metric.low * length, x + metric.high * length, color=BLUE, linewidth=3)
-        axes.plot(x + metric.value * length, level, marker="o", markersize=6, color=GREEN, markeredgecolor="white")
+        axes.hlines(level, x, x + length, color="0.88", linewidth=6)
+        axes.hlines(level, low, high, color=SKY, linewidth=6)
+        axes.vlines(value, level - 0.07, level + 0.07, color="black", linewidth=2)
 
 
 def _plain_axes(axes: Any) -> None:

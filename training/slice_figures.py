@@ -4,6 +4,7 @@ Arrays have one row per image: pixels uint8 (n, height, width, 1), labels int64 
 """
 
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from mribatch.training.drawing import (
 )
 
 _ROWS_AT_MOST = 6  # classes in the picture of the data
-_TEST_IMAGES = 24
+_TEST_IMAGES = 21
 _ACROSS = WIDTH - 2 * MARGIN
+_LETTERS = 20  # of a caption under a tile
 _FRAME_POINTS = 3.0
 
 
@@ -39,11 +41,13 @@ def draw_data_images(
     fewer = f" The first {len(rows)} of {len(classes)} classes." if len(rows) < len(classes) else ""
     made = page(title, (f"n = {len(labels):,} images in {len(classes)} classes; drawn at random in each.{fewer}",))
     axes, heading, gap = made.canvas(), 2.2, 0.1
-    side = min((made.body_height - gap * (len(rows) - 1)) / len(rows), 2.0)
-    columns = max(1, int((_ACROSS - heading + gap) / (side + gap)))
+    room = _ACROSS - heading
+    columns = ceil((room + gap) / ((made.body_height + gap) / len(rows)))
+    side = min((made.body_height + gap) / len(rows), (room + gap) / columns) - gap
+    down = min((made.body_height - side) / max(1, len(rows) - 1), side + 0.5)
     random = np.random.default_rng(seed)
     for place, label in enumerate(rows.tolist()):
-        top = place * (side + gap)
+        top = place * down
         axes.text(0, top + side / 2 - 0.04, shown(classes[label]), size=14, weight="bold", va="bottom")
         share = percent(counts[label] / len(labels))
         axes.text(0, top + side / 2 + 0.04, f"{counts[label]:,} images, {share}", size=11, color=GREY, va="top")
@@ -64,8 +68,8 @@ def draw_test_images(
     wrong = int((probabilities.argmax(axis=1) != labels).sum())
     among = int((probabilities[chosen].argmax(axis=1) != labels[chosen]).sum())
     what = (
-        f"{count} of n = {len(labels):,} test images, drawn at random, with predicted class and confidence. "
-        f"{among} of these and {wrong:,} of all ({percent(wrong / len(labels))}) are wrong."
+        f"{count} of n = {len(labels):,} test images, drawn at random: confidence, predicted class, and for an error "
+        f"its label. {among} of these and {wrong:,} of all ({percent(wrong / len(labels))}) are wrong."
     )
     return _draw_predictions(pixels, labels, probabilities, classes, chosen, (title, what, protocol), folder, "test_images")
 
@@ -83,7 +87,10 @@ def draw_test_errors(
     order = np.argsort(-probabilities[wrong].max(axis=1), kind="stable")
     chosen = wrong[order][:_TEST_IMAGES]
     which = "all" if len(chosen) == len(wrong) else f"the {len(chosen)} most confident"
-    what = f"{len(wrong):,} of n = {len(labels):,} test images are wrong; shown: {which}, the most confident first."
+    what = (
+        f"{len(wrong):,} of n = {len(labels):,} test images are wrong; shown: {which}, in falling order: confidence, "
+        "predicted class, label."
+    )
     return _draw_predictions(pixels, labels, probabilities, classes, chosen, (title, what, protocol), folder, "test_errors")
 
 
@@ -93,8 +100,7 @@ def _draw_predictions(
 ) -> list[Path]:  # fmt: skip
     made = page(heading[0], heading[1:])
     axes = made.canvas()
-    grid = tiles(len(chosen), _ACROSS, made.body_height, caption=0.42, gap=0.16)
-    letters = max(8, int(grid.side / 0.085))
+    grid = tiles(len(chosen), _ACROSS, made.body_height, caption=0.62, gap=0.1, words=1.64)
     for place, index in enumerate(chosen.tolist()):
         x, y = grid.corner(place)
         predicted, label = int(probabilities[index].argmax()), int(labels[index])
@@ -102,10 +108,11 @@ def _draw_predictions(
         _draw_slice(axes, pixels[index], x, y, grid.side, None if right else VERMILLION)
         mark, colour = ("✓", GREEN) if right else ("✗", VERMILLION)
         sure = percent(float(probabilities[index].max()))
-        under = y + grid.side + 0.05
-        axes.text(x, under, f"{mark} {shown(classes[predicted], letters)}", size=10, weight="bold", color=colour, va="top")
-        second = sure if right else f"{sure}, is {shown(classes[label], max(6, letters - 7))}"
-        axes.text(x, under + 0.17, second, size=9, color=GREY, va="top")
+        under = y + grid.side + 0.06
+        axes.text(x, under, f"{mark} {sure}", size=10.5, weight="bold", color=colour, va="top")
+        axes.text(x, under + 0.18, shown(classes[predicted], _LETTERS), size=9.5, va="top")
+        if not right:
+            axes.text(x, under + 0.34, f"is {shown(classes[label], _LETTERS - 3)}", size=9.5, color=GREY, va="top")
     return made.save(folder, name)
 
 
@@ -114,4 +121,5 @@ def _draw_slice(axes: Any, image: NDArray[uint8], x: float, y: float, side: floa
 
     draw_image(axes, image[:, :, 0], x, y, side, cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
     if frame is not None:
-        axes.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=frame, linewidth=_FRAME_POINTS, zorder=3))
+        axes.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=frame, linewidth=_FRAME_POINTS,
+                                 zorder=3, clip_on=False))  # fmt: skip
