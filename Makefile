@@ -12,9 +12,10 @@ INSTALL = PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable
 
 # What a test may need and a user need not: the stamp says which extras the environment has.
 STAMP_USE := $(VENV)/.installed
+STAMP_TRAIN := $(VENV)/.installed-train
 STAMP_DEV := $(VENV)/.installed-dev
 
-.PHONY: help demo classify test test-slow test-gpu lint format links docs models bench clean
+.PHONY: help demo classify report train doctor test test-slow test-gpu lint format links docs models bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +31,17 @@ demo: $(STAMP_USE) ## Set up, draw a small folder of synthetic slices and classi
 classify: $(STAMP_USE) ## Classify a folder: make classify DATA=folder OUT=results
 	@test -n "$(DATA)" -a -n "$(OUT)" || { echo "Error: DATA and OUT are needed. Fix: make classify DATA=folder OUT=results" >&2; exit 2; }
 	$(BIN)/mribatch classify "$(DATA)" --out "$(OUT)"
+
+report: $(STAMP_USE) ## Measure a finished run: make report RUN=results [GROUPS_CSV=groups.csv]
+	@test -n "$(RUN)" || { echo "Error: RUN is needed. Fix: make report RUN=results" >&2; exit 2; }
+	$(BIN)/mribatch report "$(RUN)" $(if $(GROUPS_CSV),--groups "$(GROUPS_CSV)")
+
+train: $(STAMP_TRAIN) ## Train a bundle: make train RECIPE=cnn DATA=folder OUT=bundle [GROUPS_CSV=groups.csv]
+	@test -n "$(RECIPE)" -a -n "$(DATA)" -a -n "$(OUT)" || { echo "Error: RECIPE, DATA and OUT are needed. Fix: make train RECIPE=cnn DATA=folder OUT=bundle" >&2; exit 2; }
+	$(BIN)/mribatch train "$(RECIPE)" "$(DATA)" --out "$(OUT)" $(if $(GROUPS_CSV),--groups "$(GROUPS_CSV)")
+
+doctor: $(STAMP_USE) ## Say what this machine has and what is missing
+	@$(BIN)/mribatch doctor
 
 test: $(STAMP_DEV) ## Set up and run the quick tests (under four minutes on two cores)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
@@ -71,6 +83,10 @@ $(STAMP_USE): setup.cfg pyproject.toml
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Error: mribatch needs Python 3.11 or newer. Fix: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(INSTALL) .
+	@touch $@
+
+$(STAMP_TRAIN): $(STAMP_USE)
+	$(INSTALL) '.[train]'
 	@touch $@
 
 $(STAMP_DEV): $(STAMP_USE)

@@ -187,10 +187,15 @@ def _from_table(option: str, table: Path, column: str, rows: RunRows, inputs: Se
             raise MribatchError(f"{table} names two groups for '{path}': '{known[path]}' and '{value}'",
                                 "keep one line for each file")  # fmt: skip
     roots = [_root(item) for item in inputs]
-    values = []
+    values: list[str | None] = []
+    taken: dict[str, str] = {}
     for path, position in zip(rows.paths, rows.inputs.tolist(), strict=True):
         names = _names_of(path, roots[position] if position < len(roots) else [])
-        values.append(next((known[name] for name in names if name in known), None))
+        name = next((name for name in names if name in known), None)
+        if name is not None and taken.setdefault(name, path) != path:
+            raise MribatchError(f"{table}: '{name}' could be '{taken[name]}' or '{path}'",
+                                "write its column path like the column path of the predictions")  # fmt: skip
+        values.append(known[name] if name is not None else None)
     grouping = _grouping(values, f"{column} of {table.name}")
     if len(rows) and not grouping.names:
         raise MribatchError(f"{option} {table} knows none of the {len(rows):,} paths, e.g. '{rows.paths[0]}'",
@@ -224,9 +229,14 @@ def _root(item: Mapping[str, Any]) -> list[str]:
 def _names_of(path: str, root: Sequence[str]) -> Iterator[str]:
     """How a table may name the file: its path, then with one folder of its root after the other before it.
 
-    So a table made for data/ fits a run on data/Testing. A name shorter than the path is never tried: it could be
-    another file's.
+    So a table made for data/ fits a run on data/Testing. An absolute path, from a list of files, may be named by its last
+    parts, a folder and the file's name at least. A name shorter than a relative path is never tried: it could be another
+    file's.
     """
     yield path
     for count in range(1, len(root) + 1):
         yield "/".join([*root[-count:], path])
+    if path.startswith("/"):
+        parts = path.split("/")
+        for start in range(1, len(parts) - 1):
+            yield "/".join(parts[start:])

@@ -1,7 +1,7 @@
 """Keras -> ONNX -> a model bundle that was proven equal to Keras before it got its name.
 
-The graph takes `images`, uint8 (N, height, width, 1), and gives `probabilities`, float32 (N, classes). Cast, grey to RGB,
-scaling and temperature are inside.
+The graph takes `images`, uint8 (N, height, width, 1), and gives `probabilities`, float32 (N, classes). Cast, grey to
+RGB, scaling and temperature are inside.
 """
 
 import contextlib

@@ -86,9 +86,7 @@ def draw_layer(layer: LayerMaps, title: str, folder: Path, name: str) -> list[Pa
     return made.save(folder, name)
 
 
-def draw_overview(
-    recorded: Sequence[LayerMaps], image: NDArray[uint8], title: str, folder: Path
-) -> list[Path]:  # fmt: skip
+def draw_overview(recorded: Sequence[LayerMaps], image: NDArray[uint8], title: str, folder: Path) -> list[Path]:
     """The image and, for each layer, where it answers most: the mean over channels of the absolute value.
 
     Args:
@@ -99,10 +97,12 @@ def draw_overview(
     """
     picked = recorded if len(recorded) <= LAYERS_AT_MOST else [
         recorded[place] for place in _spaced(len(recorded), LAYERS_AT_MOST)]  # fmt: skip
-    which = f"all {len(recorded)}" if len(picked) == len(recorded) else f"{len(picked)} of {len(recorded)}, evenly spaced,"
+    which = f"all {len(recorded)}"
+    if len(picked) < len(recorded):
+        which = f"{len(picked)} of {len(recorded)}, evenly spaced,"
     lines = (
-        f"One image (n = 1) and {which} convolutional layers in the order of their use: mean of the absolute output over "
-        "channels, each on its own scale, dark to bright.",
+        f"One image (n = 1) and {which} convolutional layers in the order of their use: mean of the absolute output "
+        "over channels, each on its own scale, dark to bright.",
     )
     made = page(title, lines)
     axes = made.canvas()
@@ -126,7 +126,8 @@ def draw_overview(
 def _convolutions(model: Any, inside: str = "") -> Iterator[tuple[str, Any]]:
     """Every convolutional layer over images with its full name, each once, in the order of the layers."""
     _, keras = load_keras()
-    kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D, keras.layers.Conv2DTranspose)
+    names = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose")
+    kinds = tuple(getattr(keras.layers, name) for name in names)
     seen: set[int] = set()
 
     def walk(layers: Sequence[Any], inside: str) -> Iterator[tuple[str, Any]]:

@@ -1,7 +1,8 @@
 """Pictures of a fit and of what it is worth. None here shows a slice: those are in slice_figures.py.
 
 `write_all` is what training calls; every other function draws one picture from plain arrays and returns its two files.
-Arrays have one row per image: labels int64 (n,), probabilities float32 (n, classes), pixels uint8 (n, height, width, 1).
+Arrays have one row per image: labels int64 (n,), probabilities float32 (n, classes), pixels uint8, grey,
+(n, height, width, 1).
 """
 
 from collections.abc import Sequence
@@ -108,7 +109,8 @@ def draw_training_curves(history: Sequence["Epoch"], best_epoch: int, title: str
         axes.plot(epochs, values, color=VERMILLION, marker=mark, linestyle="--", label="validation")
         axes.axvline(best_epoch, color=GREY, linestyle=":", linewidth=1)
         axes.plot(best_epoch, values[best_epoch - 1], marker="o", markersize=9, markerfacecolor="none",
-                  markeredgecolor=VERMILLION, markeredgewidth=1.8, linestyle="none", label=f"kept: epoch {best_epoch}")  # fmt: skip
+                  markeredgecolor=VERMILLION, markeredgewidth=1.8, linestyle="none",
+                  label=f"kept: epoch {best_epoch}")  # fmt: skip
         axes.set(xlabel="epoch", ylabel=unit)
         axes.xaxis.get_major_locator().set_params(integer=True)
         _plain_axes(axes)
@@ -195,7 +197,7 @@ def draw_reliability(
     labels: NDArray[int64], probabilities: NDArray[float32], classes: Sequence[str], title: str, folder: Path,
     protocol: str = "",
 ) -> list[Path]:  # fmt: skip
-    """The reliability diagram of Guo et al. 2017: 15 bins of confidence, accuracy in each, and how many images it holds."""
+    """The reliability diagram of Guo et al. 2017: 15 bins of confidence, the accuracy in each, and its images."""
     bins = calibration(labels, probabilities, classes)
     total = len(labels)
     ece = sum(row["n"] * abs(row["accuracy"] - row["confidence"]) for row in bins) / max(total, 1)
@@ -244,7 +246,8 @@ def _write_cells(axes: Any, counts: NDArray[int64], shares: NDArray[float64]) ->
             colour = "0.6"
         axes.text(column, row - 0.03, f"{counts[row, column]:,}", ha="center", va="bottom", size=size, weight="bold",
                   color=colour)  # fmt: skip
-        axes.text(column, row + 0.05, percent(shares[row, column]), ha="center", va="top", size=0.72 * size, color=colour)
+        share = percent(float(shares[row, column]))
+        axes.text(column, row + 0.05, share, ha="center", va="top", size=0.72 * size, color=colour)
 
 
 def _write_metric(axes: Any, metric: Metric, x: float, y: float, step: float, floor: float) -> None:
@@ -258,7 +261,8 @@ def _write_metric(axes: Any, metric: Metric, x: float, y: float, step: float, fl
         return
     axes.text(x + 0.62, middle, f"{metric.low:.3f}–{metric.high:.3f}", size=9.5, va="center", color=GREY)
     if step > 0.5:
-        low, value, high = (x + length * (share - floor) / (1 - floor) for share in (metric.low, metric.value, metric.high))
+        shares = (metric.low, metric.value, metric.high)
+        low, value, high = (x + length * (share - floor) / (1 - floor) for share in shares)
         level = y + min(step - 0.16, 0.6)
         axes.hlines(level, x, x + length, color="0.88", linewidth=6)
         axes.hlines(level, low, high, color=SKY, linewidth=6)
@@ -280,4 +284,7 @@ def _or_nothing(value: float | None) -> float:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    for limit, unit, length in ((120, "s", 1), (7200, "min", 60)):
+        if seconds < limit:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds / 3600:.1f} h"

@@ -1,6 +1,7 @@
 """Pictures that show slices. They stay in the training output: data sets' licences rarely allow more.
 
-Arrays have one row per image: pixels uint8 (n, height, width, 1), labels int64 (n,), probabilities float32 (n, classes).
+Arrays have one row per image: pixels uint8 (n, height, width, 1) grey, labels int64 (n,), probabilities float32
+(n, classes).
 """
 
 from collections.abc import Sequence
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 from mribatch.training.drawing import (
     GREEN,
     GREY,
+    MARGIN,
     VERMILLION,
     WIDTH,
-    MARGIN,
+    Page,
     draw_image,
     page,
     percent,
@@ -71,7 +73,8 @@ def draw_test_images(
         f"{count} of n = {len(labels):,} test images, drawn at random: confidence, predicted class, and for an error "
         f"its label. {among} of these and {wrong:,} of all ({percent(wrong / len(labels))}) are wrong."
     )
-    return _draw_predictions(pixels, labels, probabilities, classes, chosen, (title, what, protocol), folder, "test_images")
+    made = _predictions(pixels, labels, probabilities, classes, chosen, (title, what, protocol))
+    return made.save(folder, "test_images")
 
 
 def draw_test_errors(
@@ -91,13 +94,14 @@ def draw_test_errors(
         f"{len(wrong):,} of n = {len(labels):,} test images are wrong; shown: {which}, in falling order: confidence, "
         "predicted class, label."
     )
-    return _draw_predictions(pixels, labels, probabilities, classes, chosen, (title, what, protocol), folder, "test_errors")
+    made = _predictions(pixels, labels, probabilities, classes, chosen, (title, what, protocol))
+    return made.save(folder, "test_errors")
 
 
-def _draw_predictions(
+def _predictions(
     pixels: NDArray[uint8], labels: NDArray[int64], probabilities: NDArray[float32], classes: Sequence[str],
-    chosen: NDArray[intp], heading: tuple[str, str, str], folder: Path, name: str,
-) -> list[Path]:  # fmt: skip
+    chosen: NDArray[intp], heading: tuple[str, str, str],
+) -> Page:  # fmt: skip
     made = page(heading[0], heading[1:])
     axes = made.canvas()
     grid = tiles(len(chosen), _ACROSS, made.body_height, caption=0.62, gap=0.1, words=1.64)
@@ -113,7 +117,7 @@ def _draw_predictions(
         axes.text(x, under + 0.18, shown(classes[predicted], _LETTERS), size=9.5, va="top")
         if not right:
             axes.text(x, under + 0.34, f"is {shown(classes[label], _LETTERS - 3)}", size=9.5, color=GREY, va="top")
-    return made.save(folder, name)
+    return made
 
 
 def _draw_slice(axes: Any, image: NDArray[uint8], x: float, y: float, side: float, frame: str | None = None) -> None:

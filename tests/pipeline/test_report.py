@@ -1,5 +1,6 @@
 """A run folder to its report: what is written, what is said first, and what is refused."""
 
+import dataclasses
 import json
 import re
 from collections.abc import Sequence
@@ -316,6 +317,22 @@ def test_a_name_shorter_than_the_path_is_no_match(tmp_path: Path) -> None:
     table = tmp_path / "groups.csv"
     table.write_text("path,group_id\nP00_0.png,g1\n", encoding="utf-8")
     with pytest.raises(MribatchError, match="knows none of the 20 paths"):
+        report(ReportOptions(run=write_run(tmp_path / "run", rows), groups=str(table)))
+
+
+def test_absolute_paths_of_a_list_may_be_named_by_their_last_parts(tmp_path: Path) -> None:
+    rows = series_rows(4, 5)
+    table = group_table(tmp_path / "groups.csv", rows)
+    absolute = [dataclasses.replace(row, path=f"/data/set/slices/{row.path}") for row in rows]
+    run = write_run(tmp_path / "run", absolute, inputs=[{"path": "list", "kind": "list", "root": "/home"}])
+    assert made(run, groups=str(table))["levels"][0]["intervals"]["units"] == 4
+
+
+def test_a_name_that_fits_two_files_is_refused(tmp_path: Path) -> None:
+    table = tmp_path / "groups.csv"
+    table.write_text("path,group_id\nglioma/1.png,g1\n", encoding="utf-8")
+    rows = [Row(f"/{site}/glioma/1.png", GLIOMA, scores_for(0, 0.9)) for site in ("a", "b")]
+    with pytest.raises(MribatchError, match=r"'glioma/1\.png' could be '/a/glioma/1\.png' or '/b/glioma/1\.png'"):
         report(ReportOptions(run=write_run(tmp_path / "run", rows), groups=str(table)))
 
 

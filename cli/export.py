@@ -1,0 +1,66 @@
+"""mribatch export"""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mribatch.errors import ExitCode
+
+_PATH = click.Path(path_type=Path)
+_SCALES = ("none", "1/255", "-1..1", "imagenet", "caffe")  # training.keras_model.Scale, without its import
+
+
+@click.command(short_help="Turn your own Keras classifier into a model bundle.")
+@click.argument("model", metavar="MODEL.keras", type=_PATH)
+@click.option("--out", type=_PATH, required=True, help="Folder of the new bundle.")
+@click.option("--classes", metavar="NAME,NAME…", required=True, help="Classes in the order of the model's outputs.")
+@click.option(
+    "--scale",
+    type=click.Choice(_SCALES),
+    help="What the training did to pixels 0..255 outside the model.  [default: layers inside the model scale them]",
+)
+@click.option("--logits", is_flag=True, help="The output has had no softmax, where the last layer does not say so.")
+@click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Height and width, for a model that takes any.")
+@click.option("--name", help="Name of the model.  [default: the name of the folder --out]")
+@click.option("--licence", default="not stated", show_default=True, help="Of the weights; quoted in the model card.")
+@click.option("--overwrite", is_flag=True, help="Replace a bundle at --out. Other folders are never replaced.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+def export(classes: str, scale: str | None, as_json: bool, quiet: bool, **chosen: Any) -> ExitCode:
+    """Turn MODEL.keras, a classifier that you trained with Keras 3, into a model bundle for `mribatch classify`.
+
+    The model takes grey or RGB images and ends in a softmax or in logits. Code in the file (Lambda layers, custom
+    classes) is never run. The exported graph is proven equal to Keras before the bundle appears.
+
+    \b
+    Example:
+      mribatch export my-model.keras --out my-model --classes glioma,meningioma,no_tumor,pituitary
+      mribatch classify scans/ --model my-model --out results
+    """
+    from mribatch.training.classes import class_list
+    from mribatch.training.export_keras import ExportOptions, export_keras
+    from mribatch.training.keras_model import Scale
+
+    options = ExportOptions(classes=class_list(classes), scale=Scale(scale) if scale else None, **chosen)
+    result = export_keras(options, echo=(lambda _: None) if quiet else partial(click.echo, err=True))
+    if as_json:
+        click.echo(json.dumps(result.facts, allow_nan=False))
+    elif not quiet:
+        click.echo(_shown(result.out, str(result.agreement)))
+    return ExitCode.OK
+
+
+def _shown(out: Path, agreement: str) -> str:
+    from mribatch import RESEARCH_NOTICE
+
+    return "\n".join(
+        (
+            f"ONNX Runtime against Keras on the golden slices: {agreement}",
+            f"bundle   {out}",
+            f"next     mribatch classify FOLDER --model {out} --out RESULTS",
+            RESEARCH_NOTICE,
+        )
+    )

@@ -1,0 +1,66 @@
+"""One image file and one model file -> the pictures of feature_maps.py."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numpy import uint8
+from numpy.typing import NDArray
+
+from mribatch.errors import MribatchError
+from mribatch.pipeline.decode_opencv import decode_grey
+from mribatch.pipeline.probe import probe, read_file
+from mribatch.training.feature_maps import draw_overview, draw_sheets, record_maps
+from mribatch.training.keras_file import load_network
+from mribatch.training.keras_model import Scale, understand_input
+
+_QUIET_SECONDS = 2.0  # what is over sooner needs no progress bar
+
+
+def draw_features(
+    image: Path, model: Path, out: Path, scale: Scale | None, size: int | None, echo: Callable[[str], None]
+) -> int:  # fmt: skip
+    """Draw a sheet per convolutional layer, layer_<place>_<name>, and features_overview.
+
+    Returns:
+        The number of layers.
+
+    Raises:
+        MribatchError: The image or the model cannot be used, or the folder cannot be written.
+    """
+    from tqdm import tqdm
+
+    network = load_network(model)
+    taken = understand_input(network, scale, size)
+    pixels = read_slice(image, taken.height, taken.width)
+    recorded = record_maps(network, taken.array(pixels[None]))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MribatchError(f"cannot make the folder {out}: {error.strerror}", "choose another --out") from error
+    echo(f"{image.name} through '{network.name}': {len(recorded)} convolutional layers with maps")
+    draw_overview(recorded, pixels[:, :, 0], f"{network.name}: {image.name}", out)
+    look: dict[str, Any] = {"unit": "layer", "delay": _QUIET_SECONDS, "leave": False}
+    sheets = draw_sheets(recorded, f"{network.name}, {image.name}", out)
+    # disable=None: only where stderr is no terminal
+    for _ in tqdm(sheets, "drawing", len(recorded), disable=None, **look):
+        pass
+    return len(recorded)
+
+
+def read_slice(image: Path, height: int, width: int) -> NDArray[uint8]:
+    """The pixels that `mribatch classify` would see, uint8 (height, width, 1).
+
+    Raises:
+        MribatchError: The file is not a whole image; gives the same reason as `classify`.
+    """
+    try:
+        content = read_file(os.fsencode(image))
+    except OSError as error:
+        raise MribatchError(f"cannot read {image}: {error.strerror or error}", "name an image file") from error
+    verdict, pixels = decode_grey(content, probe(content), height, width)
+    if pixels is None:
+        reason = (verdict.error or "").rstrip(".")
+        raise MribatchError(f"{image} cannot be used: {verdict.status.value}: {reason}", "name another image")
+    return pixels
