@@ -12,7 +12,7 @@ from typing import Any
 from mribatch import RESEARCH_NOTICE
 from mribatch.bundle import load_bundle
 from mribatch.cores import usable_cores
-from mribatch.errors import ExitCode
+from mribatch.errors import ExitCode, one_line
 from mribatch.pipeline.discover import Discovery, FoundFile, Input, SkipReason, escape, resolve_inputs
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.plan import no_image_error
@@ -47,7 +47,7 @@ class Estimate:
 
     def to_text(self) -> str:
         lines = [f"{self.files:,} files would be classified ({self.bytes / 1e6:,.1f} MB)"]
-        lines += [f"  {suffix:<18}{count:>10,}" for suffix, count in sorted(self.by_suffix.items())]
+        lines += [f"  {one_line(suffix):<18}{count:>10,}" for suffix, count in sorted(self.by_suffix.items())]
         lines += [f"not listed, {reason}: {count:,}" for reason, count in sorted(self.skipped.items())]
         lines += [f"{self.sampled_not_ok} of {self.sampled} sampled files are not ok"] if self.sampled_not_ok else []
         lines += [f"About {_shown(self.seconds)} at {self.images_per_second:,.0f} images/s ({self.backend} + "

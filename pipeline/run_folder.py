@@ -80,6 +80,8 @@ class RunFolder:
             raise self._not_ours(f"its {RUN_FILE} cannot be read: {error}") from error
         if not isinstance(content, dict) or content.get("tool") != _TOOL:
             raise self._not_ours(f"its {RUN_FILE} was not written by mribatch")
+        if content.get("state") not in list(RunState) or not isinstance(content.get("fingerprint"), dict):
+            raise self._not_ours(f"its {RUN_FILE} has no state or fingerprint that this version knows")
         return content
 
     def check_free(self) -> dict[str, Any] | None:

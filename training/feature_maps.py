@@ -15,7 +15,7 @@ from mribatch.training.drawing import GREY, MARGIN, WIDTH, draw_image, page, pla
 from mribatch.training.frameworks import load_keras
 
 CHANNELS_AT_MOST = 60  # on one sheet
-LAYERS_AT_MOST = 39  # in the overview, beside the image itself
+LAYERS_AT_MOST = 35  # in the overview, beside the image itself
 _ACROSS = WIDTH - 2 * MARGIN
 
 
@@ -106,8 +106,7 @@ def draw_overview(recorded: Sequence[LayerMaps], image: NDArray[uint8], title: s
     )
     made = page(title, lines)
     axes = made.canvas()
-    grid = tiles(len(picked) + 1, _ACROSS, made.body_height, caption=0.36, gap=0.14)
-    letters = max(8, int(grid.side / 0.075))
+    grid = tiles(len(picked) + 1, _ACROSS, made.body_height, caption=0.36, gap=0.12, words=1.22)
     for place in range(len(picked) + 1):
         x, y = grid.corner(place)
         if place == 0:
@@ -118,7 +117,7 @@ def draw_overview(recorded: Sequence[LayerMaps], image: NDArray[uint8], title: s
             _draw_map(axes, layer.strength, x, y, grid.side)
             first, second = layer.name.rsplit("/", 1)[-1], " x ".join(map(str, layer.shape))
         under = y + grid.side + 0.03
-        axes.text(x, under, plain(shortened(first, letters)), size=8.5, va="top")
+        axes.text(x, under, plain(shortened(first, 20)), size=8, va="top")
         axes.text(x, under + 0.15, second, size=8, color=GREY, va="top")
     return made.save(folder, "features_overview")
 

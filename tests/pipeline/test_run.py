@@ -293,14 +293,15 @@ def test_overwrite_replaces_our_run_and_leaves_other_files(tiny: Classify, tmp_p
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("content", ['{"tool": "another"}', '{"tool": "mribatch"}', '{"tool": "mribatch", "state": "x"}'])
 @pytest.mark.parametrize("foreign", ["thesis.docx", "run.json"])
 def test_a_folder_that_is_not_ours_is_never_touched(
-    tiny: Classify, tmp_path: Path, overwrite: bool, foreign: str
+    tiny: Classify, tmp_path: Path, overwrite: bool, foreign: str, content: str
 ) -> None:
     draw_images(tmp_path / "data", 5)
     out = tmp_path / "out"
     out.mkdir()
-    (out / foreign).write_text('{"tool": "another"}')
+    (out / foreign).write_text(content)
     with pytest.raises(MribatchError, match="is not a run folder of mribatch"):
         tiny(tmp_path / "data", out, overwrite=overwrite)
     assert [path.name for path in out.iterdir()] == [foreign]
