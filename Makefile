@@ -69,8 +69,8 @@ links: ## Lay build/links/mribatch, the packages as static tools see them
 docs: $(STAMP_DEV) ## Write docs/cli.md again from --help
 	$(BIN)/python docs/make_cli_reference.py
 
-models: $(STAMP_DEV) ## Make the placeholder bundle again
-	$(BIN)/python -m tests.make_models models/placeholder
+models: $(STAMP_DEV) ## Make the untrained bundle of the tests again
+	$(BIN)/python -m tests.make_models tests/models/placeholder
 
 bench: $(STAMP_DEV) ## Measure end-to-end speed against the CPU's ceiling
 	$(BIN)/python -m benchmarks.cpu_ceiling

@@ -1,6 +1,6 @@
 """Model bundles made from nothing: the shipped placeholder, a tiny one for fast tests, and every broken one.
 
-    python -m tests.make_models models/placeholder
+    python -m tests.make_models tests/models/placeholder
 
 writes the placeholder again, byte for byte. The golden answers come from a forward pass in NumPy, float64, that shares
 the layers' weights with the ONNX graph and nothing else.
@@ -70,7 +70,7 @@ trained bundle is at hand. Research use only, not a medical device.
 - Data: none. The normalisation statistics and the last layer's scale were taken from synthetic drawings, so that the
   answers differ from one drawing to the next.
 - Golden slices: 64 synthetic drawings, answered by a float64 forward pass in NumPy.
-- Made by `python -m tests.make_models models/placeholder`. Licence: Apache-2.0.
+- Made by `python -m tests.make_models tests/models/placeholder`. Licence: Apache-2.0.
 """
 
 

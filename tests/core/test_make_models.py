@@ -9,10 +9,11 @@ from numpy import float32, uint8
 from numpy.typing import NDArray
 
 from mribatch.agreement import compare
-from mribatch.bundle import CARD_FILE, GOLDEN_FILE, MODEL_FILE, SPEC_FILE, Bundle, load_bundle, shipped_models
+from mribatch.bundle import CARD_FILE, GOLDEN_FILE, MODEL_FILE, SPEC_FILE, Bundle, load_bundle
 from mribatch.synthetic import golden_slices
 from tests.make_models import make_placeholder, make_tiny
 
+PLACEHOLDER = Path(__file__).parents[1] / "models" / "placeholder"
 FILES = (SPEC_FILE, MODEL_FILE, GOLDEN_FILE, CARD_FILE)
 
 
@@ -27,13 +28,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_placeholder(tmp_path_factory.mktemp("made"))
 
 
-def test_the_shipped_placeholder_is_what_the_script_makes(made: Path) -> None:
-    shipped = shipped_models()["placeholder"]
-    assert sorted(path.name for path in shipped.iterdir()) == sorted(FILES)
+def test_the_committed_placeholder_is_what_the_script_makes(made: Path) -> None:
+    assert sorted(path.name for path in PLACEHOLDER.iterdir()) == sorted(FILES)
     for name in (MODEL_FILE, CARD_FILE):
-        assert (shipped / name).read_bytes() == (made / name).read_bytes(), name
+        assert (PLACEHOLDER / name).read_bytes() == (made / name).read_bytes(), name
     # another zlib packs the same arrays differently, so the content counts
-    old, new = load_bundle(str(shipped)), load_bundle(str(made))
+    old, new = load_bundle(str(PLACEHOLDER)), load_bundle(str(made))
     assert (old.golden.images == new.golden.images).all()
     assert np.abs(old.golden.probabilities - new.golden.probabilities).max() < 1e-6
     assert old.spec.to_json() | {"golden_sha256": ""} == new.spec.to_json() | {"golden_sha256": ""}
@@ -46,7 +46,7 @@ def test_making_a_bundle_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_onnx_runtime_agrees_with_the_numpy_forward_pass() -> None:
-    bundle = load_bundle("placeholder")
+    bundle = load_bundle(str(PLACEHOLDER))
     assert (bundle.golden.images == golden_slices(64, 160, 160)).all()
     agreement = compare(_answers(bundle, bundle.golden.images), bundle.golden.probabilities, bundle.spec.tolerance)
     assert agreement.holds, agreement
@@ -54,7 +54,7 @@ def test_onnx_runtime_agrees_with_the_numpy_forward_pass() -> None:
 
 
 def test_the_placeholder_is_no_constant_and_says_what_it_is() -> None:
-    bundle = load_bundle("placeholder")
+    bundle = load_bundle(str(PLACEHOLDER))
     counts = np.bincount(bundle.golden.probabilities.argmax(axis=1), minlength=4)
     assert counts.min() >= 5
     assert not bundle.spec.trained
