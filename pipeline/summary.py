@@ -58,7 +58,8 @@ class RunSummary:
         lines += [f"  {name:<18}{self.counts.by_class[name]:>10,}" for name in self.classes]
         if self.counts.labelled_ok and not self.notice:
             share = self.counts.correct / self.counts.labelled_ok
-            lines += [f"Labels agree with {self.counts.correct:,} of {self.counts.labelled_ok:,} ({share:.2%})"]
+            agree = f"{self.counts.correct:,} of {self.counts.labelled_ok:,} ({share:.2%})"
+            lines += [f"Labels agree with {agree}; what that is worth: mribatch report {self.out}"]
         lines += self._remarks()
         lines += [f"Model {self.model}, {self.backend} + {self.decoder}. {self._speed()}"]
         lines += [f"Results: {self.out / PARTS_FOLDER} (Parquet), {self.out / 'run.json'}", RESEARCH_NOTICE]
