@@ -14,6 +14,8 @@ COMMANDS = {
     "classify": ("mribatch.cli.classify", "Classify every image of a folder into Parquet, one row per file."),
     "report": ("mribatch.cli.report", "Measure a finished run against its labels."),
     "train": ("mribatch.cli.train", "Train a model and export it as a bundle."),
+    "export": ("mribatch.cli.export", "Turn your own Keras classifier into a model bundle."),
+    "features": ("mribatch.cli.features", "Draw what every convolutional layer of a Keras model makes of one image."),
     "doctor": ("mribatch.cli.doctor", "Say what this machine has, what auto picks, and what is missing."),
     "demo": ("mribatch.cli.demo", "Draw a small folder of synthetic slices to try mribatch on."),
 }

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _MATRIX_WITH_TEXT = 12  # classes; above, the cells of a matrix are too small for numbers
 _TICKS_AT_MOST = 40
 _TABLE_ROWS = 14
+_TABLE_BARS = 7  # rows; above, there is no room for bars under the numbers
 _TABLE_COLUMNS = (
     ("sensitivity", "sensitivity\n(recall)"),
     ("specificity", "specificity"),
@@ -171,8 +172,10 @@ def draw_class_table(
     images = int(sum(find(metrics, "support", name).value or 0 for name in classes))
     fewer = f" The {len(rows)} of {len(classes)} classes with the lowest F1." if len(rows) < len(classes) else ""
     chosen = [find(metrics, metric, name) for name in [*rows, "macro"] for metric, _ in _TABLE_COLUMNS]
-    floor = int(10 * min((row.low for row in chosen if row.low is not None), default=0.0)) / 10
-    bracket = f"Beside each value its 95 % interval; the bars show both on a scale from {floor:g} to 1."
+    lowest = min((row.low for row in chosen if row.low is not None), default=0.0)
+    floor = int(10 * min(lowest, 0.99)) / 10 if len(rows) <= _TABLE_BARS else None
+    bars = "" if floor is None else f"; the bars show both on a scale from {floor:g} to 1"
+    bracket = f"Beside each value its 95 % interval{bars}."
     lines = (f"n = {images:,} images. {bracket}{fewer}", protocol)
     made = page(title, lines, height=min(8.0, 2.9 + 0.82 * (len(rows) + 1)))
     axes = made.canvas()
@@ -186,8 +189,9 @@ def draw_class_table(
         axes.hlines(upper, 0, 12.2, color="black" if name == "macro" else "0.85", linewidth=1)
         label = "mean over classes" if name == "macro" else shown(name)
         support = images if name == "macro" else int(find(metrics, "support", name).value or 0)
-        axes.text(0, upper + 0.3, label, size=13, weight="bold", va="center")
-        axes.text(2.75, upper + 0.3, f"{support:,}", size=12, ha="right", va="center")
+        middle = upper + min(0.3, step / 2)
+        axes.text(0, middle, label, size=13, weight="bold", va="center")
+        axes.text(2.75, middle, f"{support:,}", size=12, ha="right", va="center")
         for start, (metric, _) in zip(starts, _TABLE_COLUMNS, strict=True):
             _write_metric(axes, find(metrics, metric, name), start, upper, step, floor)
     return made.save(folder, "class_table")
@@ -239,10 +243,12 @@ def _draw_bins(axes: Any, bins: Sequence[dict[str, Any]]) -> None:
 
 
 def _write_cells(axes: Any, counts: NDArray[int64], shares: NDArray[float64]) -> None:
-    size = 15 if len(counts) <= 6 else 9
+    size = 15 if len(counts) <= 6 else 11
     for row, column in np.ndindex(*counts.shape):
         colour = "white" if shares[row, column] > 0.5 else "black"
         if not counts[row, column]:
+            if len(counts) > 6:
+                continue
             colour = "0.6"
         axes.text(column, row - 0.03, f"{counts[row, column]:,}", ha="center", va="bottom", size=size, weight="bold",
                   color=colour)  # fmt: skip
@@ -250,9 +256,9 @@ def _write_cells(axes: Any, counts: NDArray[int64], shares: NDArray[float64]) ->
         axes.text(column, row + 0.05, share, ha="center", va="top", size=0.72 * size, color=colour)
 
 
-def _write_metric(axes: Any, metric: Metric, x: float, y: float, step: float, floor: float) -> None:
-    """One cell: the value, its interval, and under them a scale from floor to 1 with both on it."""
-    middle, length = y + 0.3, 1.55
+def _write_metric(axes: Any, metric: Metric, x: float, y: float, step: float, floor: float | None) -> None:
+    """One cell: the value, its interval, and under them both on a scale from floor to 1, where one is given."""
+    middle, length = y + min(0.3, step / 2), 1.55
     if metric.value is None:
         axes.text(x, middle, "–", size=13, va="center", color=GREY)
         return
@@ -260,7 +266,7 @@ def _write_metric(axes: Any, metric: Metric, x: float, y: float, step: float, fl
     if metric.low is None or metric.high is None:
         return
     axes.text(x + 0.62, middle, f"{metric.low:.3f}–{metric.high:.3f}", size=9.5, va="center", color=GREY)
-    if step > 0.5:
+    if floor is not None:
         shares = (metric.low, metric.value, metric.high)
         low, value, high = (x + length * (share - floor) / (1 - floor) for share in shares)
         level = y + min(step - 0.16, 0.6)

@@ -15,6 +15,7 @@ from mribatch.synthetic import draw_slice
 from mribatch.training import drawing, figures, slice_figures
 from mribatch.training.classes import BRAIN_TUMORS
 from mribatch.training.fit import Epoch
+from tests.training.drawn_texts import Texts, drawn_pages  # noqa: F401  (the fixture `pages`)
 
 CLASSES = BRAIN_TUMORS.names
 PROTOCOL = "grouped split, split seed 0; intervals over 40 groups"
@@ -39,49 +40,9 @@ HISTORY = [
 ]
 
 
-class Texts:
-    """What stands on a page, read back from the figure with its place in pixels."""
-
-    def __init__(self, page: drawing.Page) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.text import Text
-
-        FigureCanvasAgg(page.figure).draw()
-        found = page.figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_visible())
-        self.size = page.figure.bbox
-        self.boxes = [(text.get_text(), text.get_window_extent()) for text in found if text.get_text().strip()]
-        self.all = "\n".join(text for text, _ in self.boxes)
-
-    def overlapping(self) -> list[tuple[str, str]]:
-        """Pairs that share more than a pixel each way."""
-        pairs = []
-        for place, (first, a) in enumerate(self.boxes):
-            for second, b in self.boxes[place + 1 :]:
-                across = min(a.x1, b.x1) - max(a.x0, b.x0)
-                down = min(a.y1, b.y1) - max(a.y0, b.y0)
-                if across > 1 and down > 1:
-                    pairs.append((first, second))
-        return pairs
-
-    def outside(self) -> list[str]:
-        width, height = self.size.width, self.size.height
-        return [t for t, box in self.boxes if box.x0 < 0 or box.y0 < 0 or box.x1 > width or box.y1 > height]
-
-
-@pytest.fixture
-def pages(monkeypatch: pytest.MonkeyPatch) -> dict[str, Texts]:
-    """name -> what stood on it, for every page that is saved while the test runs."""
-    saved: dict[str, Texts] = {}
-
-    def save(page: drawing.Page, folder: Path, name: str) -> list[Path]:
-        saved[name] = Texts(page)
-        return [folder / f"{name}.png", folder / f"{name}.svg"]
-
-    monkeypatch.setattr(drawing.Page, "save", save)
-    return saved
-
-
-def draw_everything(folder: Path, classes: tuple[str, ...], labels: np.ndarray, probabilities: np.ndarray) -> list[Path]:
+def draw_everything(
+    folder: Path, classes: tuple[str, ...], labels: np.ndarray, probabilities: np.ndarray
+) -> list[Path]:
     metrics = headline(labels, probabilities, classes, protocol=PROTOCOL, resamples=20)
     pixels = PIXELS[np.arange(len(labels)) % COUNT]
     tested = figures.Tested(labels=labels, probabilities=probabilities, pixels=pixels, metrics=metrics)
@@ -156,12 +117,14 @@ def test_of_many_classes_the_table_keeps_the_worst(pages: dict[str, Texts], tmp_
 
 
 def test_reliability_gives_error_and_counts_of_every_bin(pages: dict[str, Texts], tmp_path: Path):
-    probabilities = np.array([[0.95, 0.05]] * 3 + [[0.55, 0.45]] * 2, dtype=np.float32)
-    figures.draw_reliability(np.array([0, 0, 1, 0, 1]), probabilities, ("a", "b"), "toy", tmp_path)
+    probabilities = np.array([[0.95, 0.05]] * 23 + [[0.55, 0.45]] * 17, dtype=np.float32)
+    labels = np.array([0] * 20 + [1] * 3 + [0] * 7 + [1] * 10)
+    figures.draw_reliability(labels, probabilities, ("a", "b"), "toy", tmp_path)
     texts = pages["reliability"]
-    error = 3 / 5 * abs(2 / 3 - 0.95) + 2 / 5 * abs(1 / 2 - 0.55)
-    assert f"Expected calibration error {error:.4f}; mean confidence 79.0 %, accuracy 60.0 %." in texts.all
-    assert [text for text, _ in texts.boxes if text in ("2", "3")] == ["2", "3"]
+    error = 23 / 40 * abs(20 / 23 - 0.95) + 17 / 40 * abs(7 / 17 - 0.55)
+    assert f"Expected calibration error {error:.4f}; mean confidence 78.0 %, accuracy 67.5 %." in texts.all
+    places = {text: (box.x0 + box.x1) / 2 for text, box in texts.boxes if text in ("23", "17", "0.0", "1.0")}
+    assert places["17"] < places["23"]  # each over its own bin
 
 
 def test_errors_carry_a_cross_and_their_label_and_hits_do_not(pages: dict[str, Texts], tmp_path: Path):

@@ -1,0 +1,186 @@
+"""A `.keras` file is data: nothing in it runs, nothing in it fills the memory, and each refusal is one line with a fix."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("tensorflow", reason="needs the extra 'train'")
+
+import keras
+
+from mribatch.errors import MribatchError
+from mribatch.training import keras_file
+from mribatch.training.keras_file import file_facts, load_network
+from tests.training import keras_models as models
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return models.saved(models.small(models.rescaling()), tmp_path_factory.mktemp("good") / "small.keras")
+
+
+def refused(path: Path) -> MribatchError:
+    with pytest.raises(MribatchError) as caught:
+        load_network(path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+    return caught.value
+
+
+def test_a_good_file_is_loaded_with_its_weights(good: Path):
+    import numpy as np
+
+    loaded, made = load_network(good), models.small(models.rescaling())
+    for got, expected in zip(loaded.get_weights(), made.get_weights(), strict=True):
+        assert (got == expected).all()
+    assert np.ptp(loaded.get_layer("convolution").get_weights()[0]) > 0 and not loaded.compiled
+
+
+def test_facts_of_the_file(good: Path):
+    from hashlib import sha256
+
+    facts = file_facts(good)
+    assert facts == {
+        "file": "small.keras",
+        "sha256": sha256(good.read_bytes()).hexdigest(),
+        "saved_by_keras": keras.__version__,
+    }
+
+
+def test_code_in_a_lambda_layer_is_refused_and_never_runs(tmp_path: Path):
+    touched = tmp_path / "touched"
+    path = models.saved(models.lambda_model(touched), tmp_path / "m.keras")
+    touched.unlink(missing_ok=True)
+    error = refused(path)
+    assert error.problem.endswith("its layer 'innocent' (Lambda) carries code, which mribatch never runs")
+    assert "standard layer" in error.fix and not touched.exists()
+
+
+def test_safe_mode_would_refuse_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The second lock holds by itself: with our own look at the configuration switched off."""
+    touched = tmp_path / "touched"
+    path = models.saved(models.lambda_model(touched), tmp_path / "m.keras")
+    touched.unlink(missing_ok=True)
+    monkeypatch.setattr(keras_file, "_check_config", lambda path, config: None)
+    assert "cannot load" in refused(path).problem and not touched.exists()
+
+
+def nested_lambda(config: dict[str, Any]) -> None:
+    code = {"class_name": "__lambda__", "config": {"code": "4wEAAAA=", "defaults": None, "closure": None}}
+    models.layer_named(config, "last")["config"]["activation"] = code
+
+
+def foreign_module(config: dict[str, Any]) -> None:
+    models.layer_named(config, "last")["module"] = "os.path"
+
+
+def registered(config: dict[str, Any]) -> None:
+    models.layer_named(config, "convolution").update(module=None, class_name="Mine", registered_name="lab>Mine")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (nested_lambda, "(__lambda__) carries code"),
+        (foreign_module, "'last' is of the custom class os.path.Dense"),
+        (registered, "'convolution' is of the custom class lab>Mine"),
+        (lambda config: config.update(config="no model"), "describes no model"),
+        (lambda config: models.layer_named(config, "last")["config"].update(units="many"), "cannot load"),
+        (lambda config: models.layer_named(config, "last")["config"].update(units=7), "cannot load"),
+        (lambda config: config.update(class_name="Dense"), "cannot load"),
+        (lambda config: config.update(class_name="open", module="builtins"), "cannot load"),
+    ],
+)
+def test_a_changed_configuration_is_refused(good: Path, tmp_path: Path, change: Any, problem: str):
+    assert problem in refused(models.with_config(good, tmp_path / "m.keras", change)).problem
+
+
+def test_a_custom_loss_is_no_obstacle(good: Path, tmp_path: Path):
+    loss = {"class_name": "function", "config": "my_loss", "module": "lab.losses", "registered_name": "lab>my_loss"}
+    path = models.with_config(good, tmp_path / "m.keras", lambda config: config.update(compile_config={"loss": loss}))
+    assert load_network(path).name == "small"
+
+
+def replace_weights(content: bytes) -> Any:
+    return lambda parts: parts.update({"model.weights.h5": content})
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda parts: parts.pop("config.json"), "it has no config.json"),
+        (lambda parts: parts.pop("model.weights.h5"), "it has no model.weights.h5"),
+        (lambda parts: parts.update({"assets/x": b""}), "it holds 'assets/x'"),
+        (lambda parts: parts.update({"../x": b""}), "it holds '../x'"),
+        (lambda parts: parts.update({"config.json": b"{"}), "can be used"),
+        (lambda parts: parts.update({"config.json": b"[" * 100_000}), "nested too deeply"),
+        (lambda parts: parts.update({"config.json": b'{"config": {"a": ' + b"[" * 300 + b"]" * 300 + b"}}"}), "too deeply"),
+        (replace_weights(b"no hdf5"), "cannot load"),
+    ],
+)  # fmt: skip
+def test_changed_parts_are_refused(good: Path, tmp_path: Path, change: Any, problem: str):
+    assert problem in refused(models.rewritten(good, tmp_path / "m.keras", change)).problem
+
+
+def test_a_zip_bomb_is_refused_by_its_sizes(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    bomb = models.rewritten(
+        good, tmp_path / "bomb.keras", replace_weights(b"\0" * (64 << 20)), compression=zipfile.ZIP_DEFLATED
+    )
+    assert bomb.stat().st_size < 1 << 20
+    monkeypatch.setattr(keras.saving, "load_model", lambda *a, **k: pytest.fail("Keras saw it"))
+    assert "unpacks from" in refused(bomb).problem
+
+
+def test_a_configuration_larger_than_allowed_is_refused_unread(good: Path, tmp_path: Path):
+    huge = models.rewritten(good, tmp_path / "m.keras", lambda parts: parts.update({"config.json": b" " * (65 << 20)}))
+    assert "its config.json unpacks to 68,157,440 bytes, more than the 67,108,864 allowed" in refused(huge).problem
+
+
+def test_two_parts_of_one_name_are_refused(good: Path, tmp_path: Path):
+    path = models.rewritten(good, tmp_path / "m.keras", lambda parts: None)
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("config.json", "{}")
+    assert "two parts of it have the same name" in refused(path).problem
+
+
+@pytest.mark.parametrize("name", ["m.h5", "m.hdf5", "m.keras"])
+def test_hdf5_is_refused_with_the_way_out(tmp_path: Path, name: str):
+    (tmp_path / name).write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 100)
+    error = refused(tmp_path / name)
+    assert "is an HDF5 file, Keras' former format, which may carry code" in error.problem
+    assert error.fix == "open it in Keras 3 where you trust it, and model.save('model.keras')"
+
+
+def test_what_is_no_keras_file_is_named(good: Path, tmp_path: Path):
+    (tmp_path / "text.keras").write_text("hello")
+    assert "is no .keras file (a zip archive)" in refused(tmp_path / "text.keras").problem
+    (tmp_path / "empty.keras").touch()
+    assert "is no .keras file (a zip archive)" in refused(tmp_path / "empty.keras").problem
+    (tmp_path / "cut.keras").write_bytes(good.read_bytes()[:2000])
+    assert "is no .keras file that can be used" in refused(tmp_path / "cut.keras").problem
+    (tmp_path / "saved_model").mkdir()
+    assert "SavedModel" in refused(tmp_path / "saved_model").fix
+    assert "No such file" in refused(tmp_path / "none.keras").problem
+    (tmp_path / "m.zip").write_bytes(good.read_bytes())
+    assert "does not end in .keras" in refused(tmp_path / "m.zip").problem
+
+
+@pytest.mark.parametrize("place", range(8))
+def test_damaged_bytes_are_refused_or_loaded_but_never_a_traceback(good: Path, tmp_path: Path, place: int):
+    content = bytearray(good.read_bytes())
+    start = len(content) * place // 8
+    content[start : start + 40] = bytes(255 - byte for byte in content[start : start + 40])
+    (tmp_path / "m.keras").write_bytes(content)
+    try:
+        load_network(tmp_path / "m.keras")
+    except MribatchError as error:
+        assert "\n" not in str(error)
+
+
+def test_metadata_is_not_needed(good: Path, tmp_path: Path):
+    path = models.rewritten(
+        good, tmp_path / "m.keras", lambda parts: parts.update({"metadata.json": json.dumps({}).encode()})
+    )
+    assert load_network(path).name == "small" and file_facts(path)["saved_by_keras"] == "unknown"
