@@ -13,9 +13,10 @@ INSTALL = PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable
 # What a test may need and a user need not: the stamp says which extras the environment has.
 STAMP_USE := $(VENV)/.installed
 STAMP_TRAIN := $(VENV)/.installed-train
+STAMP_RTX := $(VENV)/.installed-rtx
 STAMP_DEV := $(VENV)/.installed-dev
 
-.PHONY: help demo classify report train doctor test test-slow test-gpu lint format links docs models bench clean
+.PHONY: help demo classify report train engines doctor test test-slow test-gpu lint format links docs models bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +40,9 @@ report: $(STAMP_USE) ## Measure a finished run: make report RUN=results [GROUPS_
 train: $(STAMP_TRAIN) ## Train a bundle: make train RECIPE=cnn DATA=folder OUT=bundle [GROUPS_CSV=groups.csv]
 	@test -n "$(RECIPE)" -a -n "$(DATA)" -a -n "$(OUT)" || { echo "Error: RECIPE, DATA and OUT are needed. Fix: make train RECIPE=cnn DATA=folder OUT=bundle" >&2; exit 2; }
 	$(BIN)/mribatch train "$(RECIPE)" "$(DATA)" --out "$(OUT)" $(if $(GROUPS_CSV),--groups "$(GROUPS_CSV)")
+
+engines: $(STAMP_RTX) ## Build TensorRT engines of every shipped bundle, or find them: make engines [CACHE=folder]
+	@$(BIN)/mribatch engine build $(if $(CACHE),--cache "$(CACHE)")
 
 doctor: $(STAMP_USE) ## Say what this machine has and what is missing
 	@$(BIN)/mribatch doctor
@@ -89,6 +93,10 @@ $(STAMP_TRAIN): $(STAMP_USE)
 	$(INSTALL) '.[train]'
 	@touch $@
 
+$(STAMP_RTX): $(STAMP_USE)
+	$(INSTALL) '.[rtx]'
+	@touch $@
+
 $(STAMP_DEV): $(STAMP_USE)
-	$(INSTALL) '.[dev,train]'
+	$(INSTALL) '.[dev,train,rtx]'
 	@touch $@

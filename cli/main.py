@@ -16,6 +16,7 @@ COMMANDS = {
     "train": ("mribatch.cli.train", "Train a model and export it as a bundle."),
     "export": ("mribatch.cli.export", "Turn your own Keras classifier into a model bundle."),
     "features": ("mribatch.cli.features", "Draw what every convolutional layer of a Keras model makes of one image."),
+    "engine": ("mribatch.cli.engine", "Build, check and manage TensorRT engines."),
     "doctor": ("mribatch.cli.doctor", "Say what this machine has, what auto picks, and what is missing."),
     "demo": ("mribatch.cli.demo", "Draw a small folder of synthetic slices to try mribatch on."),
 }

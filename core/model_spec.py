@@ -148,8 +148,8 @@ class ModelSpec:
 
 
 def normalise_label(text: str) -> str:
-    """Lower case, with every run of spaces, hyphens and underscores as one underscore."""
-    return re.sub(r"[\s_-]+", "_", text.strip().casefold())
+    """Lower case, with every run of spaces, hyphens and underscores as one underscore, and none at the ends."""
+    return re.sub(r"[\s_-]+", "_", text.casefold()).strip("_")
 
 
 def _take(content: Mapping[str, Any], key: str, kind: type) -> Any:

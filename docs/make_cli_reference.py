@@ -21,8 +21,18 @@ def reference() -> str:
     for name in COMMANDS:
         command = cli.get_command(top, name)
         assert command is not None
-        parts.append(_section(f"mribatch {name}", command, top))
+        parts += _sections(f"mribatch {name}", command, top)
     return "\n\n".join([*parts, "Research use only, not a medical device.\n"])
+
+
+def _sections(title: str, command: click.Command, parent: click.Context) -> list[str]:
+    """The command's own section, and one for each of its subcommands."""
+    sections = [_section(title, command, parent)]
+    if isinstance(command, click.Group):
+        context = click.Context(command, info_name=title.rsplit(" ", 1)[-1], parent=parent)
+        for name, child in command.commands.items():
+            sections += _sections(f"{title} {name}", child, context)
+    return sections
 
 
 def _section(title: str, command: click.Command, parent: click.Context | None) -> str:

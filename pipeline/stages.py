@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from mribatch.bundle import Bundle
 from mribatch.classifier import Classifier
-from mribatch.errors import MribatchError
+from mribatch.errors import Interrupted, MribatchError
 from mribatch.pipeline.options import AUTO, BATCH_SIZE_PER_CORE, MAX_BATCH_SIZE, ClassifyOptions
 from mribatch.pipeline.records import Decoder
+from mribatch.trt.sidecar import DEFAULT_BATCH
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,10 @@ def choose_backend(wanted: str) -> Choice:
         MribatchError: The backend is not available; says what is missing.
     """
     if wanted == "tensorrt":
-        raise MribatchError(
-            "--backend tensorrt cannot run yet: this version of mribatch builds no TensorRT engines",
-            "use --backend onnxruntime (the same results on the CPU)",
-        )
-    reason = "asked for" if wanted != AUTO else "the only backend of this version; runs on every CPU"
+        from mribatch.trt.ready import usable_flavour
+
+        return Choice("tensorrt", f"asked for; {usable_flavour()}")
+    reason = "asked for" if wanted != AUTO else "runs on every CPU; --backend tensorrt uses an NVIDIA GPU"
     return Choice("onnxruntime", reason)
 
 
@@ -60,12 +60,29 @@ def choose_decoder(wanted: str) -> Choice:
 
 
 def build_stages(bundle: Bundle, options: ClassifyOptions, threads: int) -> Stages:
-    """Make the stages; loads no library and touches no device."""
+    """Make the stages, not entered. The TensorRT backend builds or loads its engine here and proves it on the GPU."""
     backend, decoder = choose_backend(options.backend), choose_decoder(options.decoder)
     batch_size = options.batch_size or min(BATCH_SIZE_PER_CORE * threads, MAX_BATCH_SIZE)
-    classify = _CLASSIFIERS[backend.name](bundle, threads)
+    if backend.name == "tensorrt":
+        batch_size = options.batch_size or DEFAULT_BATCH.maximum
+        backend, classify = _tensorrt(bundle, batch_size, threads)
+    else:
+        classify = _onnxruntime(bundle, threads)
     decode = _DECODERS[decoder.name](bundle, options, batch_size, threads)
     return Stages(backend, decoder, batch_size, classify, decode)
+
+
+def _tensorrt(bundle: Bundle, batch_size: int, threads: int) -> tuple[Choice, Classifier]:
+    """An engine that reproduces the golden answers; ONNX Runtime, with the reason, where none does."""
+    from mribatch.trt.ready import ready
+
+    try:
+        made = ready(bundle, batch_size)
+    except Interrupted:
+        raise
+    except MribatchError as error:
+        return Choice("onnxruntime", f"fell back from tensorrt: {error.problem}"), _onnxruntime(bundle, threads)
+    return Choice("tensorrt", made.reason), made.classifier
 
 
 def _onnxruntime(bundle: Bundle, threads: int) -> Classifier:
@@ -87,5 +104,4 @@ def _opencv(bundle: Bundle, options: ClassifyOptions, batch_size: int, threads: 
     )
 
 
-_CLASSIFIERS: dict[str, Callable[[Bundle, int], Classifier]] = {"onnxruntime": _onnxruntime}
 _DECODERS: dict[str, Callable[[Bundle, ClassifyOptions, int, int], Decoder]] = {"opencv": _opencv}

@@ -1,0 +1,141 @@
+"""How far FP16 moves a model's answers: python -m benchmarks.fp16_agreement [--data FOLDER] [--model MODEL]
+
+The FP32 graph in ONNX Runtime against the graph that an FP16 engine is built from, on the same decoded images, on the
+CPU: once with every FP16 tensor rounded in memory, as a GPU stores it, and once as ONNX Runtime runs the FP16 graph by
+itself, in FP32 between the rounded weights. No GPU takes part, so this measures the number format and not an engine.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy import float32, uint8
+from numpy.typing import NDArray
+
+from benchmarks.conditions import RESULTS, conditions
+from mribatch.bundle import DEFAULT_MODEL, Bundle, load_bundle
+from mribatch.cores import usable_cores
+from mribatch.files import write_json
+from mribatch.model_spec import OUTPUT_NAME
+from mribatch.pipeline.decode_opencv import decode_grey
+from mribatch.pipeline.infer_onnxruntime import OnnxRuntimeClassifier
+from mribatch.pipeline.probe import probe
+from mribatch.synthetic import draw_slice
+from mribatch.trt.agree import ImageAgreement, agreement_on_images, emulate
+from mribatch.trt.cpu_session import CpuSession
+from mribatch.trt.fp16_graph import fp16_graph_of
+from mribatch.trt.precision import Fp16Graph
+from mribatch.trt.rounding import RoundingClassifier
+
+BATCH_SIZE = 16
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+class GraphAsItIs:
+    """The FP16 graph in ONNX Runtime as any user of the file would run it."""
+
+    name, precision, calls_at_once = "onnxruntime", "fp16", 1
+
+    def __init__(self, graph: Fp16Graph) -> None:
+        self._session = CpuSession(graph.model)
+
+    @property
+    def library_version(self) -> str:
+        import onnxruntime
+
+        return str(onnxruntime.__version__)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def __call__(self, images: NDArray[uint8]) -> NDArray[float32]:
+        return np.asarray(self._session.run([OUTPUT_NAME], images)[0], dtype=float32)
+
+
+def measure(bundle: Bundle, images: NDArray[uint8]) -> dict[str, Any]:
+    """Both comparisons on uint8 (n, height, width, 1), and the gate on the golden slices."""
+    graph = fp16_graph_of(bundle)
+    report = emulate(bundle, graph)
+    with OnnxRuntimeClassifier(bundle, threads=usable_cores()) as reference:
+        with RoundingClassifier(graph) as rounding:
+            rounded = agreement_on_images(reference, rounding, _batches(images))
+        as_it_is = agreement_on_images(reference, GraphAsItIs(graph), _batches(images))
+    return {
+        "model": bundle.spec.name,
+        "model_sha256": bundle.spec.model_sha256,
+        "fp16_sha256": graph.sha256,
+        "bytes": {"fp32": len(bundle.model), "fp16": len(graph.model)},
+        "half_nodes": graph.half_nodes,
+        "fp32_nodes": list(graph.fp32_nodes),
+        "verified": report.verified,
+        "images": len(images),
+        "every_tensor_rounded": _figures(rounded),
+        "graph_as_it_is": _figures(as_it_is),
+        "golden": {"holds": report.holds, "max_difference": report.max_difference},
+    }
+
+
+def _batches(images: NDArray[uint8]) -> Iterator[NDArray[uint8]]:
+    return (images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE))
+
+
+def _figures(agreement: ImageAgreement) -> dict[str, Any]:
+    return {
+        "same_class": agreement.same,
+        "share": agreement.share,
+        "max_difference": agreement.max_difference,
+        "margins_of_flips": sorted(round(flip.margin, 6) for flip in agreement.flips),
+    }
+
+
+def decoded(paths: Sequence[Path], height: int, width: int) -> NDArray[uint8]:
+    """The pixels of those files that are whole images, uint8 (n, height, width, 1)."""
+    found = []
+    for path in paths:
+        content = path.read_bytes()
+        pixels = decode_grey(content, probe(content), height, width)[1]
+        found += [pixels] if pixels is not None else []
+    return np.stack(found)
+
+
+def spread_over(paths: Sequence[Path], count: int) -> list[Path]:
+    """`count` of the paths at even distances, or all where there are fewer."""
+    places = np.unique(np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int))
+    return [paths[place] for place in places]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of real images; synthetic ones are drawn without it")
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--count", type=int, default=500, help="images to compare")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    facts, bundle = conditions(), load_bundle(options.model)
+    height, width = bundle.spec.height, bundle.spec.width
+    if options.data:
+        paths = [path for path in sorted(options.data.rglob("*")) if path.suffix.lower() in _SUFFIXES]
+        images = decoded(spread_over(paths, options.count), height, width)
+    else:  # other seeds than those of the golden slices
+        images = np.stack([draw_slice(1000 + seed, height, width) for seed in range(options.count)])[..., None]
+    result = measure(bundle, images)
+    kind = "real" if options.data else "synthetic"
+    name = f"fp16_agreement-{bundle.spec.name}-{kind}-{len(images)}images-cpu.json"
+    options.results.mkdir(parents=True, exist_ok=True)
+    write_json(options.results / name, {"conditions": facts, "data": kind} | result)
+    for key in ("every_tensor_rounded", "graph_as_it_is"):
+        figures = result[key]
+        print(f"{key:<22}{figures['same_class']}/{len(images)} same class, max |Δp| {figures['max_difference']:.2e}")
+    print(f"written: {options.results / name}")
+
+
+if __name__ == "__main__":
+    main()

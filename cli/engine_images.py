@@ -1,0 +1,61 @@
+"""A folder's images, decoded as `classify` decodes them, for `mribatch engine verify --data`."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy import uint8
+from numpy.typing import NDArray
+
+from mribatch.bundle import Bundle
+from mribatch.cores import usable_cores
+from mribatch.pipeline.discover import Discovery, escape, resolve_inputs
+from mribatch.pipeline.options import DEFAULT_TIMEOUT_S
+from mribatch.pipeline.probe import DEFAULT_MAX_PIXELS
+from mribatch.pipeline.records import ImageFile, Status
+from mribatch.trt.verify import UserImages
+
+_BATCH_SIZE = 16
+
+
+def user_images(folder: str, bundle: Bundle, limit: int | None) -> UserImages:
+    """The images of `folder` (at most `limit`) that can be decoded, and ONNX Runtime in FP32 to compare with.
+
+    Raises:
+        MribatchError: There is no such folder.
+    """
+    from mribatch.pipeline.infer_onnxruntime import OnnxRuntimeClassifier
+
+    files = _files(folder, limit)
+    return UserImages(OnnxRuntimeClassifier(bundle, usable_cores()), _batches(files, bundle))
+
+
+def _files(folder: str, limit: int | None) -> list[ImageFile]:
+    inputs = resolve_inputs([folder])
+    with (
+        tempfile.TemporaryDirectory(prefix="mribatch-") as place,
+        Discovery(inputs, Path(place) / "discovery.sqlite") as discovery,
+    ):
+        found = (item for item in discovery.files() if item.skipped is None)
+        return [
+            ImageFile(index, item.input, escape(item.path)[0], os.path.join(inputs[item.input].root, item.path))
+            for index, item in enumerate(islice(found, limit))
+        ]
+
+
+def _batches(files: list[ImageFile], bundle: Bundle) -> Iterator[NDArray[uint8]]:
+    from mribatch.pipeline.decode_ahead import DecodeAhead
+
+    decode = DecodeAhead(
+        height=bundle.spec.height, width=bundle.spec.width, batch_size=_BATCH_SIZE, threads=usable_cores(),
+        max_pixels=DEFAULT_MAX_PIXELS, timeout_s=DEFAULT_TIMEOUT_S,
+    )  # fmt: skip
+    groups = (files[start : start + _BATCH_SIZE] for start in range(0, len(files), _BATCH_SIZE))
+    with decode:
+        for batch in decode.batches(groups):
+            good = [place for place, file in enumerate(batch.files) if file.verdict.status is Status.OK]
+            if good:
+                yield np.ascontiguousarray(batch.pixels[good])

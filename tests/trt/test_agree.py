@@ -1,0 +1,208 @@
+"""The gate lets a right backend through and no wrong one."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy import float32, uint8
+from numpy.typing import NDArray
+
+from mribatch.bundle import Bundle, load_bundle
+from mribatch.pipeline.infer_onnxruntime import OnnxRuntimeClassifier
+from mribatch.trt.agree import CPU_EMULATED, Flip, GateReport, agreement_on_images, emulate, gate
+from mribatch.trt.fp16_graph import fp16_graph_of
+from tests.trt.graphs import GoldenClassifier, bundle_of, efficientnet_like
+
+Answers = NDArray[float32]
+SIZES = (1, 3, 16)
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    """Ten slices whose answers differ clearly between the classes and from slice to slice."""
+    found = bundle_of(efficientnet_like().model())
+    random = np.random.Generator(np.random.PCG64(1))
+    answers = random.dirichlet([0.3] * 4, 10).astype(float32)
+    return replace(found, golden=replace(found.golden, probabilities=answers))
+
+
+def passed(bundle: Bundle, change: Callable[[Answers, NDArray[uint8]], Any], precision: str = "fp16") -> GateReport:
+    return gate(GoldenClassifier(bundle, change, precision), bundle, batch_sizes=SIZES)
+
+
+def test_a_right_backend_passes_in_batches_of_every_size(bundle: Bundle) -> None:
+    classifier = GoldenClassifier(bundle)
+    report = gate(classifier, bundle, batch_sizes=SIZES)
+    assert report.holds and report.verified == "gpu"
+    assert [check.batch_size for check in report.checks] == [1, 3, 16]
+    assert set(classifier.batches) == {1, 3, 16}  # full ones only
+    assert [check.agreement.rows for check in report.checks if check.agreement] == [10, 12, 16]
+    assert str(report) == "double 1 fp16 (gpu): holds in batches of 1, 3, 16, max |Δp| 0.00e+00"
+
+
+def test_onnx_runtime_passes_its_own_golden_answers() -> None:
+    bundle = bundle_of(efficientnet_like().model())
+    with OnnxRuntimeClassifier(bundle, threads=1) as classifier:
+        report = gate(classifier, bundle, batch_sizes=(1, 5, 16), verified="cpu")
+    assert report.holds and report.verified == "cpu" and report.precision == "fp32"
+
+
+def test_a_small_drift_passes_in_fp16_and_not_in_fp32(bundle: Bundle) -> None:
+    def drifting(by: float) -> Callable[[Answers, Any], Answers]:
+        return lambda answers, _: answers + float32(by)
+
+    assert passed(bundle, drifting(0.009)).holds
+    assert passed(bundle, drifting(0.009)).max_difference == pytest.approx(0.009, rel=1e-3)
+    assert not passed(bundle, drifting(0.009), "fp32").holds
+    report = passed(bundle, drifting(0.011))
+    assert not report.holds
+    assert str(report).startswith("double 1 fp16 (gpu): fails, batch 1: max |Δp| 1.10e-02 (limit 1e-02)")
+
+
+@pytest.mark.parametrize("order", [order for order in permutations(range(4)) if order != (0, 1, 2, 3)])
+def test_classes_in_another_order_fail(bundle: Bundle, order: tuple[int, ...]) -> None:
+    report = passed(bundle, lambda answers, _: answers[:, order])
+    assert not report.holds and not any(check.holds for check in report.checks)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_value_that_is_not_finite_fails(bundle: Bundle, value: float) -> None:
+    marked = bundle.golden.images[4].tobytes()
+
+    def poisoned(answers: Answers, images: NDArray[uint8]) -> Answers:
+        answers[[image.tobytes() == marked for image in images], 2] = value
+        return answers
+
+    report = passed(bundle, poisoned)
+    assert [check.not_finite for check in report.checks] == [1, 1, 2]  # places 4, 14 of 16
+    assert not report.holds and "1 rows with NaN or infinity" in str(report)
+    assert np.isnan(report.max_difference)
+
+
+def test_values_that_are_not_finite_for_repeated_rows_only_fail(bundle: Bundle) -> None:
+    def poisoned(answers: Answers, images: NDArray[uint8]) -> Answers:
+        return answers * float32(np.nan if len(images) > 1 and (images == images[:1]).all() else 1)
+
+    checks = passed(bundle, poisoned).checks
+    assert [check.holds for check in checks] == [True, False, False]
+
+
+def test_rows_that_depend_on_their_place_fail_though_within_the_tolerance(bundle: Bundle) -> None:
+    def by_place(answers: Answers, images: NDArray[uint8]) -> Answers:
+        answers[-1] += float32(0.005 if len(answers) == 16 else 0)
+        return answers
+
+    report = passed(bundle, by_place)
+    assert [check.rows_alike for check in report.checks] == [True, True, False]
+    assert [check.agreement.holds for check in report.checks if check.agreement] == [True] * 3
+    assert not report.holds and "batch 16: rows of one slice differ by 5.00e-03" in str(report)
+
+
+def test_rows_may_differ_in_their_last_bits(bundle: Bundle) -> None:
+    def by_tile(answers: Answers, images: NDArray[uint8]) -> Answers:
+        answers[8:] = np.nextafter(answers[8:], float32(1))
+        return answers
+
+    assert passed(bundle, by_tile).holds
+
+
+def test_a_neighbour_that_shines_through_fails(bundle: Bundle) -> None:
+    assert not passed(bundle, lambda answers, _: np.roll(answers, 1, axis=0)).holds
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        (lambda answers, _: answers[:, :3], "gives float32 (1, 3) for float32 (1, 4)"),
+        (lambda answers, _: answers[:-1], "gives float32 (0, 4) for float32 (1, 4)"),
+        (lambda answers, _: answers[0], "gives float32 (4,) for float32 (1, 4)"),
+        (lambda answers, _: answers.astype(np.float64), "gives float64 (1, 4)"),
+        (lambda answers, _: answers.astype(np.float16), "gives float16 (1, 4)"),
+    ],
+    ids=["class", "row", "rank", "double", "half"],
+)
+def test_answers_of_another_form_fail(bundle: Bundle, change: Callable[..., Any], shown: str) -> None:
+    report = passed(bundle, change)
+    assert not report.holds and shown in str(report) and np.isnan(report.max_difference)
+    assert "\n" not in str(report)
+
+
+def test_a_gate_without_batches_does_not_hold(bundle: Bundle) -> None:
+    report = gate(GoldenClassifier(bundle), bundle, batch_sizes=())
+    assert not report.holds and "nothing was compared" in str(report) and np.isnan(report.max_difference)
+    with pytest.raises(ValueError, match="batch sizes"):
+        gate(GoldenClassifier(bundle), bundle, batch_sizes=(0,))
+
+
+def test_the_shipped_model_holds_in_emulated_fp16() -> None:
+    bundle = load_bundle("cnn")
+    report = emulate(bundle, fp16_graph_of(bundle))
+    assert report.holds and report.verified == CPU_EMULATED == "cpu-emulated" and report.precision == "fp16"
+    assert 1e-4 < report.max_difference < bundle.spec.tolerance.fp16  # it is rounded, and stays within
+
+
+# --- a user's images ------------------------------------------------------------------------------
+
+
+def compared(expected: Answers, got: Answers, batch: int = 4) -> Any:
+    """Two backends that look their answers up by the image's number, its only pixel."""
+    images = np.arange(len(expected), dtype=uint8).reshape(-1, 1, 1, 1)
+
+    class Known(GoldenClassifier):
+        def __init__(self, answers: Answers) -> None:
+            self.answers, self.precision = answers, "fp16"
+
+        def __call__(self, images: NDArray[uint8]) -> Answers:
+            return self.answers[images[:, 0, 0, 0]]
+
+    batches = [images[start : start + batch] for start in range(0, len(images), batch)]
+    return agreement_on_images(Known(expected), Known(got), batches)
+
+
+def test_a_flip_is_counted_and_named_with_its_margin() -> None:
+    expected = np.tile(np.array([[0.7, 0.2, 0.1]], float32), (11, 1))
+    got = expected.copy()
+    expected[9], got[9] = [0.502, 0.498, 0], [0.499, 0.501, 0]
+    found = compared(expected, got)
+    (flip,) = found.flips
+    assert flip == Flip(image=9, first=0, second=1, margin=flip.margin) and flip.margin == pytest.approx(0.004, 1e-3)
+    assert (found.images, found.same, found.share) == (11, 10, 10 / 11)
+    assert found.max_difference == pytest.approx(0.003, rel=1e-3)
+    assert not found.reaches_goal
+    assert str(found) == "10 of 11 images (90.91%) have the same class (largest margin 0.004), max |Δp| 3.00e-03"
+
+
+def test_an_answer_that_is_not_finite_is_not_the_same() -> None:
+    expected = np.tile(np.array([[0.7, 0.2, 0.1]], float32), (3, 1))
+    got = expected.copy()
+    got[1, 2] = np.inf
+    found = compared(expected, got, batch=1)
+    assert found.same < 3 and np.isnan(found.max_difference)
+
+
+def test_no_images_reach_no_goal() -> None:
+    found = compared(np.zeros((0, 3), float32), np.zeros((0, 3), float32))
+    assert (found.images, found.reaches_goal) == (0, False)
+    assert np.isnan(found.share) and np.isnan(found.max_difference)
+
+
+def test_other_classes_are_a_mistake() -> None:
+    with pytest.raises(ValueError, match="against"):
+        compared(np.zeros((2, 3), float32), np.zeros((2, 4), float32))
+
+
+@given(st.integers(1, 60), st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_the_batches_change_nothing(images: int, batch: int, seed: int) -> None:
+    random = np.random.Generator(np.random.PCG64(seed))
+    expected = random.dirichlet([1, 1, 1], images).astype(float32)
+    got = random.dirichlet([1, 1, 1], images).astype(float32)
+    found = compared(expected, got, batch)
+    assert found == compared(expected, got, images)
+    assert found.same + len(found.flips) == found.images == images
+    assert compared(expected, expected, batch).reaches_goal
+    assert found.reaches_goal == (found.same >= 0.999 * images)

@@ -1,0 +1,110 @@
+"""Which engine is wanted, and what is said where it cannot be had. Needs neither TensorRT nor a GPU."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from mribatch.bundle import load_bundle
+from mribatch.errors import MribatchError
+from mribatch.trt import library, ready, rtx
+from mribatch.trt.build import BatchProfile, build_plan
+from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
+from mribatch.trt.library import Flavour, Messages
+from mribatch.trt.obtain import gate_sizes, here_or_all
+
+no_gpu_here = pytest.mark.skipif(not isinstance(find_gpu(), NoGpu), reason="there is a GPU")
+
+
+def test_what_is_built_where_nothing_is_asked_for() -> None:
+    ada, none = Gpu("ada", "8.9", 1, "13.0", "13.0"), NoGpu("no driver", "install it")
+    both = [Flavour.TENSORRT, Flavour.RTX]
+    assert here_or_all(None, both, ada) == (Flavour.TENSORRT, ("sm89",))
+    assert here_or_all(Flavour.RTX, both, ada) == (Flavour.RTX, ("sm89",))
+    assert here_or_all(None, both, none) == (Flavour.RTX, rtx.TARGETS)
+    for flavour, installed in ((Flavour.TENSORRT, both), (None, [Flavour.TENSORRT])):
+        with pytest.raises(MribatchError, match="there is none: no driver"):
+            here_or_all(flavour, installed, none)
+    with pytest.raises(MribatchError, match="neither TensorRT nor"):
+        here_or_all(None, [], none)
+
+
+@pytest.mark.parametrize(
+    "largest, sizes", [(1, (1,)), (2, (1, 2)), (4, (1, 3, 4)), (64, (1, 33, 64)), (65, (1, 33, 65))]
+)
+def test_the_gate_asks_about_one_an_odd_number_and_the_largest(largest: int, sizes: tuple[int, ...]) -> None:
+    assert gate_sizes(BatchProfile(largest, largest)) == sizes
+
+
+def test_a_batch_profile_that_does_not_rise_is_refused() -> None:
+    for sizes in ((0, 4), (5, 4), (1, 5000)):
+        with pytest.raises(MribatchError, match="do not rise"):
+            BatchProfile(*sizes)
+
+
+def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(library._MODULES, Flavour.TENSORRT, "tensorrt_that_is_not_there")
+    with pytest.raises(MribatchError, match=r"tensorrt is not installed.*mribatch\[gpu-cu13\]"):
+        library.load(Flavour.TENSORRT)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    with pytest.raises(MribatchError, match=r"pip install 'mribatch\[rtx\]'"):
+        library.load(Flavour.RTX)
+
+
+@no_gpu_here
+def test_a_run_without_a_gpu_is_told_why_and_what_to_do() -> None:
+    with pytest.raises(MribatchError) as caught:
+        ready.ready(load_bundle("cnn"), 8)
+    text = str(caught.value)
+    assert text.startswith("--backend tensorrt needs an NVIDIA GPU, and there is none: ")
+    assert text.endswith("or use --backend onnxruntime (the same results on the CPU)")
+
+
+@no_gpu_here
+def test_tensorrt_itself_builds_nothing_without_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mribatch.trt.build.load", lambda flavour: None)
+    monkeypatch.setattr("mribatch.trt.build.logger_for", lambda trt, messages: None)
+    with pytest.raises(MribatchError, match="there is none: .*--flavour tensorrt-rtx, which needs none"):
+        build_plan(b"", Flavour.TENSORRT, "sm89", BatchProfile(1, 1))
+
+
+def test_without_cuda_bindings_there_is_no_gpu_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("cuda", "cuda.bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
+    found = find_gpu()
+    assert isinstance(found, NoGpu) and "cuda-bindings is not installed" in found.reason and "gpu-cu13" in found.fix
+
+
+def test_a_library_that_does_not_load_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_library.py").write_text("raise ImportError('libnvinfer.so.11: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(library._MODULES, Flavour.TENSORRT, "broken_library")
+    with pytest.raises(MribatchError, match="does not load: libnvinfer.so.11: cannot open"):
+        library.load(Flavour.TENSORRT)
+
+
+def test_errors_are_shown_once_and_without_the_librarys_source_lines() -> None:
+    messages = Messages()
+    text = "Error Code 4: Internal Error (no profile (In compileGraph at /_src/optimizer/x.cpp:2012))"
+    messages.rows += [(1, text), (2, "a warning"), (1, text), (1, "two\nlines. In f at a.cpp:1")]
+    assert messages.errors() == "Error Code 4: Internal Error (no profile); two lines"
+    assert messages.warnings == ["a warning"]
+
+
+def test_a_gpus_target_is_named_by_its_compute_capability() -> None:
+    assert Gpu("x", "12.0", 1, "13.0", "13.0").target == "sm120"
+
+
+@no_gpu_here
+def test_cuda_core_has_what_the_device_uses() -> None:
+    core = pytest.importorskip("cuda.core", reason="cuda-core is not installed: pip install 'mribatch[gpu-cu13]'")
+    used = {"Device": ("set_current", "create_stream", "allocate"), "Buffer": ("copy_to", "close", "handle", "size"),
+            "Stream": ("record", "sync", "close", "handle"), "Event": ("sync",),
+            "LegacyPinnedMemoryResource": ("allocate",), "StreamOptions": ("nonblocking",)}  # fmt: skip
+    for name, members in used.items():
+        fields = set(dir(getattr(core, name))) | set(getattr(getattr(core, name), "__annotations__", ()))
+        assert fields >= set(members), name
+    from mribatch.trt.cuda_device import CudaDevice
+
+    with pytest.raises(MribatchError, match="there is no GPU to run on"):
+        CudaDevice().open()

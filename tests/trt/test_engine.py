@@ -1,0 +1,217 @@
+"""The inference loop's logic, on a GPU in memory (tests/trt/memory_device.py). No CUDA and no TensorRT runs here."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy import float32, uint8
+from numpy.typing import NDArray
+
+from mribatch.errors import MribatchError
+from mribatch.trt.build import BatchProfile
+from mribatch.trt.engine import TensorRTClassifier, _Slot
+from mribatch.trt.gpu import Gpu
+from mribatch.trt.library import Flavour
+from mribatch.trt.sidecar import EngineRequest
+from tests.trt.memory_device import DataType, MemoryDevice, MemoryEngine, RuleBroken, TensorIOMode, bundle_like
+
+BATCH = 4
+
+
+def answers(images: NDArray[uint8]) -> NDArray[float32]:
+    """Different for every image, and for every class."""
+    sums = images.reshape(len(images), 16).astype(float32) @ np.arange(1, 17, dtype=float32)
+    return np.stack([sums, sums + 1, -sums], axis=1).astype(float32)
+
+
+def make(
+    device: MemoryDevice | None = None, change: Callable[[MemoryEngine], object] = lambda engine: None, **options: Any
+) -> tuple[TensorRTClassifier, MemoryDevice]:
+    device = device if device is not None else MemoryDevice()
+    bundle = bundle_like()
+    engine = MemoryEngine(device, bundle, BATCH, answers, **options)
+    change(engine)
+    request = EngineRequest(flavour=Flavour.RTX, target="sm89", batch=BatchProfile(BATCH, BATCH))
+    return TensorRTClassifier(bundle, b"plan", request, device=device, open_plan=engine.open), device
+
+
+def images(count: int, seed: int = 0) -> NDArray[uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (count, 4, 4, 1), dtype=uint8)
+
+
+@given(count=st.integers(0, 23), seed=st.integers(0, 5))
+def test_every_row_is_answered_in_order_whatever_the_batch(count: int, seed: int) -> None:
+    classify, device = make()
+    pixels = images(count, seed)
+    with classify:
+        for _ in range(2):  # slots are used again
+            np.testing.assert_array_equal(classify(pixels), answers(pixels))
+    assert not device.buffers and not device.queue and not device.streams[0].open
+
+
+def test_the_host_fills_one_slot_while_the_gpu_works_on_the_other() -> None:
+    classify, device = make()
+    with classify:
+        classify(images(5 * BATCH))
+    assert device.most_in_flight == 6  # two batches of upload, kernels, download
+
+
+def test_the_answer_belongs_to_the_caller() -> None:
+    classify, _ = make()
+    with classify:
+        first = classify(images(BATCH))
+        kept = first.copy()
+        classify(images(BATCH, seed=1))
+        np.testing.assert_array_equal(first, kept)
+
+
+def test_nothing_touches_the_gpu_before_enter() -> None:
+    classify, device = make()
+    assert (classify.name, classify.precision, classify.calls_at_once) == ("tensorrt", "fp16", 1)
+    assert device.opened == 0 and not device.buffers
+
+
+def test_importing_the_loop_loads_neither_cuda_nor_tensorrt() -> None:
+    code = """
+import sys
+import mribatch.trt.engine, mribatch.trt.obtain, mribatch.trt.ready, mribatch.trt.verify, mribatch.cli.engine
+heavy = {"tensorrt", "tensorrt_rtx", "cuda", "onnx", "onnxruntime", "cv2", "tqdm"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((2, 4, 4, 1), float32), np.zeros((2, 4, 5, 1), uint8), np.zeros((2, 4, 4), uint8)]
+)
+def test_another_dtype_or_shape_is_refused(wrong: NDArray[Any]) -> None:
+    classify, _ = make()
+    with classify, pytest.raises(ValueError, match="for uint8"):
+        classify(wrong)
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+@pytest.mark.parametrize("method", ["set_input_shape", "set_tensor_address", "execute_async_v3"])
+def test_every_false_is_seen_and_the_librarys_words_are_shown(method: str, call: int) -> None:
+    classify, device = make(refuse=(method, call))
+    with classify, pytest.raises(MribatchError, match=f"{method} refused for the test"):
+        classify(images(5 * BATCH))
+    assert not device.buffers  # all freed, after the stream had been waited for
+
+
+def test_no_context_is_seen() -> None:
+    classify, device = make(no_context=True)
+    with pytest.raises(MribatchError, match="execution context"):
+        classify.__enter__()
+    assert not device.buffers
+
+
+def test_another_gpu_is_refused_before_the_engine_is_opened() -> None:
+    device = MemoryDevice(gpu=Gpu("other", "8.6", 1 << 30, "13.0", "13.0"))
+    classify, _ = make(device)
+    classify._open_plan = pytest.fail  # type: ignore[assignment]
+    with pytest.raises(MribatchError, match="the engine is for sm89, this GPU is other"):
+        classify.__enter__()
+
+
+@pytest.mark.parametrize("name, value", [
+    ("images", (TensorIOMode.INPUT, DataType.FLOAT, (-1, 4, 4, 1))),
+    ("images", (TensorIOMode.INPUT, DataType.UINT8, (-1, 8, 4, 1))),
+    ("probabilities", (TensorIOMode.OUTPUT, DataType.HALF, (-1, 3))),
+    ("probabilities", (TensorIOMode.OUTPUT, DataType.FLOAT, (-1, 4))),
+    ("mask", (TensorIOMode.INPUT, DataType.UINT8, (-1, 4, 4, 1))),
+])  # fmt: skip
+def test_an_engine_of_other_tensors_is_refused(name: str, value: Any) -> None:
+    classify, device = make(change=lambda engine: engine.tensors.update({name: value}))
+    with pytest.raises(MribatchError, match="its tensors are"):
+        classify.__enter__()
+    assert not device.buffers
+
+
+def test_an_engine_for_smaller_batches_is_refused() -> None:
+    classify, _ = make(change=lambda engine: setattr(engine, "shape_in", (BATCH - 1, 4, 4, 1)))
+    with pytest.raises(MribatchError, match="largest batch"):
+        classify.__enter__()
+
+
+@pytest.mark.parametrize("memory", [0, 64, 200, 300])
+def test_too_little_memory_is_one_line_and_frees_what_was_had(memory: int) -> None:
+    classify, device = make(MemoryDevice(memory=memory))
+    with pytest.raises(MribatchError, match="OUT_OF_MEMORY"):
+        classify.__enter__()
+    assert not device.buffers and not device.streams[0].open
+
+
+@pytest.mark.parametrize("fail_at", range(1, 10))
+def test_a_failure_on_the_gpu_is_raised_not_returned_as_rows(fail_at: int) -> None:
+    classify, device = make(MemoryDevice(fail_at=fail_at))
+    with classify, pytest.raises(MribatchError, match="ILLEGAL_ADDRESS"):
+        classify(images(3 * BATCH))
+    assert not device.buffers
+
+
+def test_it_can_be_entered_again() -> None:
+    classify, device = make()
+    for seed in range(2):
+        with classify:
+            np.testing.assert_array_equal(classify(images(2, seed)), answers(images(2, seed)))
+    assert device.opened == 2
+
+
+# --- the rules of the device in memory: a loop that breaks one is caught --------------------------
+
+
+def test_a_slot_reused_before_its_event_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    def careless(slot: _Slot, start: int, result: NDArray[float32]) -> _Slot:
+        return slot  # does not wait
+
+    monkeypatch.setattr(TensorRTClassifier, "_drain", staticmethod(careless))
+    classify, _ = make()
+    with pytest.raises(RuleBroken, match="before its event"), classify:
+        classify(images(3 * BATCH))
+
+
+def test_answers_read_before_the_event_are_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hasty(slot: _Slot, start: int, result: NDArray[float32]) -> _Slot:
+        rows = min(len(slot.answers), len(result) - start)
+        result[start : start + rows] = slot.answers[:rows]
+        return slot
+
+    monkeypatch.setattr(TensorRTClassifier, "_drain", staticmethod(hasty))
+    classify, _ = make()
+    with classify:
+        assert np.isnan(classify(images(BATCH))).all()
+
+
+def test_a_buffer_freed_in_flight_is_caught() -> None:
+    classify, device = make()
+    classify.__enter__()
+    slot = classify._slots[0]
+    classify._launch(slot, images(1), device, device.streams[0])
+    with pytest.raises(RuleBroken, match="in flight"):
+        slot.device_in.close()
+
+
+def test_an_unchecked_false_is_caught() -> None:
+    device = MemoryDevice()
+    context = MemoryEngine(
+        device, bundle_like(), BATCH, answers, refuse=("set_input_shape", 1)
+    ).create_execution_context()
+    assert context is not None
+    context.set_input_shape("images", (BATCH, 4, 4, 1))
+    with pytest.raises(RuleBroken, match="returned False"):
+        context.set_tensor_address("images", 1)
+
+
+def test_a_smaller_batch_than_the_engines_is_caught() -> None:
+    classify, _ = make()
+    with classify:
+        context = classify._context
+        context.set_input_shape("images", (1, 4, 4, 1))
+        with pytest.raises(RuleBroken, match="not the full"):
+            context.execute_async_v3(1)

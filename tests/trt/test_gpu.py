@@ -1,0 +1,169 @@
+"""On a real GPU: build, parity, ten thousand images, a tampered engine, a wrong version, too little memory.
+
+Run with `make test-gpu`. Each flavour that is installed is tried; the one that is not is skipped with its reason.
+"""
+
+import dataclasses
+import json
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy import uint8
+
+from mribatch.bundle import Bundle, load_bundle
+from mribatch.errors import MribatchError
+from mribatch.synthetic import golden_slices
+from mribatch.trt.agree import ON_GPU, agreement_on_images, gate
+from mribatch.trt.build import BatchProfile
+from mribatch.trt.cache import EngineCache, EngineFile, read_engine
+from mribatch.trt.engine import TensorRTClassifier, open_plan
+from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
+from mribatch.trt.layers import layers_of
+from mribatch.trt.library import Flavour, installed_version
+from mribatch.trt.obtain import EngineMaker, gate_sizes
+from mribatch.trt.ready import ready
+from mribatch.trt.sidecar import FP32, EngineRequest, sidecar_path
+
+pytestmark = pytest.mark.gpu
+
+BATCH = BatchProfile(64, 64)
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Gpu:
+    found = find_gpu()
+    if isinstance(found, NoGpu):
+        pytest.skip(f"no GPU: {found.reason}")
+    return found
+
+
+@pytest.fixture(scope="module", params=list(Flavour), ids=str)
+def request_for(request: pytest.FixtureRequest, gpu: Gpu) -> EngineRequest:
+    if installed_version(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    if request.param is Flavour.RTX and gpu.target == "sm90":
+        pytest.skip("TensorRT for RTX does not run on H100 and H200")
+    return EngineRequest(flavour=request.param, target=gpu.target, batch=BATCH)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> EngineCache:
+    return EngineCache(tmp_path_factory.mktemp("gpu") / "cache")
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return load_bundle("cnn")
+
+
+@pytest.fixture(scope="module")
+def built(bundle: Bundle, cache: EngineCache, request_for: EngineRequest) -> EngineFile:
+    return EngineMaker(bundle, cache).obtain(request_for).engine
+
+
+def test_the_engine_is_built_for_this_gpu_and_verified_on_it(built: EngineFile, gpu: Gpu) -> None:
+    assert built.sidecar["verified"] == ON_GPU and built.sidecar["gpu_name"] == gpu.name
+    assert built.sidecar["target"] == gpu.target and 0 < built.sidecar["ratio_to_fp32"] < 1
+
+
+def test_the_layers_compute_in_half(built: EngineFile) -> None:
+    text = json.dumps(layers_of(built).layers).lower()
+    assert "half" in text or "fp16" in text
+
+
+def test_parity_in_both_precisions(
+    bundle: Bundle, cache: EngineCache, request_for: EngineRequest, built: EngineFile
+) -> None:
+    single = dataclasses.replace(request_for, precision=FP32)
+    for request, content in (
+        (request_for, built.content),
+        (single, EngineMaker(bundle, cache).obtain(single).engine.content),
+    ):
+        with TensorRTClassifier(bundle, content, request) as classify:
+            report = gate(classify, bundle, batch_sizes=gate_sizes(BATCH))
+        assert report.holds, str(report)
+
+
+def test_ten_thousand_images_are_answered_alike_every_time(
+    bundle: Bundle, built: EngineFile, request_for: EngineRequest
+) -> None:
+    pytest.importorskip("onnxruntime")
+    from mribatch.pipeline.infer_onnxruntime import OnnxRuntimeClassifier
+
+    slices = golden_slices(500, bundle.spec.height, bundle.spec.width)
+    with TensorRTClassifier(bundle, built.content, request_for) as classify:
+        answers = [classify(np.roll(slices, shift, axis=2)) for shift in range(20)]
+        assert sum(map(len, answers)) == 10_000 and all(np.isfinite(one).all() for one in answers)
+        for shift in (0, 7, 19):  # other batches ran in between
+            np.testing.assert_array_equal(classify(np.roll(slices, shift, axis=2)), answers[shift])
+        order = np.random.default_rng(0).permutation(500)  # other neighbours, other places
+        np.testing.assert_array_equal(classify(slices[order]), answers[0][order])
+    with OnnxRuntimeClassifier(bundle, 4) as first, TensorRTClassifier(bundle, built.content, request_for) as second:
+        agreement = agreement_on_images(first, second, [slices])
+    assert agreement.reaches_goal, str(agreement)
+
+
+def test_a_tampered_engine_never_reaches_the_library(
+    bundle: Bundle, built: EngineFile, request_for: EngineRequest
+) -> None:
+    content = bytearray(built.content)
+    content[len(content) // 2] ^= 1
+    built.path.write_bytes(content)
+    with pytest.raises(MribatchError, match="engine_sha256"):
+        read_engine(built.path)
+    notes: list[str] = []
+    again = EngineMaker(bundle, EngineCache(built.path.parent), notes.append).obtain(request_for)
+    assert not again.from_cache and "engine_sha256" in notes[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"no engine", bytes(4096)], ids=["empty", "text", "zeros"])
+def test_what_is_no_engine_is_refused_in_one_line(content: bytes, request_for: EngineRequest) -> None:
+    with pytest.raises(MribatchError, match="cannot load the engine"):
+        open_plan(request_for.flavour, content)
+
+
+def test_half_an_engine_is_refused_in_one_line(built: EngineFile, request_for: EngineRequest) -> None:
+    with pytest.raises(MribatchError, match="cannot load the engine"):
+        open_plan(request_for.flavour, built.content[: len(built.content) // 2])
+
+
+def test_an_engine_of_another_version_is_built_anew_beside_it(
+    bundle: Bundle, request_for: EngineRequest, built: EngineFile, tmp_path: Path
+) -> None:
+    cache = EngineCache(tmp_path / "cache")
+    identity = dataclasses.replace(request_for.identity(built.sidecar["onnx_sha256"]), version="0.0.0.1")
+    sidecar = dict(built.sidecar) | {"trt_version": "0.0.0.1", "engine_sha256": sha256(built.content).hexdigest()}
+    with cache.locked(pytest.fail):
+        old = cache.store(identity, bundle.spec.name, built.content, sidecar).path
+    notes: list[str] = []
+    new = EngineMaker(bundle, cache, notes.append).obtain(request_for)
+    assert not new.from_cache and old.exists() and sidecar_path(old).exists() and "trt_version is 0.0.0.1" in notes[0]
+
+
+def test_too_little_memory_is_one_line_and_the_gpu_works_on(
+    bundle: Bundle, gpu: Gpu, built: EngineFile, request_for: EngineRequest
+) -> None:
+    from mribatch.trt.cuda_device import CudaDevice
+
+    device = CudaDevice()
+    device.open()
+    stream = device.stream()
+    with pytest.raises(MribatchError, match="could not allocate"):
+        device.allocate(gpu.memory_bytes * 2, stream)
+    stream.close()
+    with TensorRTClassifier(bundle, built.content, request_for) as classify:
+        assert classify(np.zeros((1, bundle.spec.height, bundle.spec.width, 1), uint8)).shape == (
+            1,
+            len(bundle.spec.classes),
+        )
+
+
+def test_the_backend_of_a_run_is_made_ready_from_the_cache(
+    bundle: Bundle, cache: EngineCache, built: EngineFile
+) -> None:
+    made = ready(bundle, BATCH.maximum, cache=cache)
+    assert made.classifier.precision == "fp16" and "holds" in made.reason
+    with made.classifier as classify:
+        assert len(classify(bundle.golden.images)) == len(bundle.golden.images)

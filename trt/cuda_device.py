@@ -1,0 +1,128 @@
+"""The real Device, with `cuda-core` (https://nvidia.github.io/cuda-python/cuda-core/latest/)."""
+
+import contextlib
+import ctypes
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mribatch.errors import MribatchError
+from mribatch.trt.device import Buffer, HostBuffer, Stream
+from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
+
+_MISSING = MribatchError(
+    "the packages cuda-core and cuda-bindings are not installed",
+    "pip install 'mribatch[gpu-cu13]' (driver R580 or newer) or 'mribatch[gpu-cu12]'",
+)
+
+
+class CudaDevice:
+    """The first GPU that CUDA_VISIBLE_DEVICES leaves. Nothing is touched before `open`."""
+
+    def __init__(self) -> None:
+        self._device: Any = None
+        self._pinned: Any = None
+
+    def open(self) -> Gpu:
+        gpu = find_gpu()
+        if isinstance(gpu, NoGpu):
+            raise MribatchError(f"there is no GPU to run on: {gpu.reason}",
+                                f"{gpu.fix}; or use --backend onnxruntime (the same results on the CPU)")  # fmt: skip
+        try:
+            from cuda.core import Device, LegacyPinnedMemoryResource
+        except ImportError as error:
+            raise _MISSING from error
+        with _cuda("open the GPU"):
+            self._device = Device(0)
+            self._device.set_current()
+            self._pinned = LegacyPinnedMemoryResource()
+        return gpu
+
+    def use(self) -> None:
+        with _cuda("use the GPU"):
+            self._device.set_current()
+
+    def stream(self) -> "_CudaStream":
+        from cuda.core import StreamOptions
+
+        with _cuda("make a stream"):
+            return _CudaStream(self._device.create_stream(options=StreamOptions(nonblocking=True)))
+
+    def pinned(self, size: int) -> "_CudaHostBuffer":
+        with _cuda(f"allocate {size:,} bytes of page-locked memory"):
+            return _CudaHostBuffer(self._pinned.allocate(size))
+
+    def allocate(self, size: int, stream: Stream) -> "_CudaBuffer":
+        assert isinstance(stream, _CudaStream)
+        with _cuda(f"allocate {size:,} bytes on the GPU"):
+            return _CudaBuffer(self._device.allocate(size, stream=stream.stream))
+
+    def upload(self, source: HostBuffer, target: Buffer, stream: Stream) -> None:
+        _copy(source, target, stream)
+
+    def download(self, source: Buffer, target: HostBuffer, stream: Stream) -> None:
+        _copy(source, target, stream)
+
+
+class _CudaBuffer:
+    def __init__(self, buffer: Any) -> None:
+        self.buffer = buffer
+        self.address = int(buffer.handle)
+
+    def close(self) -> None:
+        self.buffer.close()
+
+
+class _CudaHostBuffer(_CudaBuffer):
+    def view(self, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
+        memory = (ctypes.c_uint8 * int(self.buffer.size)).from_address(self.address)
+        flat: NDArray[Any] = np.frombuffer(memory, np.uint8)  # type: ignore[call-overload]  # ctypes has the buffer protocol
+        return flat.view(dtype).reshape(shape)
+
+
+class _CudaStream:
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.handle = int(stream.handle)
+
+    def record(self) -> "_CudaEvent":
+        with _cuda("record an event"):
+            return _CudaEvent(self.stream.record())
+
+    def wait(self) -> None:
+        with _cuda("finish its work"):
+            self.stream.sync()
+
+    def close(self) -> None:
+        self.stream.close()
+
+
+class _CudaEvent:
+    def __init__(self, event: Any) -> None:
+        self._event = event
+
+    def wait(self) -> None:
+        with _cuda("finish its work"):
+            self._event.sync()
+
+
+def _copy(source: Buffer, target: Buffer, stream: Stream) -> None:
+    assert isinstance(source, _CudaBuffer) and isinstance(target, _CudaBuffer) and isinstance(stream, _CudaStream)
+    with _cuda("copy"):
+        source.buffer.copy_to(target.buffer, stream=stream.stream)
+
+
+@contextlib.contextmanager
+def _cuda(what: str) -> Iterator[None]:
+    """Turns what CUDA raises into one line; cuda-core's CUDAError is an Exception without a base of its own."""
+    try:
+        yield
+    except MribatchError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        memory = "OUT_OF_MEMORY" in str(error) or "MemoryAllocation" in str(error)
+        fix = "use a smaller --batch-size, or end what else uses the GPU" if memory else "see docs/how-to/gpu.md"
+        raise MribatchError(f"the GPU could not {what}: {reason}", fix) from error

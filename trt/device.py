@@ -1,0 +1,78 @@
+"""What the inference loop needs of a GPU: memory, copies, one stream and its events. `cuda_device` is the real one.
+
+Everything on a stream happens in order and later: a call that puts work there returns before the work is done. Until an
+event that was recorded behind it has been waited for, no buffer that the work uses may be read, written or closed.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mribatch.trt.gpu import Gpu
+
+
+class Buffer(Protocol):
+    """Memory. address: as the GPU sees it."""
+
+    @property
+    def address(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class HostBuffer(Buffer, Protocol):
+    """Page-locked memory of the host, which the GPU copies from and to while the host goes on."""
+
+    def view(self, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
+        """The memory as an array; valid until `close`."""
+        ...
+
+
+class Event(Protocol):
+    """A mark on a stream."""
+
+    def wait(self) -> None:
+        """Block until everything before the mark is done. Raises MribatchError: some of it failed."""
+        ...
+
+
+class Stream(Protocol):
+    """A queue of work on the GPU; never the default one, behind which TensorRT would synchronise everything."""
+
+    @property
+    def handle(self) -> int: ...
+
+    def record(self) -> Event: ...
+
+    def wait(self) -> None:
+        """Block until the queue is empty. Raises MribatchError: some of it failed."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Device(Protocol):
+    """One GPU. Every method raises MribatchError where CUDA refuses."""
+
+    def open(self) -> Gpu:
+        """Find the GPU and make it current in this thread; nothing touches it before."""
+        ...
+
+    def use(self) -> None:
+        """Make it current in the calling thread, which every thread must do by itself."""
+        ...
+
+    def stream(self) -> Stream: ...
+
+    def pinned(self, size: int) -> HostBuffer: ...
+
+    def allocate(self, size: int, stream: Stream) -> Buffer: ...
+
+    def upload(self, source: HostBuffer, target: Buffer, stream: Stream) -> None:
+        """Put a copy of the whole buffer on the stream; both have the same size."""
+        ...
+
+    def download(self, source: Buffer, target: HostBuffer, stream: Stream) -> None:
+        """As `upload`, to the host."""
+        ...

@@ -1,0 +1,263 @@
+"""An engine on the GPU: a Classifier.
+
+Every batch has the engine's full size, whatever the caller gives: the shape decides the kernels, and so the last bits.
+Two slots of page-locked memory take turns, so that the host fills one while the GPU works on the other.
+"""
+
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy import float32, uint8
+from numpy.typing import NDArray
+
+from mribatch.bundle import Bundle
+from mribatch.errors import MribatchError
+from mribatch.model_spec import INPUT_NAME, OUTPUT_NAME
+from mribatch.trt.device import Buffer, Device, Event, HostBuffer, Stream
+from mribatch.trt.library import Flavour, Messages, load, logger_for, required_version
+from mribatch.trt.sidecar import EngineRequest
+
+SLOTS = 2
+
+AnyBuffer = TypeVar("AnyBuffer", bound=Buffer)
+
+
+@dataclass(frozen=True)
+class OpenEngine:
+    """A deserialised engine and what must live as long as it does."""
+
+    engine: Any  # ICudaEngine
+    messages: Messages
+    owners: tuple[Any, ...] = ()
+
+
+OpenPlan = Callable[[Flavour, bytes], OpenEngine]
+
+
+def open_plan(flavour: Flavour, plan: bytes) -> OpenEngine:
+    """Deserialise a plan: runs native code out of it, so only one that `mribatch.trt.cache` has let pass.
+
+    Raises:
+        MribatchError: The library refuses it, in its own words.
+    """
+    trt, messages = load(flavour), Messages()
+    logger = logger_for(trt, messages)
+    try:
+        runtime = trt.Runtime(logger)
+    except (TypeError, RuntimeError) as error:  # pybind11 says no more than that the factory returned nullptr
+        raise _refused(flavour, "start", messages, f"no usable GPU or driver ({error})") from error
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise _refused(flavour, "load the engine", messages, "it gave no reason")
+    return OpenEngine(engine, messages, (runtime, logger))
+
+
+@dataclass
+class _Slot:
+    """Buffers of one batch on its way. `event`: recorded behind the download; None while nothing is under way."""
+
+    host_in: HostBuffer
+    host_out: HostBuffer
+    device_in: Buffer
+    device_out: Buffer
+    pixels: NDArray[uint8]  # of host_in
+    answers: NDArray[float32]  # of host_out
+    event: Event | None = None
+
+
+class TensorRTClassifier:
+    """FP16 or FP32 on the GPU.
+
+    Args:
+        bundle: Whose graph the engine was built from.
+        plan: The engine's bytes, checked (`mribatch.trt.cache`).
+        request: What the engine is.
+        device: The GPU; by default the first one, through CUDA.
+        open_plan: Deserialises the plan.
+    """
+
+    name = "tensorrt"
+    calls_at_once = 1  # one execution context, one stream
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        plan: bytes,
+        request: EngineRequest,
+        *,
+        device: Device | None = None,
+        open_plan: OpenPlan = open_plan,
+    ) -> None:
+        self.precision = request.precision
+        self._bundle = bundle
+        self._plan = plan
+        self._request = request
+        self._device = device
+        self._open_plan = open_plan
+        self._opened: OpenEngine | None = None
+        self._context: Any = None
+        self._stream: Stream | None = None
+        self._slots: list[_Slot] = []
+        self._buffers: list[Buffer] = []
+
+    @property
+    def library_version(self) -> str:
+        """With the flavour where it is not TensorRT itself: "rtx 1.7.1.116"."""
+        version = required_version(self._request.flavour)
+        return version if self._request.flavour is Flavour.TENSORRT else f"rtx {version}"
+
+    def __enter__(self) -> Self:
+        """Find the GPU, load the engine and allocate everything that calls will need.
+
+        Raises:
+            MribatchError: No GPU, another than the engine is for, too little memory, or an engine that does not fit.
+        """
+        if self._device is None:
+            from mribatch.trt.cuda_device import CudaDevice
+
+            self._device = CudaDevice()
+        gpu = self._device.open()
+        if gpu.target != self._request.target:
+            raise MribatchError(f"the engine is for {self._request.target}, this GPU is {gpu}",
+                                "build one for it: mribatch engine build")  # fmt: skip
+        try:
+            self._opened = self._open_plan(self._request.flavour, self._plan)
+            self._check_tensors(self._opened.engine)
+            self._context = self._opened.engine.create_execution_context()
+            if self._context is None:
+                raise self._failed("make an execution context; it may lack memory")
+            self._stream = self._device.stream()
+            for _ in range(SLOTS):
+                self._slots.append(self._slot(self._device, self._stream))
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._release()
+
+    def __call__(self, images: NDArray[uint8]) -> NDArray[float32]:
+        """Probabilities, float32 (batch, classes), for uint8 (batch, height, width, 1); any number of rows.
+
+        Raises:
+            MribatchError: The GPU or TensorRT fails.
+            ValueError: Another dtype or shape: TensorRT would read past the end of the memory.
+        """
+        assert self._device is not None and self._stream is not None, "enter first"
+        spec, size = self._bundle.spec, self._request.batch.maximum
+        if images.dtype != uint8 or images.shape[1:] != (spec.height, spec.width, 1):
+            raise ValueError(f"{images.dtype} {images.shape} for uint8 (batch, {spec.height}, {spec.width}, 1)")
+        self._device.use()
+        result = np.empty((len(images), len(spec.classes)), float32)
+        busy: deque[tuple[_Slot, int]] = deque()
+        free = deque(self._slots)
+        try:
+            for start in range(0, len(images), size):
+                if not free:
+                    free.append(self._drain(*busy.popleft(), result))
+                slot = free.popleft()
+                busy.append((slot, start))
+                self._launch(slot, images[start : start + size], self._device, self._stream)
+            while busy:
+                self._drain(*busy.popleft(), result)
+        except BaseException:
+            with contextlib.suppress(MribatchError):  # what failed first is what the user should read
+                self._stream.wait()
+            raise
+        return result
+
+    def _launch(self, slot: _Slot, images: NDArray[uint8], device: Device, stream: Stream) -> None:
+        """Put one batch on the stream, padded with zeros."""
+        slot.pixels[: len(images)] = images
+        slot.pixels[len(images) :] = 0
+        device.upload(slot.host_in, slot.device_in, stream)
+        context = self._context
+        if not context.set_input_shape(INPUT_NAME, slot.pixels.shape):
+            raise self._failed(f"take images of shape {slot.pixels.shape}")
+        if not context.set_tensor_address(INPUT_NAME, slot.device_in.address):
+            raise self._failed("take the address of the images")
+        if not context.set_tensor_address(OUTPUT_NAME, slot.device_out.address):
+            raise self._failed("take the address of the probabilities")
+        if not context.execute_async_v3(stream.handle):
+            raise self._failed("run the engine")
+        device.download(slot.device_out, slot.host_out, stream)
+        slot.event = stream.record()
+
+    @staticmethod
+    def _drain(slot: _Slot, start: int, result: NDArray[float32]) -> _Slot:
+        """Wait for a batch and copy its answers out of the slot, which is free then."""
+        assert slot.event is not None
+        slot.event.wait()
+        rows = min(len(slot.answers), len(result) - start)
+        result[start : start + rows] = slot.answers[:rows]
+        slot.event = None
+        return slot
+
+    def _slot(self, device: Device, stream: Stream) -> _Slot:
+        spec, size = self._bundle.spec, self._request.batch.maximum
+        shape_in, shape_out = (size, spec.height, spec.width, 1), (size, len(spec.classes))
+        bytes_in, bytes_out = int(np.prod(shape_in)), int(np.prod(shape_out)) * float32().itemsize
+        host_in = self._held(device.pinned(bytes_in))
+        host_out = self._held(device.pinned(bytes_out))
+        device_in = self._held(device.allocate(bytes_in, stream))
+        device_out = self._held(device.allocate(bytes_out, stream))
+        pixels, answers = host_in.view(uint8, shape_in), host_out.view(float32, shape_out)
+        return _Slot(host_in, host_out, device_in, device_out, pixels, answers)
+
+    def _held(self, buffer: AnyBuffer) -> AnyBuffer:
+        """Noted at once, so that it is freed even if the next one cannot be had."""
+        self._buffers.append(buffer)
+        return buffer
+
+    def _check_tensors(self, engine: Any) -> None:
+        """Inputs and outputs must be what the bundle says: addresses carry neither type nor size."""
+        spec, size = self._bundle.spec, self._request.batch.maximum
+        expected = {
+            INPUT_NAME: ("INPUT", "UINT8", (-1, spec.height, spec.width, 1)),
+            OUTPUT_NAME: ("OUTPUT", "FLOAT", (-1, len(spec.classes))),
+        }
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        found = {
+            name: (engine.get_tensor_mode(name).name, engine.get_tensor_dtype(name).name,
+                   tuple(engine.get_tensor_shape(name)))
+            for name in names
+        }  # fmt: skip
+        if found != expected:
+            raise self._failed(f"use this engine: its tensors are {found}, the bundle wants {expected}")
+        largest = tuple(engine.get_tensor_profile_shape(INPUT_NAME, 0)[-1])
+        if largest != (size, spec.height, spec.width, 1):
+            raise self._failed(f"use this engine: its largest batch is {largest}, wanted is {size} images")
+
+    def _release(self) -> None:
+        """Free everything, the engine last; also after a failure half way."""
+        with contextlib.suppress(MribatchError):
+            if self._stream is not None:
+                self._stream.wait()
+        self._slots = []
+        while self._buffers:
+            self._buffers.pop().close()
+        self._context = None
+        self._opened = None
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _failed(self, what: str) -> MribatchError:
+        messages = self._opened.messages if self._opened else Messages()
+        return _refused(self._request.flavour, what, messages, "")
+
+
+def _refused(flavour: Flavour, what: str, messages: Messages, otherwise: str) -> MribatchError:
+    reason = messages.errors() or otherwise
+    return MribatchError(
+        f"{flavour} cannot {what}{': ' if reason else ''}{reason}",
+        "build the engine again: mribatch engine build, or use --backend onnxruntime",
+    )

@@ -1,0 +1,117 @@
+"""FP16 as a GPU stores it, on a CPU: every FP16 tensor of a graph is really rounded to FP16, and overflows.
+
+ONNX Runtime has no FP16 kernels on x86: it computes an FP16 graph in FP32 and leaves out the casts between two nodes,
+so that neither rounding nor overflow shows. Here each FP16 tensor becomes float32 that has gone through an explicit
+cast to FP16 and back, which ONNX Runtime keeps. What a GPU does inside one kernel (wider or narrower sums, fused nodes
+that round less often) is not imitated.
+"""
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from numpy import float32, uint8
+from numpy.typing import NDArray
+
+from mribatch.model_spec import OUTPUT_NAME
+from mribatch.trt.cpu_session import CpuSession
+from mribatch.trt.precision import Fp16Graph
+from mribatch.trt.typed_graph import FLOAT, HALF, TypedGraph, read_graph
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
+
+def rounding_model(model: bytes) -> bytes:
+    """An FP32 ONNX graph that gives what `model`, an FP16 one, gives with every FP16 tensor rounded in memory.
+
+    Raises:
+        MribatchError: `model` is none that `to_fp16` gives.
+    """
+    import onnx
+
+    graph = read_graph(model)
+    proto = graph.model.graph
+    _widen_constants(graph)
+    nodes: list[NodeProto] = []
+    for node in graph.nodes:
+        if node.op_type == "Cast" and graph.types[node.output[0]] == HALF:
+            nodes += _there_and_back(node.input[0], node.output[0])
+        else:
+            nodes += _rounded(graph, node)
+    del proto.node[:]
+    proto.node.extend(nodes)
+    onnx.checker.check_model(graph.model, full_check=True)
+    content: bytes = graph.model.SerializeToString(deterministic=True)
+    return content
+
+
+def _widen_constants(graph: TypedGraph) -> None:
+    from onnx import numpy_helper
+
+    for tensor in graph.model.graph.initializer:
+        if tensor.data_type == HALF:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(float32), tensor.name))
+
+
+def _rounded(graph: TypedGraph, node: "NodeProto") -> "list[NodeProto]":
+    """The node, and two casts behind each FP16 output."""
+    casts: list[NodeProto] = []
+    for position, tensor in enumerate(node.output):
+        if graph.types.get(tensor) == HALF:
+            node.output[position] = f"{tensor}/exact"
+            casts += _there_and_back(node.output[position], tensor)
+    return [node, *casts]
+
+
+def _there_and_back(source: str, result: str) -> "list[NodeProto]":
+    from onnx import helper
+
+    there = helper.make_node("Cast", [source], [f"{result}/half"], to=HALF)
+    return [there, helper.make_node("Cast", [f"{result}/half"], [result], to=FLOAT)]
+
+
+class RoundingClassifier:
+    """A Classifier that stands in for an FP16 engine where there is no GPU.
+
+    Args:
+        graph: Of a bundle.
+    """
+
+    name = "onnxruntime"
+    precision = "fp16"
+    calls_at_once = 1
+
+    def __init__(self, graph: Fp16Graph) -> None:
+        self._graph = graph
+        self._session: CpuSession | None = None
+
+    @property
+    def library_version(self) -> str:
+        import onnxruntime
+
+        return str(onnxruntime.__version__)
+
+    def __enter__(self) -> Self:
+        """Load the graph.
+
+        Raises:
+            MribatchError: ONNX Runtime does not accept it.
+        """
+        self._session = CpuSession(rounding_model(self._graph.model))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._session = None
+
+    def __call__(self, images: NDArray[uint8]) -> NDArray[float32]:
+        """Probabilities, float32 (batch, classes), for uint8 (batch, height, width, 1).
+
+        Raises:
+            MribatchError: The graph fails while it runs.
+        """
+        assert self._session is not None, "enter first"
+        (probabilities,) = self._session.run([OUTPUT_NAME], images)
+        return np.asarray(probabilities, dtype=float32)
