@@ -233,7 +233,8 @@ def _walk_input(item: Input, excluded: bytes | None) -> Iterator[tuple[int, _Ent
                 name = line.rstrip(b"\r\n")
                 if b"\0" in name:
                     raise MribatchError(
-                        f"line {number + 1} of the list {item.text} holds a NUL byte", "give one path per line (find -print)"
+                        f"line {number + 1} of the list {item.text} holds a NUL byte",
+                        "give one path per line (find -print)",
                     )
                 if name and os.path.isdir(os.path.join(item.root, name)):
                     yield from ((number, entry) for entry in _walk_folder(item.root, name.rstrip(b"/"), excluded))

@@ -39,7 +39,8 @@ class Extra:
 _EXTRAS: dict[str, tuple[str, Sequence[str]]] = {
     "train": ("mribatch train: fit a model with Keras and export it", ("tensorflow", "tf2onnx", "onnx", "matplotlib")),
     "dali": ("decoding with NVIDIA DALI (not used by this version yet)", ("nvidia-dali-cuda120",)),
-    "rtx": ("TensorRT for RTX engines, built also without a GPU", ("tensorrt-rtx", "onnx", "cuda-core", "cuda-bindings")),
+    "rtx": ("TensorRT for RTX engines, built also without a GPU",
+            ("tensorrt-rtx", "onnx", "cuda-core", "cuda-bindings")),
     "gpu-cu12": ("TensorRT engines on a GPU with CUDA 12; DALI is not used yet",
                  ("tensorrt-cu12", "nvidia-dali-cuda120", "cuda-core", "cuda-bindings")),
     "gpu-cu13": ("TensorRT engines on a GPU with CUDA 13; DALI is not used yet",

@@ -229,9 +229,9 @@ def _root(item: Mapping[str, Any]) -> list[str]:
 def _names_of(path: str, root: Sequence[str]) -> Iterator[str]:
     """How a table may name the file: its path, then with one folder of its root after the other before it.
 
-    So a table made for data/ fits a run on data/Testing. An absolute path, from a list of files, may be named by its last
-    parts, a folder and the file's name at least. A name shorter than a relative path is never tried: it could be another
-    file's.
+    So a table made for data/ fits a run on data/Testing. An absolute path, from a list of files, may be named by its
+    last parts, a folder and the file's name at least. A name shorter than a relative path is never tried: it could be
+    another file's.
     """
     yield path
     for count in range(1, len(root) + 1):

@@ -293,7 +293,9 @@ def test_overwrite_replaces_our_run_and_leaves_other_files(tiny: Classify, tmp_p
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("content", ['{"tool": "another"}', '{"tool": "mribatch"}', '{"tool": "mribatch", "state": "x"}'])
+@pytest.mark.parametrize(
+    "content", ['{"tool": "another"}', '{"tool": "mribatch"}', '{"tool": "mribatch", "state": "x"}']
+)
 @pytest.mark.parametrize("foreign", ["thesis.docx", "run.json"])
 def test_a_folder_that_is_not_ours_is_never_touched(
     tiny: Classify, tmp_path: Path, overwrite: bool, foreign: str, content: str
