@@ -43,7 +43,8 @@ class Classifier(Protocol):
         """Classify one full batch.
 
         Args:
-            images: uint8, shape (batch, height, width, 1), grey 0..255, C-contiguous, on the host.
+            images: uint8, shape (batch, height, width, 1), grey 0..255, C-contiguous, on the host. A backend may take
+                other arrays besides, and then says so itself: TensorRT also one on the GPU.
 
         Returns:
             float32, shape (batch, classes), rows in the order of `images`, columns in the order of the bundle's

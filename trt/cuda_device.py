@@ -91,6 +91,13 @@ class _CudaStream:
         with _cuda("record an event"):
             return _CudaEvent(self.stream.record())
 
+    def wait_for(self, producer: int) -> None:
+        from cuda.core import LEGACY_DEFAULT_STREAM, PER_THREAD_DEFAULT_STREAM, Stream
+
+        default = {1: LEGACY_DEFAULT_STREAM, 2: PER_THREAD_DEFAULT_STREAM}
+        with _cuda("wait for the stream that writes the images"):
+            self.stream.wait(default[producer] if producer in default else Stream.from_handle(producer))
+
     def wait(self) -> None:
         with _cuda("finish its work"):
             self.stream.sync()

@@ -45,6 +45,14 @@ class Stream(Protocol):
 
     def record(self) -> Event: ...
 
+    def wait_for(self, producer: int) -> None:
+        """Let what is put here from now on start after all that is on another stream now; the host does not block.
+
+        Args:
+            producer: The other stream's handle; 1 is the legacy default stream, 2 the calling thread's.
+        """
+        ...
+
     def wait(self) -> None:
         """Block until the queue is empty. Raises MribatchError: some of it failed."""
         ...

@@ -1,12 +1,13 @@
 """An engine on the GPU: a Classifier.
 
 Every batch has the engine's full size, whatever the caller gives: the shape decides the kernels, and so the last bits.
-Two slots of page-locked memory take turns, so that the host fills one while the GPU works on the other.
+Two slots of page-locked memory take turns, so that the host fills one while the GPU works on the other. A batch that is
+on the GPU already is read where it lies.
 """
 
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -19,12 +20,14 @@ from mribatch.bundle import Bundle
 from mribatch.errors import MribatchError
 from mribatch.model_spec import INPUT_NAME, OUTPUT_NAME
 from mribatch.trt.device import Buffer, Device, Event, HostBuffer, Stream
+from mribatch.trt.device_array import DeviceArray, DeviceImages, device_images
 from mribatch.trt.library import Flavour, Messages, load, logger_for, required_version
 from mribatch.trt.sidecar import EngineRequest
 
 SLOTS = 2
 
 AnyBuffer = TypeVar("AnyBuffer", bound=Buffer)
+Batch = NDArray[uint8] | DeviceImages
 
 
 @dataclass(frozen=True)
@@ -59,15 +62,22 @@ def open_plan(flavour: Flavour, plan: bytes) -> OpenEngine:
 
 @dataclass
 class _Slot:
-    """Buffers of one batch on its way. `event`: recorded behind the download; None while nothing is under way."""
+    """Buffers of one batch on its way.
+
+    Attributes:
+        pixels, answers: Views of `host_in` and `host_out`.
+        event: Recorded behind the download; None while nothing is under way.
+        reads: The caller's memory that the GPU reads from; released once the event has fired.
+    """
 
     host_in: HostBuffer
     host_out: HostBuffer
     device_in: Buffer
     device_out: Buffer
-    pixels: NDArray[uint8]  # of host_in
-    answers: NDArray[float32]  # of host_out
+    pixels: NDArray[uint8]
+    answers: NDArray[float32]
     event: Event | None = None
+    reads: DeviceImages | None = None
 
 
 class TensorRTClassifier:
@@ -111,6 +121,12 @@ class TensorRTClassifier:
         version = required_version(self._request.flavour)
         return version if self._request.flavour is Flavour.TENSORRT else f"rtx {version}"
 
+    @property
+    def _shape_in(self) -> tuple[int, ...]:
+        """Of every batch."""
+        spec = self._bundle.spec
+        return (self._request.batch.maximum, spec.height, spec.width, 1)
+
     def __enter__(self) -> Self:
         """Find the GPU, load the engine and allocate everything that calls will need.
 
@@ -144,45 +160,59 @@ class TensorRTClassifier:
     ) -> None:
         self._release()
 
-    def __call__(self, images: NDArray[uint8]) -> NDArray[float32]:
-        """Probabilities, float32 (batch, classes), for uint8 (batch, height, width, 1); any number of rows.
+    def __call__(self, images: NDArray[uint8] | DeviceArray) -> NDArray[float32]:
+        """Probabilities, float32 (batch, classes), on the host, for uint8 (batch, height, width, 1), grey 0..255.
+
+        Args:
+            images: On the host any number of rows. On the GPU (`__cuda_array_interface__`, version 3) one full batch,
+                the profile's largest, C-contiguous, on the engine's GPU; it is not copied, and read once the stream
+                that it names has written it. When the call returns, it may be written again.
 
         Raises:
             MribatchError: The GPU or TensorRT fails.
-            ValueError: Another dtype or shape: TensorRT would read past the end of the memory.
+            TypeError: Neither kind of array.
+            ValueError: Another dtype, shape or layout: TensorRT would read other memory than the images.
         """
         assert self._device is not None and self._stream is not None, "enter first"
-        spec, size = self._bundle.spec, self._request.batch.maximum
-        if images.dtype != uint8 or images.shape[1:] != (spec.height, spec.width, 1):
-            raise ValueError(f"{images.dtype} {images.shape} for uint8 (batch, {spec.height}, {spec.width}, 1)")
         self._device.use()
-        result = np.empty((len(images), len(spec.classes)), float32)
+        rows, batches = self._batches(images)
+        result = np.empty((rows, len(self._bundle.spec.classes)), float32)
         busy: deque[tuple[_Slot, int]] = deque()
         free = deque(self._slots)
         try:
-            for start in range(0, len(images), size):
+            for start, batch in batches:
                 if not free:
                     free.append(self._drain(*busy.popleft(), result))
                 slot = free.popleft()
                 busy.append((slot, start))
-                self._launch(slot, images[start : start + size], self._device, self._stream)
+                self._launch(slot, batch, self._device, self._stream)
             while busy:
                 self._drain(*busy.popleft(), result)
         except BaseException:
             with contextlib.suppress(MribatchError):  # what failed first is what the user should read
                 self._stream.wait()
+                for slot in self._slots:
+                    slot.reads = None
             raise
         return result
 
-    def _launch(self, slot: _Slot, images: NDArray[uint8], device: Device, stream: Stream) -> None:
-        """Put one batch on the stream, padded with zeros."""
-        slot.pixels[: len(images)] = images
-        slot.pixels[len(images) :] = 0
-        device.upload(slot.host_in, slot.device_in, stream)
+    def _batches(self, images: NDArray[uint8] | DeviceArray) -> tuple[int, Iterable[tuple[int, Batch]]]:
+        """How many rows there are, and each batch with its first row."""
+        shape = self._shape_in
+        if not isinstance(images, np.ndarray):
+            return shape[0], [(0, device_images(images, shape))]
+        if images.dtype != uint8 or images.shape[1:] != shape[1:]:
+            raise ValueError(f"{images.dtype} {images.shape} for uint8 (batch, {', '.join(map(str, shape[1:]))})")
+        starts = range(0, len(images), shape[0])
+        return len(images), ((start, images[start : start + shape[0]]) for start in starts)
+
+    def _launch(self, slot: _Slot, batch: Batch, device: Device, stream: Stream) -> None:
+        """Put one batch on the stream."""
+        address = self._place(slot, batch, device, stream)
         context = self._context
         if not context.set_input_shape(INPUT_NAME, slot.pixels.shape):
             raise self._failed(f"take images of shape {slot.pixels.shape}")
-        if not context.set_tensor_address(INPUT_NAME, slot.device_in.address):
+        if not context.set_tensor_address(INPUT_NAME, address):
             raise self._failed("take the address of the images")
         if not context.set_tensor_address(OUTPUT_NAME, slot.device_out.address):
             raise self._failed("take the address of the probabilities")
@@ -192,18 +222,31 @@ class TensorRTClassifier:
         slot.event = stream.record()
 
     @staticmethod
+    def _place(slot: _Slot, batch: Batch, device: Device, stream: Stream) -> int:
+        """The address at which the stream will find a full batch; from the host it is uploaded, padded with zeros."""
+        if isinstance(batch, DeviceImages):
+            slot.reads = batch
+            if batch.stream is not None:
+                stream.wait_for(batch.stream)
+            return batch.address
+        slot.pixels[: len(batch)] = batch
+        slot.pixels[len(batch) :] = 0
+        device.upload(slot.host_in, slot.device_in, stream)
+        return slot.device_in.address
+
+    @staticmethod
     def _drain(slot: _Slot, start: int, result: NDArray[float32]) -> _Slot:
         """Wait for a batch and copy its answers out of the slot, which is free then."""
         assert slot.event is not None
         slot.event.wait()
         rows = min(len(slot.answers), len(result) - start)
         result[start : start + rows] = slot.answers[:rows]
-        slot.event = None
+        slot.event = slot.reads = None
         return slot
 
     def _slot(self, device: Device, stream: Stream) -> _Slot:
-        spec, size = self._bundle.spec, self._request.batch.maximum
-        shape_in, shape_out = (size, spec.height, spec.width, 1), (size, len(spec.classes))
+        shape_in = self._shape_in
+        shape_out = (shape_in[0], len(self._bundle.spec.classes))
         bytes_in, bytes_out = int(np.prod(shape_in)), int(np.prod(shape_out)) * float32().itemsize
         host_in = self._held(device.pinned(bytes_in))
         host_out = self._held(device.pinned(bytes_out))
@@ -219,10 +262,10 @@ class TensorRTClassifier:
 
     def _check_tensors(self, engine: Any) -> None:
         """Inputs and outputs must be what the bundle says: addresses carry neither type nor size."""
-        spec, size = self._bundle.spec, self._request.batch.maximum
+        shape = self._shape_in
         expected = {
-            INPUT_NAME: ("INPUT", "UINT8", (-1, spec.height, spec.width, 1)),
-            OUTPUT_NAME: ("OUTPUT", "FLOAT", (-1, len(spec.classes))),
+            INPUT_NAME: ("INPUT", "UINT8", (-1, *shape[1:])),
+            OUTPUT_NAME: ("OUTPUT", "FLOAT", (-1, len(self._bundle.spec.classes))),
         }
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         found = {
@@ -233,8 +276,8 @@ class TensorRTClassifier:
         if found != expected:
             raise self._failed(f"use this engine: its tensors are {found}, the bundle wants {expected}")
         largest = tuple(engine.get_tensor_profile_shape(INPUT_NAME, 0)[-1])
-        if largest != (size, spec.height, spec.width, 1):
-            raise self._failed(f"use this engine: its largest batch is {largest}, wanted is {size} images")
+        if largest != shape:
+            raise self._failed(f"use this engine: its largest batch is {largest}, wanted is {shape[0]} images")
 
     def _release(self) -> None:
         """Free everything, the engine last; also after a failure half way."""

@@ -5,8 +5,11 @@
   when the work is done, and fails if they have changed since; a download leaves garbage until then.
 - TensorRT's methods report failure by False or None. Whoever does not look and goes on meets an AssertionError.
 - Addresses carry no type and no size: what the context is given is checked against the buffer behind the address.
+- A producer's array (`MemoryDevice.produced`) is garbage until the stream that it names has been waited for. Its memory
+  goes with the last reference, as a caching allocator's does: without a word, and whoever still reads it is caught.
 """
 
+import weakref
 from collections.abc import Callable
 from enum import Enum
 from types import SimpleNamespace
@@ -31,9 +34,12 @@ class RuleBroken(AssertionError):
 
 
 class MemoryBuffer:
-    def __init__(self, device: "MemoryDevice", size: int, address: int) -> None:
-        self.device, self.size, self.address = device, size, address
+    """owner: the list of live buffers that it is in. complete: whether its producer has written it."""
+
+    def __init__(self, device: "MemoryDevice", size: int, address: int, owner: "list[MemoryBuffer]") -> None:
+        self.device, self.size, self.address, self.owner = device, size, address, owner
         self.bytes: NDArray[uint8] | None = np.full(size, _GARBAGE, uint8)
+        self.complete = True
 
     @property
     def alive(self) -> NDArray[uint8]:
@@ -45,16 +51,41 @@ class MemoryBuffer:
         return self.alive.view(dtype).reshape(shape)
 
     def close(self) -> None:
-        if any(self in work.buffers for work in self.device.queue):
-            raise RuleBroken("a buffer is closed while work that uses it is in flight")
+        self.idle("closed")
         if self.bytes is None:
             raise RuleBroken("a buffer is closed twice")
+        self.forget()
+
+    def idle(self, what: str) -> None:
+        if any(self in work.buffers for work in self.device.queue):
+            raise RuleBroken(f"a buffer is {what} while work that uses it is in flight")
+
+    def forget(self) -> None:
+        """Free it whatever happens to it; a second time does nothing."""
         self.bytes = None
-        self.device.buffers.remove(self)
+        if self in self.owner:
+            self.owner.remove(self)
+
+
+class MemoryArray:
+    """A producer's uint8 array on the GPU, complete once the stream that it is written on has been waited for."""
+
+    def __init__(self, buffer: MemoryBuffer, interface: dict[str, Any]) -> None:
+        self.buffer, self.interface = buffer, interface
+        weakref.finalize(self, buffer.forget)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return self.interface
+
+    def write(self, pixels: NDArray[uint8]) -> None:
+        """As a producer that uses its buffer again at once."""
+        self.buffer.idle("written to")
+        self.buffer.alive[:] = pixels.reshape(-1)
 
 
 class _Work:
-    def __init__(self, buffers: tuple[MemoryBuffer, ...], do: Callable[[], None]) -> None:
+    def __init__(self, buffers: tuple[MemoryBuffer, ...], do: Callable[[], object]) -> None:
         self.buffers, self.do = buffers, do
 
 
@@ -64,6 +95,12 @@ class MemoryStream:
 
     def record(self) -> "MemoryEvent":
         return MemoryEvent(self.device, len(self.device.queue) + self.device.done)
+
+    def wait_for(self, producer: int) -> None:
+        if producer not in self.device.producers:
+            raise RuleBroken(f"no stream {producer} to wait for")
+        writes = list(self.device.producers[producer])
+        self.device.put((), lambda: [write() for write in writes])
 
     def wait(self) -> None:
         self.device.run_until(len(self.device.queue) + self.device.done)
@@ -88,6 +125,9 @@ class MemoryDevice:
     def __init__(self, memory: int = 1 << 30, gpu: Gpu = GPU, fail_at: int | None = None) -> None:
         self.memory, self.gpu, self.fail_at = memory, gpu, fail_at
         self.buffers: list[MemoryBuffer] = []
+        self.foreign: list[MemoryBuffer] = []
+        self.producers: dict[int, list[Callable[[], None]]] = {1: [], 2: []}  # the default streams are always there
+        self.uploads = 0
         self.queue: list[_Work] = []
         self.done = 0
         self.most_in_flight = 0
@@ -112,7 +152,30 @@ class MemoryDevice:
     def allocate(self, size: int, stream: Any) -> MemoryBuffer:
         return self._new(size)
 
+    def produced(self, pixels: NDArray[uint8], stream: int | None, /, **changes: Any) -> MemoryArray:
+        """An array that a producer has put on its stream to write, or has written already (None).
+
+        changes: what its interface says instead of the truth.
+        """
+        self._next_address += 0x10000000
+        buffer = MemoryBuffer(self, pixels.size, self._next_address, self.foreign)
+        self.foreign.append(buffer)
+        buffer.complete = False
+
+        def write() -> None:
+            if buffer.bytes is not None and not buffer.complete:
+                buffer.bytes[:], buffer.complete = pixels.reshape(-1), True
+
+        if stream is None:
+            write()
+        else:
+            self.producers.setdefault(stream, []).append(write)
+        truth = {"shape": pixels.shape, "typestr": "|u1", "data": (buffer.address, False), "version": 3,
+                 "strides": None, "stream": stream}  # fmt: skip
+        return MemoryArray(buffer, truth | changes)
+
     def upload(self, source: Any, target: Any, stream: Any) -> None:
+        self.uploads += 1
         self._same_size(source, target)
         then = source.alive.copy()
 
@@ -128,7 +191,7 @@ class MemoryDevice:
         target.alive[:] = _GARBAGE
         self.put((source, target), lambda: target.alive.__setitem__(slice(None), source.alive))
 
-    def put(self, buffers: tuple[MemoryBuffer, ...], do: Callable[[], None]) -> None:
+    def put(self, buffers: tuple[MemoryBuffer, ...], do: Callable[[], object]) -> None:
         self.queue.append(_Work(buffers, do))
         self.most_in_flight = max(self.most_in_flight, len(self.queue))
 
@@ -142,7 +205,7 @@ class MemoryDevice:
             work.do()
 
     def at(self, address: int) -> MemoryBuffer:
-        for buffer in self.buffers:
+        for buffer in self.buffers + self.foreign:
             if buffer.address == address:
                 return buffer
         raise RuleBroken(f"no buffer at {address:#x}")
@@ -152,7 +215,7 @@ class MemoryDevice:
             raise MribatchError(f"the GPU could not allocate {size:,} bytes on the GPU: CUDA_ERROR_OUT_OF_MEMORY",
                                 "use a smaller --batch-size")  # fmt: skip
         self._next_address += 0x10000000
-        self.buffers.append(MemoryBuffer(self, size, self._next_address))
+        self.buffers.append(MemoryBuffer(self, size, self._next_address, self.buffers))
         return self.buffers[-1]
 
     @staticmethod
@@ -254,6 +317,8 @@ class MemoryContext:
             raise RuleBroken(f"buffers of {pixels.size} and {answers.size} bytes for this engine")
 
         def do() -> None:
+            if not pixels.complete:
+                raise RuleBroken("an array is read before its producer's stream has been waited for")
             result = engine.compute(pixels.alive.reshape(engine.shape_in))
             answers.alive[:] = np.ascontiguousarray(result, float32).view(uint8).reshape(-1)
 

@@ -1,4 +1,4 @@
-"""On a real GPU: build, parity, ten thousand images, a tampered engine, a wrong version, too little memory.
+"""On a real GPU: build, parity, ten thousand images, images on the GPU already, a tampered engine, a wrong version, too little memory.
 
 Run with `make test-gpu`. Each flavour that is installed is tried; the one that is not is skipped with its reason.
 """
@@ -7,6 +7,7 @@ import dataclasses
 import json
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -103,6 +104,35 @@ def test_ten_thousand_images_are_answered_alike_every_time(
     with OnnxRuntimeClassifier(bundle, 4) as first, TensorRTClassifier(bundle, built.content, request_for) as second:
         agreement = agreement_on_images(first, second, [slices])
     assert agreement.reaches_goal, str(agreement)
+
+
+@pytest.mark.parametrize("synchronised", [False, True], ids=["its stream waited for", "synchronised"])
+def test_a_batch_on_the_gpu_is_read_where_it_lies(
+    bundle: Bundle, built: EngineFile, request_for: EngineRequest, synchronised: bool
+) -> None:
+    from mribatch.trt.cuda_device import CudaDevice
+
+    slices = golden_slices(BATCH.maximum, bundle.spec.height, bundle.spec.width)
+    device = CudaDevice()
+    device.open()
+    producer = device.stream()
+    host, target = device.pinned(slices.nbytes), device.allocate(slices.nbytes, producer)
+    interface = {"shape": slices.shape, "typestr": "|u1", "data": (target.address, False), "version": 3}
+    with TensorRTClassifier(bundle, built.content, request_for) as classify:
+        expected = classify(slices)
+        for shift in (0, 7, 19):
+            host.view(uint8, slices.shape)[:] = np.roll(slices, shift, axis=0)
+            device.upload(host, target, producer)  # classify must wait for it: the host does not
+            if synchronised:
+                producer.wait()
+            streams = (None, 1, 2) if synchronised else (producer.handle,)
+            for stream in streams:
+                answers = classify(SimpleNamespace(__cuda_array_interface__=interface | {"stream": stream}))
+                np.testing.assert_array_equal(answers, np.roll(expected, shift, axis=0))
+        np.testing.assert_array_equal(classify(slices), expected)
+    for buffer in (host, target):
+        buffer.close()
+    producer.close()
 
 
 def test_a_tampered_engine_never_reaches_the_library(
