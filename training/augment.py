@@ -1,5 +1,6 @@
 """Small random changes to training slices, drawn afresh every epoch and the same again for the same seed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +16,18 @@ class Augmentation:
     shift: float = 0.0  # of the side, down and across separately
     zoom: float = 0.0  # of the size, down and across separately
     flip: bool = False  # left and right, every other slice
+    brightness: float = 0.0  # added, of 255
+    contrast: float = 0.0  # of the distance from middle grey
 
     def is_none(self) -> bool:
         """True where nothing is changed."""
         return self == Augmentation()
+
+
+REFERENCE = Augmentation(rotation_degrees=7, shift=0.05, zoom=0.10, flip=True)
+"""The reference project's, which it built and did not use."""
+LIGHT = Augmentation(rotation_degrees=12, shift=0.06, zoom=0.10, flip=True, brightness=0.08, contrast=0.10)
+AUGMENTATIONS: Mapping[str, Augmentation] = {"none": Augmentation(), "reference": REFERENCE, "light": LIGHT}
 
 
 def augment(
@@ -49,7 +58,18 @@ def augment(
         changed[position, :, :, 0] = cv2.warpAffine(
             pixels[position, :, :, 0], matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
+        if augmentation.brightness or augmentation.contrast:
+            changed[position] = _toned(random, augmentation)[changed[position]]
     return changed
+
+
+def _toned(random: np.random.Generator, augmentation: Augmentation) -> NDArray[uint8]:
+    """Grey value -> changed grey value, uint8 (256,)."""
+    brighter, harder = random.uniform(-1, 1, 2)
+    grey = np.arange(256) - 127.5
+    changed = grey * (1 + harder * augmentation.contrast) + 127.5 + 255 * brighter * augmentation.brightness
+    table: NDArray[uint8] = np.rint(changed.clip(0, 255)).astype(uint8)
+    return table
 
 
 def _matrix(random: np.random.Generator, augmentation: Augmentation, height: int, width: int) -> NDArray[float64]:

@@ -28,7 +28,8 @@ def statistics_measurer(network: Any) -> Callable[[NDArray[uint8], np.random.Gen
     """
     _, keras = load_keras()
     layers = list(_layers(network))
-    normalisations = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+    kinds = keras.layers.BatchNormalization
+    normalisations = [layer for layer in layers if isinstance(layer, kinds) and layer.trainable]  # frozen ones stay
     dropouts = [layer for layer in layers if isinstance(layer, keras.layers.Dropout)]
     with _held(normalisations, "momentum", 0.0), _held(dropouts, "rate", 0.0):  # as the graph is traced, so it stays
         forward = _traced(network)

@@ -1,14 +1,15 @@
 """MODEL_CARD.md, written from what was measured: no number in it is typed by hand."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy import int64
 from numpy.typing import NDArray
 
 from mribatch import RESEARCH_NOTICE, __version__
 from mribatch.pipeline.metrics import Metric, find
+from mribatch.training.cited import Cited
 from mribatch.training.data import DataSet
 from mribatch.training.data_sheets import DataSheet
 from mribatch.training.evaluate import Evaluation, Shortcut
@@ -35,12 +36,19 @@ class CardFacts:
     data: DataSet
     sheet: DataSheet
     grouping: Grouping
-    parts: NDArray[int64]  # (n,), indices into PARTS
-    fit: FitResult
-    evaluation: Evaluation  # of the test part
+    parts: Sequence[str]  # (n,): the name of each image's part, or of its fold
+    keeps_units: bool  # whether no unit stands in two parts
+    tested: NDArray[np.bool_]  # (n,): what the figures are of
+    fit: FitResult  # of the weights in the bundle
+    evaluation: Evaluation  # of the tested images
+    apart: Sequence[Mapping[str, Any]] = ()  # metrics of leaked and of clean test images
     leak: Leak
     shortcuts: Sequence[Shortcut]
+    shortcuts_of: str  # how they were measured
     protocol: str
+    measured: str  # on what and with which weights; ends a sentence
+    notes: Sequence[str] = ()  # whole paragraphs after the figures
+    cited: Sequence[Cited] = ()  # other runs under other protocols
     seed: int
     split_seed: int
     temperature: float
@@ -101,12 +109,39 @@ def _figures(facts: CardFacts) -> str:
     matrix = _table(("label \\ predicted", *classes), ((name, *map(str, row)) for name, row in rows))
     return (
         "## Figures\n\n"
-        f"Protocol: {facts.protocol}. Measured on the test part, {facts.leak.tested} images in "
-        f"{_units(facts, 'test')} units, once, with the weights of the epoch that the validation part chose. Intervals "
-        "are percentile bootstrap intervals over units, never over single images.\n\n"
+        f"Protocol: {facts.protocol}. {facts.leak.tested} images in {_units(facts, facts.tested)} units, measured "
+        f"{facts.measured}. Intervals are percentile bootstrap intervals over units, never over single images.\n\n"
         f"Leak rate, the share of test images with a near-duplicate in the training part: {facts.leak}.\n\n"
-        f"{overall}\n\n{per_class}\n\nConfusion matrix, counts:\n\n{matrix}"
+        f"{overall}\n\n{per_class}\n\nConfusion matrix, counts:\n\n{matrix}{_apart(facts)}"
+        + "".join(f"\n\n{note}" for note in facts.notes)
+        + _cited(facts)
     )
+
+
+def _cited(facts: CardFacts) -> str:
+    if not facts.cited:
+        return ""
+    rows = (
+        (run.name, run.metrics[0].protocol, str(find(run.metrics, "accuracy").n),
+         *(interval(find(run.metrics, name, class_)) for name, class_, _ in _HEADLINE))
+        for run in facts.cited
+    )  # fmt: skip
+    titles = (title for _, _, title in _HEADLINE)
+    return (
+        "\n\nOther runs, with their own protocols; what they are worth depends on how much of their test images their "
+        "networks had seen:\n\n" + _table(("run", "protocol", "images", *titles), rows)
+    )
+
+
+def _apart(facts: CardFacts) -> str:
+    if not facts.apart:
+        return ""
+    rows = []
+    for row in facts.apart:
+        name = row["metric"] if row["class"] is None else f"{row['class']} {row['metric']}"
+        bounds = "" if row["low"] is None else f" ({row['low']:.4f} to {row['high']:.4f})"
+        rows.append((f"{row['protocol'].rsplit('; ', 1)[-1]}, {name}", f"{row['value']:.4f}{bounds}", str(row["n"])))
+    return "\n\nWith and without a near-duplicate in the training part:\n\n" + _table(("what", "value", "images"), rows)
 
 
 def _data(facts: CardFacts) -> str:
@@ -114,19 +149,22 @@ def _data(facts: CardFacts) -> str:
     counts = _table(
         ("part", *data.classes.names, "images", "units"),
         (
-            (part, *map(str, by_class), str(sum(by_class)), str(_units(facts, part)))
-            for part, by_class in zip(PARTS, _counts(facts), strict=True)
+            (part, *map(str, by_class), str(sum(by_class)), str(_units(facts, np.asarray(facts.parts) == part)))
+            for part, by_class in _counts(facts).items()
         ),
     )
     left_out = "No file was left out."
     if data.left_out:
         shown = "; ".join(f"{item.path} ({item.status.value}: {item.error})" for item in data.left_out[:20])
         left_out = f"{len(data.left_out)} files could not be read and were left out: {shown}."
+    apart = "no unit stands in two parts, and parts are stratified by class"
+    if not facts.keeps_units:
+        apart = "this protocol divides units between parts"
     listed = f" The groups file names {facts.grouping.listed} of them." if facts.grouping.listed else ""
     return (
         f"## Data\n\n{facts.sheet.title}. Source: {facts.sheet.source}.\n\n"
         f"{len(data.paths)} slices were used.{listed} {left_out} A unit is a set of slices that share "
-        f"{facts.grouping.basis}; no unit stands in two parts, and parts are stratified by class.\n\n"
+        f"{facts.grouping.basis}; {apart}.\n\n"
         f"{counts}\n\nsha256 of paths, labels and pixels: `{data.fingerprint}`."
     )
 
@@ -134,17 +172,25 @@ def _data(facts: CardFacts) -> str:
 def _training(facts: CardFacts) -> str:
     recipe, fit = facts.recipe, facts.fit
     settings = _table(("setting", "value"), ((f"`{key}`", str(value)) for key, value in recipe.facts().items()))
-    best = fit.history[fit.best_epoch - 1]
-    waited = len(fit.history) - fit.best_epoch >= recipe.patience
-    why = f"it had not fallen for {recipe.patience} epochs" if waited else "the limit on epochs was reached"
     versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     notes = "\n".join(f"- {note}" for note in recipe.notes)
     return (
-        f"## Training\n\nEpoch {fit.best_epoch} of {len(fit.history)} (at most {recipe.epochs}) had the lowest "
-        f"validation loss, {best.val_loss:.4f} (accuracy {best.val_accuracy:.4f}); the fit ended because {why}. "
+        f"## Training\n\n{_epochs(fit, recipe)} "
         f"Seed {facts.seed}, split seed {facts.split_seed}. Cross-entropy loss. mribatch {__version__}, {versions}.\n\n"
         f"{settings}\n\n{notes}"
     ).rstrip()
+
+
+def _epochs(fit: FitResult, recipe: Recipe) -> str:
+    best = fit.history[fit.best_epoch - 1]
+    if recipe.keep == "last":
+        return f"{len(fit.history)} epochs; the last one's weights are kept, no image chose them."
+    waited = len(fit.history) - fit.best_epoch >= recipe.patience
+    why = f"it had not fallen for {recipe.patience} epochs" if waited else "the limit on epochs was reached"
+    return (
+        f"Epoch {fit.best_epoch} of {len(fit.history)} (at most {recipe.epochs}) had the lowest validation loss, "
+        f"{best.val_loss:.4f} (accuracy {best.val_accuracy:.4f}); the fit ended because {why}."
+    )
 
 
 def _limits(facts: CardFacts) -> str:
@@ -155,8 +201,8 @@ def _limits(facts: CardFacts) -> str:
     limits = "\n".join(f"- {limit}" for limit in facts.sheet.limits)
     return (
         f"## Limits\n\n{limits}\n\n"
-        "How much the files' size in pixels alone tells, without looking at the picture (learned on the training part, "
-        f"measured on the test part):\n\n{shortcuts}\n\n"
+        f"How much the files' size in pixels alone tells, without looking at the picture ({facts.shortcuts_of}):"
+        f"\n\n{shortcuts}\n\n"
         "Where size tells a class, the classes come from different sources, and a network can learn the source instead "
         "of the disease. Figures on data from another source will be lower."
     )
@@ -166,14 +212,15 @@ def _licences(facts: CardFacts) -> str:
     return f"## Licences\n\n- Weights: {facts.weights_licence}.\n- Training data: {facts.sheet.licence}."
 
 
-def _counts(facts: CardFacts) -> list[list[int]]:
-    classes = len(facts.data.classes.names)
-    labels = [facts.data.labels[facts.parts == part] for part in range(len(PARTS))]
-    return [np.bincount(found, minlength=classes).tolist() for found in labels]
+def _counts(facts: CardFacts) -> dict[str, list[int]]:
+    """Part -> images of each class; the parts of a single fit in their own order, folds in theirs."""
+    names = [part for part in PARTS if part in facts.parts] or sorted(set(facts.parts))
+    parts, classes = np.asarray(facts.parts), len(facts.data.classes.names)
+    return {name: np.bincount(facts.data.labels[parts == name], minlength=classes).tolist() for name in names}
 
 
-def _units(facts: CardFacts, part: str) -> int:
-    return len(np.unique(facts.grouping.units[facts.parts == PARTS.index(part)]))
+def _units(facts: CardFacts, chosen: NDArray[np.bool_]) -> int:
+    return len(np.unique(facts.grouping.units[chosen]))
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -90,9 +90,11 @@ def lite_features(lite: Lite, pixels: Any, options: Mapping[str, float]) -> Any:
         inside = features
         if shape.expansion != 1:
             inside = convolved(inside, int(features.shape[-1]) * shape.expansion, 1, 1, f"{name}_expand")
-        inside = layers.DepthwiseConv2D(shape.kernel, shape.stride, padding="same", use_bias=False,
-                                        name=f"{name}_depthwise_conv", depthwise_initializer=_initializer())(inside)  # fmt: skip
-        inside = normalised(inside, f"{name}_depthwise")
+        depthwise = layers.DepthwiseConv2D(
+            shape.kernel, shape.stride, padding="same", use_bias=False, name=f"{name}_depthwise_conv",
+            depthwise_initializer=_initializer(),
+        )  # fmt: skip
+        inside = normalised(depthwise(inside), f"{name}_depthwise")
         inside = convolved(inside, shape.filters, 1, 1, f"{name}_project", activation=False)
         if shape.stride != 1 or features.shape[-1] != shape.filters:
             return inside

@@ -30,7 +30,15 @@ def evaluate(
     units: NDArray[int64], temperature: float, protocol: str,
 ) -> Evaluation:  # fmt: skip
     """Score images with Keras; intervals are resampled over units, never over single images."""
-    probabilities = calibrated(predict_logits(network, images), temperature)
+    return score(predict_logits(network, images), labels, classes, units, temperature, protocol)
+
+
+def score(
+    logits: NDArray[float32], labels: NDArray[int64], classes: Sequence[str], units: NDArray[int64],
+    temperature: float, protocol: str,
+) -> Evaluation:  # fmt: skip
+    """As `evaluate`, from logits that are there already."""
+    probabilities = calibrated(logits, temperature)
     metrics = headline(labels, probabilities, classes, groups=units, protocol=protocol)
     return Evaluation(probabilities, tuple(metrics), confusion(labels, probabilities, classes))
 

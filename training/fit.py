@@ -6,10 +6,12 @@ the state after epoch n is the same whether or not the process died in between: 
 number of threads and library versions.
 """
 
+import contextlib
 import json
+import math
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +27,11 @@ from mribatch.training.batch_statistics import statistics_measurer
 from mribatch.training.frameworks import load_keras
 from mribatch.training.networks import build, grey_to_rgb, logits_model, predictor
 from mribatch.training.recipes import Recipe
+from mribatch.training.schedule import SCHEDULES
 
 FINGERPRINT_FILE, STATE_FILE = "fit.json", "state.npz"
 _NO_EPOCH = 0  # augmentation draws from (seed, epoch, image); what stands here in place of an epoch never collides
+_LOOK_EVERY = 4  # epochs, where no epoch is chosen and scoring only costs time
 _STATISTICS = 1_000_000  # after the places of the dropout layers, which draw from (seed, _NO_EPOCH, epoch, place)
 
 
@@ -46,7 +50,7 @@ class Epoch:
     epoch: int  # from 1
     loss: float  # mean cross-entropy, nats
     accuracy: float
-    val_loss: float
+    val_loss: float  # not a number where the validation part was not scored
     val_accuracy: float
     seconds: float
 
@@ -83,10 +87,10 @@ def fit(
         )
     while not _finished(history, recipe):
         history = [*history, trainer.epoch(len(history) + 1, train, validation)]
-        best = _best(history)
-        trainer.save(work, history, is_best=best == len(history))
+        best = _best(history, recipe)
+        trainer.save(work, history, is_best=best == len(history) and is_evaluated(recipe, best))
         echo(_line(history[-1], recipe, best))
-    best = _best(history)
+    best = _best(history, recipe)
     trainer.load_best(work, best)
     return FitResult(trainer.network, tuple(history), best, done)
 
@@ -116,20 +120,53 @@ def check_fingerprint(work: Path, fingerprint: Mapping[str, Any]) -> None:
             )
 
 
-def _best(history: list[Epoch]) -> int:
-    """The first epoch with the lowest validation loss."""
-    return min(history, key=lambda row: row.val_loss).epoch
+def _best(history: list[Epoch], recipe: Recipe) -> int:
+    """The first epoch with the lowest validation loss, or the last one where the recipe keeps that."""
+    return len(history) if recipe.keep == "last" else min(history, key=lambda row: row.val_loss).epoch
+
+
+def is_evaluated(recipe: Recipe, epoch: int) -> bool:
+    """Whether the validation part is scored after that epoch: always where it chooses, else now and then, to look."""
+    return recipe.keep == "best" or epoch == recipe.epochs or epoch % _LOOK_EVERY == 0
 
 
 def _finished(history: list[Epoch], recipe: Recipe) -> bool:
-    return bool(history) and (len(history) >= recipe.epochs or len(history) - _best(history) >= recipe.patience)
+    waited = len(history) - _best(history, recipe) if history else 0
+    return bool(history) and (len(history) >= recipe.epochs or waited >= recipe.patience)
 
 
 def _line(row: Epoch, recipe: Recipe, best: int) -> str:
+    scored = f"validation loss {row.val_loss:.4f}, accuracy {row.val_accuracy:.4f}; "
+    chosen = f"best epoch {best}; " if recipe.keep == "best" else ""
     return (
-        f"epoch {row.epoch}/{recipe.epochs}: loss {row.loss:.4f}, accuracy {row.accuracy:.4f}; validation loss "
-        f"{row.val_loss:.4f}, accuracy {row.val_accuracy:.4f}; best epoch {best}; {row.seconds:.1f} s"
+        f"epoch {row.epoch}/{recipe.epochs}: loss {row.loss:.4f}, accuracy {row.accuracy:.4f}; "
+        f"{'' if math.isnan(row.val_loss) else scored}{chosen}{row.seconds:.1f} s"
     )
+
+
+def optimizer(recipe: Recipe) -> Any:
+    """Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019); the rate is set at every step."""
+    _, keras = load_keras()
+    clipnorm = recipe.clipnorm or None
+    if recipe.optimizer == "adam":
+        return keras.optimizers.Adam(recipe.learning_rate, clipnorm=clipnorm)
+    made = keras.optimizers.AdamW(recipe.learning_rate, weight_decay=recipe.weight_decay, clipnorm=clipnorm)
+    made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return made
+
+
+def smoothed_cross_entropy(smoothing: float) -> Callable[[Any, Any], Any]:
+    """Labels (n,) and logits (n, classes) -> losses (n,); `smoothing` of the truth is spread over all classes."""
+    tensorflow, _ = load_keras()
+
+    def losses(labels: Any, logits: Any) -> Any:
+        if not smoothing:
+            return tensorflow.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+        classes = logits.shape[-1]
+        truth = tensorflow.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
+        return tensorflow.nn.softmax_cross_entropy_with_logits(labels=truth, logits=logits)
+
+    return losses
 
 
 def cross_entropy(logits: NDArray[float32], labels: NDArray[int64]) -> float:
@@ -148,8 +185,10 @@ class _Trainer:
         self._seed = seed
         self._quiet = quiet
         self.network = build(recipe, classes, seed)
-        self._optimizer = keras.optimizers.Adam(recipe.learning_rate)
+        self._optimizer = optimizer(recipe)
         self._optimizer.build(self.network.trainable_variables)
+        learned = self.network.trainable_variables if recipe.weights_average else []
+        self._averages = [keras.Variable(variable.numpy(), trainable=False) for variable in learned]
         self._step = self._compiled_step()
         self._predict = predictor(self.network)
         self._measure = statistics_measurer(self.network) if recipe.clean_statistics else None
@@ -157,28 +196,56 @@ class _Trainer:
     def epoch(self, number: int, train: Images, validation: Images) -> Epoch:
         started = time.perf_counter()
         self._seed_dropout(number)
-        order = np.random.default_rng((self._seed, _NO_EPOCH, number)).permutation(len(train.labels)).astype(int64)
-        loss = hits = 0.0
-        for start in self._with_progress(range(0, len(order), self._recipe.batch), number):
-            chosen = order[start : start + self._recipe.batch]
-            pixels = augment(train.pixels[chosen], chosen, self._recipe.augmentation, self._seed, number)
-            batch_loss, batch_hits = self._step(pixels, train.labels[chosen])
-            loss += float(batch_loss)
-            hits += float(batch_hits)
-        if self._measure is not None:
-            self._measure(train.pixels, np.random.default_rng((self._seed, _NO_EPOCH, number, _STATISTICS)))
-        logits = self._predict(validation.pixels)
+        loss, accuracy = self._learn(number, train)
+        seen = is_evaluated(self._recipe, number) and len(validation.labels) > 0
+        with self._evaluated():
+            if self._measure is not None and is_evaluated(self._recipe, number):
+                self._measure(train.pixels, np.random.default_rng((self._seed, _NO_EPOCH, number, _STATISTICS)))
+            val_loss, val_accuracy = self._score(validation) if seen else (math.nan, math.nan)
         row = Epoch(
-            epoch=number,
-            loss=loss / len(order),
-            accuracy=hits / len(order),
-            val_loss=cross_entropy(logits, validation.labels),
-            val_accuracy=float((logits.argmax(axis=1) == validation.labels).mean()),
+            epoch=number, loss=loss, accuracy=accuracy, val_loss=val_loss, val_accuracy=val_accuracy,
             seconds=time.perf_counter() - started,
-        )
-        if not np.isfinite([row.loss, row.val_loss]).all():
+        )  # fmt: skip
+        if not np.isfinite([loss, val_loss] if seen else [loss]).all():
             raise MribatchError(f"the loss of epoch {number} is not a finite number", "use a lower learning rate")
         return row
+
+    def _learn(self, number: int, train: Images) -> tuple[float, float]:
+        """One pass over the training part: mean loss and accuracy of what was learned from."""
+        recipe, count = self._recipe, len(train.labels)
+        order = np.random.default_rng((self._seed, _NO_EPOCH, number)).permutation(count).astype(int64)
+        share, schedule = recipe.batch / count, SCHEDULES[recipe.schedule]
+        loss = hits = 0.0
+        for start in self._with_progress(range(0, count, recipe.batch), number):
+            chosen = order[start : start + recipe.batch]
+            pixels = augment(train.pixels[chosen], chosen, recipe.augmentation, self._seed, number)
+            done = (number - 1 + start / count) / recipe.epochs  # of the whole fit
+            rate = recipe.learning_rate * schedule(done)
+            steps = round((number - 1 + start / count) / share)
+            decay = min(recipe.weights_average, (1 + steps) / (10 + steps))  # the first weights are soon forgotten
+            batch_loss, batch_hits = self._step(pixels, train.labels[chosen], np.float32(rate), np.float32(decay))
+            loss += float(batch_loss)
+            hits += float(batch_hits)
+        return loss / count, hits / count
+
+    def _score(self, validation: Images) -> tuple[float, float]:
+        """Loss and accuracy of the validation part."""
+        logits = self._predict(validation.pixels)
+        accuracy = float((logits.argmax(axis=1) == validation.labels).mean())
+        return cross_entropy(logits, validation.labels), accuracy
+
+    @contextlib.contextmanager
+    def _evaluated(self) -> Iterator[None]:
+        """The averages of the weights in the weights' place."""
+        learned = self.network.trainable_variables if self._averages else []
+        before = [variable.numpy() for variable in learned]
+        for variable, average in zip(learned, self._averages, strict=True):
+            variable.assign(average)
+        try:
+            yield
+        finally:
+            for variable, value in zip(learned, before, strict=True):
+                variable.assign(value)
 
     def _with_progress(self, starts: range, number: int) -> Iterable[int]:
         from tqdm import tqdm
@@ -189,13 +256,14 @@ class _Trainer:
 
     def save(self, work: Path, history: list[Epoch], is_best: bool) -> None:
         """Keep the state after the last epoch of `history`; the best epoch's weights lie in a file of their own."""
-        weights = _arrays("network", self.network.variables)
         if is_best:
-            _write(work / _best_file(len(history)), weights)
-        rows = np.array(json.dumps([asdict(row) for row in history]))
-        _write(work / STATE_FILE, {**weights, **_arrays("optimizer", self._optimizer.variables), "history": rows})
+            with self._evaluated():
+                _write(work / _best_file(len(history)), _arrays("network", self.network.variables))
+        state = _arrays("network", self.network.variables) | _arrays("optimizer", self._optimizer.variables)
+        state |= _arrays("average", self._averages)
+        _write(work / STATE_FILE, state | {"history": np.array(json.dumps([asdict(row) for row in history]))})
         for old in work.glob(_best_file("*")):
-            if old.name != _best_file(_best(history)):
+            if old.name != _best_file(_best(history, self._recipe)):
                 old.unlink()
 
     def restore(self, work: Path) -> list[Epoch]:
@@ -204,6 +272,7 @@ class _Trainer:
         state = _read(work / STATE_FILE)
         _assign("network", self.network.variables, state, work)
         _assign("optimizer", self._optimizer.variables, state, work)
+        _assign("average", self._averages, state, work)
         return [Epoch(**row) for row in json.loads(str(state["history"]))]
 
     def load_best(self, work: Path, epoch: int) -> None:
@@ -211,20 +280,25 @@ class _Trainer:
 
     def _compiled_step(self) -> Any:
         tensorflow, _ = load_keras()
-        inner, optimizer, size = logits_model(self.network), self._optimizer, self._recipe.size
+        inner, optimizer, averages = logits_model(self.network), self._optimizer, self._averages
+        size, losses_of = self._recipe.size, smoothed_cross_entropy(self._recipe.label_smoothing)
+        number = tensorflow.TensorSpec((), tensorflow.float32)
         pixels = tensorflow.TensorSpec((None, size, size, 1), tensorflow.uint8)
-        signature = [pixels, tensorflow.TensorSpec((None,), tensorflow.int64)]
+        signature = [pixels, tensorflow.TensorSpec((None,), tensorflow.int64), number, number]
 
         # jit_compile=False: XLA is about five times slower on a CPU
         @tensorflow.function(  # type: ignore[untyped-decorator]
             input_signature=signature, autograph=False, jit_compile=False
         )
-        def step(images: Any, labels: Any) -> Any:
+        def step(images: Any, labels: Any, rate: Any, decay: Any) -> Any:
             with tensorflow.GradientTape() as tape:
                 logits = inner(grey_to_rgb(images), training=True)
-                losses = tensorflow.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+                losses = losses_of(labels, logits)
                 mean = tensorflow.reduce_mean(losses)
+            optimizer.learning_rate = rate
             optimizer.apply(tape.gradient(mean, inner.trainable_variables), inner.trainable_variables)
+            for average, variable in zip(averages, inner.trainable_variables, strict=bool(averages)):
+                average.assign(average + (1 - decay) * (variable - average))
             hits = tensorflow.equal(tensorflow.argmax(logits, axis=1), labels)
             return tensorflow.reduce_sum(losses), tensorflow.reduce_sum(tensorflow.cast(hits, tensorflow.float32))
 

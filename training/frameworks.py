@@ -27,6 +27,7 @@ def load_keras() -> tuple[Any, Any]:
     backend = keras.backend.backend()
     if backend != "tensorflow":
         raise MribatchError(f"Keras runs on '{backend}', training needs TensorFlow", "unset KERAS_BACKEND")
+    tensorflow.get_logger().setLevel("ERROR")  # five folds trace one function five times; nobody needs to hear of it
     tensorflow.config.experimental.enable_op_determinism()
     tensorflow.config.experimental.enable_tensor_float_32_execution(False)  # a GPU's golden answers are float32 too
     return tensorflow, keras

@@ -6,15 +6,18 @@ Grey slices enter through `grey_to_rgb`, in training and in the exported graph a
 """
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy import float32, uint8
 from numpy.typing import NDArray
 
-from mribatch.training.efficientnet_lite import LITES, Lite, freeze, imagenet_file, lite_features, load_lite
+from mribatch.errors import MribatchError
+from mribatch.training.efficientnet import B_NAMES, b_maps
+from mribatch.training.efficientnet_lite import LITES, freeze, imagenet_file, lite_features, load_lite
 from mribatch.training.frameworks import load_keras
-from mribatch.training.recipes import Recipe
+from mribatch.training.recipes import IMAGENET, NO_WEIGHTS, Recipe
 
 LOGITS = "logits"
 _PREDICT_BATCH = 64
@@ -23,14 +26,39 @@ NetworkBody = Callable[[Any, Recipe], Any]  # keras tensor of pixels 0..255 -> k
 
 
 def build(recipe: Recipe, classes: int, seed: int) -> Any:
-    """A keras.Model with freshly drawn weights; the same seed draws the same ones."""
+    """A keras.Model with the weights that its recipe starts from; the same seed draws the same ones for the rest.
+
+    Raises:
+        MribatchError: The recipe's weights are not there, or fit another network.
+    """
     _, keras = load_keras()
     keras.utils.set_random_seed(seed)
     pixels = keras.Input((recipe.size, recipe.size, 3), name="pixels")
     features = NETWORKS[recipe.network](pixels, recipe)
     logits = keras.layers.Dense(classes, kernel_initializer="glorot_normal", name=LOGITS)(features)
     probabilities = keras.layers.Activation("softmax", name="probabilities")(logits)
-    return keras.Model(pixels, probabilities, name=recipe.name)
+    network = keras.Model(pixels, probabilities, name=recipe.name)
+    if recipe.network in LITES:
+        path = weights_file(recipe)
+        if path is not None:
+            load_lite(network, LITES[recipe.network], path)
+        freeze(network, recipe.frozen_blocks)
+    return network
+
+
+def weights_file(recipe: Recipe) -> Path | None:
+    """The file that the recipe's weights come from; None where they are drawn or Keras' own.
+
+    Raises:
+        MribatchError: It is not there, or the network takes none; names the fix.
+    """
+    if recipe.weights == NO_WEIGHTS:
+        return None
+    if recipe.network not in (*LITES, *B_NAMES):
+        raise MribatchError(f"'{recipe.name}' is trained from scratch, it takes no weights", "give --weights none")
+    if recipe.weights != IMAGENET:
+        return Path(recipe.weights)
+    return imagenet_file(LITES[recipe.network]) if recipe.network in LITES else None
 
 
 def logits_model(network: Any) -> Any:
@@ -105,4 +133,23 @@ def _cnn(pixels: Any, recipe: Recipe) -> Any:
     return features
 
 
-NETWORKS: Mapping[str, NetworkBody] = {"cnn": _cnn}
+def _lite(pixels: Any, recipe: Recipe) -> Any:
+    return lite_features(LITES[recipe.network], pixels, recipe.options)
+
+
+def _b(pixels: Any, recipe: Recipe) -> Any:
+    """A B network's maps averaged over the image, then the reference's head: dropout, or dropout, Dense, dropout."""
+    _, keras = load_keras()
+    weights = None if recipe.weights == NO_WEIGHTS else recipe.weights
+    features = keras.layers.GlobalAveragePooling2D(name="pool")(b_maps(recipe.network, pixels, weights))
+    features = keras.layers.Dropout(recipe.options["dropout"], name="dropout")(features)
+    units = int(recipe.options.get("dense", 0))
+    if units:
+        features = keras.layers.Dense(units, activation="elu", kernel_initializer="glorot_normal", name="dense")(
+            features
+        )
+        features = keras.layers.Dropout(recipe.options["dense_dropout"], name="dense_dropout")(features)
+    return features
+
+
+NETWORKS: Mapping[str, NetworkBody] = {"cnn": _cnn, **dict.fromkeys(B_NAMES, _b), **dict.fromkeys(LITES, _lite)}

@@ -150,17 +150,18 @@ def grouped_split(
 
 
 def check_parts(labels: NDArray[int64], parts: NDArray[int64], classes: Sequence[str]) -> None:
-    """Refuse a split in which a part lacks a class.
+    """Refuse a split in which a part lacks a class; the validation part may be empty as a whole.
 
     Raises:
         MribatchError: Names the class, the part and the counts.
     """
+    needed = [part for part in range(len(PARTS)) if PARTS[part] != "validation" or (parts == part).any()]
     for index, name in enumerate(classes):
-        counts = [int(((labels == index) & (parts == part)).sum()) for part in range(len(PARTS))]
-        for part, count in zip(PARTS, counts, strict=True):
+        counts = {PARTS[part]: int(((labels == index) & (parts == part)).sum()) for part in needed}
+        for part, count in counts.items():
             if count == 0:
                 raise MribatchError(
-                    f"class '{name}' has {sum(counts)} images, and none falls into the {part} part",
+                    f"class '{name}' has {sum(counts.values())} images, and none falls into the {part} part",
                     "add images of that class, in at least six groups that share no near-duplicates",
                 )
 

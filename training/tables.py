@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy import float32, int64
 from numpy.typing import NDArray
 
@@ -12,11 +13,11 @@ from mribatch.files import publishing
 from mribatch.pipeline.metrics import Metric
 from mribatch.training.data import DataSet
 from mribatch.training.fit import Epoch
-from mribatch.training.split import PARTS, Grouping
+from mribatch.training.split import Grouping
 
 HISTORY, PARTS_TABLE, METRICS = "history.parquet", "parts.parquet", "metrics.parquet"
 TEST_PREDICTIONS, TEST_FILES = "test_predictions.parquet", "test_files.txt"
-LEFT_OUT = "left_out"
+OUT_OF_FOLD, LEFT_OUT = "out_of_fold.parquet", "left_out"
 
 
 def write_history(work: Path, history: Sequence[Epoch]) -> None:
@@ -24,13 +25,13 @@ def write_history(work: Path, history: Sequence[Epoch]) -> None:
     _write(work / HISTORY, _columns([asdict(row) for row in history]))
 
 
-def write_parts(work: Path, data: DataSet, grouping: Grouping, parts: NDArray[int64]) -> None:
+def write_parts(work: Path, data: DataSet, grouping: Grouping, parts: Sequence[str]) -> None:
     """parts.parquet: path, label, part, unit, near_duplicates, error; files that were left out come last."""
     rows: list[dict[str, Any]] = [
-        {"path": path, "label": data.classes.names[label], "part": PARTS[part], "unit": unit,
+        {"path": path, "label": data.classes.names[label], "part": part, "unit": unit,
          "near_duplicates": close, "error": None}
         for path, label, part, unit, close in zip(
-            data.paths, data.labels, parts.tolist(), grouping.units.tolist(), grouping.near_duplicates.tolist(),
+            data.paths, data.labels, parts, grouping.units.tolist(), grouping.near_duplicates.tolist(),
             strict=True)
     ]  # fmt: skip
     empty = dict.fromkeys(("label", "unit", "near_duplicates"))
@@ -43,6 +44,24 @@ def write_parts(work: Path, data: DataSet, grouping: Grouping, parts: NDArray[in
 
 def write_test_predictions(work: Path, data: DataSet, tested: NDArray[int64], probabilities: NDArray[float32]) -> None:
     """test_predictions.parquet: path, label, predicted, confidence, p_<class> of the test part, from Keras."""
+    _write(work / TEST_PREDICTIONS, _predicted(data, tested, probabilities))
+
+
+def write_out_of_fold(
+    work: Path, data: DataSet, grouping: Grouping, dealt: NDArray[int64], logits: NDArray[float32],
+    probabilities: NDArray[float32],
+) -> None:  # fmt: skip
+    """out_of_fold.parquet: each image's prediction by the network that did not see its fold.
+
+    Columns: path, label, fold (from 1), unit, predicted, confidence, p_<class> (calibrated), logit_<class> (before).
+    """
+    columns = _predicted(data, np.arange(len(data.labels)), probabilities)
+    columns |= {f"logit_{name}": logits[:, index].copy() for index, name in enumerate(data.classes.names)}
+    first = {name: columns.pop(name) for name in ("path", "label")}
+    _write(work / OUT_OF_FOLD, {**first, "fold": dealt + 1, "unit": grouping.units, **columns})
+
+
+def _predicted(data: DataSet, tested: NDArray[int64], probabilities: NDArray[float32]) -> dict[str, Any]:
     names = data.classes.names
     best = probabilities.argmax(axis=1)
     columns: dict[str, Any] = {
@@ -51,8 +70,7 @@ def write_test_predictions(work: Path, data: DataSet, tested: NDArray[int64], pr
         "predicted": [names[position] for position in best],
         "confidence": probabilities.max(axis=1),
     }
-    columns |= {f"p_{name}": probabilities[:, index].copy() for index, name in enumerate(names)}
-    _write(work / TEST_PREDICTIONS, columns)
+    return columns | {f"p_{name}": probabilities[:, index].copy() for index, name in enumerate(names)}
 
 
 def write_metrics(work: Path, metrics: Sequence[Metric]) -> None:

@@ -8,7 +8,6 @@ Source of both layouts: torch/serialization.py of PyTorch (_legacy_load and _loa
 """
 
 import io
-import math
 import pickle
 import pickletools
 import sys
@@ -31,12 +30,12 @@ _DTYPES = {
     "FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "LongStorage": "<i8", "IntStorage": "<i4",
     "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1",
 }  # fmt: skip
-_OPCODES = frozenset(
+_OPCODES = (
     "PROTO STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINUNICODE SHORT_BINUNICODE "
     "BINPUT LONG_BINPUT BINGET LONG_BINGET MEMOIZE FRAME EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND "
-    "APPENDS EMPTY_DICT DICT SETITEM SETITEMS GLOBAL STACK_GLOBAL REDUCE BUILD BINPERSID".split()
+    "APPENDS EMPTY_DICT DICT SETITEM SETITEMS GLOBAL STACK_GLOBAL REDUCE BUILD BINPERSID"
 )
-_MEMO = frozenset({"BINPUT", "LONG_BINPUT"})
+_MEMO = ("BINPUT", "LONG_BINPUT")
 _FIX = "give a state dict of plain tensors, as torch.save(model.state_dict(), FILE) writes it"
 
 
@@ -133,9 +132,9 @@ def _from_zip(content: bytes) -> dict[str, NDArray[Any]]:
 
 def _load(stream: BinaryIO) -> Any:
     """The next pickle of the stream, after its program was looked through."""
-    start = stream.tell()
+    start, known = stream.tell(), _OPCODES.split()
     for opcode, argument, _ in pickletools.genops(stream):
-        if opcode.name not in _OPCODES:
+        if opcode.name not in known:
             raise ValueError(f"its pickle uses {opcode.name}")
         # the memo is a plain array: a large index alone would take all memory
         if opcode.name in _MEMO and isinstance(argument, int) and argument > _LARGEST_PICKLE // 2:
@@ -202,7 +201,10 @@ def _view(tensor: _Tensor, data: NDArray[Any]) -> NDArray[Any]:
     """The tensor's part of its storage. Strides are checked first: NumPy would read outside without a word."""
     pairs = zip(tensor.shape, tensor.strides, strict=True)
     last = tensor.offset + sum((size - 1) * stride for size, stride in pairs)
-    if math.prod(tensor.shape) > len(data) or (math.prod(tensor.shape) and last >= len(data)):
+    numbers = 1
+    for size in tensor.shape:
+        numbers *= size
+    if numbers > len(data) or (numbers and last >= len(data)):
         raise ValueError(f"a tensor of shape {tensor.shape} lies outside its storage")
     strides = tuple(stride * data.itemsize for stride in tensor.strides)
     part = data[min(tensor.offset, len(data)) :]

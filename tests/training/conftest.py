@@ -22,6 +22,14 @@ def trained(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainRe
     return train(toy.options(toy_data, tmp_path_factory.mktemp("trained") / "toy-model"))
 
 
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training without its pictures, which take longer than a toy fit; `trained` has them."""
+    from mribatch.training import figures
+
+    monkeypatch.setattr(figures, "write_all", lambda *_, **__: [])
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keras 3.15 on TensorFlow 2.21 still hands NumPy arrays without the copy keyword; not ours to mend."""
     quiet = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -1,5 +1,7 @@
 """Augmentation is random, small, and the same again."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -78,3 +80,20 @@ def test_rotation_turns_by_up_to_its_degrees():
         np.arctan((weights * rows * columns).sum(axis=(1, 2)) / (weights * columns**2).sum(axis=(1, 2)))
     )
     assert np.abs(angles).max() <= 7.2 and angles.min() < -6 and angles.max() > 6
+
+
+def test_brightness_and_contrast_stay_within_their_bounds():
+    flat = np.full((400, 4, 4, 1), 100, np.uint8)
+    changed = augment(flat, np.arange(400), Augmentation(brightness=0.1), 0, 1)[:, 0, 0, 0].astype(int)
+    assert 100 - 26 <= changed.min() < 80 and 120 < changed.max() <= 100 + 26
+    dark_and_bright = np.zeros((400, 4, 4, 1), np.uint8)
+    dark_and_bright[:, :, 2:] = 200
+    changed = augment(dark_and_bright, np.arange(400), Augmentation(contrast=0.1), 0, 1)[:, 0, :, 0].astype(int)
+    spread = changed[:, 3] - changed[:, 0]
+    assert 180 <= spread.min() < 186 and 205 < spread.max() <= 213
+
+
+def test_tone_leaves_the_movements_as_they_were():
+    moved = augment(SLICES, INDICES, REFERENCE, 0, 1)
+    toned = augment(SLICES, INDICES, replace(REFERENCE, brightness=1e-9), 0, 1)
+    assert (moved == toned).all()

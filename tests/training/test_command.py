@@ -25,7 +25,7 @@ def test_help_names_every_recipe():
 def test_an_unknown_recipe_is_refused(tmp_path: Path):
     error = run("resnet", tmp_path, "--out", tmp_path / "out").exception
     assert isinstance(error, MribatchError)
-    assert str(error) == "there is no recipe 'resnet'. Fix: choose one of: cnn"
+    assert str(error) == f"there is no recipe 'resnet'. Fix: choose one of: {', '.join(RECIPES)}"
 
 
 def test_where_tensorflow_is_missing_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

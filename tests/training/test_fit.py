@@ -10,9 +10,10 @@ pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 from mribatch.errors import MribatchError
 from mribatch.training import fit as module
 from mribatch.training.augment import Augmentation
-from mribatch.training.fit import FitResult, Images, cross_entropy, fit
-from mribatch.training.networks import NETWORKS, predict_logits
+from mribatch.training.fit import FitResult, Images, cross_entropy, fit, smoothed_cross_entropy
+from mribatch.training.networks import NETWORKS, build, predict_logits
 from mribatch.training.recipes import Recipe
+from mribatch.training.schedule import SCHEDULES
 from tests.training.toy import tiny_network, tiny_recipe
 
 RANDOM = np.random.default_rng(0)
@@ -40,8 +41,13 @@ def run(work: Path, recipe: Recipe | None = None, seed: int = 1, **fingerprint: 
     )
 
 
+CYCLE = {"schedule": "one_cycle", "optimizer": "adamw", "weight_decay": 0.1, "label_smoothing": 0.1,
+         "weights_average": 0.9, "keep": "last", "clipnorm": 0.5}  # fmt: skip
+
+
 def numbers(result: FitResult) -> list[tuple[float, ...]]:
-    return [(row.epoch, row.loss, row.accuracy, row.val_loss, row.val_accuracy) for row in result.history]
+    rows = [(row.epoch, row.loss, row.accuracy, row.val_loss, row.val_accuracy) for row in result.history]
+    return [tuple(-1.0 if np.isnan(value) else value for value in row) for row in rows]
 
 
 def same_weights(first: FitResult, second: FitResult) -> bool:
@@ -68,9 +74,12 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("writes", range(0, 9, 2))
-def test_stopped_before_any_write_it_goes_on_with_the_same_result(tmp_path: Path, monkeypatch, writes):
-    whole = run(tmp_path / "whole")
+@pytest.mark.parametrize(
+    ("writes", "change"), [*((writes, {}) for writes in range(0, 9, 2)), (0, CYCLE), (2, CYCLE), (4, CYCLE)]
+)
+def test_stopped_before_any_write_it_goes_on_with_the_same_result(tmp_path: Path, monkeypatch, writes, change):
+    recipe = tiny_recipe(**change)
+    whole = run(tmp_path / "whole", recipe)
     write, count = module._write, 0
 
     def write_or_die(path, arrays):
@@ -82,10 +91,10 @@ def test_stopped_before_any_write_it_goes_on_with_the_same_result(tmp_path: Path
 
     monkeypatch.setattr(module, "_write", write_or_die)
     try:
-        run(tmp_path / "stopped")
+        run(tmp_path / "stopped", recipe)
     except Killed:
         monkeypatch.setattr(module, "_write", write)
-    resumed = run(tmp_path / "stopped")
+    resumed = run(tmp_path / "stopped", recipe)
     assert numbers(resumed) == numbers(whole) and same_weights(resumed, whole)
     assert resumed.best_epoch == whole.best_epoch
 
@@ -167,3 +176,84 @@ def test_cross_entropy_by_hand():
     logits = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]], dtype=np.float32)) + 300
     expected = -(np.log(0.5) + np.log(0.1)) / 2
     assert cross_entropy(logits, np.array([0, 1])) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_last_epoch_is_kept_where_none_is_chosen(tmp_path: Path):
+    result = run(tmp_path / "a", tiny_recipe(epochs=5, learning_rate=0.3, **CYCLE | {"weights_average": 0.0}))
+    assert result.best_epoch == len(result.history) == 5
+    scored = [not np.isnan(row.val_loss) for row in result.history]
+    assert scored == [False, False, False, True, True]
+    again = predict_logits(result.network, VALIDATION.pixels)
+    assert cross_entropy(again, VALIDATION.labels) == result.history[-1].val_loss
+
+
+def test_without_a_validation_part_the_last_epoch_is_kept_unscored(tmp_path: Path):
+    recipe, work = tiny_recipe(epochs=4, keep="last"), tmp_path / "a"
+    work.mkdir()
+    nothing = Images(TRAIN.pixels[:0], TRAIN.labels[:0])
+    result = fit(recipe, TRAIN, nothing, 3, 1, work, recipe.facts(), lambda line: None)
+    assert all(np.isnan([row.val_loss, row.val_accuracy]).all() for row in result.history)
+    assert np.isfinite(predict_logits(result.network, VALIDATION.pixels)).all()
+
+
+def test_a_fit_on_a_schedule_may_not_be_prolonged(tmp_path: Path):
+    run(tmp_path / "a", tiny_recipe(epochs=2, **CYCLE))
+    with pytest.raises(MribatchError, match="was started with recipe.epochs = 2, this command has 3"):
+        run(tmp_path / "a", tiny_recipe(epochs=3, **CYCLE))
+
+
+def test_what_is_kept_is_the_average_of_the_weights(tmp_path: Path, monkeypatch):
+    """The averages computed again from every step's weights, by the formula."""
+    recipe = tiny_recipe(epochs=2, **CYCLE)
+    trainer = module._Trainer(recipe, 3, 1, True)
+    step, seen, decays = trainer._step, [trainer.network.trainable_variables[0].numpy()], []
+
+    def spied(pixels, labels, rate, decay):
+        result = step(pixels, labels, rate, decay)
+        seen.append(trainer.network.trainable_variables[0].numpy())
+        decays.append(float(decay))
+        return result
+
+    monkeypatch.setattr(trainer, "_step", spied)
+    trainer.epoch(1, TRAIN, VALIDATION)
+    average = seen[0]
+    for decay, weights in zip(decays, seen[1:], strict=True):
+        average = average * decay + weights * (1 - decay)
+    assert decays[0] == pytest.approx(0.1) and decays == sorted(decays) and max(decays) <= 0.9
+    assert np.allclose(trainer._averages[0].numpy(), average, atol=1e-6)
+    with trainer._evaluated():
+        assert (trainer.network.trainable_variables[0].numpy() == trainer._averages[0].numpy()).all()
+    assert (trainer.network.trainable_variables[0].numpy() == seen[-1]).all()
+
+
+def test_rates_follow_the_schedule_over_the_whole_fit(tmp_path: Path, monkeypatch):
+    recipe = tiny_recipe(epochs=2, **CYCLE)
+    trainer, rates = module._Trainer(recipe, 3, 1, True), []
+    step = trainer._step
+    monkeypatch.setattr(trainer, "_step", lambda *given: (rates.append(float(given[2])), step(*given))[1])
+    for number in (1, 2):
+        trainer.epoch(number, TRAIN, VALIDATION)
+    expected = [0.01 * SCHEDULES["one_cycle"](done / 60) for done in [*range(0, 30, 4), *range(30, 60, 4)]]
+    assert rates == pytest.approx(expected, rel=1e-5)
+    assert float(trainer._optimizer.learning_rate.numpy()) == pytest.approx(expected[-1], rel=1e-5)
+
+
+def test_smoothed_cross_entropy_by_hand():
+    logits, labels = np.log(np.array([[0.5, 0.3, 0.2]], dtype=np.float32)), np.array([0])
+    exact = -(0.8 + 0.2 / 3) * np.log(0.5) - 0.2 / 3 * (np.log(0.3) + np.log(0.2))
+    assert smoothed_cross_entropy(0.2)(labels, logits).numpy()[0] == pytest.approx(exact, rel=1e-5)
+    assert smoothed_cross_entropy(0.0)(labels, logits).numpy()[0] == pytest.approx(-np.log(0.5), rel=1e-5)
+
+
+def test_weight_decay_shrinks_kernels_and_spares_biases_and_normalisation(tmp_path: Path):
+    made = module.optimizer(tiny_recipe(optimizer="adamw", weight_decay=0.5))
+    network = build(tiny_recipe(), 3, 1)
+    made.build(network.trainable_variables)
+    before = {variable.path: variable.numpy() for variable in network.trainable_variables}
+    made.learning_rate = 0.1
+    made.apply([variable * 0 for variable in network.trainable_variables], network.trainable_variables)
+    for variable in network.trainable_variables:
+        factor = 0.95 if variable.path.endswith("kernel") else 1.0
+        assert np.allclose(variable.numpy(), before[variable.path] * factor, atol=1e-7), variable.path
+    assert module.optimizer(tiny_recipe(clipnorm=1.0)).clipnorm == 1.0
+    assert module.optimizer(tiny_recipe()).clipnorm is None

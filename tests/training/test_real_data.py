@@ -6,6 +6,7 @@ import numpy as np
 
 from mribatch.training.classes import BRAIN_TUMORS
 from mribatch.training.data import load
+from mribatch.training.protocols import reference_test
 from mribatch.training.split import check_parts, group, grouped_split, leak, read_groups
 
 
@@ -22,3 +23,21 @@ def test_the_grouped_split_does_not_leak_and_a_random_one_does(data_folder: Path
 
     random = np.random.default_rng(0).choice(3, 2774, p=(0.70, 0.15, 0.15))
     assert 0.1 < leak(grouping.near_duplicates, random == 0, random == 2, "").rate < 0.3
+
+
+def test_the_references_split_is_the_one_whose_test_part_is_held_back(data_folder: Path):
+    """In the whole set, whose files are numbered without gaps, its test part is exactly what the folder lacks."""
+    counts = {"gg": (826, 100), "m": (822, 115), "no": (395, 105), "p": (827, 74)}  # Training, Testing
+    paths, labels = [], []
+    for label, (name, (training, testing)) in enumerate(counts.items()):
+        paths += [f"Training/{name}/{name} ({number}).jpg" for number in range(1, training + 1)]
+        paths += [f"Testing/{name}/{number:04}.jpg" for number in range(testing)]
+        labels += [label] * (training + testing)
+    tested = reference_test(paths, np.array(labels))
+    assert tested.sum() == 490
+    for name, folder in (("gg", "glioma_tumor"), ("p", "pituitary_tumor")):
+        here = {path.name for path in (data_folder / "brain-mri" / "Training" / folder).iterdir()}
+        expected = {path.rsplit("/", 1)[1] for path, chosen in zip(paths, tested, strict=True)
+                    if chosen and path.startswith(f"Training/{name}/")}  # fmt: skip
+        whole = {f"{name} ({number}).jpg" for number in range(1, counts[name][0] + 1)}
+        assert whole - here == expected

@@ -20,6 +20,7 @@ from mribatch.errors import MribatchError
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.run import classify
 from mribatch.training.fit import STATE_FILE
+from mribatch.training.networks import NETWORKS
 from mribatch.training.train import TrainResult, train
 from tests.training import toy
 
@@ -112,14 +113,15 @@ def test_a_folder_that_is_no_bundle_is_refused_before_any_work(toy_data: Path, t
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_groups_are_kept_together_and_left_out_files_are_told(tmp_path: Path):
+def test_groups_are_kept_together_and_left_out_files_are_told(tmp_path: Path, no_figures: None, monkeypatch):
+    monkeypatch.setitem(NETWORKS, "tiny", toy.tiny_network)
     data = toy.draw_data(tmp_path / "brain", per_class=12)
     (data / "Testing/no/empty.png").touch()
     rows = [f"{path.relative_to(data)},s{int(path.stem) // 2}{path.parent.name}" for path in data.rglob("[0-9]*.png")]
     groups = tmp_path / "groups.csv"
     groups.write_text("path,series_id\n" + "\n".join(rows) + "\n")
     lines: list[str] = []
-    recipe = replace(toy.RECIPE, epochs=1)
+    recipe = toy.tiny_recipe(epochs=1)
     result = train(toy.options(data, tmp_path / "out", groups=groups, recipe=recipe, keep_work=False), lines.append)
     table = pq.read_table(result.work / "parts.parquet").to_pylist()
     homes: dict[str, set[str]] = {}
@@ -145,7 +147,7 @@ def epochs_done(state: Path) -> int:
         return len(json.loads(str(archive["history"])))
 
 
-def test_kill_9_changes_nothing(trained: TrainResult, toy_data: Path, tmp_path: Path):
+def test_kill_9_changes_nothing(trained: TrainResult, toy_data: Path, tmp_path: Path, no_figures: None):
     out = tmp_path / "toy-model"
     state = tmp_path / "toy-model-work" / STATE_FILE
     process = start(toy_data, out)

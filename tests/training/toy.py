@@ -10,8 +10,8 @@ from typing import Any
 
 from mribatch.synthetic import draw_slice
 from mribatch.training.augment import Augmentation
+from mribatch.training.prepare import TrainOptions
 from mribatch.training.recipes import RECIPES, Recipe
-from mribatch.training.train import TrainOptions
 
 FOLDERS = ("Training/glioma_tumor", "Training/Meningioma", "Testing/no", "Testing/pituitary-tumor")
 EPOCHS = 5

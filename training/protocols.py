@@ -1,0 +1,160 @@
+"""How images are divided for a fit and its test, by the names under which results are reported.
+
+- holdout: units of near-duplicates and neighbouring slices dealt out 70/15/15.
+- reference: the reference project's random, pooled 85/15 split, its test part image for image.
+- official: what the data set's authors put into Training and Testing.
+- folder: top folders train, validation (optional) and test.
+- grouped: k folds of units; every image is tested once (see folds.py).
+
+Only holdout and grouped keep what belongs together on one side; the leak rate beside every figure tells about the rest.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy import int64
+from numpy.typing import NDArray
+
+from mribatch.errors import MribatchError
+from mribatch.training.data import DataSet
+from mribatch.training.split import FRACTIONS, PARTS, Grouping, grouped_split
+
+HOLDOUT, REFERENCE, OFFICIAL, FOLDER, GROUPED = "holdout", "reference", "official", "folder", "grouped"
+SPLITS = (HOLDOUT, REFERENCE, OFFICIAL, FOLDER, GROUPED)
+
+REFERENCE_SEED, REFERENCE_TEST = 42, 0.15
+_TRAIN, _VALIDATION, _TEST = range(3)
+_FOLDER_NAMES: Mapping[str, int] = {
+    "train": _TRAIN, "training": _TRAIN, "val": _VALIDATION, "valid": _VALIDATION, "validation": _VALIDATION,
+    "test": _TEST, "testing": _TEST,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Division:
+    """A data set in parts, and what to call that."""
+
+    parts: NDArray[int64]  # (n,), indices into PARTS
+    protocol: str  # one sentence for people
+    keeps_units: bool  # whether no unit stands in two parts
+
+
+def divide(split: str, data: DataSet, grouping: Grouping, seed: int, chooses: bool) -> Division:
+    """Parts of the data set under a protocol other than grouped.
+
+    Args:
+        split: One of SPLITS.
+        data: All images.
+        grouping: Their units.
+        seed: Of what is drawn by us; the reference's split has its own.
+        chooses: Whether the recipe chooses its epoch and needs a validation part. Where the protocol has none, it is
+            taken from the training part by units; the test part never chooses.
+
+    Raises:
+        MribatchError: The folders are not what the protocol needs.
+    """
+    if split == HOLDOUT:
+        parts = grouped_split(data.labels, grouping, data.pixel_sha256, seed)
+        shares = "/".join(f"{fraction:.0%}".rstrip("%") for fraction in FRACTIONS)
+        protocol = f"grouped holdout {shares} (units share {grouping.basis}), split seed {seed}"
+        return Division(parts, protocol, keeps_units=True)
+    if split == REFERENCE:
+        tested = reference_test(data.paths, data.labels)
+        parts = np.where(tested, _TEST, _TRAIN).astype(int64)
+        protocol = "reference split: pooled, random, 85/15, stratified by class, seed 42; near-duplicates on both sides"
+    elif split in (OFFICIAL, FOLDER):
+        parts = folder_parts(data.paths, official=split == OFFICIAL)
+        protocol = "official split: Training and Testing as published" if split == OFFICIAL else "split by folders"
+    else:
+        raise MribatchError(f"'{split}' is no split into parts", f"choose one of: {', '.join(SPLITS)}")
+    if not chooses or (parts == _VALIDATION).any():
+        return Division(parts, protocol, keeps_units=False)
+    parts = with_validation(parts, data, grouping, seed)
+    return Division(parts, f"{protocol}; 15 % of the training part, by units, chose the epoch", keeps_units=False)
+
+
+def with_validation(parts: NDArray[int64], data: DataSet, grouping: Grouping, seed: int) -> NDArray[int64]:
+    """Move 15 % of the training part, whole units, into the validation part."""
+    trained = np.flatnonzero(parts == _TRAIN)
+    inside = Grouping(grouping.units[trained], grouping.near_duplicates[trained], grouping.basis,
+                      grouping.duplicates_basis, grouping.listed)  # fmt: skip
+    digests = [data.pixel_sha256[position] for position in trained]
+    chosen = grouped_split(data.labels[trained], inside, digests, seed, (0.85, 0.15))
+    changed = parts.copy()
+    changed[trained[chosen == 1]] = _VALIDATION
+    return changed
+
+
+def reference_test(paths: Sequence[str], labels: NDArray[int64]) -> NDArray[np.bool_]:
+    """Which images the reference notebooks test on.
+
+    They list class by class, Training before Testing, names in case-insensitive order, shuffle with seed 42, and split
+    85/15 with seed 42, stratified; the draws are scikit-learn's.
+
+    Args:
+        paths: Relative to the data folder, with "/".
+        labels: (n,), the reference's classes in its order: glioma, meningioma, none, pituitary.
+    """
+    from sklearn.model_selection import train_test_split
+    from sklearn.utils import shuffle
+
+    order = sorted(range(len(paths)), key=lambda file: (labels[file], _is_testing(paths[file]), *_name(paths[file])))
+    files, classes = shuffle(np.array(order), labels[order], random_state=REFERENCE_SEED)
+    try:
+        _, tested = train_test_split(files, test_size=REFERENCE_TEST, random_state=REFERENCE_SEED, stratify=classes)
+    except ValueError as error:
+        raise MribatchError(f"the reference's split is not possible: {error}", "add images of every class") from error
+    return np.isin(np.arange(len(paths)), tested)
+
+
+def folder_parts(paths: Sequence[str], official: bool) -> NDArray[int64]:
+    """The part that the first folder of each path names; official knows Training and Testing only.
+
+    Raises:
+        MribatchError: A path lies in neither, or one of the two has none.
+    """
+    names = {name: part for name, part in _FOLDER_NAMES.items() if not official or name in ("training", "testing")}
+    fix = "use top folders Training and Testing" if official else "use top folders train, validation and test"
+    parts = np.array([names.get(path.split("/")[0].lower(), -1) for path in paths], dtype=int64)
+    if (parts < 0).any():
+        raise MribatchError(f"'{paths[int(np.argmin(parts))]}' lies in no folder that names a part", fix)
+    for part in (_TRAIN, _TEST):
+        if not (parts == part).any():
+            raise MribatchError(f"no image lies in a {PARTS[part]} folder", fix)
+    return parts
+
+
+def deal_folds(data: DataSet, grouping: Grouping, folds: int, seed: int) -> NDArray[int64]:
+    """The fold of each image, 0 to folds - 1: units are never divided, classes are spread evenly.
+
+    Raises:
+        MribatchError: A fold lacks a class.
+    """
+    dealt = grouped_split(data.labels, grouping, data.pixel_sha256, seed, (1 / folds,) * folds)
+    for index, name in enumerate(data.classes.names):
+        counts = np.bincount(dealt[data.labels == index], minlength=folds)
+        if (counts == 0).any():
+            raise MribatchError(
+                f"class '{name}' has {counts.sum()} images, and none falls into fold {int(np.argmin(counts)) + 1}",
+                "give fewer --folds, or add images of that class",
+            )
+    return dealt
+
+
+def fold_parts(dealt: NDArray[int64], fold: int, chooses: bool) -> NDArray[int64]:
+    """One fold is tested, the others are trained on; where an epoch is chosen, the next fold chooses it."""
+    parts = np.full(len(dealt), _TRAIN, dtype=int64)
+    if chooses:
+        parts[dealt == (fold + 1) % (int(dealt.max()) + 1)] = _VALIDATION
+    parts[dealt == fold] = _TEST
+    return parts
+
+
+def _is_testing(path: str) -> bool:
+    return path.split("/")[0].lower().startswith("test")
+
+
+def _name(path: str) -> tuple[str, str]:
+    name = path.rsplit("/", 1)[-1]
+    return name.lower(), path
