@@ -79,7 +79,8 @@ def page(title: str, lines: Sequence[str], height: float = HEIGHT) -> Page:
     figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
     bottom = MARGIN + 0.1
     rect = (MARGIN / WIDTH, bottom / height, 1 - 2 * MARGIN / WIDTH, (height - top - bottom) / height)
-    figure.get_layout_engine().set(rect=rect)
+    layout: Any = figure.get_layout_engine()  # constrained, as asked for above
+    layout.set(rect=rect)
     left = MARGIN / WIDTH
     figure.text(left, 1 - 0.24 / height, plain(shortened(title, 100)), size=_TITLE_POINTS, weight="bold", va="top")
     for place, line in enumerate(wrapped):
