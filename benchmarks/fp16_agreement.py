@@ -8,56 +8,27 @@ itself, in FP32 between the rounded weights. No GPU takes part, so this measures
 import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-from numpy import float32, uint8
+from numpy import uint8
 from numpy.typing import NDArray
 
 from benchmarks.conditions import RESULTS, conditions
 from mribatch.bundle import DEFAULT_MODEL, Bundle, load_bundle
 from mribatch.cores import usable_cores
 from mribatch.files import write_json
-from mribatch.model_spec import OUTPUT_NAME
 from mribatch.pipeline.decode_opencv import decode_grey
 from mribatch.pipeline.infer_onnxruntime import OnnxRuntimeClassifier
 from mribatch.pipeline.probe import probe
 from mribatch.synthetic import draw_slice
 from mribatch.trt.agree import ImageAgreement, agreement_on_images, emulate
-from mribatch.trt.cpu_session import CpuSession
+from mribatch.trt.cpu_session import CpuClassifier
 from mribatch.trt.fp16_graph import fp16_graph_of
-from mribatch.trt.precision import Fp16Graph
 from mribatch.trt.rounding import RoundingClassifier
 
 BATCH_SIZE = 16
 _SUFFIXES = (".jpg", ".jpeg", ".png")
-
-
-class GraphAsItIs:
-    """The FP16 graph in ONNX Runtime as any user of the file would run it."""
-
-    name, precision, calls_at_once = "onnxruntime", "fp16", 1
-
-    def __init__(self, graph: Fp16Graph) -> None:
-        self._session = CpuSession(graph.model)
-
-    @property
-    def library_version(self) -> str:
-        import onnxruntime
-
-        return str(onnxruntime.__version__)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-    def __call__(self, images: NDArray[uint8]) -> NDArray[float32]:
-        return np.asarray(self._session.run([OUTPUT_NAME], images)[0], dtype=float32)
 
 
 def measure(bundle: Bundle, images: NDArray[uint8]) -> dict[str, Any]:
@@ -67,7 +38,8 @@ def measure(bundle: Bundle, images: NDArray[uint8]) -> dict[str, Any]:
     with OnnxRuntimeClassifier(bundle, threads=usable_cores()) as reference:
         with RoundingClassifier(graph) as rounding:
             rounded = agreement_on_images(reference, rounding, _batches(images))
-        as_it_is = agreement_on_images(reference, GraphAsItIs(graph), _batches(images))
+        with CpuClassifier(lambda: graph.model, precision="fp16") as plain:
+            as_it_is = agreement_on_images(reference, plain, _batches(images))
     return {
         "model": bundle.spec.name,
         "model_sha256": bundle.spec.model_sha256,

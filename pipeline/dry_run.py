@@ -68,7 +68,6 @@ def estimate(inputs: Sequence[str | Path], out: str | None, options: ClassifyOpt
         MribatchError: As `classify` would before it writes anything.
     """
     bundle = load_bundle(options.model)
-    stages = build_stages(bundle, options, options.threads or usable_cores())
     resolved = resolve_inputs(inputs, options.from_file)
     suffixes: Counter[str] = Counter()
     skipped: Counter[str] = Counter()
@@ -87,6 +86,7 @@ def estimate(inputs: Sequence[str | Path], out: str | None, options: ClassifyOpt
     files = suffixes.total()
     if not files:
         raise no_image_error()
+    stages = build_stages(bundle, options, options.threads or usable_cores())
     with stages.classify, stages.decode:
         prove(stages.classify, bundle, stages.batch_size)  # warms up, too
         rate, not_ok = _rate(sample.files(resolved), stages, bundle.spec.classes)

@@ -62,10 +62,10 @@ def make_plan(inputs: Sequence[str | Path], out: str | Path, options: ClassifyOp
         options = _as_resolved(options, earlier)
     bundle = load_bundle(options.model)
     threads = options.threads or usable_cores()
-    stages = build_stages(bundle, options, threads)
     resolved = resolve_inputs(inputs, options.from_file)
     if not has_candidate(resolved, folder.path):
         raise no_image_error()
+    stages = build_stages(bundle, options, threads)  # last, since an engine may take minutes to build
     return Plan(resolved, folder, options, bundle, stages, threads)
 
 

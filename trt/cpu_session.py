@@ -1,13 +1,15 @@
 """ONNX Runtime on the CPU as a reference for graphs: unoptimised, so that every node and every cast is computed."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
 
-from numpy import uint8
+import numpy as np
+from numpy import float32, uint8
 from numpy.typing import NDArray
 
 from mribatch.cores import usable_cores
-from mribatch.model_spec import INPUT_NAME
+from mribatch.model_spec import INPUT_NAME, OUTPUT_NAME
 from mribatch.trt.typed_graph import refused
 
 
@@ -47,3 +49,50 @@ class CpuSession:
         except Exception as error:  # as above
             raise refused(f"ONNX Runtime cannot run it: {str(error).splitlines()[0]}") from error
         return values
+
+
+class CpuClassifier:
+    """A Classifier on a graph as it is, for comparisons; slow, because nothing is optimised.
+
+    Args:
+        make_model: Gives the ONNX bytes when it is entered.
+        precision: "fp32" or "fp16", which limit of the tolerance holds.
+    """
+
+    name = "onnxruntime"
+    calls_at_once = 1
+
+    def __init__(self, make_model: Callable[[], bytes], precision: str) -> None:
+        self._make_model = make_model
+        self.precision = precision
+        self._session: CpuSession | None = None
+
+    @property
+    def library_version(self) -> str:
+        import onnxruntime
+
+        return str(onnxruntime.__version__)
+
+    def __enter__(self) -> Self:
+        """Load the graph.
+
+        Raises:
+            MribatchError: ONNX Runtime does not accept it.
+        """
+        self._session = CpuSession(self._make_model())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._session = None
+
+    def __call__(self, images: NDArray[uint8]) -> NDArray[float32]:
+        """Probabilities, float32 (batch, classes), for uint8 (batch, height, width, 1).
+
+        Raises:
+            MribatchError: The graph fails while it runs.
+        """
+        assert self._session is not None, "enter first"
+        (probabilities,) = self._session.run([OUTPUT_NAME], images)
+        return np.asarray(probabilities, dtype=float32)

@@ -6,15 +6,12 @@ cast to FP16 and back, which ONNX Runtime keeps. What a GPU does inside one kern
 that round less often) is not imitated.
 """
 
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from functools import partial
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy import float32, uint8
-from numpy.typing import NDArray
+from numpy import float32
 
-from mribatch.model_spec import OUTPUT_NAME
-from mribatch.trt.cpu_session import CpuSession
+from mribatch.trt.cpu_session import CpuClassifier
 from mribatch.trt.precision import Fp16Graph
 from mribatch.trt.typed_graph import FLOAT, HALF, TypedGraph, read_graph
 
@@ -71,47 +68,12 @@ def _there_and_back(source: str, result: str) -> "list[NodeProto]":
     return [there, helper.make_node("Cast", [f"{result}/half"], [result], to=FLOAT)]
 
 
-class RoundingClassifier:
+class RoundingClassifier(CpuClassifier):
     """A Classifier that stands in for an FP16 engine where there is no GPU.
 
     Args:
         graph: Of a bundle.
     """
 
-    name = "onnxruntime"
-    precision = "fp16"
-    calls_at_once = 1
-
     def __init__(self, graph: Fp16Graph) -> None:
-        self._graph = graph
-        self._session: CpuSession | None = None
-
-    @property
-    def library_version(self) -> str:
-        import onnxruntime
-
-        return str(onnxruntime.__version__)
-
-    def __enter__(self) -> Self:
-        """Load the graph.
-
-        Raises:
-            MribatchError: ONNX Runtime does not accept it.
-        """
-        self._session = CpuSession(rounding_model(self._graph.model))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._session = None
-
-    def __call__(self, images: NDArray[uint8]) -> NDArray[float32]:
-        """Probabilities, float32 (batch, classes), for uint8 (batch, height, width, 1).
-
-        Raises:
-            MribatchError: The graph fails while it runs.
-        """
-        assert self._session is not None, "enter first"
-        (probabilities,) = self._session.run([OUTPUT_NAME], images)
-        return np.asarray(probabilities, dtype=float32)
+        super().__init__(partial(rounding_model, graph.model), precision="fp16")

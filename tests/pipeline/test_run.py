@@ -550,3 +550,18 @@ def test_ctrl_c_on_the_command_line(many: Path, tiny_model: Path, tmp_path: Path
     if process.returncode != ExitCode.ROWS_NOT_OK:  # it may have been faster than the signal
         assert process.returncode == ExitCode.INTERRUPTED
         assert stderr.splitlines()[-1].startswith("Error: stopped by a signal after ")
+
+
+def test_inputs_are_looked_at_before_an_engine_is_built(
+    tiny: Classify, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mribatch.pipeline import plan
+
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr(plan, "build_stages", lambda *arguments: pytest.fail("minutes of building for nothing"))
+    for inputs, problem in (
+        (tmp_path / "gone", "there is no file or folder"),
+        (tmp_path / "empty", "there is no image"),
+    ):
+        with pytest.raises(MribatchError, match=problem):
+            tiny(inputs, tmp_path / "out")

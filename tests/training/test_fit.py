@@ -1,5 +1,6 @@
 """A fit that is stopped anywhere goes on with the same result, and a work folder of another fit is refused."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from mribatch.training.fit import FitResult, Images, cross_entropy, fit, smoothe
 from mribatch.training.networks import NETWORKS, build, predict_logits
 from mribatch.training.recipes import Recipe
 from mribatch.training.schedule import SCHEDULES
-from tests.training.toy import tiny_network, tiny_recipe
+from tests.training.toy import Killed, dying_after, tiny_network, tiny_recipe
 
 RANDOM = np.random.default_rng(0)
 
@@ -70,30 +71,14 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_does_not(tmp_path: Pa
     assert numbers(first) != numbers(other)
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize(
     ("writes", "change"), [*((writes, {}) for writes in range(0, 9, 2)), (0, CYCLE), (2, CYCLE), (4, CYCLE)]
 )
 def test_stopped_before_any_write_it_goes_on_with_the_same_result(tmp_path: Path, monkeypatch, writes, change):
     recipe = tiny_recipe(**change)
     whole = run(tmp_path / "whole", recipe)
-    write, count = module._write, 0
-
-    def write_or_die(path, arrays):
-        nonlocal count
-        if count == writes:
-            raise Killed
-        count += 1
-        write(path, arrays)
-
-    monkeypatch.setattr(module, "_write", write_or_die)
-    try:
+    with dying_after(writes, monkeypatch), contextlib.suppress(Killed):
         run(tmp_path / "stopped", recipe)
-    except Killed:
-        monkeypatch.setattr(module, "_write", write)
     resumed = run(tmp_path / "stopped", recipe)
     assert numbers(resumed) == numbers(whole) and same_weights(resumed, whole)
     assert resumed.best_epoch == whole.best_epoch

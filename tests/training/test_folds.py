@@ -12,13 +12,13 @@ pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 from mribatch.bundle import load_bundle
 from mribatch.errors import MribatchError
 from mribatch.pipeline.metrics import find, headline
-from mribatch.training import fit, folds
+from mribatch.training import folds
 from mribatch.training.calibration import fit_temperature
 from mribatch.training.folds import FINISHED_FOLD, final_recipe, train_folds
 from mribatch.training.networks import NETWORKS
 from mribatch.training.prepare import TrainOptions, TrainResult
 from mribatch.training.recipes import RECIPES
-from tests.training.toy import tiny_network, tiny_recipe
+from tests.training.toy import Killed, dying_after, tiny_network, tiny_recipe
 
 FOLDS, EPOCHS = 3, 2
 
@@ -93,25 +93,10 @@ def test_the_same_command_again_does_nothing(whole: TrainResult, toy_data: Path)
     assert json.dumps(again.facts) == json.dumps(whole.facts)
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("writes", [pytest.param(writes, marks=pytest.mark.slow) for writes in (0, 1, 4, 9)] + [5])
 def test_stopped_anywhere_it_goes_on_with_the_same_result(whole, toy_data, tmp_path, monkeypatch, writes):
-    write, count = fit._write, 0
-
-    def write_or_die(path, arrays):
-        nonlocal count
-        if count == writes:
-            raise Killed
-        count += 1
-        write(path, arrays)
-
-    monkeypatch.setattr(fit, "_write", write_or_die)
-    with pytest.raises(Killed):
+    with dying_after(writes, monkeypatch), pytest.raises(Killed):
         train_folds(options(toy_data, tmp_path / "model"))
-    monkeypatch.setattr(fit, "_write", write)
     lines: list[str] = []
     resumed = train_folds(options(toy_data, tmp_path / "model"), lines.append)
     assert rows(resumed) == rows(whole)

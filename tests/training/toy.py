@@ -4,14 +4,41 @@ python -m tests.training.toy DATA OUT SEED
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from mribatch.synthetic import draw_slice
+from mribatch.training import fit
 from mribatch.training.augment import Augmentation
 from mribatch.training.prepare import TrainOptions
 from mribatch.training.recipes import RECIPES, Recipe
+
+
+class Killed(BaseException):
+    """What ends a fit in `dying_after`; nothing in the project catches it."""
+
+
+@contextmanager
+def dying_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """While entered, a fit dies where it would write its state for the time after `writes`."""
+    write, left = fit._write, writes
+
+    def write_or_die(path: Path, arrays: Any) -> None:
+        nonlocal left
+        if left == 0:
+            raise Killed
+        left -= 1
+        write(path, arrays)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "_write", write_or_die)
+        yield
+
 
 FOLDERS = ("Training/glioma_tumor", "Training/Meningioma", "Testing/no", "Testing/pituitary-tumor")
 EPOCHS = 5
