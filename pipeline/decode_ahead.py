@@ -3,7 +3,6 @@
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from hashlib import sha256
 from types import TracebackType
 from typing import Self
 
@@ -12,8 +11,8 @@ from numpy import uint8
 from numpy.typing import NDArray
 
 from mribatch.pipeline.decode_opencv import decode_grey, opencv_version
-from mribatch.pipeline.probe import probe, read_file, unreadable
-from mribatch.pipeline.records import DecodedBatch, DecodedFile, ImageFile, Status, Verdict
+from mribatch.pipeline.read import decoded_file, read_and_probe, timed_out
+from mribatch.pipeline.records import DecodedBatch, DecodedFile, ImageFile, Status
 from mribatch.pipeline.worker_threads import Ticket, WorkerThreads
 
 _BATCHES_AHEAD = 3  # enough that the model never waits for the slowest file of the next batch; bounds the memory
@@ -70,6 +69,10 @@ class DecodeAhead:
         while waiting:
             yield self._collect(waiting.popleft())
 
+    def alone(self, file: ImageFile) -> _Decoded:
+        """Where nothing else was submitted, nothing else is under way."""
+        return self._pool.result(self._pool.submit(file))
+
     def _collect(self, tickets: list[Ticket[ImageFile, _Decoded]]) -> DecodedBatch:
         pixels = np.zeros((self._batch_size, self._height, self._width, 1), uint8)
         files = []
@@ -82,16 +85,11 @@ class DecodeAhead:
 
     def _decode(self, file: ImageFile) -> _Decoded:
         begin = time.thread_time()
-        try:
-            content = read_file(file.file)
-        except OSError as error:
-            return DecodedFile(file, unreadable(error)), None
-        verdict, image = probe(content, self._max_pixels), None
-        if verdict.status is Status.OK:
+        content, verdict = read_and_probe(file, self._max_pixels)
+        image = None
+        if content is not None and verdict.status is Status.OK:
             verdict, image = decode_grey(content, verdict, self._height, self._width)
-        digest = sha256(content).hexdigest()
-        return DecodedFile(file, verdict, len(content), digest, time.thread_time() - begin), image
+        return decoded_file(file, verdict, content, begin), image
 
     def _late(self, file: ImageFile) -> _Decoded:
-        error = f"reading and decoding took longer than {self._timeout_s:g} s"
-        return DecodedFile(file, Verdict(Status.TIMEOUT, error)), None
+        return DecodedFile(file, timed_out(self._timeout_s)), None

@@ -15,7 +15,8 @@ from mribatch.bundle import DEFAULT_MODEL, load_bundle, shipped_models
 from mribatch.cores import usable_cores
 from mribatch.errors import MribatchError
 from mribatch.pipeline.options import AUTO
-from mribatch.pipeline.stages import Choice, choose_backend, choose_decoder
+from mribatch.pipeline.records import Choice
+from mribatch.pipeline.stages import choose_backend, choose_decoder
 
 _BASE = ("click", "numpy", "pyarrow", "onnxruntime", "opencv-python-headless", "scikit-learn", "scipy", "tqdm")
 _DRIVER = Path("/proc/driver/nvidia/version")
@@ -38,12 +39,12 @@ class Extra:
 # extra -> (what it adds, the distributions that it is recognised by)
 _EXTRAS: dict[str, tuple[str, Sequence[str]]] = {
     "train": ("mribatch train: fit a model with Keras and export it", ("tensorflow", "tf2onnx", "onnx", "matplotlib")),
-    "dali": ("decoding with NVIDIA DALI (not used by this version yet)", ("nvidia-dali-cuda120",)),
+    "dali": ("decoding with NVIDIA DALI, also without a GPU", ("nvidia-dali-cuda120",)),
     "rtx": ("TensorRT for RTX engines, built also without a GPU",
             ("tensorrt-rtx", "onnx", "cuda-core", "cuda-bindings")),
-    "gpu-cu12": ("TensorRT engines on a GPU with CUDA 12; DALI is not used yet",
+    "gpu-cu12": ("TensorRT engines and DALI on a GPU with CUDA 12",
                  ("tensorrt-cu12", "nvidia-dali-cuda120", "cuda-core", "cuda-bindings")),
-    "gpu-cu13": ("TensorRT engines on a GPU with CUDA 13; DALI is not used yet",
+    "gpu-cu13": ("TensorRT engines and DALI on a GPU with CUDA 13",
                  ("tensorrt-cu13", "nvidia-dali-cuda130", "cuda-core", "cuda-bindings")),
 }  # fmt: skip
 

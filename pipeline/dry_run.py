@@ -18,7 +18,7 @@ from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.plan import no_image_error
 from mribatch.pipeline.progress import Progress
 from mribatch.pipeline.records import ImageFile, Status
-from mribatch.pipeline.run import prove, run
+from mribatch.pipeline.run import run
 from mribatch.pipeline.stages import Stages, build_stages
 from mribatch.pipeline.stopwatch import Stopwatch
 
@@ -86,14 +86,15 @@ def estimate(inputs: Sequence[str | Path], out: str | None, options: ClassifyOpt
     files = suffixes.total()
     if not files:
         raise no_image_error()
-    stages = build_stages(bundle, options, options.threads or usable_cores())
-    with stages.classify, stages.decode:
-        prove(stages.classify, bundle, stages.batch_size)  # warms up, too
+    stages = build_stages(bundle, options, options.threads or usable_cores(), log=None)
+    with stages.classify as classify_files:
+        classify_files.prove()  # warms up, too
+        runs_with = classify_files.runs_with
         rate, not_ok = _rate(sample.files(resolved), stages, bundle.spec.classes)
     return Estimate(
         files=files, bytes=size, by_suffix=suffixes, skipped={SkipReason(key): n for key, n in skipped.items()},
         sampled=len(sample.chosen), sampled_not_ok=not_ok, images_per_second=rate, seconds=files / rate,
-        backend=stages.backend.name, decoder=stages.decoder.name,
+        backend=runs_with.backend.name, decoder=runs_with.decoder.name,
     )  # fmt: skip
 
 
@@ -124,7 +125,7 @@ class _Sample:
 def _rate(files: Sequence[ImageFile], stages: Stages, classes: Sequence[str]) -> tuple[float, int]:
     groups = [files[start : start + stages.batch_size] for start in range(0, len(files), stages.batch_size)]
     begin, not_ok = time.perf_counter(), 0
-    for rows in run(groups, stages, classes, _Nowhere(), Stopwatch()):
+    for rows in run(groups, stages.classify, classes, _Nowhere(), Stopwatch()):
         not_ok += sum(row.status is not Status.OK for row in rows)
     return len(files) / max(time.perf_counter() - begin, 1e-9), not_ok
 

@@ -13,7 +13,7 @@ from mribatch.errors import MribatchError
 from mribatch.pipeline import parquet
 from mribatch.pipeline.discover import Input, escape, has_candidate, resolve_inputs
 from mribatch.pipeline.options import AUTO, ClassifyOptions
-from mribatch.pipeline.run_folder import Fingerprint, RunFolder
+from mribatch.pipeline.run_folder import WORKER_LOG, Fingerprint, RunFolder
 from mribatch.pipeline.stages import Stages, build_stages
 
 
@@ -29,19 +29,19 @@ class Plan:
     threads: int
 
     def fingerprint(self, listing_sha256: str) -> Fingerprint:
-        """What must stay the same for the run to go on; the library versions are asked for here."""
+        """What must stay the same for the run to go on. The stages are entered."""
         inputs = [[item.kind, escape(item.root)[0], escape(item.name)[0]] for item in self.inputs]
-        stages = self.stages
+        runs_with = self.stages.classify.runs_with
         return Fingerprint(
             {
                 "inputs": json.dumps(inputs),
                 "model": f"{self.bundle.spec.name} {self.bundle.sha256}",
-                "backend": stages.backend.name,
-                "backend_version": stages.classify.library_version,
-                "decoder": stages.decoder.name,
-                "decoder_version": stages.decode.library_version,
-                "precision": stages.classify.precision,
-                "batch_size": stages.batch_size,
+                "backend": runs_with.backend.name,
+                "backend_version": runs_with.backend_version,
+                "decoder": runs_with.decoder.name,
+                "decoder_version": runs_with.decoder_version,
+                "precision": runs_with.precision,
+                "batch_size": self.stages.batch_size,
                 "max_pixels": self.options.max_pixels,
                 "part_rows": parquet.PART_ROWS,
                 "schema_version": parquet.SCHEMA_VERSION,
@@ -65,7 +65,7 @@ def make_plan(inputs: Sequence[str | Path], out: str | Path, options: ClassifyOp
     resolved = resolve_inputs(inputs, options.from_file)
     if not has_candidate(resolved, folder.path):
         raise no_image_error()
-    stages = build_stages(bundle, options, threads)  # last, since an engine may take minutes to build
+    stages = build_stages(bundle, options, threads, folder.path / WORKER_LOG)
     return Plan(resolved, folder, options, bundle, stages, threads)
 
 

@@ -6,21 +6,12 @@ import numpy as np
 from numpy import float32
 from numpy.typing import NDArray
 
-from mribatch.pipeline.records import DecodedBatch, DecodedFile, Prediction, Status
+from mribatch.pipeline.records import ClassifiedBatch, DecodedFile, Prediction, Status
 
 
-def predictions(
-    batch: DecodedBatch, probabilities: NDArray[float32] | None, classes: Sequence[str]
-) -> list[Prediction]:
-    """One row for each of the batch's files.
-
-    Args:
-        batch: n files.
-        probabilities: float32 (at least n, classes), rows as in `batch.pixels`; rows of failed files are ignored. None
-            where no file of the batch is ok.
-        classes: In column order.
-    """
-    count = len(batch.files)
+def predictions(batch: ClassifiedBatch, classes: Sequence[str]) -> list[Prediction]:
+    """One row for each of the batch's files; `classes` in column order."""
+    count, probabilities = len(batch.files), batch.probabilities
     scores = np.zeros((count, len(classes)), float32) if probabilities is None else probabilities[:count]
     finite: NDArray[np.bool_] = np.all(np.isfinite(scores), axis=1)
     safe = np.where(finite[:, None], scores, float32(1.0))

@@ -1,6 +1,6 @@
 """The types that travel between the stages, in the order in which an image meets them.
 
-ImageFile -> Verdict -> DecodedBatch -> Prediction
+ImageFile -> Verdict -> DecodedBatch -> ClassifiedBatch -> Prediction
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,8 +9,11 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Protocol, Self
 
-from numpy import uint8
+from numpy import float32, uint8
 from numpy.typing import NDArray
+
+from mribatch.agreement import Agreement
+from mribatch.pipeline.stopwatch import Stopwatch
 
 
 class Status(StrEnum):
@@ -78,13 +81,26 @@ class DecodedFile:
 class DecodedBatch:
     """Up to one batch of files, in listing order, with the pixels of those that are ok.
 
-    pixels: uint8, shape (batch, height, width, 1), grey 0..255, C-contiguous, on the host. Row i belongs to files[i];
+    pixels: uint8, shape (batch, height, width, 1), grey 0..255, C-contiguous, on the host; where decoder and model both
+    work on the GPU, a `trt.device_array.DeviceArray` of the same shape stands in its place. Row i belongs to files[i];
     rows of failed files and rows from len(files) on are zero, so that a batch always has its full size and a result
     never depends on its neighbours.
     """
 
     files: tuple[DecodedFile, ...]
     pixels: NDArray[uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifiedBatch:
+    """A batch's files with what the model says of them.
+
+    probabilities: float32, shape (len(files) or more, classes), columns in the order of the bundle's classes. Row i
+    belongs to files[i]; rows of failed files mean nothing. None where no file is ok.
+    """
+
+    files: tuple[DecodedFile, ...]
+    probabilities: NDArray[float32] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +140,62 @@ class Decoder(Protocol):
         """One DecodedBatch per group, in order. A group has at most one batch of files.
 
         A bad file is a verdict, never an exception.
+        """
+        ...
+
+    def alone(self, file: ImageFile) -> tuple[DecodedFile, NDArray[uint8] | None]:
+        """One file with nothing else under way.
+
+        Returns:
+            What `batches` would say of it, and the same pixels, uint8 (height, width, 1) on the host; None where the
+            status is not ok.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A resolved option and the reason, both shown to the user."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsWith:
+    """What the rows of a run are made with."""
+
+    backend: Choice
+    backend_version: str
+    precision: str  # "fp32" or "fp16"
+    decoder: Choice
+    decoder_version: str
+
+
+class FileClassifier(Protocol):
+    """Files in, verdicts and probabilities out, in the same order. Nothing heavy happens before `__enter__`."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    @property
+    def runs_with(self) -> RunsWith:
+        """Known once entered, since a backend that does not hold is replaced by another."""
+        ...
+
+    def prove(self) -> Agreement:
+        """Compare the backend with the bundle's golden answers. Raises MribatchError: it does not reproduce them."""
+        ...
+
+    def batches(self, groups: Iterable[Sequence[ImageFile]], watch: Stopwatch) -> Iterator[ClassifiedBatch]:
+        """One ClassifiedBatch per group, in order. A group has at most one batch of files.
+
+        Args:
+            groups: Read some batches ahead of what is yielded.
+            watch: Told the seconds of waiting for the decoder and of inference.
         """
         ...
 

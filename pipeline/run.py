@@ -7,15 +7,9 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from mribatch.agreement import Agreement, compare
-from mribatch.bundle import Bundle
-from mribatch.classifier import Classifier
 from mribatch.errors import Interrupted, MribatchError
 from mribatch.files import FolderLock
 from mribatch.pipeline import parquet
-from mribatch.pipeline.classify_ahead import classified
 from mribatch.pipeline.csv_table import write_csv
 from mribatch.pipeline.discover import Discovery, Tick
 from mribatch.pipeline.labels import FolderLabels, Labels, NoLabels, TableLabels
@@ -24,10 +18,16 @@ from mribatch.pipeline.options import AUTO, NONE, ClassifyOptions
 from mribatch.pipeline.plan import Plan, make_plan, no_image_error
 from mribatch.pipeline.predictions import predictions
 from mribatch.pipeline.progress import Progress, SilentProgress
-from mribatch.pipeline.records import ImageFile, Prediction, Sink, Status
-from mribatch.pipeline.run_folder import CSV_FILE, DISCOVERY_DATABASE, FRESH_FOLDER, LABELS_DATABASE, RunState
+from mribatch.pipeline.records import FileClassifier, ImageFile, Prediction, Sink, Status
+from mribatch.pipeline.run_folder import (
+    CSV_FILE,
+    DISCOVERY_DATABASE,
+    FRESH_FOLDER,
+    LABELS_DATABASE,
+    WORKER_LOG,
+    RunState,
+)
 from mribatch.pipeline.run_record import RunRecord
-from mribatch.pipeline.stages import Stages
 from mribatch.pipeline.stop_signals import StopSignals
 from mribatch.pipeline.stopwatch import CHECKING, DECODING, LISTING, LOADING, WRITING, Stopwatch
 from mribatch.pipeline.summary import RunSummary
@@ -58,7 +58,12 @@ def classify(
     """
     watch, progress = Stopwatch(), progress if progress is not None else SilentProgress()
     plan = make_plan(inputs, out, options if options is not None else ClassifyOptions())
-    with _made(plan.folder.path), StopSignals() as stop, FolderLock(plan.folder.path), contextlib.closing(progress):
+    with contextlib.ExitStack() as stack:
+        for entered in (_made(plan.folder.path), FolderLock(plan.folder.path), contextlib.closing(progress)):
+            stack.enter_context(entered)
+        with watch.measure(LOADING):
+            stack.enter_context(plan.stages.classify)
+        stop = stack.enter_context(StopSignals())
         earlier = plan.folder.check_free()
         if earlier and (plan.options.overwrite or earlier["state"] == RunState.LISTING):
             plan.folder.overwrite()
@@ -74,7 +79,7 @@ def classify(
 
 def run(
     groups: Iterable[Sequence[ImageFile]],
-    stages: Stages,
+    classify_files: FileClassifier,
     classes: Sequence[str],
     sink: Sink,
     watch: Stopwatch,
@@ -83,39 +88,17 @@ def run(
 
     Args:
         groups: Files in listing order, at most one batch each; no group crosses a part.
-        stages: Entered.
+        classify_files: Entered.
         classes: In the order of the model's columns.
         sink: Where the rows go.
         watch: Told what each stage took.
     """
-    decoded = stages.decode.batches(groups)
-    for batch, probabilities in classified(decoded, stages.classify, watch):
+    for batch in classify_files.batches(groups, watch):
         with watch.measure(WRITING):
-            rows = predictions(batch, probabilities, classes)
+            rows = predictions(batch, classes)
             sink.write(rows)
         watch.seconds[DECODING] += sum(file.seconds for file in batch.files)
         yield rows
-
-
-def prove(classify_batch: Classifier, bundle: Bundle, batch_size: int) -> Agreement:
-    """Let a backend reproduce the bundle's golden slices before it writes a row.
-
-    Raises:
-        MribatchError: It does not; gives the largest difference and the limit.
-    """
-    images = bundle.golden.images
-    padding = -len(images) % batch_size
-    padded = np.concatenate([images, np.zeros((padding, *images.shape[1:]), images.dtype)])
-    answers = [classify_batch(padded[start : start + batch_size]) for start in range(0, len(padded), batch_size)]
-    got = np.concatenate(answers)[: len(images)]
-    agreement = compare(got, bundle.golden.probabilities, bundle.spec.tolerance, classify_batch.precision)
-    if not agreement.holds:
-        raise MribatchError(
-            f"{classify_batch.name} {classify_batch.library_version} does not reproduce the golden answers of "
-            f"'{bundle.spec.name}': {agreement}",
-            "export the model again, or use another --backend",
-        )
-    return agreement
 
 
 def _classify_missing(plan: Plan, record: RunRecord, done: set[int], watch: Stopwatch, stop: StopSignals,
@@ -127,17 +110,16 @@ def _classify_missing(plan: Plan, record: RunRecord, done: set[int], watch: Stop
     missing = [part for part in range(listing.parts(parquet.PART_ROWS)) if part not in done]
     guard = _FirstFailures(active=0 in missing and not plan.options.keep_going)
     progress.start(listing.files, sum(parquet.part_size(part, listing.files) for part in done))
-    with plan.stages.classify, plan.stages.decode:
-        with watch.measure(LOADING):
-            record.proved(prove(plan.stages.classify, plan.bundle, plan.stages.batch_size))
-        groups = _groups(listing, missing, plan.stages.batch_size)
-        for rows in run(groups, plan.stages, plan.bundle.spec.classes, writer, watch):
-            record.new_rows += len(rows)
-            progress.advance(len(rows), sum(row.status is not Status.OK for row in rows))
-            guard.check(rows)
-            if stop.exit_code is not None and record.new_rows < record.missing_rows(missing):
-                reached = f"{rows[-1].decoded.file.index + 1:,} of {listing.files:,} files"
-                raise Interrupted(stop.exit_code, f"stopped by a signal after {reached}", _GO_ON)
+    with watch.measure(LOADING):
+        record.proved(plan.stages.classify.prove())
+    groups = _groups(listing, missing, plan.stages.batch_size)
+    for rows in run(groups, plan.stages.classify, plan.bundle.spec.classes, writer, watch):
+        record.new_rows += len(rows)
+        progress.advance(len(rows), sum(row.status is not Status.OK for row in rows))
+        guard.check(rows)
+        if stop.exit_code is not None and record.new_rows < record.missing_rows(missing):
+            reached = f"{rows[-1].decoded.file.index + 1:,} of {listing.files:,} files"
+            raise Interrupted(stop.exit_code, f"stopped by a signal after {reached}", _GO_ON)
 
 
 def _groups(listing: Listing, missing: Iterable[int], batch_size: int) -> Iterator[list[ImageFile]]:
@@ -242,5 +224,5 @@ def _made(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if not existed and set(os.listdir(folder)) <= {FolderLock.FILE_NAME}:
+        if not existed and set(os.listdir(folder)) <= {FolderLock.FILE_NAME, WORKER_LOG}:
             shutil.rmtree(folder, ignore_errors=True)

@@ -20,16 +20,17 @@ from mribatch.pipeline.parquet import PARTS_FOLDER
 RUN_FILE = "run.json"
 CSV_FILE = "predictions.csv"
 DISCOVERY_DATABASE, LABELS_DATABASE = ".discovery.sqlite", ".labels.sqlite"
+WORKER_LOG = "worker.log"  # what the libraries of the worker process print, and how it ended
 FRESH_FOLDER = ".fresh"  # a new listing, until it is known to fit
 _TOOL = "mribatch"
 # What a run leaves in its folder and --overwrite may delete; anything else there is the user's.
 _OWN_FILES = (LISTING_FILE, SKIPPED_FILE, CSV_FILE, "metrics.parquet", "metrics.json", "report.md", "patients.parquet",
-              DISCOVERY_DATABASE, LABELS_DATABASE)  # fmt: skip
+              DISCOVERY_DATABASE, LABELS_DATABASE, WORKER_LOG)  # fmt: skip
 _OWN_FOLDERS = (PARTS_FOLDER, "figures", FRESH_FOLDER)
 
 
 # What a run that was killed at its very beginning may leave without a run.json.
-_BEFORE_RUN_FILE = (FolderLock.FILE_NAME, FRESH_FOLDER, f".{RUN_FILE}.tmp")
+_BEFORE_RUN_FILE = (FolderLock.FILE_NAME, FRESH_FOLDER, WORKER_LOG, f".{RUN_FILE}.tmp")
 
 
 class RunState(StrEnum):

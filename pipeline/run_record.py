@@ -162,7 +162,7 @@ def _refuse_other(plan: Plan, earlier: dict[str, Any], difference: str | None, f
 
 
 def _new_content(plan: Plan, facts: ListingFacts) -> dict[str, Any]:
-    bundle, stages = plan.bundle, plan.stages
+    bundle, runs_with = plan.bundle, plan.stages.classify.runs_with
     return {
         "tool_version": __version__,
         "schema_version": parquet.SCHEMA_VERSION,
@@ -177,16 +177,16 @@ def _new_content(plan: Plan, facts: ListingFacts) -> dict[str, Any]:
             "classes": list(bundle.spec.classes),
             "trained": bundle.spec.trained,
         },
-        "backend": stages.backend.name,
-        "decoder": stages.decoder.name,
-        "precision": stages.classify.precision,
-        "batch_size": stages.batch_size,
+        "backend": runs_with.backend.name,
+        "decoder": runs_with.decoder.name,
+        "precision": runs_with.precision,
+        "batch_size": plan.stages.batch_size,
         "threads": plan.threads,
-        "reasons": {"backend": stages.backend.reason, "decoder": stages.decoder.reason},
+        "reasons": {"backend": runs_with.backend.reason, "decoder": runs_with.decoder.reason},
         "versions": {
             "python": platform.python_version(),
-            stages.backend.name: stages.classify.library_version,
-            stages.decoder.name: stages.decode.library_version,
+            runs_with.backend.name: runs_with.backend_version,
+            runs_with.decoder.name: runs_with.decoder_version,
         },
         "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
         "listing": facts.to_json(),

@@ -1,33 +1,31 @@
 """Which backend and decoder a run uses, and why. `auto` is resolved here, once."""
 
-from collections.abc import Callable
+import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 
 from mribatch.bundle import Bundle
 from mribatch.classifier import Classifier
 from mribatch.errors import Interrupted, MribatchError
-from mribatch.pipeline.options import AUTO, BATCH_SIZE_PER_CORE, MAX_BATCH_SIZE, ClassifyOptions
-from mribatch.pipeline.records import Decoder
+from mribatch.pipeline.classify_here import ClassifyHere
+from mribatch.pipeline.options import BATCH_SIZE_PER_CORE, MAX_BATCH_SIZE, ClassifyOptions
+from mribatch.pipeline.records import Choice, Decoder, FileClassifier
+from mribatch.pipeline.supervisor import Supervised
+from mribatch.pipeline.worker_messages import WorkOrder
+from mribatch.trt.gpu import NoGpu, find_gpu
+from mribatch.trt.library import installed_flavours, nothing_installed
 from mribatch.trt.sidecar import DEFAULT_BATCH
 
-
-@dataclass(frozen=True)
-class Choice:
-    """A resolved option and the reason, both shown to the user."""
-
-    name: str
-    reason: str
+ONNXRUNTIME, TENSORRT = "onnxruntime", "tensorrt"
+OPENCV, DALI = "opencv", "dali"
 
 
 @dataclass(frozen=True)
 class Stages:
-    """The two heavy stages of a run, made but not yet entered."""
+    """Files to probabilities, made but not entered."""
 
-    backend: Choice
-    decoder: Choice
     batch_size: int
-    classify: Classifier
-    decode: Decoder
+    classify: FileClassifier
 
 
 def choose_backend(wanted: str) -> Choice:
@@ -36,12 +34,18 @@ def choose_backend(wanted: str) -> Choice:
     Raises:
         MribatchError: The backend is not available; says what is missing.
     """
-    if wanted == "tensorrt":
+    if wanted == TENSORRT:
         from mribatch.trt.ready import usable_flavour
 
-        return Choice("tensorrt", f"asked for; {usable_flavour()}")
-    reason = "asked for" if wanted != AUTO else "runs on every CPU; --backend tensorrt uses an NVIDIA GPU"
-    return Choice("onnxruntime", reason)
+        return Choice(TENSORRT, f"asked for; {usable_flavour()}")
+    if wanted == ONNXRUNTIME:
+        return Choice(ONNXRUNTIME, "asked for")
+    gpu, flavours = find_gpu(), installed_flavours()
+    if isinstance(gpu, NoGpu):
+        return Choice(ONNXRUNTIME, f"runs on every CPU; no GPU: {gpu.reason}")
+    if not flavours:
+        return Choice(ONNXRUNTIME, f"runs on every CPU; for the {gpu}, {nothing_installed().problem}")
+    return Choice(TENSORRT, f"{flavours[0]} on the {gpu}")
 
 
 def choose_decoder(wanted: str) -> Choice:
@@ -50,58 +54,98 @@ def choose_decoder(wanted: str) -> Choice:
     Raises:
         MribatchError: The decoder is not available; says what is missing.
     """
-    if wanted == "dali":
-        raise MribatchError(
-            "--decoder dali cannot run yet: this version of mribatch does not decode with NVIDIA DALI",
-            "use --decoder opencv (the same pixels on the CPU)",
-        )
-    reason = "asked for" if wanted != AUTO else "the only decoder of this version; runs on every CPU"
-    return Choice("opencv", reason)
+    gpu, installed = find_gpu(), _dali_installed()
+    where = f"on the {gpu}" if not isinstance(gpu, NoGpu) else f"on the CPU (no GPU: {gpu.reason})"
+    if wanted == DALI:
+        if not installed:
+            raise MribatchError(
+                "--decoder dali needs NVIDIA DALI, and it is not installed",
+                "pip install 'mribatch[dali]', or use --decoder opencv (the same pixels on the CPU)",
+            )
+        return Choice(DALI, f"asked for; {where}")
+    if wanted == OPENCV:
+        return Choice(OPENCV, "asked for")
+    if installed and not isinstance(gpu, NoGpu):
+        return Choice(DALI, where)
+    reason = f"no GPU: {gpu.reason}" if isinstance(gpu, NoGpu) else "NVIDIA DALI is not installed"
+    return Choice(OPENCV, f"the fastest on a CPU; {reason}")
 
 
-def build_stages(bundle: Bundle, options: ClassifyOptions, threads: int) -> Stages:
-    """Make the stages, not entered. The TensorRT backend builds or loads its engine here and proves it on the GPU."""
+def build_stages(bundle: Bundle, options: ClassifyOptions, threads: int, log: Path | None) -> Stages:
+    """Make the stages, not entered: in this process for OpenCV with ONNX Runtime, else in one that may die.
+
+    Args:
+        bundle: Checked.
+        options: What the user asked for.
+        threads: Cores to use.
+        log: Where a worker process's stderr goes; None: nowhere.
+    """
     backend, decoder = choose_backend(options.backend), choose_decoder(options.decoder)
-    batch_size = options.batch_size or min(BATCH_SIZE_PER_CORE * threads, MAX_BATCH_SIZE)
-    if backend.name == "tensorrt":
-        batch_size = options.batch_size or DEFAULT_BATCH.maximum
-        backend, classify = _tensorrt(bundle, batch_size, threads)
-    else:
-        classify = _onnxruntime(bundle, threads)
-    decode = _DECODERS[decoder.name](bundle, options, batch_size, threads)
-    return Stages(backend, decoder, batch_size, classify, decode)
+    default = min(BATCH_SIZE_PER_CORE * threads, MAX_BATCH_SIZE)
+    if backend.name == TENSORRT or decoder.name == DALI:
+        default = DEFAULT_BATCH.maximum
+    order = WorkOrder(
+        model=str(bundle.folder), bundle_sha256=bundle.sha256, backend=backend, decoder=decoder,
+        batch_size=options.batch_size or default, threads=threads, max_pixels=options.max_pixels,
+        timeout_s=options.timeout_s,
+    )  # fmt: skip
+    if (backend.name, decoder.name) == (ONNXRUNTIME, OPENCV):
+        return Stages(order.batch_size, build_here(bundle, order))
+    return Stages(order.batch_size, Supervised(order, log))
 
 
-def _tensorrt(bundle: Bundle, batch_size: int, threads: int) -> tuple[Choice, Classifier]:
+def build_here(bundle: Bundle, order: WorkOrder) -> ClassifyHere:
+    """The pair, not entered. The TensorRT backend builds or loads its engine here and proves it on the GPU."""
+    backend, classify = order.backend, None
+    if backend.name == TENSORRT:
+        backend, classify = _tensorrt(bundle, order)
+    classify = classify or _onnxruntime(bundle, order)
+    decode = _dali(bundle, order, backend) if order.decoder.name == DALI else _opencv(bundle, order)
+    return ClassifyHere(bundle, order.batch_size, backend, order.decoder, classify, decode)
+
+
+def _tensorrt(bundle: Bundle, order: WorkOrder) -> tuple[Choice, Classifier | None]:
     """An engine that reproduces the golden answers; ONNX Runtime, with the reason, where none does."""
     from mribatch.trt.ready import ready
 
     try:
-        made = ready(bundle, batch_size)
+        made = ready(bundle, order.batch_size)
     except Interrupted:
         raise
     except MribatchError as error:
-        return Choice("onnxruntime", f"fell back from tensorrt: {error.problem}"), _onnxruntime(bundle, threads)
-    return Choice("tensorrt", made.reason), made.classifier
+        return Choice(ONNXRUNTIME, f"fell back from tensorrt: {error.problem}"), None
+    return Choice(TENSORRT, made.reason), made.classifier
 
 
-def _onnxruntime(bundle: Bundle, threads: int) -> Classifier:
+def _onnxruntime(bundle: Bundle, order: WorkOrder) -> Classifier:
     from mribatch.pipeline.infer_onnxruntime import OnnxRuntimeClassifier
 
-    return OnnxRuntimeClassifier(bundle, threads)
+    return OnnxRuntimeClassifier(bundle, order.threads)
 
 
-def _opencv(bundle: Bundle, options: ClassifyOptions, batch_size: int, threads: int) -> Decoder:
+def _opencv(bundle: Bundle, order: WorkOrder) -> Decoder:
     from mribatch.pipeline.decode_ahead import DecodeAhead
 
     return DecodeAhead(
-        height=bundle.spec.height,
-        width=bundle.spec.width,
-        batch_size=batch_size,
-        threads=threads,
-        max_pixels=options.max_pixels,
-        timeout_s=options.timeout_s,
-    )
+        height=bundle.spec.height, width=bundle.spec.width, batch_size=order.batch_size, threads=order.threads,
+        max_pixels=order.max_pixels, timeout_s=order.timeout_s,
+    )  # fmt: skip
 
 
-_DECODERS: dict[str, Callable[[Bundle, ClassifyOptions, int, int], Decoder]] = {"opencv": _opencv}
+def _dali(bundle: Bundle, order: WorkOrder, backend: Choice) -> Decoder:
+    from mribatch.pipeline.dali_graph import CPU, FIRST_GPU, GraphOptions
+    from mribatch.pipeline.decode_dali import DecodeDali, on_gpu, to_host
+
+    device = CPU if isinstance(find_gpu(), NoGpu) else FIRST_GPU
+    graph = GraphOptions(device=device, height=bundle.spec.height, width=bundle.spec.width, threads=order.threads)
+    return DecodeDali(
+        graph, batch_size=order.batch_size, max_pixels=order.max_pixels, timeout_s=order.timeout_s,
+        place=on_gpu if backend.name == TENSORRT and device is FIRST_GPU else to_host,
+    )  # fmt: skip
+
+
+def _dali_installed() -> bool:
+    try:
+        return importlib.util.find_spec("nvidia.dali") is not None
+    except ImportError:  # there is no package `nvidia` at all
+        return False

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from mribatch.bundle import CARD_FILE, DEFAULT_MODEL, load_bundle, shipped_models
+from mribatch.pipeline.classify_here import prove
 from mribatch.pipeline.infer_onnxruntime import OnnxRuntimeClassifier
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.report import ReportOptions, report
-from mribatch.pipeline.run import classify, prove
+from mribatch.pipeline.run import classify
 
 MAX_BYTES = 25_000_000
 

@@ -142,8 +142,8 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         _b(6, learning_rate=2.3e-5, clipnorm=1.0, batch=8, patience=3),
         _lite(0, "3.4 million", epochs=12, learning_rate=1e-3, frozen_blocks=5),
-        _lite(1, "4.2 million"),
-        _lite(2, "4.9 million"),
+        _lite(1, "4.2 million", frozen_blocks=5),
+        _lite(2, "4.9 million", frozen_blocks=5),
     )
 }
 

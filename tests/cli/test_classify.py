@@ -118,8 +118,6 @@ def test_a_dry_run_counts_and_estimates_and_writes_nothing(tmp_path: Path, tiny_
         (["data", "--out", "o", "--backend", "cuda"], 2, "Error: Invalid value for '--backend': 'cuda' is not one of "
          "'auto', 'onnxruntime', 'tensorrt'. Fix: see mribatch classify --help"),
         (["data", "--out", "o", "--no-such"], 2, "Error: No such option '--no-such'. Fix: see mribatch classify --help"),
-        (["data", "--out", "o", "--decoder", "dali"], 1, "Error: --decoder dali cannot run yet: this version of mribatch "
-         "does not decode with NVIDIA DALI. Fix: use --decoder opencv (the same pixels on the CPU)"),
         (["data", "--out", "o", "--batch-size", "0"], 1, "Error: --batch-size 0 is out of range. Fix: choose a value from 1 "
          "to 1024"),
         (["data", "--out", "o", "--labels", "x.csv"], 1, "Error: there is no labels file 'x.csv'. Fix: give auto, none or a "

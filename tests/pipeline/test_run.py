@@ -122,17 +122,17 @@ def test_a_file_gone_between_listing_and_reading_is_unreadable(tiny: Classify, t
 
 
 def test_a_stalled_read_is_a_timeout(tiny: Classify, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mribatch.pipeline import decode_ahead
+    from mribatch.pipeline import read
 
     draw_images(tmp_path / "data", 6)
-    gate, really = threading.Event(), decode_ahead.read_file
+    gate, really = threading.Event(), read.read_file
 
     def stalled(path: bytes) -> bytes:
         if path.endswith(b"slice_00001.jpg"):
             gate.wait(30)
         return really(path)
 
-    monkeypatch.setattr(decode_ahead, "read_file", stalled)
+    monkeypatch.setattr(read, "read_file", stalled)
     tiny(tmp_path / "data", tmp_path / "out", timeout_s=0.3, threads=1)
     gate.set()
     got = {row["path"]: row for row in rows(tmp_path / "out")}
@@ -420,14 +420,13 @@ def test_every_output_of_an_untrained_model_says_so(tmp_path: Path) -> None:
     assert "Labels agree" not in summary.to_text()
 
 
-class FakeStages:
-    """Stages for `run` alone: a five-line decoder and classifier."""
+class FakePair:
+    """A five-line decoder that is a five-line classifier, too."""
 
     calls_at_once = 1
 
     def __init__(self, fails: bool) -> None:
         self.fails = fails
-        self.decode = self.classify = self
 
     def batches(self, groups: Any) -> Iterator[Any]:
         from mribatch.pipeline.records import DecodedBatch, DecodedFile, Verdict
@@ -443,7 +442,8 @@ class FakeStages:
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_run_passes_each_batch_through_every_stage(fails: bool) -> None:
-    from mribatch.pipeline.records import ImageFile
+    from mribatch.pipeline.classify_here import ClassifyHere
+    from mribatch.pipeline.records import Choice, ImageFile
     from mribatch.pipeline.stopwatch import Stopwatch
 
     class Sink(list[Prediction]):
@@ -452,8 +452,10 @@ def test_run_passes_each_batch_through_every_stage(fails: bool) -> None:
 
     groups = [[ImageFile(index, 0, str(index), b"") for index in group] for group in ((0, 1, 2, 3), (4, 5))]
     sink = Sink()
-    stages: Any = FakeStages(fails)
-    got = [len(batch) for batch in run_module.run(groups, stages, ("a", "b"), sink, Stopwatch())]
+    pair: Any = FakePair(fails)
+    chosen = Choice("fake", "for a test")
+    classify_files = ClassifyHere(pair, 4, chosen, chosen, pair, pair)
+    got = [len(batch) for batch in run_module.run(groups, classify_files, ("a", "b"), sink, Stopwatch())]
     assert got == [4, 2]
     assert [row.decoded.file.index for row in sink] == list(range(6))
     assert {row.predicted for row in sink} == ({None} if fails else {"a"})

@@ -1,0 +1,83 @@
+"""The DALI graph: bytes -> grey pixels of the model's size. The same on the GPU and on the CPU, but for the device.
+
+Linear interpolation without antialiasing, as OpenCV's INTER_LINEAR (DALI's own default filters before it shrinks, which
+moves pixels by up to 66 levels). No fast approximate DCT, which moves them by up to 8.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy import uint8
+from numpy.typing import NDArray
+
+HW_DECODER_LOAD = 0.65  # share of JPEGs for the GPU's own JPEG engine, where it has one; DALI's default, made explicit
+_PREFETCHED = 2  # batches that DALI works on ahead of the one that is asked for
+_INPUT = "encoded"
+
+Samples = Sequence[NDArray[uint8]]  # of one batch: each the bytes of an image file, uint8 (n,)
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where DALI decodes. number: of the GPU, None for the CPU."""
+
+    number: int | None
+
+    @property
+    def name(self) -> str:
+        return "CPU" if self.number is None else f"GPU {self.number}"
+
+
+CPU, FIRST_GPU = Device(None), Device(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphOptions:
+    """What the graph is built for. height, width: of the pixels it gives."""
+
+    device: Device
+    height: int
+    width: int
+    threads: int
+
+
+def prefetching(options: GraphOptions, batch_size: int, next_samples: Callable[[], Samples]) -> Any:
+    """A pipeline that asks `next_samples` for a batch, _PREFETCHED of them ahead, until it raises StopIteration."""
+    from nvidia.dali import Pipeline, fn, types
+
+    pipeline = Pipeline(batch_size=batch_size, num_threads=options.threads, device_id=options.device.number,
+                        prefetch_queue_depth=_PREFETCHED)  # fmt: skip
+    with pipeline:
+        encoded = fn.external_source(source=next_samples, batch=True, dtype=types.UINT8, ndim=1)
+        pipeline.set_outputs(_pixels(encoded, options))
+    pipeline.build()
+    return pipeline
+
+
+def single(options: GraphOptions) -> Callable[[NDArray[uint8]], Any]:
+    """One image file's bytes -> DALI's tensor list of one; no other image is near. Raises RuntimeError: refused."""
+    from nvidia.dali import Pipeline, fn, types
+
+    pipeline = Pipeline(batch_size=1, num_threads=1, device_id=options.device.number, prefetch_queue_depth=1)
+    with pipeline:
+        encoded = fn.external_source(name=_INPUT, dtype=types.UINT8, ndim=1)
+        pipeline.set_outputs(_pixels(encoded, options))
+    pipeline.build()
+
+    def decode(sample: NDArray[uint8]) -> Any:
+        (images,) = pipeline.run(**{_INPUT: [sample]})
+        return images
+
+    return decode
+
+
+def _pixels(encoded: Any, options: GraphOptions) -> Any:
+    """Grey uint8, HWC."""
+    from nvidia.dali import fn, types
+
+    where: dict[str, Any] = {"device": "cpu"}
+    if options.device.number is not None:
+        where = {"device": "mixed", "hw_decoder_load": HW_DECODER_LOAD}
+    grey = fn.decoders.image(encoded, output_type=types.GRAY, **where)
+    return fn.resize(grey, size=(options.height, options.width), interp_type=types.INTERP_LINEAR, antialias=False)

@@ -1,0 +1,220 @@
+"""The DALI Decoder: files are read and probed on threads; DALI decodes and resizes them, on the GPU or on the CPU.
+
+DALI knows no bad file: one that it refuses fails its whole batch, and one that it cannot parse may kill the process
+(2.2 to 2.4). So the probe looks first; a batch that fails all the same is done again image by image; and whoever runs
+this does it in a process that may die (`mribatch.pipeline.supervisor`).
+
+Every batch that DALI sees has the same size: a place without a good file holds a black image. What DALI is not asked to
+decode (anything but 8-bit JPEG and PNG) is decoded by OpenCV and passed through as a PGM file of the right size, which
+DALI copies as it is. So the batch is whole where DALI leaves it, also on the GPU, and nothing is moved afterwards.
+"""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from time import thread_time
+from types import TracebackType
+from typing import Any, Self, cast
+
+import numpy as np
+from numpy import uint8
+from numpy.typing import NDArray
+
+from mribatch.pipeline.dali_graph import GraphOptions, Samples, prefetching, single
+from mribatch.pipeline.decode_opencv import decode_grey
+from mribatch.pipeline.read import decoded_file, read_and_probe, timed_out
+from mribatch.pipeline.records import DecodedBatch, DecodedFile, ImageFile, Status, Verdict
+from mribatch.pipeline.worker_threads import Ticket, WorkerThreads
+
+_FORMATS = ("jpeg", "png")
+_MAX_PIXELS = 25_000_000  # of one image; a batch of larger ones does not fit beside an engine into a small GPU
+_READ_AHEAD = 2  # batches whose files are read while DALI works on those before
+_FAILED = "Critical error in pipeline"  # how DALI's own RuntimeErrors begin
+
+Place = Callable[[Any], NDArray[uint8]]  # DALI's tensor list -> a batch's pixels
+
+
+def to_host(images: Any) -> NDArray[uint8]:
+    """A copy on the host, uint8 (batch, height, width, 1), C-contiguous."""
+    on_host = images.as_cpu() if hasattr(images, "as_cpu") else images
+    return np.array(on_host.as_array(), dtype=uint8)
+
+
+def on_gpu(images: Any) -> NDArray[uint8]:
+    """The batch where it lies, for a model on the same GPU, which asks for `__cuda_array_interface__` first."""
+    return cast("NDArray[uint8]", OnGpu(images))
+
+
+class OnGpu:
+    """DALI's batch as the CUDA Array Interface, version 3, describes it; holds its memory.
+
+    `Pipeline.run` without a stream returns once the pixels are written, so there is no stream to wait for.
+    """
+
+    def __init__(self, images: Any) -> None:
+        self._tensor = images.as_tensor()
+        self._images = images
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        shape = tuple(self._tensor.shape())
+        return {"shape": shape, "typestr": "|u1", "data": (self._tensor.data_ptr(), True), "strides": None,
+                "version": 3, "stream": None}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """A file on its way through DALI. encoded: what DALI is given; content: the file itself, where that is the same."""
+
+    decoded: DecodedFile
+    encoded: NDArray[uint8]
+    content: bytes | None = None
+
+
+class DecodeDali:
+    """Decoder with NVIDIA DALI.
+
+    Args:
+        options: Where, how large, and how many threads.
+        batch_size: Rows of every batch; missing ones are zero.
+        max_pixels: Larger images are too_large.
+        timeout_s: Seconds for reading one file, and for decoding it where OpenCV does that.
+        place: Where the pixels go: `to_host`, or `on_gpu` for a model on the same GPU.
+    """
+
+    name = "dali"
+
+    def __init__(
+        self,
+        options: GraphOptions,
+        *,
+        batch_size: int,
+        max_pixels: int,
+        timeout_s: float,
+        place: Place = to_host,
+    ) -> None:
+        self._options = options
+        self._batch_size = batch_size
+        self._max_pixels = max_pixels
+        self._timeout_s = timeout_s
+        self._place = place
+        self._pool = WorkerThreads(self._prepare, options.threads, timeout_s, self._late)
+        self._single: Callable[[NDArray[uint8]], Any] | None = None
+        self._black = _pgm(np.zeros((options.height, options.width), uint8))
+
+    @property
+    def library_version(self) -> str:
+        import nvidia.dali
+
+        return str(nvidia.dali.__version__)
+
+    def __enter__(self) -> Self:
+        import cv2
+
+        cv2.setNumThreads(1)
+        self._pool.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.__exit__(kind, error, trace)
+        self._single = None
+
+    def batches(self, groups: Iterable[Sequence[ImageFile]]) -> Iterator[DecodedBatch]:
+        """One batch per group, in order; some groups are read and two are in DALI while the caller works on one."""
+        inside: deque[list[_Sample]] = deque()  # in DALI, oldest first
+        ready = self._ready(groups)
+        pipeline = self._pipeline(ready, inside)
+        while True:
+            try:
+                (images,) = pipeline.run()
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if not str(error).startswith(_FAILED):
+                    raise
+                # It is the oldest batch's failure. DALI calls the pipeline invalid: a new one gets the others again.
+                yield self._image_by_image(inside.popleft())
+                again = list(inside)
+                inside.clear()
+                pipeline = self._pipeline(itertools.chain(again, ready), inside)
+                continue
+            yield DecodedBatch(tuple(sample.decoded for sample in inside.popleft()), self._place(images))
+
+    def alone(self, file: ImageFile) -> tuple[DecodedFile, NDArray[uint8] | None]:
+        """One file, in a pipeline of batch size one."""
+        sample = self._pool.result(self._pool.submit(file))
+        return self._alone(sample)
+
+    def _pipeline(self, batches: Iterator[list[_Sample]], inside: deque[list[_Sample]]) -> Any:
+        def next_samples() -> Samples:
+            samples = next(batches)
+            inside.append(samples)
+            padding = self._batch_size - len(samples)
+            return [sample.encoded for sample in samples] + [self._black] * padding
+
+        return prefetching(self._options, self._batch_size, next_samples)
+
+    def _ready(self, groups: Iterable[Sequence[ImageFile]]) -> Iterator[list[_Sample]]:
+        """The samples of each group, read and probed ahead."""
+        waiting: deque[list[Ticket[ImageFile, _Sample]]] = deque()
+        for group in groups:
+            waiting.append([self._pool.submit(file) for file in group])
+            if len(waiting) > _READ_AHEAD:
+                yield [self._pool.result(ticket) for ticket in waiting.popleft()]
+        while waiting:
+            yield [self._pool.result(ticket) for ticket in waiting.popleft()]
+
+    def _prepare(self, file: ImageFile) -> _Sample:
+        """On a thread of the pool: all that happens to a file before DALI."""
+        begin = thread_time()
+        content, verdict = read_and_probe(file, self._max_pixels)
+        if content is None or verdict.status is not Status.OK:
+            return _Sample(decoded_file(file, verdict, content, begin), self._black)
+        if _for_dali(verdict):
+            return _Sample(decoded_file(file, verdict, content, begin), np.frombuffer(content, uint8), content)
+        verdict, image = decode_grey(content, verdict, self._options.height, self._options.width)
+        encoded = self._black if image is None else _pgm(image[:, :, 0])
+        return _Sample(decoded_file(file, verdict, content, begin), encoded)
+
+    def _late(self, file: ImageFile) -> _Sample:
+        return _Sample(DecodedFile(file, timed_out(self._timeout_s)), self._black)
+
+    def _image_by_image(self, samples: list[_Sample]) -> DecodedBatch:
+        pixels = np.zeros((self._batch_size, self._options.height, self._options.width, 1), uint8)
+        files = []
+        for position, sample in enumerate(samples):
+            decoded, image = self._alone(sample)
+            files.append(decoded)
+            if image is not None:
+                pixels[position] = image
+        return DecodedBatch(tuple(files), pixels)
+
+    def _alone(self, sample: _Sample) -> tuple[DecodedFile, NDArray[uint8] | None]:
+        """One sample. What DALI refuses even alone is OpenCV's, so that its status is the OpenCV decoder's."""
+        decoded = sample.decoded
+        if decoded.verdict.status is not Status.OK:
+            return decoded, None
+        self._single = self._single or single(self._options)
+        try:
+            return decoded, to_host(self._single(sample.encoded))[0]
+        except RuntimeError:
+            self._single = None  # not used again, as above
+            if sample.content is None:
+                raise  # a PGM of ours: whatever is broken, it is not the file
+        verdict, image = decode_grey(sample.content, decoded.verdict, self._options.height, self._options.width)
+        return DecodedFile(decoded.file, verdict, decoded.bytes, decoded.sha256, decoded.seconds), image
+
+
+def _for_dali(verdict: Verdict) -> bool:
+    """8 bits a sample only: DALI scales 16 bits by 1/257, which leaves 12-bit slices nearly black."""
+    pixels = (verdict.width or 0) * (verdict.height or 0)
+    return verdict.format in _FORMATS and verdict.bits == 8 and pixels <= _MAX_PIXELS
+
+
+def _pgm(grey: NDArray[uint8]) -> NDArray[uint8]:
+    """A PGM file (netpbm, magic number P5) of uint8 (height, width), as uint8 (n,)."""
+    height, width = grey.shape
+    return np.frombuffer(b"P5\n%d %d\n255\n" % (width, height) + grey.tobytes(), uint8)

@@ -1,0 +1,273 @@
+"""A FileClassifier in a process of its own, which may die: whatever happens there, every file gets an answer.
+
+Batches are sent ahead and answered in order. When the worker dies, another is started, and only the files without an
+answer are done again: in small slices, each file decoded with nothing else under way and announced before. So a file
+that kills the process is known by name. It is tried again, since the reason may have lain outside (memory, a person);
+the file on which the process dies alone time after time gets the status decoder_crash. Rows do not depend on
+neighbours, so those of the other files are the same as if nothing had happened.
+"""
+
+import math
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy import float32
+from numpy.typing import NDArray
+
+from mribatch.agreement import Agreement
+from mribatch.errors import MribatchError
+from mribatch.pipeline.probe import read_file
+from mribatch.pipeline.read import timed_out
+from mribatch.pipeline.records import ClassifiedBatch, DecodedFile, ImageFile, RunsWith, Status, Verdict
+from mribatch.pipeline.stopwatch import Stopwatch
+from mribatch.pipeline.worker_messages import (
+    Answer,
+    Batch,
+    Begun,
+    NoMore,
+    OneByOne,
+    Ready,
+    WorkOrder,
+    with_files,
+)
+from mribatch.pipeline.worker_process import Death, WorkerDied, WorkerProcess
+
+_AHEAD = 8  # batches without an answer: more than decoder and model hold back before the first one comes out
+_SLICE = 8  # files of one OneByOne: small, so that also a worker that is killed every second or two gets on
+_STRIKES = 3  # deaths on a file alone that make it a decoder_crash; one or two may be somebody's kill
+_HANGS = 2  # as _STRIKES, for a file over which the worker hangs
+_FRUITLESS = 10  # deaths in a row without an answer and without a file to blame
+_FAILED_STARTS = 3  # of them before the worker was ever ready
+_START_PATIENCE_S = 3600.0  # building an engine takes minutes
+_SPARE_S = 30.0  # beyond what the files may take
+
+
+class Supervised:
+    """Files to probabilities in a worker process.
+
+    Args:
+        order: What the worker does.
+        log: Where its output goes; None: nowhere.
+        command: That runs it, for tests; the project's own worker by default.
+    """
+
+    def __init__(self, order: WorkOrder, log: Path | None, command: Sequence[str] | None = None) -> None:
+        self._order = order
+        self._log = log
+        self._command = command
+        self._worker: WorkerProcess | None = None
+        self._ready: Ready | None = None
+        self._fruitless = 0
+        self.deaths = 0  # so far
+
+    def __enter__(self) -> Self:
+        """Start the worker and wait until it has loaded everything and proven the backend.
+
+        Raises:
+            MribatchError: It cannot start; gives its reason.
+        """
+        try:
+            self._started()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    @property
+    def worker_pid(self) -> int | None:
+        """Of the process that is there now."""
+        return self._worker.pid if self._worker is not None else None
+
+    @property
+    def runs_with(self) -> RunsWith:
+        assert self._ready is not None, "enter first"
+        return self._ready.runs_with
+
+    def prove(self) -> Agreement:
+        """What the worker found before it said that it was ready; every one that follows it proves it again."""
+        assert self._ready is not None, "enter first"
+        return self._ready.agreement
+
+    def batches(self, groups: Iterable[Sequence[ImageFile]], watch: Stopwatch) -> Iterator[ClassifiedBatch]:
+        """One ClassifiedBatch per group, in order.
+
+        Raises:
+            MribatchError: The worker dies again and again, whatever it is given.
+        """
+        remaining = iter(groups)
+        sent: deque[Sequence[ImageFile]] = deque()  # without an answer, oldest first
+        more = True
+        while more or sent:
+            try:
+                while more and len(sent) < _AHEAD:
+                    group = next(remaining, None)
+                    if group is None:
+                        more = False
+                        self._started().send(NoMore())
+                    else:
+                        sent.append(group)  # first, so that it is not lost with the worker
+                        self._started().send(Batch(tuple(file.file for file in group)))
+                if sent:
+                    batch = self._answer(sent[0], watch)
+                    sent.popleft()
+                    yield batch
+            except WorkerDied as died:
+                self._buried(died.death)
+                while sent:
+                    yield self._carefully(sent.popleft())
+
+    def _answer(self, files: Sequence[ImageFile], watch: Stopwatch) -> ClassifiedBatch:
+        rounds = math.ceil(len(files) / self._order.threads)
+        reply = self._started().receive(self._order.timeout_s * (1 + rounds) + _SPARE_S)
+        assert isinstance(reply, Answer), f"{type(reply).__name__} where an answer was due"
+        self._fruitless = 0
+        for stage, seconds in reply.seconds.items():
+            watch.seconds[stage] += seconds
+        return with_files(reply.batch, files)
+
+    def _carefully(self, files: Sequence[ImageFile]) -> ClassifiedBatch:
+        """The same rows, slice by slice and file by file."""
+        slices = [self._slice(files[start : start + _SLICE]) for start in range(0, len(files), _SLICE)]
+        return _joined(slices)
+
+    def _slice(self, files: Sequence[ImageFile]) -> ClassifiedBatch:
+        blame: Counter[int] = Counter()  # position -> deaths while it was decoded alone
+        condemned: dict[int, DecodedFile] = {}
+        while True:
+            # Who is under suspicion comes first: the less else happens until then, the less else can be to blame.
+            left = sorted(set(range(len(files))) - condemned.keys(), key=lambda place: (-blame[place], place))
+            if not left:
+                return _in_order(len(files), [], None, condemned)
+            begun = _Suspect()
+            try:
+                answer = self._one_by_one([files[place] for place in left], begun)
+                return _in_order(len(files), left, answer, condemned)
+            except WorkerDied as died:
+                self._buried(died.death, blames=begun.position is not None)
+                if begun.position is not None:
+                    place = left[begun.position]
+                    blame[place] += 1
+                    if blame[place] >= (_HANGS if died.death.hung else _STRIKES):
+                        condemned[place] = self._condemned(files[place], died.death, blame[place])
+
+    def _one_by_one(self, files: Sequence[ImageFile], begun: "_Suspect") -> ClassifiedBatch:
+        worker = self._started()
+        worker.send(OneByOne(tuple(file.file for file in files)))
+        while True:
+            reply = worker.receive(self._order.timeout_s + _SPARE_S)
+            if isinstance(reply, Answer):
+                self._fruitless = 0
+                return with_files(reply.batch, files)
+            assert isinstance(reply, Begun), f"{type(reply).__name__} where a file was begun"
+            begun.position = reply.position
+
+    def _condemned(self, file: ImageFile, death: Death, times: int) -> DecodedFile:
+        verdict = Verdict(
+            Status.DECODER_CRASH, f"The decoding process died {times} times on this file alone; it was {death.how}."
+        )
+        if death.hung:
+            verdict = timed_out(self._order.timeout_s)
+        try:
+            content = read_file(file.file)
+        except OSError:
+            return DecodedFile(file, verdict)
+        return DecodedFile(file, verdict, len(content), sha256(content).hexdigest())
+
+    def _started(self) -> WorkerProcess:
+        """The worker that is there, or a new one."""
+        while self._worker is None:
+            worker = self._worker = WorkerProcess(self._order, self._log, self._command)
+            worker.note(f"worker {worker.pid} started")
+            try:
+                ready = worker.receive(_START_PATIENCE_S)
+            except WorkerDied as died:
+                self._buried(died.death)
+                if died.death.error is not None:
+                    raise died.death.error from died
+                continue
+            assert isinstance(ready, Ready), f"{type(ready).__name__} where the worker was to be ready"
+            self._check_same(ready)
+            self._ready = self._ready or ready
+        return self._worker
+
+    def _check_same(self, ready: Ready) -> None:
+        """A worker that replaces another must give the same rows."""
+        if self._ready is None:
+            return
+        before, now = (
+            (it.backend.name, it.backend_version, it.precision, it.decoder.name, it.decoder_version)
+            for it in (self._ready.runs_with, ready.runs_with)
+        )
+        if before != now:
+            raise MribatchError(f"the worker process ran with {' '.join(before)}, after it died with {' '.join(now)}",
+                                "see worker.log, then type the same command again")  # fmt: skip
+
+    def _buried(self, death: Death, blames: bool = False) -> None:
+        """Take note of a death; give up where nothing seems to help.
+
+        Raises:
+            MribatchError: It died too often in a row without an answer, or before it was ever ready; its own
+                error, where it gave one.
+        """
+        assert self._worker is not None
+        self._worker.note(f"worker {self._worker.pid} died: it was {death.how}")
+        self._end()
+        self.deaths += 1
+        self._fruitless += not blames
+        if self._fruitless >= (_FRUITLESS if self._ready is not None else _FAILED_STARTS):
+            if death.error is not None:
+                raise death.error
+            when = "without an answer in between" if self._ready is not None else "while it started"
+            where = f"see {self._log}" if self._log is not None else "classify without --dry-run, for a log"
+            raise MribatchError(
+                f"the worker process died {self._fruitless} times {when}; the last time it was {death.how}",
+                f"{where}, or use --backend onnxruntime --decoder opencv",
+            )
+
+    def _end(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.end()
+
+
+@dataclass
+class _Suspect:
+    """position: of the file that was last announced; None: no file is being decoded."""
+
+    position: int | None = None
+
+
+def _in_order(
+    count: int, places: Sequence[int], answer: ClassifiedBatch | None, condemned: dict[int, DecodedFile]
+) -> ClassifiedBatch:
+    """The answer's rows at their places, the condemned at theirs."""
+    files = dict(condemned)
+    scores = answer.probabilities if answer is not None else None
+    probabilities: NDArray[float32] | None = None
+    if scores is not None:
+        probabilities = np.zeros((count, scores.shape[1]), float32)
+        probabilities[list(places)] = scores[: len(places)]
+    if answer is not None:
+        files |= dict(zip(places, answer.files, strict=True))
+    return ClassifiedBatch(tuple(files[place] for place in range(count)), probabilities)
+
+
+def _joined(slices: Sequence[ClassifiedBatch]) -> ClassifiedBatch:
+    files = tuple(file for one in slices for file in one.files)
+    known = next((one.probabilities for one in slices if one.probabilities is not None), None)
+    if known is None:
+        return ClassifiedBatch(files, None)
+    nothing = np.zeros((_SLICE, known.shape[1]), float32)
+    rows = [(nothing if one.probabilities is None else one.probabilities)[: len(one.files)] for one in slices]
+    return ClassifiedBatch(files, np.concatenate(rows))

@@ -1,0 +1,112 @@
+"""The worker process: slices of the listing in, rows out; started by `mribatch.pipeline.supervisor`.
+
+    python -P -m mribatch.pipeline.worker ORDER REQUESTS REPLIES
+
+ORDER is a WorkOrder as JSON, the others are descriptors of two pipes. The process ends when its parent closes the
+requests or dies. It ignores SIGINT: Ctrl-C reaches the whole group, and what it means is for the parent to decide.
+"""
+
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
+
+from mribatch.bundle import load_bundle
+from mribatch.errors import MribatchError
+from mribatch.pipeline.classify_here import ClassifyHere
+from mribatch.pipeline.records import ImageFile
+from mribatch.pipeline.stages import build_here
+from mribatch.pipeline.stopwatch import INFERENCE, WAITING, Stopwatch
+from mribatch.pipeline.worker_messages import (
+    Answer,
+    Batch,
+    Begun,
+    Failed,
+    NoMore,
+    OneByOne,
+    Ready,
+    Reply,
+    Request,
+    WorkOrder,
+    bare_files,
+    read_request,
+    reply_bytes,
+)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Serve until the parent closes the requests."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    order = WorkOrder.from_json(arguments[0])
+    requests = Connection(int(arguments[1]), writable=False)
+    replies = Connection(int(arguments[2]), readable=False)
+    try:
+        _serve(order, requests, replies)
+    except MribatchError as error:
+        _send(replies, Failed(error.problem, error.fix))
+    except BrokenPipeError:
+        pass  # the parent is gone, and so is the reader of any reason
+    except Exception:
+        _send(replies, Failed("", "", bug=traceback.format_exc()))
+
+
+def _serve(order: WorkOrder, requests: Connection, replies: Connection) -> None:
+    bundle = load_bundle(order.model)
+    if bundle.sha256 != order.bundle_sha256:
+        raise MribatchError(f"{order.model} has changed since the run began", "type the same command again")
+    incoming: queue.SimpleQueue[Request] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(requests, incoming), name="mribatch-requests", daemon=True).start()
+    with build_here(bundle, order) as classify_files:
+        _send(replies, Ready(classify_files.runs_with, classify_files.prove()))
+        while True:
+            request = incoming.get()
+            if isinstance(request, OneByOne):
+                _one_by_one(classify_files, request, replies)
+            elif isinstance(request, Batch):
+                _batches(classify_files, request, incoming, replies)
+
+
+def _receive(requests: Connection, incoming: "queue.SimpleQueue[Request]") -> None:
+    """Keep the pipe empty, so that the parent never waits to write; end the process when the parent is done."""
+    try:
+        while True:
+            incoming.put(read_request(requests.recv_bytes()))
+    except (EOFError, OSError):
+        os._exit(0)  # at once, whatever the other threads are in the middle of: there is nothing left to save
+
+
+def _one_by_one(classify_files: ClassifyHere, request: OneByOne, replies: Connection) -> None:
+    def begin(position: int | None) -> None:
+        _send(replies, Begun(position))
+
+    _send(replies, Answer(classify_files.one_by_one(bare_files(request.paths), begin), {}))
+
+
+def _batches(classify_files: ClassifyHere, first: Batch, incoming: "queue.SimpleQueue[Request]",
+             replies: Connection) -> None:  # fmt: skip
+    """Answer batch after batch until the parent says that there are no more."""
+    watch, told = Stopwatch(), {WAITING: 0.0, INFERENCE: 0.0}
+    for batch in classify_files.batches(_groups(first, incoming), watch):
+        now = {stage: watch.seconds[stage] for stage in told}
+        _send(replies, Answer(batch, {stage: now[stage] - told[stage] for stage in told}))
+        told = now
+
+
+def _groups(first: Batch, incoming: "queue.SimpleQueue[Request]") -> Iterator[list[ImageFile]]:
+    request: Request = first
+    while not isinstance(request, NoMore):
+        assert isinstance(request, Batch), "batches and single files do not mix"
+        yield bare_files(request.paths)
+        request = incoming.get()
+
+
+def _send(replies: Connection, reply: Reply) -> None:
+    replies.send_bytes(reply_bytes(reply))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,175 @@
+"""What the parent and its worker process say to each other: JSON, and the probabilities as raw float32.
+
+No pickle: the worker reads images from strangers, and what comes out of it must not be able to run anything.
+
+parent -> worker: Batch (answered in order, many under way), OneByOne (nothing else under way), NoMore (ends batches).
+worker -> parent: Ready, then Begun and Answer; Failed where it cannot go on.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy import float32
+from numpy.typing import NDArray
+
+from mribatch.agreement import Agreement
+from mribatch.pipeline.records import (
+    Choice,
+    ClassifiedBatch,
+    DecodedFile,
+    Flag,
+    ImageFile,
+    RunsWith,
+    Status,
+    Verdict,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkOrder:
+    """All that a worker needs to know; its first argument, as JSON."""
+
+    model: str  # folder of the bundle
+    bundle_sha256: str  # as the parent has checked it
+    backend: Choice  # as chosen by the parent; the worker may have to fall back
+    decoder: Choice
+    batch_size: int
+    threads: int
+    max_pixels: int
+    timeout_s: float
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "WorkOrder":
+        return cls(**_with_choices(json.loads(text)))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Files to classify together, as paths of the file system."""
+
+    paths: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class OneByOne:
+    """Files to decode one after the other, each announced, and to classify together."""
+
+    paths: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class NoMore:
+    """No more batches for now: answer what is under way."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The worker has loaded everything and reproduced the golden answers."""
+
+    runs_with: RunsWith
+    agreement: Agreement
+
+
+@dataclass(frozen=True)
+class Begun:
+    """position: of the file that is decoded from now on; None: the model runs on all of them."""
+
+    position: int | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Files in the order of the request; each file's ImageFile holds its position and path only."""
+
+    batch: ClassifiedBatch
+    seconds: Mapping[str, float]  # wall seconds by stage since the last answer
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why the worker ends. bug: a traceback, where the reason is no error that a user can mend."""
+
+    problem: str
+    fix: str
+    bug: str | None = None
+
+
+Request = Batch | OneByOne | NoMore
+Reply = Ready | Begun | Answer | Failed
+
+
+def request_bytes(request: Request) -> bytes:
+    # Latin-1 gives every byte of a path one character, whatever the path's encoding.
+    paths = [path.decode("latin-1") for path in getattr(request, "paths", ())]
+    return json.dumps([type(request).__name__, paths]).encode()
+
+
+def read_request(message: bytes) -> Request:
+    kind, texts = json.loads(message)
+    paths = tuple(text.encode("latin-1") for text in texts)
+    if kind == "NoMore":
+        return NoMore()
+    return Batch(paths) if kind == "Batch" else OneByOne(paths)
+
+
+def reply_bytes(reply: Reply) -> bytes:
+    """A JSON line; behind an Answer's, its probabilities."""
+    probabilities = b""
+    if isinstance(reply, Answer):
+        scores = reply.batch.probabilities
+        content: Any = {"files": [_file_facts(file) for file in reply.batch.files], "seconds": dict(reply.seconds),
+                        "shape": None if scores is None else scores.shape}  # fmt: skip
+        probabilities = b"" if scores is None else np.ascontiguousarray(scores, float32).tobytes()
+    elif isinstance(reply, Ready):
+        content = {"runs_with": asdict(reply.runs_with), "agreement": asdict(reply.agreement)}
+    else:
+        content = asdict(reply)
+    return json.dumps([type(reply).__name__, content]).encode() + b"\n" + probabilities
+
+
+def read_reply(message: bytes) -> Reply:
+    line, _, rest = message.partition(b"\n")
+    kind, content = json.loads(line)
+    if kind == "Answer":
+        files = tuple(_decoded(position, facts) for position, facts in enumerate(content["files"]))
+        return Answer(ClassifiedBatch(files, _scores(content["shape"], rest)), content["seconds"])
+    if kind == "Ready":
+        return Ready(RunsWith(**_with_choices(content["runs_with"])), Agreement(**content["agreement"]))
+    return Begun(**content) if kind == "Begun" else Failed(**content)
+
+
+def with_files(batch: ClassifiedBatch, files: Sequence[ImageFile]) -> ClassifiedBatch:
+    """An answer's batch with the listing's own files, in the same order."""
+    decoded = tuple(replace(one, file=file) for one, file in zip(batch.files, files, strict=True))
+    return replace(batch, files=decoded)
+
+
+def bare_files(paths: Sequence[bytes]) -> list[ImageFile]:
+    """As much of an ImageFile as the worker needs."""
+    return [ImageFile(position, 0, "", path) for position, path in enumerate(paths)]
+
+
+def _with_choices(facts: dict[str, Any]) -> dict[str, Any]:
+    return facts | {key: Choice(**facts[key]) for key in ("backend", "decoder")}
+
+
+def _file_facts(decoded: DecodedFile) -> list[Any]:
+    verdict = decoded.verdict
+    return [verdict.status, verdict.error, verdict.format, verdict.width, verdict.height, list(verdict.flags),
+            verdict.bits, decoded.bytes, decoded.sha256, decoded.seconds]  # fmt: skip
+
+
+def _decoded(position: int, facts: list[Any]) -> DecodedFile:
+    status, error, image_format, width, height, flags, bits, size, digest, seconds = facts
+    verdict = Verdict(Status(status), error, image_format, width, height, tuple(Flag(flag) for flag in flags), bits)
+    return DecodedFile(ImageFile(position, 0, "", b""), verdict, size, digest, seconds)
+
+
+def _scores(shape: list[int] | None, content: bytes) -> NDArray[float32] | None:
+    return None if shape is None else np.frombuffer(content, float32).reshape(shape)

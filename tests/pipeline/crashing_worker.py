@@ -1,0 +1,73 @@
+"""A worker for tests: the project's own, in which chosen files do what damaged files do to decoders.
+
+    python crashing_worker.py HOOK ORDER REQUESTS REPLIES
+
+HOOK is one of the functions below. They change what reads and probes, which is the first thing that happens to a file.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from mribatch.errors import MribatchError
+from mribatch.pipeline import decode_ahead, decode_dali, worker
+from mribatch.pipeline.read import read_and_probe
+from mribatch.pipeline.records import ImageFile, Status, Verdict
+
+_Read = tuple[bytes | None, Verdict]
+
+
+def no_probe(file: ImageFile, max_pixels: int) -> _Read:
+    """Whatever the probe refuses is handed to DALI all the same."""
+    content, verdict = read_and_probe(file, max_pixels)
+    refused = content and verdict.status in (Status.UNSUPPORTED, Status.TRUNCATED, Status.DECODE_FAILED)
+    return content, Verdict(Status.OK, None, "jpeg", 64, 64, (), 8) if refused else verdict
+
+
+def killer(file: ImageFile, max_pixels: int) -> _Read:
+    """A file with "killer" in its name ends the process, as a fault in a C library would."""
+    if b"killer" in file.file:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return read_and_probe(file, max_pixels)
+
+
+def killed_once(file: ImageFile, max_pixels: int) -> _Read:
+    """The process dies on such a file, but never twice: memory was short, or a person was impatient."""
+    mark = Path(os.fsdecode(file.file) + ".killed")
+    if b"killer" in file.file and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read_and_probe(file, max_pixels)
+
+
+def always_dies(file: ImageFile, max_pixels: int) -> _Read:
+    os._exit(7)
+
+
+def sticky(file: ImageFile, max_pixels: int) -> _Read:
+    """A GPU that fails once and for all in this process, on one file in the middle."""
+    mark = Path(os.fsdecode(file.file) + ".failed")
+    if b"killer" in file.file and not mark.exists():
+        mark.touch()
+        raise MribatchError("CUDA says cudaErrorIllegalAddress", "check the GPU")
+    return read_and_probe(file, max_pixels)
+
+
+def hangs(file: ImageFile, max_pixels: int) -> _Read:
+    """A decoder that never returns and never lets go, with the requests unread, too."""
+    if b"killer" in file.file:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(3600)
+    return read_and_probe(file, max_pixels)
+
+
+def bug(file: ImageFile, max_pixels: int) -> _Read:
+    raise ZeroDivisionError("a bug of ours")
+
+
+if __name__ == "__main__":
+    hook = globals()[sys.argv[1]]
+    decode_dali.read_and_probe = decode_ahead.read_and_probe = hook
+    worker.main(sys.argv[2:])

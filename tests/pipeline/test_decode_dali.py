@@ -1,0 +1,160 @@
+"""DALI's pixels against OpenCV's on every format; the same verdict for every file; a bad batch loses nothing.
+
+DALI runs on its CPU backend here: the same graph as on a GPU.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy import uint8
+from numpy.typing import NDArray
+
+from mribatch.pipeline import decode_dali
+from mribatch.pipeline.dali_graph import CPU, GraphOptions
+from mribatch.pipeline.decode_ahead import DecodeAhead
+from mribatch.pipeline.decode_dali import DecodeDali
+from mribatch.pipeline.records import DecodedBatch, ImageFile, Status, Verdict
+from tests.broken_files import broken_files, encode, good_files, png, with_exif
+from tests.folders import draw_images
+
+pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install 'mribatch[dali]'")
+
+HEIGHT, WIDTH, BATCH = 40, 56, 16
+
+
+@pytest.fixture(scope="module")
+def dali() -> Iterator[DecodeDali]:
+    options = GraphOptions(device=CPU, height=HEIGHT, width=WIDTH, threads=2)
+    with DecodeDali(options, batch_size=BATCH, max_pixels=10**8, timeout_s=60) as decoder:
+        yield decoder
+
+
+@pytest.fixture(scope="module")
+def opencv() -> Iterator[DecodeAhead]:
+    with DecodeAhead(height=HEIGHT, width=WIDTH, batch_size=BATCH, threads=2, max_pixels=10**8, timeout_s=60) as one:
+        yield one
+
+
+def files(paths: Sequence[Path]) -> list[ImageFile]:
+    return [ImageFile(index, 0, path.name, bytes(path)) for index, path in enumerate(paths)]
+
+
+def in_groups(listed: Sequence[ImageFile]) -> list[Sequence[ImageFile]]:
+    return [listed[start : start + BATCH] for start in range(0, len(listed), BATCH)]
+
+
+def by_path(batches: Sequence[DecodedBatch]) -> dict[str, tuple[Verdict, NDArray[uint8]]]:
+    return {
+        decoded.file.path: (decoded.verdict, batch.pixels[place])
+        for batch in batches
+        for place, decoded in enumerate(batch.files)
+    }
+
+
+def written(folder: Path, contents: dict[str, bytes]) -> list[ImageFile]:
+    folder.mkdir(exist_ok=True)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return files([folder / name for name in sorted(contents)])
+
+
+@pytest.mark.parametrize("name", sorted(good_files()))
+def test_pixels_of_every_format_are_opencvs_within_one_level(
+    name: str, dali: DecodeDali, opencv: DecodeAhead, tmp_path: Path
+) -> None:
+    (file,) = written(tmp_path, {name: good_files()[name]})
+    (batch,) = dali.batches([[file]])
+    ((expected, image),) = by_path(list(opencv.batches([[file]]))).values()
+    assert batch.files[0].verdict == expected and expected.status is Status.OK
+    difference = np.abs(batch.pixels[0].astype(int) - image)
+    # Grey is luma for both; of a colour PNG, each rounds its own sum of three products.
+    assert difference.max() <= 2 and difference.mean() < 0.6
+    assert not batch.pixels[1:].any()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_exif_orientations(orientation: int, suffix: str, dali: DecodeDali, opencv: DecodeAhead,
+                           tmp_path: Path) -> None:  # fmt: skip
+    grey = (np.arange(48 * 64).reshape(48, 64) * 255 // (48 * 64)).astype(uint8)
+    content = with_exif(encode(".jpg", grey), orientation)
+    if suffix == ".png":
+        from tests.broken_files import exif_block, png_chunk
+
+        content = png(grey, 64, 8, 0, before=png_chunk(b"eXIf", exif_block(orientation)))
+    (file,) = written(tmp_path, {f"turned{suffix}": content})
+    got, expected = dali.alone(file)[1], opencv.alone(file)[1]
+    assert got is not None and expected is not None
+    assert np.abs(got.astype(int) - expected).max() <= 1
+
+
+def test_verdicts_are_opencvs_and_good_rows_are_a_clean_runs(
+    dali: DecodeDali, opencv: DecodeAhead, tmp_path: Path
+) -> None:
+    good = written(tmp_path, good_files())
+    contents = {f"{number:03d}_{name}": content for number, (name, (content, _)) in enumerate(broken_files().items())}
+    broken = written(tmp_path, contents)
+    clean = by_path(list(dali.batches(in_groups(good))))
+    mixed = (
+        [one for pair in zip(broken, good, strict=False) for one in pair] + broken[len(good) :] + good[len(broken) :]
+    )
+    got, expected = by_path(list(dali.batches(in_groups(mixed)))), by_path(list(opencv.batches(in_groups(mixed))))
+    assert {path: verdict for path, (verdict, _) in got.items()} == {
+        path: verdict for path, (verdict, _) in expected.items()
+    }
+    for path, (_, image) in clean.items():
+        assert np.array_equal(got[path][1], image), path
+    assert not any(got[file.path][1].any() for file in broken), "rows of failed files are zero"
+
+
+def test_a_row_does_not_depend_on_batch_or_neighbours(dali: DecodeDali, tmp_path: Path) -> None:
+    listed = files(draw_images(tmp_path, 3 * BATCH + 5, size=70))
+    together = by_path(list(dali.batches(in_groups(listed))))
+    for file in listed[::7]:
+        alone, (batch,) = dali.alone(file)[1], list(dali.batches([[file]]))
+        assert np.array_equal(alone, together[file.path][1])
+        assert np.array_equal(batch.pixels[0], together[file.path][1])
+
+
+def test_what_dali_refuses_even_alone_goes_to_opencv(
+    dali: DecodeDali, opencv: DecodeAhead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that DALI is given here although it cannot read them: each fails its batch, and none its neighbours."""
+    paths = draw_images(tmp_path / "good", 5 * BATCH - 3, size=70)
+    for place, name in ((BATCH - 1, "packbits.tif"), (3 * BATCH - 1, "exif.webp"), (5 * BATCH - 1, "double.tif")):
+        paths.insert(place, tmp_path / name)
+        paths[place].write_bytes(good_files()[name])
+    listed = files(paths)
+    clean = by_path(list(dali.batches(in_groups(listed))))
+    again: list[int] = []
+    really = DecodeDali._image_by_image
+    monkeypatch.setattr(decode_dali, "_for_dali", lambda verdict: True)
+    monkeypatch.setattr(
+        DecodeDali, "_image_by_image", lambda self, samples: again.append(len(samples)) or really(self, samples)
+    )
+    got, expected = by_path(list(dali.batches(in_groups(listed)))), by_path(list(opencv.batches(in_groups(listed))))
+    assert again == [BATCH] * 3, "three batches of five failed"
+    for file in listed:
+        assert got[file.path][0] == expected[file.path][0] and got[file.path][0].status is Status.OK
+        assert np.array_equal(got[file.path][1], clean[file.path][1]), file.path
+
+
+def test_an_error_of_ours_is_not_taken_for_dalis(dali: DecodeDali, tmp_path: Path) -> None:
+    def groups() -> Iterator[list[ImageFile]]:
+        yield files(draw_images(tmp_path, 2))
+        raise RuntimeError("the listing is gone")
+
+    with pytest.raises(RuntimeError, match="the listing is gone"):
+        list(dali.batches(groups()))
+
+
+def test_only_eight_bit_jpeg_and_png_are_dalis() -> None:
+    def verdict(**facts: object) -> Verdict:
+        return Verdict(Status.OK, **({"format": "jpeg", "width": 512, "height": 512, "bits": 8} | facts))  # type: ignore[arg-type]
+
+    assert decode_dali._for_dali(verdict()) and decode_dali._for_dali(verdict(format="png"))
+    assert not decode_dali._for_dali(verdict(format="png", bits=16))
+    assert not decode_dali._for_dali(verdict(format="tiff"))
+    assert not decode_dali._for_dali(verdict(width=9000, height=9000))

@@ -1,0 +1,194 @@
+"""`classify --decoder dali` on the CPU backend: broken files first in their batches, a killed worker, no probe at all."""
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+
+from mribatch.errors import ExitCode
+from mribatch.pipeline import worker_process
+from mribatch.pipeline.options import ClassifyOptions
+from mribatch.pipeline.progress import SilentProgress
+from mribatch.pipeline.run import classify
+from mribatch.synthetic import draw_slice
+from tests.broken_files import broken_files
+from tests.folders import mribatch, rows
+from tests.pipeline.test_supervisor import CRASHING
+
+pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install 'mribatch[dali]'")
+
+BATCH = 64
+# What damaged folders hold; the first four are those over which DALI kills its process.
+FIFTEEN = ("text.jpg", "noise.jpg", "page.jpg", "zeros.jpg", "empty.jpg", "animation.jpg", "avif.jpg", "dicom.jpg",
+           "header_cut.jpg", "half.jpg", "no_end.jpg", "precision_12.jpg", "cut.png", "crc.png", "cut.bmp")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """Different slices; files are copies of these."""
+    found = []
+    for seed in range(61):
+        encoded = cv2.imencode(".jpg", draw_slice(seed, 96 + seed, 96))[1]
+        found.append(encoded.tobytes())
+    return found
+
+
+def kinds() -> list[tuple[str, bytes, str]]:
+    """Fifteen ways to be broken: name, content and status."""
+    there = broken_files()
+    names = [name for name in FIFTEEN if name in there]
+    names += [name for name in there if name not in names and name.endswith((".jpg", ".png"))][: 15 - len(names)]
+    return [(name, there[name][0], there[name][1].value) for name in names]
+
+
+def write(folder: Path, pictures: list[bytes], batches: int, broken_per_batch: int) -> dict[str, str]:
+    """Batches of 64 files of which the first are broken; returns the broken ones' statuses by path."""
+    folder.mkdir()
+    expected, damage = {}, cycle(kinds())
+    for number in range(batches * BATCH):
+        place = number % BATCH
+        if place < broken_per_batch:
+            name, content, status = next(damage)
+            path = f"{number:05d}_{name}"
+            expected[path] = status
+        else:
+            path, content = f"{number:05d}.jpg", pictures[number % len(pictures)]
+        (folder / path).write_bytes(content)
+    return expected
+
+
+def options(model: Path, decoder: str = "dali") -> ClassifyOptions:
+    return ClassifyOptions(model=str(model), batch_size=BATCH, decoder=decoder, keep_going=True)
+
+
+def facts(run: Path) -> dict[str, dict[str, Any]]:
+    return {row["path"]: row | {"index": None} for row in rows(run)}
+
+
+def log_deaths(run: Path) -> int:
+    return (run / "worker.log").read_text().count(" died: ")
+
+
+def check(data: Path, model: Path, tmp_path: Path, expected: dict[str, str]) -> None:
+    """Every file has a row, every status is the OpenCV run's, every good row is that of a run without broken files."""
+    summary = classify([data], tmp_path / "dali", options(model))
+    classify([data], tmp_path / "opencv", options(model, "opencv"))
+    got, opencv = facts(tmp_path / "dali"), facts(tmp_path / "opencv")
+    assert summary.files == len(got) == len(list(data.iterdir())) and summary.exit_code is ExitCode.ROWS_NOT_OK
+    assert {path: row["status"] for path, row in got.items() if row["status"] != "ok"} == expected
+    assert {path: (row["status"], row["error"]) for path, row in got.items()} == {
+        path: (row["status"], row["error"]) for path, row in opencv.items()
+    }
+    for path in expected:
+        (data / path).unlink()
+    classify([data], tmp_path / "clean", options(model))
+    clean = facts(tmp_path / "clean")
+    assert {path: got[path] for path in clean} == clean
+    assert log_deaths(tmp_path / "dali") == 0
+
+
+def test_broken_files_first_in_their_batches(pictures: list[bytes], tiny_model: Path, tmp_path: Path) -> None:
+    expected = write(tmp_path / "data", pictures, batches=10, broken_per_batch=4)
+    check(tmp_path / "data", tiny_model, tmp_path, expected)
+
+
+@pytest.mark.slow
+def test_5000_files_of_which_250_are_broken(pictures: list[bytes], tiny_model: Path, tmp_path: Path) -> None:
+    expected = write(tmp_path / "data", pictures, batches=79, broken_per_batch=4)
+    assert len({path.split("_", 1)[1] for path in expected}) == 15 and len(expected) > 250
+    check(tmp_path / "data", tiny_model, tmp_path, expected)
+
+
+@pytest.mark.parametrize("batches", [4, pytest.param(79, marks=pytest.mark.slow)])
+def test_without_a_probe_processes_die_and_every_file_is_answered(
+    batches: int, pictures: list[bytes], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = write(tmp_path / "data", pictures, batches, broken_per_batch=4)
+    clean = tmp_path / "clean"
+    classify([tmp_path / "data"], clean, options(tiny_model))
+    monkeypatch.setattr(worker_process, "COMMAND", (sys.executable, str(CRASHING), "no_probe"))
+    summary = classify([tmp_path / "data"], tmp_path / "out", options(tiny_model))
+    got = facts(tmp_path / "out")
+    assert summary.files == len(got) == batches * BATCH
+    assert log_deaths(tmp_path / "out") >= 1, "DALI is expected to die over a text file; does this version not?"
+    good = {path: row for path, row in facts(clean).items() if path not in expected}
+    assert {path: got[path] for path in good} == good
+    for path in expected:  # without the probe OpenCV has the last word, and it reads a few of them half
+        assert got[path]["status"] in ("empty", "decode_failed", "decoder_crash", "too_large", "ok")
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["state"] == "complete"
+
+
+class Killer(SilentProgress):
+    """Kills the worker again and again while rows come."""
+
+    def __init__(self, every_s: float) -> None:
+        self.kills = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._kill, args=(every_s,))
+
+    def start(self, files: int, done: int) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _kill(self, every_s: float) -> None:
+        while not self._done.wait(every_s):
+            for pid in worker_pids():
+                os.kill(pid, signal.SIGKILL)
+                self.kills += 1
+
+
+def worker_pids() -> Iterator[int]:
+    """Children of this process that run the worker."""
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(status.read_text().rsplit(")", 1)[1].split()[1])
+            command = status.with_name("cmdline").read_bytes()
+        except (OSError, IndexError):
+            continue
+        if parent == os.getpid() and b"mribatch.pipeline.worker" in command:
+            yield int(status.parent.name)
+
+
+@pytest.mark.parametrize(("batches", "every_s"), [(8, 1.5), pytest.param(400, 2.0, marks=pytest.mark.slow)])
+def test_kill_9_of_the_worker_changes_no_row(
+    batches: int, every_s: float, pictures: list[bytes], tiny_model: Path, tmp_path: Path
+) -> None:
+    write(tmp_path / "data", pictures, batches, broken_per_batch=3)
+    classify([tmp_path / "data"], tmp_path / "clean", options(tiny_model))
+    killer = Killer(every_s)
+    classify([tmp_path / "data"], tmp_path / "out", options(tiny_model), killer)
+    assert facts(tmp_path / "out") == facts(tmp_path / "clean")
+    assert log_deaths(tmp_path / "out") == killer.kills
+    if batches > 100:
+        assert killer.kills >= 3
+
+
+def test_on_the_command_line(pictures: list[bytes], tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path / "data", pictures, batches=2, broken_per_batch=0)
+    common = ("classify", tmp_path / "data", "--model", tiny_model, "--decoder", "dali")
+    dry = mribatch(*common, "--dry-run")
+    assert dry.returncode == 0 and "(onnxruntime + dali, measured on" in dry.stdout, dry.stderr
+    run = mribatch(*common, "--out", tmp_path / "out")
+    assert run.returncode == 0 and "Model tiny, onnxruntime + dali." in run.stdout, run.stderr
+    assert run.stderr.count("\n") <= 1, "what DALI prints goes to the log"
+    content = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (content["decoder"], content["batch_size"]) == ("dali", 64)
+    assert content["reasons"]["decoder"].startswith("asked for; on the CPU (no GPU: ")
+    assert content["versions"]["dali"].startswith("2.")
+    again = mribatch(*common, "--out", tmp_path / "out")
+    assert "The run was complete already." in again.stdout
+    other = mribatch(
+        "classify", tmp_path / "data", "--model", tiny_model, "--decoder", "opencv", "--out", tmp_path / "out"
+    )
+    assert other.returncode == 1 and "decoder was dali, now it is opencv" in other.stderr
