@@ -98,5 +98,5 @@ $(STAMP_RTX): $(STAMP_USE)
 	@touch $@
 
 $(STAMP_DEV): $(STAMP_USE)
-	$(INSTALL) '.[dev,train,rtx]'
+	$(INSTALL) '.[dev,train,rtx,dali]'
 	@touch $@

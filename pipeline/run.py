@@ -24,7 +24,6 @@ from mribatch.pipeline.run_folder import (
     DISCOVERY_DATABASE,
     FRESH_FOLDER,
     LABELS_DATABASE,
-    WORKER_LOG,
     RunState,
 )
 from mribatch.pipeline.run_record import RunRecord
@@ -224,5 +223,5 @@ def _made(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if not existed and set(os.listdir(folder)) <= {FolderLock.FILE_NAME, WORKER_LOG}:
+        if not existed and set(os.listdir(folder)) <= {FolderLock.FILE_NAME}:  # not a worker's log
             shutil.rmtree(folder, ignore_errors=True)

@@ -130,6 +130,7 @@ class RunRecord:
             classes=tuple(content["bundle"]["classes"]),
             backend=content["backend"],
             decoder=content["decoder"],
+            reasons=content["reasons"],
             model=self.model_name,
             notice=content["notice"],
             skipped=content["listing"]["skipped_by_reason"],

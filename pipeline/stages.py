@@ -67,8 +67,7 @@ def choose_decoder(wanted: str) -> Choice:
         return Choice(OPENCV, "asked for")
     if installed and not isinstance(gpu, NoGpu):
         return Choice(DALI, where)
-    reason = f"no GPU: {gpu.reason}" if isinstance(gpu, NoGpu) else "NVIDIA DALI is not installed"
-    return Choice(OPENCV, f"the fastest on a CPU; {reason}")
+    return Choice(OPENCV, "the fastest on a CPU" if isinstance(gpu, NoGpu) else "NVIDIA DALI is not installed")
 
 
 def build_stages(bundle: Bundle, options: ClassifyOptions, threads: int, log: Path | None) -> Stages:

@@ -3,7 +3,8 @@
     python -P -m mribatch.pipeline.worker ORDER REQUESTS REPLIES
 
 ORDER is a WorkOrder as JSON, the others are descriptors of two pipes. The process ends when its parent closes the
-requests or dies. It ignores SIGINT: Ctrl-C reaches the whole group, and what it means is for the parent to decide.
+requests or dies. It ignores SIGINT and SIGTERM, which may reach the whole group: what they mean is for the parent to
+decide.
 """
 
 import os
@@ -40,7 +41,8 @@ from mribatch.pipeline.worker_messages import (
 
 def main(arguments: Sequence[str]) -> None:
     """Serve until the parent closes the requests."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     order = WorkOrder.from_json(arguments[0])
     requests = Connection(int(arguments[1]), writable=False)
     replies = Connection(int(arguments[2]), readable=False)

@@ -1,5 +1,7 @@
 """One life of the worker process: started, spoken to, found dead."""
 
+import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -16,6 +18,7 @@ from mribatch.pipeline.worker_messages import Failed, Reply, Request, WorkOrder,
 
 # -P: the current folder may be a stranger's, and nothing is imported from there.
 COMMAND: Sequence[str] = (sys.executable, "-P", "-m", "mribatch.pipeline.worker")
+_PIPE_BYTES = 1 << 20  # the most that Linux gives to everybody
 _EXIT_S = 10  # for a process whose pipe is closed already
 
 
@@ -54,6 +57,8 @@ class WorkerProcess:
     def __init__(self, order: WorkOrder, log: Path | None, command: Sequence[str] | None = None) -> None:
         request_end, own_requests = os.pipe()
         own_replies, reply_end = os.pipe()
+        with contextlib.suppress(OSError):  # room for all that is sent ahead, also if the worker reads nothing any more
+            fcntl.fcntl(own_requests, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._log = log
         arguments = [*(command or COMMAND), order.to_json(), str(request_end), str(reply_end)]
         with _appended(log) as output:

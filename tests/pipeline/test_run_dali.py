@@ -3,32 +3,28 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import cv2
 import pytest
 
+from benchmarks.broken_folder import BATCH, worker_deaths, write_folder
 from mribatch.errors import ExitCode
 from mribatch.pipeline import worker_process
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.progress import SilentProgress
 from mribatch.pipeline.run import classify
 from mribatch.synthetic import draw_slice
-from tests.broken_files import broken_files
 from tests.folders import mribatch, rows
 from tests.pipeline.test_supervisor import CRASHING
 
 pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install 'mribatch[dali]'")
-
-BATCH = 64
-# What damaged folders hold; the first four are those over which DALI kills its process.
-FIFTEEN = ("text.jpg", "noise.jpg", "page.jpg", "zeros.jpg", "empty.jpg", "animation.jpg", "avif.jpg", "dicom.jpg",
-           "header_cut.jpg", "half.jpg", "no_end.jpg", "precision_12.jpg", "cut.png", "crc.png", "cut.bmp")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -41,28 +37,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     return found
 
 
-def kinds() -> list[tuple[str, bytes, str]]:
-    """Fifteen ways to be broken: name, content and status."""
-    there = broken_files()
-    names = [name for name in FIFTEEN if name in there]
-    names += [name for name in there if name not in names and name.endswith((".jpg", ".png"))][: 15 - len(names)]
-    return [(name, there[name][0], there[name][1].value) for name in names]
-
-
 def write(folder: Path, pictures: list[bytes], batches: int, broken_per_batch: int) -> dict[str, str]:
     """Batches of 64 files of which the first are broken; returns the broken ones' statuses by path."""
-    folder.mkdir()
-    expected, damage = {}, cycle(kinds())
-    for number in range(batches * BATCH):
-        place = number % BATCH
-        if place < broken_per_batch:
-            name, content, status = next(damage)
-            path = f"{number:05d}_{name}"
-            expected[path] = status
-        else:
-            path, content = f"{number:05d}.jpg", pictures[number % len(pictures)]
-        (folder / path).write_bytes(content)
-    return expected
+    return write_folder(folder, pictures, batches * BATCH, batches * broken_per_batch)
 
 
 def options(model: Path, decoder: str = "dali") -> ClassifyOptions:
@@ -71,10 +48,6 @@ def options(model: Path, decoder: str = "dali") -> ClassifyOptions:
 
 def facts(run: Path) -> dict[str, dict[str, Any]]:
     return {row["path"]: row | {"index": None} for row in rows(run)}
-
-
-def log_deaths(run: Path) -> int:
-    return (run / "worker.log").read_text().count(" died: ")
 
 
 def check(data: Path, model: Path, tmp_path: Path, expected: dict[str, str]) -> None:
@@ -92,7 +65,7 @@ def check(data: Path, model: Path, tmp_path: Path, expected: dict[str, str]) -> 
     classify([data], tmp_path / "clean", options(model))
     clean = facts(tmp_path / "clean")
     assert {path: got[path] for path in clean} == clean
-    assert log_deaths(tmp_path / "dali") == 0
+    assert worker_deaths(tmp_path / "dali") == 0
 
 
 def test_broken_files_first_in_their_batches(pictures: list[bytes], tiny_model: Path, tmp_path: Path) -> None:
@@ -118,7 +91,7 @@ def test_without_a_probe_processes_die_and_every_file_is_answered(
     summary = classify([tmp_path / "data"], tmp_path / "out", options(tiny_model))
     got = facts(tmp_path / "out")
     assert summary.files == len(got) == batches * BATCH
-    assert log_deaths(tmp_path / "out") >= 1, "DALI is expected to die over a text file; does this version not?"
+    assert worker_deaths(tmp_path / "out") >= 1, "DALI is expected to die over a text file; does this version not?"
     good = {path: row for path, row in facts(clean).items() if path not in expected}
     assert {path: got[path] for path in good} == good
     for path in expected:  # without the probe OpenCV has the last word, and it reads a few of them half
@@ -169,7 +142,7 @@ def test_kill_9_of_the_worker_changes_no_row(
     killer = Killer(every_s)
     classify([tmp_path / "data"], tmp_path / "out", options(tiny_model), killer)
     assert facts(tmp_path / "out") == facts(tmp_path / "clean")
-    assert log_deaths(tmp_path / "out") == killer.kills
+    assert worker_deaths(tmp_path / "out") == killer.kills
     if batches > 100:
         assert killer.kills >= 3
 
@@ -192,3 +165,23 @@ def test_on_the_command_line(pictures: list[bytes], tiny_model: Path, tmp_path: 
         "classify", tmp_path / "data", "--model", tiny_model, "--decoder", "opencv", "--out", tmp_path / "out"
     )
     assert other.returncode == 1 and "decoder was dali, now it is opencv" in other.stderr
+
+
+def test_ctrl_c_and_sigterm_to_the_whole_group_stop_the_run_and_it_goes_on(
+    pictures: list[bytes], tiny_model: Path, tmp_path: Path
+) -> None:
+    write(tmp_path / "data", pictures, batches=80, broken_per_batch=1)
+    command = [sys.executable, "-m", "mribatch.cli", "classify", str(tmp_path / "data"), "--model", str(tiny_model),
+               "--decoder", "dali", "--out", str(tmp_path / "out")]  # fmt: skip
+    for number, code in ((signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        parts = len(list(tmp_path.glob("out/predictions/part-*")))
+        while len(list(tmp_path.glob("out/predictions/part-*"))) == parts and process.poll() is None:
+            time.sleep(0.002)
+        os.killpg(process.pid, number)
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == code, stderr
+        assert stderr.splitlines()[-1].startswith("Error: stopped by a signal after ")
+    assert worker_deaths(tmp_path / "out") == 0
+    assert classify([tmp_path / "data"], tmp_path / "out", options(tiny_model)).files == 80 * BATCH
+    assert [row["index"] for row in rows(tmp_path / "out")] == list(range(80 * BATCH))
