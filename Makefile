@@ -76,11 +76,24 @@ docs: $(STAMP_DEV) ## Write docs/cli.md again from --help
 models: $(STAMP_DEV) ## Make the untrained bundle of the tests again
 	$(BIN)/python -m tests.make_models tests/models/placeholder
 
-bench: $(STAMP_DEV) ## Measure end-to-end speed against the CPU's ceiling
-	$(BIN)/python -m benchmarks.cpu_ceiling
+# On a host with a GPU: TensorRT and DALI of one CUDA major, in an environment of their own, since both majors' DALI are
+# the same Python package. With a driver older than R580: make bench GPU_EXTRA=gpu-cu12
+GPU_EXTRA ?= gpu-cu13
+HAS_GPU := $(shell command -v nvidia-smi)
+BENCH_VENV := $(if $(HAS_GPU),.venv-$(GPU_EXTRA),$(VENV))
+
+bench: $(if $(HAS_GPU),$(BENCH_VENV)/.installed,$(STAMP_DEV)) ## Measure every stage, whole runs and broken folders, on the CPU and on a GPU if there is one
+	$(BENCH_VENV)/bin/python -m benchmarks.cpu_ceiling
+	$(BENCH_VENV)/bin/python -m benchmarks.stages
+	$(BENCH_VENV)/bin/python -m benchmarks.broken_folder
+
+.venv-gpu-%/.installed: setup.cfg pyproject.toml
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	PYTHONWARNINGS=ignore $(@D)/bin/python -m pip install --quiet --editable '.[dev,gpu-$*]'
+	@touch $@
 
 clean: ## Remove what make has built, the environment included
-	rm -rf build $(VENV)
+	rm -rf build $(VENV) .venv-gpu-*
 
 $(STAMP_USE): setup.cfg pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

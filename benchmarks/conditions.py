@@ -2,18 +2,24 @@
 
 import os
 import platform
+import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from mribatch import __version__
 from mribatch.cores import usable_cores
+from mribatch.pipeline.doctor import diagnose
+from mribatch.trt.gpu import NoGpu, find_gpu
 
 RESULTS = Path(__file__).parent / "results"
 _LIBRARIES = ("numpy", "pyarrow", "onnxruntime", "opencv-python-headless")
+_OPTIONAL = ("nvidia-dali-cuda120", "nvidia-dali-cuda130", "nvidia-nvimgcodec-cu12", "nvidia-nvimgcodec-cu13",
+             "nvidia-nvjpeg-cu12", "nvidia-nvjpeg", "tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx",
+             "cuda-bindings", "cuda-core")  # fmt: skip
 
 
 def conditions() -> dict[str, Any]:
@@ -26,13 +32,41 @@ def conditions() -> dict[str, Any]:
         "load_before": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         "system": platform.platform(aliased=True, terse=True),
-        "libraries": {name: version(name) for name in _LIBRARIES},
+        "libraries": {name: version(name) for name in _LIBRARIES} | _installed(_OPTIONAL),
+        "gpu": _gpu(),
     }
+
+
+def machine(facts: Mapping[str, Any]) -> str:
+    """The part of a result's file name that tells machines apart: "2cores", "16cores-NVIDIA_H100"."""
+    name = f"{facts['cores']}cores"
+    return name if facts["gpu"] is None else f"{name}-" + re.sub(r"[^A-Za-z0-9]+", "_", facts["gpu"]["name"]).strip("_")
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
     """Median with the lowest and highest of all repeats."""
     return {"median": statistics.median(values), "low": min(values), "high": max(values), "repeats": list(values)}
+
+
+def _installed(names: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _gpu() -> dict[str, Any] | None:
+    """The GPU that engines and DALI use; None where there is none."""
+    gpu = find_gpu()
+    if isinstance(gpu, NoGpu):
+        return None
+    there = diagnose()
+    return {"name": gpu.name, "compute_capability": gpu.compute_capability, "memory_bytes": gpu.memory_bytes,
+            "driver": there.driver, "cuda_of_driver": gpu.driver, "cuda_runtime": gpu.runtime,
+            "nvidia_smi": list(there.gpus)}  # fmt: skip
 
 
 def _processor() -> str:

@@ -7,7 +7,6 @@ listing, loading, proving the model, rows, the final check.
 """
 
 import argparse
-import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -22,7 +21,8 @@ from mribatch.cores import usable_cores
 from mribatch.files import write_json
 from mribatch.pipeline.decode_ahead import DecodeAhead
 from mribatch.pipeline.infer_onnxruntime import OnnxRuntimeClassifier
-from mribatch.pipeline.options import BATCH_SIZE_PER_CORE, DEFAULT_MAX_PIXELS, ClassifyOptions
+from mribatch.pipeline.options import BATCH_SIZE_PER_CORE, ClassifyOptions
+from mribatch.pipeline.probe import DEFAULT_MAX_PIXELS
 from mribatch.pipeline.records import DecodedBatch, ImageFile
 from mribatch.pipeline.run import classify
 from mribatch.synthetic import draw_slice
@@ -34,20 +34,35 @@ BATCH_SIZE = BATCH_SIZE_PER_CORE * usable_cores()  # as a run chooses it
 
 def draw_folder(folder: Path, count: int) -> None:
     """`count` synthetic JPEG slices of 512 x 512 pixels; 64 drawings, stored again and again."""
-    import cv2
-
-    images = [cv2.imencode(".jpg", draw_slice(seed, SIDE, SIDE))[1].tobytes() for seed in range(64)]
+    images = drawn_jpegs()
     folder.mkdir(parents=True)
     for number in range(count):
         (folder / f"{number:06d}.jpg").write_bytes(images[number % len(images)])
 
 
+def drawn_jpegs() -> list[bytes]:
+    """64 different synthetic slices of 512 x 512 pixels, as JPEG files."""
+    import cv2
+
+    return [cv2.imencode(".jpg", draw_slice(seed, SIDE, SIDE))[1].tobytes() for seed in range(64)]
+
+
+def image_paths(data: Path) -> list[Path]:
+    """The JPEG and PNG files of a folder and its sub-folders, in order."""
+    return [path for path in sorted(data.rglob("*")) if path.suffix.lower() in (".jpg", ".jpeg", ".png")]
+
+
+def sample_files(paths: Sequence[Path]) -> list[ImageFile]:
+    """About SAMPLE of the files, at even distances."""
+    sample = paths[:: max(1, len(paths) // SAMPLE)]
+    return [ImageFile(index, 0, path.name, bytes(path)) for index, path in enumerate(sample)]
+
+
 def measure(data: Path, model: str, repeats: int) -> dict[str, Any]:
     """Core-seconds per image and whole runs, taken in turns."""
     bundle, cores = load_bundle(model), usable_cores()
-    paths = [path for path in sorted(data.rglob("*")) if path.suffix.lower() in (".jpg", ".jpeg", ".png")]
-    sample = paths[:: max(1, len(paths) // SAMPLE)]
-    files = [ImageFile(index, 0, path.name, bytes(path)) for index, path in enumerate(sample)]
+    paths = image_paths(data)
+    files = sample_files(paths)
     figures: dict[str, list[float]] = {}
     for repeat in range(repeats + 1):  # the first warms up
         once = _once(files, data, model, bundle, cores)
@@ -62,46 +77,53 @@ def measure(data: Path, model: str, repeats: int) -> dict[str, Any]:
 def _once(files: Sequence[ImageFile], data: Path, model: str, bundle: Bundle, cores: int) -> dict[str, float]:
     figures: dict[str, float] = {}
     for name, threads in (("all_cores_busy", cores), ("one_core_alone", 1)):
-        decode, batches = _decoding(files, bundle, threads)
-        infer = _inference(batches, bundle, threads)
+        decode, infer = core_seconds(files, bundle, threads, BATCH_SIZE)
         figures[f"decode_core_seconds_{name}"] = decode
         figures[f"inference_core_seconds_{name}"] = infer
         figures[f"ceiling_{name}"] = cores / (decode + infer)
-    figures["whole_call_images_per_second"], figures["rows_images_per_second"] = _end_to_end(data, model)
+    with tempfile.TemporaryDirectory(prefix="mribatch-bench-") as out:
+        options = ClassifyOptions(model=model, backend="onnxruntime", decoder="opencv")  # also where a GPU is
+        whole, rows = end_to_end(data, Path(out) / "run", options)
+    figures["whole_call_images_per_second"], figures["rows_images_per_second"] = whole, rows
     for name in ("all_cores_busy", "one_core_alone"):
         for what in ("whole_call", "rows"):
             figures[f"{what}_to_ceiling_{name}"] = figures[f"{what}_images_per_second"] / figures[f"ceiling_{name}"]
     return figures
 
 
-def _decoding(files: Sequence[ImageFile], bundle: Bundle, threads: int) -> tuple[float, list[DecodedBatch]]:
-    decoder = DecodeAhead(height=bundle.spec.height, width=bundle.spec.width, batch_size=BATCH_SIZE, threads=threads,
+def core_seconds(files: Sequence[ImageFile], bundle: Bundle, threads: int, batch_size: int) -> tuple[float, float]:
+    """CPU seconds per image of decoding with OpenCV and of inference with ONNX Runtime, each stage by itself."""
+    decode, batches = _decoding(files, bundle, threads, batch_size)
+    return decode, _inference(batches, bundle, threads)
+
+
+def _decoding(files: Sequence[ImageFile], bundle: Bundle, threads: int,
+              batch_size: int) -> tuple[float, list[DecodedBatch]]:  # fmt: skip
+    decoder = DecodeAhead(height=bundle.spec.height, width=bundle.spec.width, batch_size=batch_size, threads=threads,
                           max_pixels=DEFAULT_MAX_PIXELS, timeout_s=60)  # fmt: skip
     remaining = iter(files)
-    groups = iter(lambda: list(islice(remaining, BATCH_SIZE)), [])
+    groups = iter(lambda: list(islice(remaining, batch_size)), [])
     with decoder:
         batches = list(decoder.batches(groups))
     return sum(file.seconds for batch in batches for file in batch.files) / len(files), batches
 
 
 def _inference(batches: Sequence[DecodedBatch], bundle: Bundle, threads: int) -> float:
+    images = sum(len(batch.pixels) for batch in batches)
     with OnnxRuntimeClassifier(bundle, threads) as classifier, ThreadPoolExecutor(2 if threads > 1 else 1) as pool:
         classifier(batches[0].pixels)
         begin = time.process_time()
         list(pool.map(classifier, [batch.pixels for batch in batches]))
-        return (time.process_time() - begin) / (len(batches) * BATCH_SIZE)
+        return (time.process_time() - begin) / images
 
 
-def _end_to_end(data: Path, model: str) -> tuple[float, float]:
-    out = Path(tempfile.mkdtemp(prefix="mribatch-bench-"))
-    try:
-        begin = time.perf_counter()
-        summary = classify([data], out / "run", ClassifyOptions(model=model))
-        whole = summary.files / (time.perf_counter() - begin)
-        assert summary.images_per_second is not None
-        return whole, summary.images_per_second
-    finally:
-        shutil.rmtree(out)
+def end_to_end(data: Path, out: Path, options: ClassifyOptions) -> tuple[float, float]:
+    """Images per second of the whole `classify` call into a new folder `out`, and of its rows alone."""
+    begin = time.perf_counter()
+    summary = classify([data], out, options)
+    whole = summary.files / (time.perf_counter() - begin)
+    assert summary.images_per_second is not None, "the run was there already"
+    return whole, summary.images_per_second
 
 
 def main() -> None:

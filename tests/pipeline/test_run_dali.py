@@ -133,7 +133,7 @@ def worker_pids() -> Iterator[int]:
             yield int(status.parent.name)
 
 
-@pytest.mark.parametrize(("batches", "every_s"), [(8, 1.5), pytest.param(400, 2.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("batches", "every_s"), [(8, 1.5), pytest.param(1000, 2.0, marks=pytest.mark.slow)])
 def test_kill_9_of_the_worker_changes_no_row(
     batches: int, every_s: float, pictures: list[bytes], tiny_model: Path, tmp_path: Path
 ) -> None:
