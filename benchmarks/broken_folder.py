@@ -29,8 +29,10 @@ from tests.folders import rows
 BATCH = 64
 ONE_IN = 20  # files is broken
 # What damaged folders hold; over the first four DALI 2.4 kills its process.
-FIFTEEN = ("text.jpg", "noise.jpg", "page.jpg", "zeros.jpg", "empty.jpg", "animation.jpg", "avif.jpg", "dicom.jpg",
-           "cut_in_header.jpg", "half.jpg", "no_eoi.jpg", "giant.jpg", "cut.png", "checksum.png", "cut.bmp")  # fmt: skip
+FIFTEEN = (
+    "text.jpg", "noise.jpg", "page.jpg", "zeros.jpg", "empty.jpg", "animation.jpg", "avif.jpg", "dicom.jpg",
+    "cut_in_header.jpg", "half.jpg", "no_eoi.jpg", "giant.jpg", "cut.png", "checksum.png", "cut.bmp",
+)  # fmt: skip
 
 Rows = dict[str, dict[str, Any]]  # by path
 

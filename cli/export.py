@@ -11,6 +11,7 @@ from mribatch.errors import ExitCode
 
 _PATH = click.Path(path_type=Path)
 _SCALES = ("none", "1/255", "-1..1", "imagenet", "caffe")  # training.keras_model.Scale, without its import
+_OUTPUTS = ("logits", "sigmoid")  # training.keras_model.DECLARABLE, likewise
 
 
 @click.command(short_help="Turn your own Keras classifier into a model bundle.")
@@ -22,18 +23,24 @@ _SCALES = ("none", "1/255", "-1..1", "imagenet", "caffe")  # training.keras_mode
     type=click.Choice(_SCALES),
     help="What the training did to pixels 0..255 outside the model.  [default: layers inside the model scale them]",
 )
-@click.option("--logits", is_flag=True, help="The output has had no softmax, where the last layer does not say so.")
+@click.option(
+    "--outputs",
+    type=click.Choice(_OUTPUTS),
+    help="What the outputs are, where the last layer does not say it: logits (a softmax is added); or sigmoid, only on"
+    " demand: each is divided by their sum.  [default: what the last layer says; a sigmoid is refused]",
+)
 @click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Height and width, for a model that takes any.")
 @click.option("--name", help="Name of the model.  [default: the name of the folder --out]")
 @click.option("--licence", default="not stated", show_default=True, help="Of the weights; quoted in the model card.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle at --out. Other folders are never replaced.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
-def export(classes: str, scale: str | None, as_json: bool, quiet: bool, **chosen: Any) -> ExitCode:
+def export(classes: str, scale: str | None, outputs: str | None, as_json: bool, quiet: bool, **chosen: Any) -> ExitCode:
     """Turn MODEL.keras, a classifier that you trained with Keras 3, into a model bundle for `mribatch classify`.
 
-    The model takes grey or RGB images and ends in a softmax or in logits. Code in the file (Lambda layers, custom
-    classes) is never run. The exported graph is proven equal to Keras before the bundle appears.
+    The model takes grey or RGB images and ends in a softmax or in logits, or in sigmoids that were trained as one
+    answer (--outputs sigmoid). Code in the file (Lambda layers, custom classes) is never run. The exported graph is
+    proven equal to Keras before the bundle appears.
 
     \b
     Example:
@@ -42,9 +49,14 @@ def export(classes: str, scale: str | None, as_json: bool, quiet: bool, **chosen
     """
     from mribatch.training.classes import class_list
     from mribatch.training.export_keras import ExportOptions, export_keras
-    from mribatch.training.keras_model import Scale
+    from mribatch.training.keras_model import End, Scale
 
-    options = ExportOptions(classes=class_list(classes), scale=Scale(scale) if scale else None, **chosen)
+    options = ExportOptions(
+        classes=class_list(classes),
+        scale=Scale(scale) if scale else None,
+        outputs=End(outputs) if outputs else None,
+        **chosen,
+    )
     result = export_keras(options, echo=(lambda _: None) if quiet else partial(click.echo, err=True))
     if as_json:
         click.echo(json.dumps(result.facts, allow_nan=False))

@@ -31,7 +31,7 @@ def features(image: Path, model: Path, out: Path, scale: str | None, size: int |
     from mribatch.training.keras_model import Scale
 
     echo = (lambda _: None) if quiet else partial(click.echo, err=True)
-    layers = draw_features(image, model, out, Scale(scale) if scale else None, size, echo)
+    layers = draw_features(image, model, out, Scale(scale) if scale else None, size, echo, quiet)
     if not quiet:
         click.echo(f"{layers} layers, each as PNG and SVG, and features_overview: {out}")
     return ExitCode.OK

@@ -21,7 +21,7 @@ def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> N
     from mribatch.training.recipes import RECIPES
 
     for recipe in RECIPES.values():
-        settings = ", ".join(f"{key.removeprefix('recipe.')}={value}" for key, value in recipe.settings().items())
+        settings = ", ".join(f"{key}={value}" for key, value in recipe.settings().items())
         click.echo(f"{recipe.name}: {recipe.description}\n    {settings}")
     context.exit()
 
@@ -143,9 +143,10 @@ def train(
 def _shown(result: "TrainResult") -> str:
     from mribatch import RESEARCH_NOTICE
 
+    whole = result.facts["metrics"][0]["protocol"]
     lines = [
         f"{'metric':<36} {'value':>8}   95 % interval",
-        *(_metric_line(row) for row in result.facts["metrics"] if row["metric"] != "support"),
+        *(_metric_line(row, whole) for row in result.facts["metrics"] if row["metric"] != "support"),
         "",
         *(f"{name:<12} {text}" for name, text in result.facts["summary"].items()),
         RESEARCH_NOTICE,
@@ -153,8 +154,10 @@ def _shown(result: "TrainResult") -> str:
     return "\n".join(lines)
 
 
-def _metric_line(row: dict[str, Any]) -> str:
+def _metric_line(row: dict[str, Any], whole: str) -> str:
+    """One metric; those of a share of the test images, whose protocol is longer than that of all, say of which."""
     name = row["metric"] if row["class"] is None else f"{row['metric']}[{row['class']}]"
+    name += f" ({row['protocol'].removeprefix(f'{whole}; ')})" if row["protocol"] != whole else ""
     if row["value"] is None:
         return f"{name:<36} {'-':>8}"
     interval = "" if row["low"] is None else f"   {row['low']:.4f} to {row['high']:.4f}"

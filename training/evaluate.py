@@ -9,11 +9,29 @@ import numpy as np
 from numpy import float32, int64
 from numpy.typing import NDArray
 
-from mribatch.pipeline.metrics import Metric, confusion, headline
+from mribatch.pipeline.metrics import Metric, confusion, find, headline
 from mribatch.training.networks import calibrated, predict_logits
+
+LEAKED, CLEAN = "leaked", "clean"
+FEWEST_APART = 20  # images: the figures of fewer tell nothing
+SHARE_METRICS: tuple[tuple[str, str | None], ...] = (("accuracy", None), ("f1", "macro"))
 
 _KEPT_OVERALL = ("accuracy", "balanced_accuracy", "log_loss", "brier", "ece", "support")
 _KEPT_BY_CLASS = ("precision", "sensitivity", "specificity", "f1", "auroc", "support")
+
+
+@dataclass(frozen=True)
+class Share:
+    """The leaked or the clean test images, scored by themselves."""
+
+    name: str  # "leaked": with a near-duplicate among the images that were learned or chosen from; or "clean"
+    images: int
+    metrics: tuple[Metric, ...]  # accuracy and macro F1; none of fewer than FEWEST_APART images
+
+    @property
+    def leak_rate(self) -> float:
+        """1 or 0: of this share alone."""
+        return float(self.name == LEAKED)
 
 
 @dataclass(frozen=True)
@@ -23,6 +41,7 @@ class Evaluation:
     probabilities: NDArray[float32]  # (n, classes)
     metrics: tuple[Metric, ...]
     confusion: NDArray[int64]  # (classes, classes): rows are labels, columns predictions
+    apart: tuple[Share, ...] = ()  # leaked and clean images, where there are both
 
 
 def evaluate(
@@ -41,6 +60,39 @@ def score(
     probabilities = calibrated(logits, temperature)
     metrics = headline(labels, probabilities, classes, groups=units, protocol=protocol)
     return Evaluation(probabilities, tuple(metrics), confusion(labels, probabilities, classes))
+
+
+def score_apart(
+    probabilities: NDArray[float32], labels: NDArray[int64], leaked: NDArray[np.bool_], units: NDArray[int64],
+    classes: Sequence[str], protocol: str,
+) -> tuple[Share, ...]:  # fmt: skip
+    """Leaked and clean test images apart: what a leak is worth. Nothing where all are the one or the other.
+
+    Args:
+        probabilities: (n, classes).
+        labels: (n,).
+        leaked: (n,), whether a near-duplicate was learned or chosen from.
+        units: (n,), what intervals are resampled over.
+        classes: Names.
+        protocol: Of the whole test part; each row's own adds which share it is of.
+    """
+    if leaked.all() or not leaked.any():
+        return ()
+    shares = []
+    for name, chosen in ((LEAKED, leaked), (CLEAN, ~leaked)):
+        count = int(chosen.sum())
+        metrics: tuple[Metric, ...] = ()
+        if count >= FEWEST_APART:
+            scored = headline(labels[chosen], probabilities[chosen], classes, groups=units[chosen],
+                              protocol=share_protocol(protocol, name))  # fmt: skip
+            metrics = tuple(find(scored, *key) for key in SHARE_METRICS)
+        shares.append(Share(name, count, metrics))
+    return tuple(shares)
+
+
+def share_protocol(protocol: str, name: str) -> str:
+    """The protocol of the leaked or clean images of a test part."""
+    return f"{protocol}; {name} test images only"
 
 
 def metric_facts(metrics: Sequence[Metric], leak_rate: float) -> list[dict[str, Any]]:

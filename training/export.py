@@ -24,6 +24,7 @@ from mribatch.bundle import CARD_FILE, GOLDEN_FILE, MODEL_FILE, SPEC_FILE, Bundl
 from mribatch.errors import MribatchError
 from mribatch.files import write_json
 from mribatch.model_spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
+from mribatch.pipeline.metrics import MACRO, WEIGHTED
 from mribatch.synthetic import golden_slices
 from mribatch.training.classes import ClassList
 from mribatch.training.frameworks import load_keras
@@ -40,6 +41,7 @@ class BundleFacts:
     name: str
     classes: ClassList
     temperature: float = 1.0
+    activation: str = "softmax"  # what makes the graph's last numbers probabilities, for people
     description: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Sequence[Mapping[str, Any]] = ()
@@ -85,7 +87,9 @@ def publish(source: Convertible, facts: BundleFacts, card: str, out: Path) -> Ag
         (folder / MODEL_FILE).write_bytes(model)
         (folder / GOLDEN_FILE).write_bytes(golden)
         (folder / CARD_FILE).write_text(card, encoding="utf-8")
-        write_json(folder / SPEC_FILE, _spec(facts, source, model, golden).to_json())
+        content = _spec(facts, source, model, golden).to_json()
+        content["output"]["activation"] = facts.activation
+        write_json(folder / SPEC_FILE, content)
         return _prove(load_bundle(str(folder)))
 
 
@@ -97,6 +101,24 @@ def check_replaceable(out: Path) -> None:
     """
     if out.exists() and not (out / SPEC_FILE).is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise MribatchError(f"{out} exists and is no model bundle", "choose another --out")
+
+
+def check_names(name: str, classes: ClassList) -> None:
+    """Refuse the names of a model and its classes before the hours of a fit or the minutes of a conversion.
+
+    Raises:
+        MribatchError: A bundle or a report could not hold one of them; names it.
+    """
+    nothing = "0" * 64
+    try:
+        ModelSpec(name=name, classes=classes.names, aliases=dict(classes.aliases), height=1, width=1,
+                  model_sha256=nothing, golden_sha256=nothing, trained=True)  # fmt: skip
+    except MribatchError as error:
+        fix = "names of models (--name, or the folder's) and of classes have letters, digits, '_', '.', '-', at most 64"
+        raise MribatchError(error.problem, fix) from error
+    if taken := {MACRO, WEIGHTED} & set(classes.names):
+        problem = f"a class is called '{min(taken)}', which is the name of an average in every table of metrics"
+        raise MribatchError(problem, "call the class something else")
 
 
 def to_onnx(network: Any, temperature: float) -> bytes:
@@ -250,12 +272,16 @@ def _npz(images: NDArray[uint8], probabilities: NDArray[float32]) -> bytes:
 
 @contextlib.contextmanager
 def _publishing_folder(out: Path) -> Iterator[Path]:
-    """A dotted folder beside `out` that takes its name at the end; what stood there goes away only then."""
+    """A dotted folder beside `out` that takes its name at the end; what stood there goes away only then.
+
+    Where the process is stopped between the two renamings, the former bundle is put back by the next call.
+    """
     out = Path(os.path.abspath(out))
     building, former = out.with_name(f".{out.name}.new"), out.with_name(f".{out.name}.old")
-    for leftover in (building, former):
-        shutil.rmtree(leftover, ignore_errors=True)
     try:
+        _put_back(former, out)
+        for leftover in (building, former):
+            shutil.rmtree(leftover, ignore_errors=True)
         building.mkdir(parents=True)
         yield building
         if out.exists():
@@ -265,7 +291,14 @@ def _publishing_folder(out: Path) -> Iterator[Path]:
         raise MribatchError(f"could not write {out}: {error.strerror or error}", "choose another --out") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
-        shutil.rmtree(former, ignore_errors=True)
+        with contextlib.suppress(OSError):  # where even this fails, `former` stays and the next call tries again
+            _put_back(former, out)
+            shutil.rmtree(former, ignore_errors=True)
+
+
+def _put_back(former: Path, out: Path) -> None:
+    if former.is_dir() and not out.exists():
+        os.rename(former, out)
 
 
 @contextlib.contextmanager

@@ -9,13 +9,27 @@ from mribatch import RESEARCH_NOTICE, __version__
 from mribatch.agreement import Agreement
 from mribatch.bundle import SPEC_FILE
 from mribatch.errors import MribatchError
-from mribatch.model_spec import ModelSpec
 from mribatch.training.classes import ClassList
-from mribatch.training.export import BundleFacts, check_replaceable, publish
+from mribatch.training.export import BundleFacts, check_names, check_replaceable, publish
 from mribatch.training.keras_file import file_facts, load_network
 from mribatch.training.keras_model import End, KerasClassifier, Scale, understand
 
 Echo = Callable[[str], None]
+
+_ENDS = {
+    End.PROBABILITIES: "its own softmax",
+    End.LOGITS: "logits, to which the graph adds a softmax",
+    End.SIGMOID: "sigmoids, each of which the graph divides by their sum",
+}
+_ACTIVATIONS = {
+    End.PROBABILITIES: "softmax", End.LOGITS: "softmax", End.SIGMOID: "sigmoid divided by the sum of all sigmoids",
+}  # fmt: skip
+_SUFFIXES = {End.SIGMOID: "; its sigmoids are divided by their sum"}
+_SIGMOID_NOTE = """- The probabilities are p_i / (p_1 + … + p_k) of the model's sigmoids p, as Keras' categorical
+  cross-entropy has them in training; the largest sigmoid stays the largest. They say how the classes compare, not how
+  likely any of them is: with four classes, sigmoids of 0.01 each and sigmoids of 0.99 each both become 0.25. A sigmoid
+  under 2^-126 counts as 2^-126.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +40,7 @@ class ExportOptions:
     out: Path
     classes: ClassList
     scale: Scale | None = None  # None: layers of the model scale
-    logits: bool = False  # the output has had no softmax
+    outputs: End | None = None  # one of DECLARABLE; None: the last layer says what they are
     size: int | None = None  # pixels, for a model that takes any
     name: str | None = None  # of the bundle; its folder's name where not given
     licence: str = "not stated"  # of the weights
@@ -49,10 +63,10 @@ def export_keras(options: ExportOptions, echo: Echo) -> ExportResult:
         MribatchError: Something about the model, the options or the folder does not fit; nothing was written.
     """
     name = options.name or options.out.resolve().name
-    _check_names(name, options.classes)
+    check_names(name, options.classes)
     _check_out(options)
     model = load_network(options.model)
-    known = understand(model, len(options.classes.names), options.scale, options.logits, options.size)
+    known = understand(model, len(options.classes.names), options.scale, options.outputs, options.size)
     for line in (*_told(known), *known.pixels.notes):
         echo(line)
     training = {"source": "a user's own Keras model", **file_facts(options.model), **_facts(known),
@@ -60,7 +74,8 @@ def export_keras(options: ExportOptions, echo: Echo) -> ExportResult:
     facts = BundleFacts(
         name=name,
         classes=options.classes,
-        description=f"a user's own Keras model, {model.count_params():,} weights",
+        activation=_ACTIVATIONS[known.end],
+        description=f"a user's own Keras model, {model.count_params():,} weights{_SUFFIXES.get(known.end, '')}",
         training=training,
         licences={"weights": options.licence, "training_data": "not stated"},
     )
@@ -94,7 +109,7 @@ about a person. It gives every picture one of its own classes, also a picture th
   gives other figures here than in its training.
 - {_told(known)[0]}
 - {_told(known)[1]}
-{notes}
+{_SIGMOID_NOTE if known.end is End.SIGMOID else ""}{notes}
 ## Origin
 
 - File: `{facts["file"]}`, sha256 `{facts["sha256"]}`, saved by Keras {facts["saved_by_keras"]}.
@@ -105,17 +120,6 @@ about a person. It gives every picture one of its own classes, also a picture th
 - Weights: {options.licence}.
 - Training data: not stated.
 """
-
-
-def _check_names(name: str, classes: ClassList) -> None:
-    """Before the minutes that a conversion may take."""
-    nothing = "0" * 64
-    try:
-        ModelSpec(name=name, classes=classes.names, aliases=dict(classes.aliases), height=1, width=1,
-                  model_sha256=nothing, golden_sha256=nothing, trained=True)  # fmt: skip
-    except MribatchError as error:
-        fix = "names of models (--name, or the folder's) and of classes have letters, digits, '_', '.', '-', at most 64"
-        raise MribatchError(error.problem, fix) from error
 
 
 def _check_out(options: ExportOptions) -> None:
@@ -133,17 +137,17 @@ def _told(known: KerasClassifier) -> tuple[str, str]:
         scaling = "not scaled (--scale none)"
     else:
         scaling = f"scaled by the graph (--scale {pixels.scale})"
-    ends = "its own softmax" if known.end is End.PROBABILITIES else "logits, to which the graph adds a softmax"
     return (
         f"Pixels: {pixels.height} x {pixels.width}, {grey}, {scaling}.",
-        f"Output: {known.classes} classes; the model ends in {ends}.",
+        f"Output: {known.classes} classes; the model ends in {_ENDS[known.end]}.",
     )
 
 
 def _facts(known: KerasClassifier) -> dict[str, Any]:
     pixels = known.pixels
     return {"weights": known.model.count_params(), "channels": pixels.channels, "scale": str(pixels.scale),
-            "scaled_by_layers": list(pixels.inside), "ends_in": str(known.end)}  # fmt: skip
+            "scaled_by_layers": list(pixels.inside), "ends_in": str(known.end),
+            "probabilities": _ACTIVATIONS[known.end]}  # fmt: skip
 
 
 def _published(known: KerasClassifier, facts: BundleFacts, card: str, out: Path) -> Agreement:

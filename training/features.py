@@ -20,7 +20,8 @@ _QUIET_SECONDS = 2.0  # what is over sooner needs no progress bar
 
 
 def draw_features(
-    image: Path, model: Path, out: Path, scale: Scale | None, size: int | None, echo: Callable[[str], None]
+    image: Path, model: Path, out: Path, scale: Scale | None, size: int | None, echo: Callable[[str], None],
+    quiet: bool = False,
 ) -> int:  # fmt: skip
     """Draw a sheet per convolutional layer, layer_<place>_<name>, and features_overview.
 
@@ -46,7 +47,7 @@ def draw_features(
     look: dict[str, Any] = {"unit": "layer", "delay": _QUIET_SECONDS, "leave": False}
     sheets = draw_sheets(recorded, f"{name}, {image.name}", out)
     # disable=None: only where stderr is no terminal
-    for _ in tqdm(sheets, "drawing", len(recorded), disable=None, **look):
+    for _ in tqdm(sheets, "drawing", len(recorded), disable=True if quiet else None, **look):
         pass
     return len(recorded)
 

@@ -7,6 +7,7 @@ Arrays have one row per image: labels int64 (n,), probabilities float32 (n, clas
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,8 @@ class Tested:
 def write_all(
     folder: Path, *, name: str, classes: Sequence[str], protocol: str, tested: Tested,
     history: Sequence["Epoch"] = (), best_epoch: int = 0,
-    data: tuple[NDArray[uint8], NDArray[int64]] | None = None, network: Any = None, seed: int = 0,
+    watched: str = "validation", data: tuple[NDArray[uint8], NDArray[int64]] | None = None, network: Any = None,
+    seed: int = 0,
 ) -> list[Path]:  # fmt: skip
     """Every picture that can be made of what is given, each as PNG and SVG.
 
@@ -61,6 +63,7 @@ def write_all(
         tested: The test part and its results.
         history: Of the fit; no curves where it is empty.
         best_epoch: From 1; the epoch whose weights were kept.
+        watched: The part that was scored while the fit ran.
         data: Pixels and labels of all images; no picture of the data where None.
         network: keras.Model as `networks.build` makes it (RGB 0..255 in); no feature maps where None.
         seed: Which images are shown.
@@ -74,7 +77,7 @@ def write_all(
     counts = confusion(labels, probabilities, classes)
     paths = []
     if history:
-        paths += draw_training_curves(history, best_epoch, f"{name}: training", folder)
+        paths += draw_training_curves(history, best_epoch, f"{name}: training", folder, watched)
     paths += draw_confusion(counts, classes, f"{name}: confusion matrix", folder, protocol)
     paths += draw_class_table(tested.metrics, classes, f"{name}: each class against the others", folder, protocol)
     paths += draw_reliability(labels, probabilities, classes, f"{name}: reliability", folder, protocol)
@@ -90,26 +93,32 @@ def write_all(
     return paths
 
 
-def draw_training_curves(history: Sequence["Epoch"], best_epoch: int, title: str, folder: Path) -> list[Path]:
-    """Loss and accuracy of the training and validation parts over the epochs; the chosen epoch is marked."""
+def draw_training_curves(
+    history: Sequence["Epoch"], best_epoch: int, title: str, folder: Path, watched: str = "validation"
+) -> list[Path]:
+    """Loss and accuracy of the training part and the watched part over the epochs; the kept epoch is marked.
+
+    Epochs after which the watched part was not scored have no point; a line joins the others.
+    """
     best = history[best_epoch - 1]
     seconds = sum(row.seconds for row in history)
     lines = (
         f"{len(history)} epochs in {_duration(seconds)}; the weights of epoch {best_epoch} were kept: "
-        f"validation loss {best.val_loss:.4f}, accuracy {percent(best.val_accuracy)}.",
-        "Training figures are of augmented images with dropout, as they were learned; validation figures are of clean "
-        "images.",
+        f"{watched} loss {best.val_loss:.4f}, accuracy {percent(best.val_accuracy)}.",
+        f"Training figures are of augmented images with dropout, as they were learned; {watched} figures are of clean "
+        f"images.{'' if watched == 'validation' else f' The {watched} part was looked at and chose nothing.'}",
     )
     made = page(title, lines, height=6.4)
     epochs = [row.epoch for row in history]
+    scored = [row for row in history if not isnan(row.val_loss)]
     for place, (what, unit) in enumerate((("loss", "cross-entropy (nats)"), ("accuracy", "accuracy"))):
         axes = made.figure.add_subplot(1, 2, place + 1)
         mark = "." if len(history) < 30 else None
         axes.plot(epochs, [getattr(row, what) for row in history], color=BLUE, marker=mark, label="training")
-        values = [getattr(row, f"val_{what}") for row in history]
-        axes.plot(epochs, values, color=VERMILLION, marker=mark, linestyle="--", label="validation")
+        values = [getattr(row, f"val_{what}") for row in scored]
+        axes.plot([row.epoch for row in scored], values, color=VERMILLION, marker=mark, linestyle="--", label=watched)
         axes.axvline(best_epoch, color=GREY, linestyle=":", linewidth=1)
-        axes.plot(best_epoch, values[best_epoch - 1], marker="o", markersize=9, markerfacecolor="none",
+        axes.plot(best_epoch, getattr(best, f"val_{what}"), marker="o", markersize=9, markerfacecolor="none",
                   markeredgecolor=VERMILLION, markeredgewidth=1.8, linestyle="none",
                   label=f"kept: epoch {best_epoch}")  # fmt: skip
         axes.set(xlabel="epoch", ylabel=unit)

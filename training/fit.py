@@ -41,6 +41,7 @@ class Images:
 
     pixels: NDArray[uint8]
     labels: NDArray[int64]
+    name: str = "validation"  # for people: what the images are, where they are scored while the fit runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class Epoch:
     epoch: int  # from 1
     loss: float  # mean cross-entropy, nats
     accuracy: float
-    val_loss: float  # not a number where the validation part was not scored
+    val_loss: float  # of the images that were watched, see prepare.watched_images; not a number where none were scored
     val_accuracy: float
     seconds: float
 
@@ -89,7 +90,7 @@ def fit(
         history = [*history, trainer.epoch(len(history) + 1, train, validation)]
         best = _best(history, recipe)
         trainer.save(work, history, is_best=best == len(history) and is_evaluated(recipe, best))
-        echo(_line(history[-1], recipe, best))
+        echo(_line(history[-1], recipe, best, validation.name))
     best = _best(history, recipe)
     trainer.load_best(work, best)
     return FitResult(trainer.network, tuple(history), best, done)
@@ -135,8 +136,8 @@ def _finished(history: list[Epoch], recipe: Recipe) -> bool:
     return bool(history) and (len(history) >= recipe.epochs or waited >= recipe.patience)
 
 
-def _line(row: Epoch, recipe: Recipe, best: int) -> str:
-    scored = f"validation loss {row.val_loss:.4f}, accuracy {row.val_accuracy:.4f}; "
+def _line(row: Epoch, recipe: Recipe, best: int, watched: str) -> str:
+    scored = f"{watched} loss {row.val_loss:.4f}, accuracy {row.val_accuracy:.4f}; "
     chosen = f"best epoch {best}; " if recipe.keep == "best" else ""
     return (
         f"epoch {row.epoch}/{recipe.epochs}: loss {row.loss:.4f}, accuracy {row.accuracy:.4f}; "

@@ -23,10 +23,10 @@ from mribatch.pipeline.metrics import find
 from mribatch.training import figures, tables
 from mribatch.training.calibration import fit_temperature
 from mribatch.training.card import CardFacts, model_card
-from mribatch.training.cited import read_cited
+from mribatch.training.cited import SUMMARY_FILE, read_cited
 from mribatch.training.data import DataSet
 from mribatch.training.evaluate import Evaluation, Shortcut, metric_facts, score, size_shortcuts
-from mribatch.training.export import BundleFacts, check_replaceable, write_bundle
+from mribatch.training.export import BundleFacts, check_names, check_replaceable, write_bundle
 from mribatch.training.fit import Echo, FitResult, Images, fit
 from mribatch.training.frameworks import load_keras, versions
 from mribatch.training.networks import predict_logits
@@ -43,7 +43,7 @@ from mribatch.training.prepare import (
 from mribatch.training.protocols import deal_folds, fold_parts
 from mribatch.training.recipes import Recipe
 from mribatch.training.split import Grouping, Leak, leak
-from mribatch.training.train import SUMMARY_FILE, finished_before, remove_state, save_network
+from mribatch.training.train import ALREADY, finished_before, remove_state, save_network
 
 FINISHED_FOLD = "held_out.npz"  # in the folder of each fold: its logits, best epoch and fingerprint
 _ALL = "all"  # the folder of the fit on every image
@@ -83,16 +83,21 @@ def train_folds(options: TrainOptions, echo: Echo = lambda _: None) -> TrainResu
     """
     load_keras()
     read_cited(options.cite)  # before hours of training
+    check_names(options.bundle_name if options.final else "folds", options.classes)
     if options.final:
         check_replaceable(options.out)
+    if options.folds < 3 and options.recipe.keep == "best":
+        problem = f"'{options.recipe.name}' chooses its epoch, so of 2 folds none is left to learn from"
+        raise MribatchError(problem, "give --folds 3 or more, or --set keep=last")
     make_folder(options.work_folder)
     with FolderLock(options.work_folder):
         folds = _deal(options, echo)
         pooled = _pool(options, folds, echo)
         training = _training_facts(options, folds, pooled)
-        finished = finished_before(options, training["fit"]) if options.final else None
+        state = options.work_folder / _ALL
+        finished = finished_before(options, training["fit"], state) if options.final else None
         if finished is not None:
-            echo(f"{options.out} already holds this fit")
+            echo(f"{options.out} {ALREADY}")
             return finished
         _write_outputs(options, folds, pooled)
         return (
@@ -193,14 +198,14 @@ def _final(
     make_folder(work)
     echo(f"all {len(data.labels)} images, {recipe.epochs} epochs")
     everything = Images(data.pixels, data.labels)
-    nothing = Images(data.pixels[:0], data.labels[:0])
+    nothing = Images(data.pixels[:0], data.labels[:0], "none")
     fingerprint = fit_fingerprint(options, recipe, data, np.zeros(len(data.labels), dtype=int64))
     fitted = fit(recipe, everything, nothing, len(data.classes.names), options.seed, work, fingerprint, echo,
                  options.quiet)  # fmt: skip
     tables.write_history(work, fitted.history)
     save_network(fitted.network, options.work_folder)
     metrics = metric_facts(pooled.after.metrics, folds.leak.rate)
-    name = options.name or options.out.name
+    name = options.bundle_name
     bundle = BundleFacts(
         name=name, classes=options.classes, temperature=pooled.temperature,
         description=f"{recipe.name}: {recipe.description}", training=training, metrics=metrics,
@@ -245,7 +250,6 @@ def _told(
 def _training_facts(options: TrainOptions, folds: _Folds, pooled: _Pooled) -> dict[str, Any]:
     recipe = final_recipe(options.chosen_recipe, pooled.epochs)
     fingerprint = fit_fingerprint(options, recipe, folds.data, folds.dealt)
-    hits = pooled.logits.argmax(axis=1) == folds.data.labels
     before, after = (find(each.metrics, "ece").value for each in (pooled.before, pooled.after))
     losses = [find(each.metrics, "log_loss").value for each in (pooled.before, pooled.after)]
     return {
@@ -253,11 +257,11 @@ def _training_facts(options: TrainOptions, folds: _Folds, pooled: _Pooled) -> di
         "protocol": folds.protocol,
         "leak_rate": folds.leak.rate,
         "leak": str(folds.leak),
-        "images": {"out_of_fold": len(hits)},
+        "images": {"out_of_fold": len(folds.dealt)},
         "left_out": len(folds.data.left_out),
         "data": options.sheet.title,
         "folds": options.folds,
-        "fold_accuracy": [float(hits[folds.dealt == fold].mean()) for fold in range(options.folds)],
+        "fold_accuracy": _fold_accuracies(folds, pooled),
         "best_epochs": list(pooled.epochs),
         "epochs": recipe.epochs,
         "temperature": pooled.temperature,
@@ -271,6 +275,11 @@ def _training_facts(options: TrainOptions, folds: _Folds, pooled: _Pooled) -> di
     }
 
 
+def _fold_accuracies(folds: _Folds, pooled: _Pooled) -> list[float]:
+    hits = pooled.logits.argmax(axis=1) == folds.data.labels
+    return [float(hits[folds.dealt == fold].mean()) for fold in range(int(folds.dealt.max()) + 1)]
+
+
 def _calibration(pooled: _Pooled) -> str:
     told = []
     for name, title in (("ece", "expected calibration error"), ("log_loss", "log loss")):
@@ -281,7 +290,14 @@ def _calibration(pooled: _Pooled) -> str:
 
 def _card(options: TrainOptions, folds: _Folds, pooled: _Pooled, fitted: FitResult, recipe: Recipe, name: str) -> str:
     data, everything = folds.data, np.ones(len(folds.dealt), dtype=np.bool_)
+    shares = _fold_accuracies(folds, pooled)
+    epochs_from = "no image chose them"
+    if options.recipe.keep == "best":
+        best = ", ".join(map(str, pooled.epochs))
+        epochs_from = f"their number is the median of the folds' best epochs ({best}), chosen by other folds' images"
     notes = (
+        f"Accuracy of the folds one by one: {', '.join(f'{share:.4f}' for share in shares)}; mean "
+        f"{statistics.mean(shares):.4f}, standard deviation {statistics.stdev(shares):.4f}.",
         f"Calibration, fitted on the pooled out-of-fold logits: {_calibration(pooled)}. One number fitted on "
         f"{len(everything)} images cannot flatter itself by much, but a little it does.",
         "The weights in this bundle come from one more fit on all images. No image is left to score it on; its figures "
@@ -291,7 +307,8 @@ def _card(options: TrainOptions, folds: _Folds, pooled: _Pooled, fitted: FitResu
         name=name, recipe=recipe, data=data, sheet=options.sheet, grouping=folds.grouping, parts=_fold_names(folds),
         keeps_units=True, tested=everything, fit=fitted, evaluation=pooled.after, leak=folds.leak,
         shortcuts=_shortcuts(folds), shortcuts_of="learned on the other folds, measured on the first",
-        protocol=folds.protocol, measured="each once, by the network of the fold that left it out", notes=notes,
+        epochs_from=epochs_from, protocol=folds.protocol,
+        measured="each once, by the network of the fold that left it out", notes=notes,
         cited=read_cited(options.cite), seed=options.seed, split_seed=options.split_seed,
         temperature=pooled.temperature, weights_licence=options.weights_licence, versions=versions(),
     )  # fmt: skip

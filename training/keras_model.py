@@ -2,7 +2,8 @@
 
 Two things about a model cannot be seen from outside and ruin every answer where they are guessed wrong: the range of
 the pixels that it was trained on, and whether its output is probabilities or logits. Where layers of the model scale
-the pixels, or its last activation names what it gives, that decides; otherwise the user must say.
+the pixels, or its last activation names what it gives, that decides; otherwise the user must say. Sigmoids become
+probabilities of classes that exclude each other on demand only, by `normalised`.
 """
 
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from mribatch.training.export import Convertible
 from mribatch.training.frameworks import load_keras
 
 _BATCH = 8  # slices at once where Keras answers; a large network at a large size takes a gigabyte for these
+SMALLEST = np.float32(2.0**-126)  # the smallest float32 that keeps all its digits
 _SUM_TOLERANCE = 1e-3  # how far the sum of a row of probabilities may be from one
 _PASSING = ("Dropout", "Flatten", "Reshape", "Identity")  # layers that leave values as they are
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, red green blue, 0..1
@@ -60,8 +62,12 @@ class Scale(StrEnum):
 class End(StrEnum):
     """What the model's output is."""
 
-    PROBABILITIES = "probabilities"
-    LOGITS = "logits"
+    PROBABILITIES = "probabilities"  # nothing is left to do
+    LOGITS = "logits"  # the graph adds a softmax
+    SIGMOID = "sigmoid"  # the graph divides each by their sum
+
+
+DECLARABLE = (End.LOGITS, End.SIGMOID)  # what a user may say with --outputs
 
 
 @dataclass(frozen=True)
@@ -103,23 +109,41 @@ class KerasClassifier:
 
         def graph(images: Any) -> Any:
             output = tensorflow.cast(self.model(self.pixels.tensor(images), training=False), tensorflow.float32)
+            if self.end is End.SIGMOID:
+                floored = tensorflow.maximum(output, SMALLEST)
+                return floored / tensorflow.reduce_sum(floored, axis=1, keepdims=True)
             return tensorflow.nn.softmax(output) if self.end is End.LOGITS else tensorflow.identity(output)
 
         def answers(images: NDArray[uint8]) -> NDArray[float32]:
             output = outputs(self.model, self.pixels, images)
+            if self.end is End.SIGMOID:
+                return normalised(output)
             return np.asarray(tensorflow.nn.softmax(output), dtype=float32) if self.end is End.LOGITS else output
 
         return Convertible(height=self.pixels.height, width=self.pixels.width, graph=graph, answers=answers)
 
 
-def understand(model: Any, classes: int, scale: Scale | None, logits: bool, size: int | None) -> KerasClassifier:
+def normalised(sigmoids: NDArray[float32]) -> NDArray[float32]:
+    """Each sigmoid divided by the sum of its row: p_i / (p_1 + … + p_k), float32 (n, classes).
+
+    What Keras' categorical cross-entropy does to outputs before it takes their logarithm
+    (`keras.ops.categorical_crossentropy`), so these are the probabilities that such a fit was about. The largest stays
+    the largest. A sigmoid under 2^-126 counts as 2^-126: a row of zeros becomes 1 / k everywhere, never 0 / 0.
+    """
+    floored = np.maximum(sigmoids, SMALLEST)
+    return np.asarray(floored / floored.sum(axis=1, keepdims=True), dtype=float32)
+
+
+def understand(
+    model: Any, classes: int, scale: Scale | None, declared: End | None, size: int | None
+) -> KerasClassifier:
     """Find out what the model takes and gives.
 
     Args:
         model: keras.Model, loaded.
         classes: How many the user named.
         scale: What the user declared; None: nothing.
-        logits: The user declared that the output has had no softmax.
+        declared: What the user said that the outputs are, one of DECLARABLE; None: nothing.
         size: Height and width for a model that takes any; None: the model's own.
 
     Raises:
@@ -137,7 +161,7 @@ def understand(model: Any, classes: int, scale: Scale | None, logits: bool, size
             fix = "end the model in one output per class and a softmax, in place of a single sigmoid"
         raise MribatchError(f"the model gives {shape[1]} numbers per image, --classes names {classes}", fix)
     sample = outputs(model, pixels, golden_slices(_BATCH, pixels.height, pixels.width))
-    return KerasClassifier(model, pixels, _end(model, sample, logits), classes)
+    return KerasClassifier(model, pixels, _end(model, sample, declared), classes)
 
 
 def understand_input(model: Any, scale: Scale | None, size: int | None) -> PixelInput:
@@ -239,39 +263,56 @@ def _warnings(inside: tuple[tuple[str, float], ...]) -> Iterator[str]:
         yield f"the model divides its pixels {len(factors)} times ({names}); exported as it was trained"
 
 
-def _end(model: Any, sample: NDArray[float32], declared: bool) -> End:
+def _end(model: Any, sample: NDArray[float32], declared: End | None) -> End:
     if not np.isfinite(sample).all():
         raise MribatchError("the model gives NaN or infinity for synthetic slices", "check its weights and --scale")
     activation = _last_activation(model.outputs[0])
     adds_up = bool((sample >= 0).all() and (np.abs(sample.sum(axis=1) - 1) <= _SUM_TOLERANCE).all())
+    if declared is End.SIGMOID:
+        return _sigmoid_end(activation, sample, adds_up)
     if activation == "softmax" or (activation is None and adds_up):
-        if declared:
-            problem = "the model's output is probabilities; --logits would add a second softmax"
-            raise MribatchError(problem, "leave --logits out")
+        if declared is End.LOGITS:
+            problem = "the model's output is probabilities; --outputs logits would add a second softmax"
+            raise MribatchError(problem, "leave --outputs out")
         if not adds_up:
             low, high = float(sample.sum(axis=1).min()), float(sample.sum(axis=1).max())
             problem = f"the model ends in a softmax, but its outputs add up to {low:.4g} to {high:.4g}, not to 1"
             raise MribatchError(problem, "let the softmax be over the classes (axis -1) and the last step")
         return End.PROBABILITIES
-    if activation in ("linear", "log_softmax") or (declared and activation is None):
+    if activation in ("linear", "log_softmax") or (activation is None and declared is End.LOGITS):
         return End.LOGITS  # the softmax of log probabilities is the probabilities
     if activation is None:
         raise MribatchError(
             "whether the model gives probabilities or logits cannot be seen from its last layer",
-            "give --logits if it was trained with from_logits=True; otherwise let it end in a softmax",
+            "give --outputs logits if it was trained with from_logits=True; otherwise let it end in a softmax",
         )
+    fix = "let its last layer end in a softmax, fit that layer again and save the model"
+    if activation == "sigmoid":
+        fix += "; or give --outputs sigmoid: each output is then divided by their sum"
     raise MribatchError(
-        f"the model ends in '{activation}', so its outputs are no probabilities of classes that exclude each other",
-        "let its last layer end in a softmax, fit that layer again and save the model",
+        f"the model ends in '{activation}', so its outputs are no probabilities of classes that exclude each other", fix
     )
+
+
+def _sigmoid_end(activation: str | None, sample: NDArray[float32], adds_up: bool) -> End:
+    """Refuse --outputs sigmoid for what is something else."""
+    if activation not in ("sigmoid", None):
+        raise MribatchError(f"the model ends in '{activation}', --outputs says sigmoid", "leave --outputs out")
+    if adds_up:
+        problem = "the model's outputs add up to 1 already, --outputs says sigmoid"
+        raise MribatchError(problem, "leave --outputs out")
+    if sample.min() < 0 or sample.max() > 1:
+        problem = f"the model gives {sample.min():.4g} to {sample.max():.4g}, --outputs says sigmoid, which is 0 to 1"
+        raise MribatchError(problem, "give --outputs logits if nothing follows the last layer's sums")
+    return End.SIGMOID
 
 
 def _last_activation(tensor: Any) -> str | None:
     """Name of the function that gave the tensor its values; None where the last step is not known."""
     _, keras = load_keras()
-    operation, node, _ = tensor._keras_history
+    operation, node, place = tensor._keras_history
     if isinstance(operation, keras.Model):
-        return _last_activation(operation.outputs[0])
+        return _last_activation(operation.outputs[place])
     kind = type(operation).__name__
     activation = getattr(operation, "activation", None)
     passes = isinstance(operation, tuple(getattr(keras.layers, name) for name in _PASSING))

@@ -1,6 +1,7 @@
 """What every training command does first: its options, the images with their units, and what identifies a fit."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -51,7 +52,13 @@ class TrainOptions:
     @property
     def work_folder(self) -> Path:
         """Where the fit is kept while it runs, and its tables and figures for good."""
-        return self.work if self.work is not None else self.out.with_name(f"{self.out.name}-work")
+        out = Path(os.path.abspath(self.out))  # "." has a name, too
+        return self.work if self.work is not None else out.with_name(f"{out.name}-work")
+
+    @property
+    def bundle_name(self) -> str:
+        """The name that the bundle gets."""
+        return self.name or Path(os.path.abspath(self.out)).name
 
     @property
     def chosen_recipe(self) -> Recipe:
@@ -87,7 +94,7 @@ def read_images(options: TrainOptions, echo: Echo) -> tuple[DataSet, Grouping]:
 def images_of(data: DataSet, parts: NDArray[int64], part: str) -> Images:
     """The images of one part."""
     chosen = parts == PARTS.index(part)
-    return Images(data.pixels[chosen], data.labels[chosen])
+    return Images(data.pixels[chosen], data.labels[chosen], part)
 
 
 def watched_images(data: DataSet, parts: NDArray[int64]) -> Images:

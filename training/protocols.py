@@ -1,7 +1,7 @@
 """How images are divided for a fit and its test, by the names under which results are reported.
 
 - holdout: units of near-duplicates and neighbouring slices dealt out 70/15/15.
-- reference: the reference project's random, pooled 85/15 split, its test part image for image.
+- reference: the reference project's random, pooled 85/15 split; of the whole set, its test part image for image.
 - official: what the data set's authors put into Training and Testing.
 - folder: top folders train, validation (optional) and test.
 - grouped: k folds of units; every image is tested once (see folds.py).
@@ -17,13 +17,14 @@ from numpy import int64
 from numpy.typing import NDArray
 
 from mribatch.errors import MribatchError
+from mribatch.training.classes import BRAIN_TUMORS
 from mribatch.training.data import DataSet
 from mribatch.training.split import FRACTIONS, PARTS, Grouping, grouped_split
 
 HOLDOUT, REFERENCE, OFFICIAL, FOLDER, GROUPED = "holdout", "reference", "official", "folder", "grouped"
 SPLITS = (HOLDOUT, REFERENCE, OFFICIAL, FOLDER, GROUPED)
 
-REFERENCE_SEED, REFERENCE_TEST = 42, 0.15
+REFERENCE_SEED, REFERENCE_TEST, REFERENCE_IMAGES = 42, 0.15, 3264
 _TRAIN, _VALIDATION, _TEST = range(3)
 _FOLDER_NAMES: Mapping[str, int] = {
     "train": _TRAIN, "training": _TRAIN, "val": _VALIDATION, "valid": _VALIDATION, "validation": _VALIDATION,
@@ -62,7 +63,10 @@ def divide(split: str, data: DataSet, grouping: Grouping, seed: int, chooses: bo
     if split == REFERENCE:
         tested = reference_test(data.paths, data.labels)
         parts = np.where(tested, _TEST, _TRAIN).astype(int64)
-        protocol = "reference split: pooled, random, 85/15, stratified by class, seed 42; near-duplicates on both sides"
+        protocol = (
+            "reference split: pooled, random, 85/15, stratified by class, seed 42; near-duplicates on both sides"
+            + _whose(data)
+        )
     elif split in (OFFICIAL, FOLDER):
         parts = folder_parts(data.paths, official=split == OFFICIAL)
         protocol = "official split: Training and Testing as published" if split == OFFICIAL else "split by folders"
@@ -149,6 +153,14 @@ def fold_parts(dealt: NDArray[int64], fold: int, chooses: bool) -> NDArray[int64
         parts[dealt == (fold + 1) % (int(dealt.max()) + 1)] = _VALIDATION
     parts[dealt == fold] = _TEST
     return parts
+
+
+def _whose(data: DataSet) -> str:
+    """The same draw from other images is another test part; say so."""
+    count = len(data.paths)
+    if count == REFERENCE_IMAGES and data.classes.names == BRAIN_TUMORS.names:
+        return ""
+    return f"; drawn from {count:,} images, not the reference's {REFERENCE_IMAGES:,}, so not its test images"
 
 
 def _is_testing(path: str) -> bool:

@@ -45,10 +45,10 @@ class Grouping:
 
 @dataclass(frozen=True)
 class Leak:
-    """How much of a test part was seen in training."""
+    """How much of a test part was seen before it was tested."""
 
     tested: int  # files
-    leaked: int  # of these, with a near-duplicate in the training part
+    leaked: int  # of these, with a near-duplicate in the training part, or in the validation part that chose
     basis: str
 
     @property
@@ -167,11 +167,11 @@ def check_parts(labels: NDArray[int64], parts: NDArray[int64], classes: Sequence
 
 
 def leak(near_duplicates: NDArray[int64], trained: NDArray[np.bool_], tested: NDArray[np.bool_], basis: str) -> Leak:
-    """Count test files that have a near-duplicate in training, for any split at all.
+    """Count test files that have a near-duplicate among those that were used before, for any split at all.
 
     Args:
         near_duplicates: (n,), from `Grouping`.
-        trained, tested: (n,), which files are in which part.
+        trained, tested: (n,), which files were learned or chosen from, and which are tested.
         basis: What near-duplicates are made of.
     """
     seen = np.isin(near_duplicates[tested], near_duplicates[trained])

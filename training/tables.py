@@ -74,7 +74,10 @@ def _predicted(data: DataSet, tested: NDArray[int64], probabilities: NDArray[flo
 
 
 def write_metrics(work: Path, metrics: Sequence[Metric]) -> None:
-    """metrics.parquet: the test part's metrics in long form, as `mribatch report` writes them."""
+    """metrics.parquet: the test part's metrics in long form, as `mribatch report` writes them.
+
+    Where leaked and clean images are told apart, their rows come last, each under a protocol of its own.
+    """
     rows = [{("class" if key == "class_" else key): value for key, value in asdict(row).items()} for row in metrics]
     _write(work / METRICS, _columns(rows))
 

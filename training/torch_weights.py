@@ -2,7 +2,8 @@
 
 A .pth file is a pickle, and a pickle is a program. Three checks stand before anything is built: every opcode of the
 program must be on a short list; every name that it looks up must be one of a tensor's; every length, offset and stride
-must lie within the file. Both layouts are read: the stream of pickles that PyTorch wrote before 1.6, and the zip since.
+must lie within the file, and what was checked cannot be changed by the rest of the program. Both layouts are read: the
+stream of pickles that PyTorch wrote before 1.6, and the zip since.
 
 Source of both layouts: torch/serialization.py of PyTorch (_legacy_load and _load), https://github.com/pytorch/pytorch.
 """
@@ -39,15 +40,22 @@ _MEMO = ("BINPUT", "LONG_BINPUT")
 _FIX = "give a state dict of plain tensors, as torch.save(model.state_dict(), FILE) writes it"
 
 
+class _Finished:
+    """What a pickle cannot alter once it is built: BUILD would write into it past every check, frozen or not."""
+
+    def __setstate__(self, state: object) -> None:
+        raise ValueError("its pickle alters what it has built")
+
+
 @dataclass(frozen=True)
-class _Storage:
+class _Storage(_Finished):
     dtype: str
     key: str
     count: int  # numbers in it
 
 
 @dataclass(frozen=True)
-class _Tensor:
+class _Tensor(_Finished):
     storage: _Storage
     offset: int
     shape: tuple[int, ...]
@@ -116,6 +124,8 @@ def _from_zip(content: bytes) -> dict[str, NDArray[Any]]:
             raise ValueError("an entry stands in the archive twice")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
             raise ValueError("an entry is compressed, which PyTorch never does")
+        if sum(entry.file_size for entry in entries.values()) > len(content):
+            raise ValueError("its entries are longer than the file together")
         roots = [name.removesuffix("/data.pkl") for name in entries if name.endswith("/data.pkl")]
         if len(roots) != 1:
             raise ValueError(f"{len(roots)} entries are named data.pkl")
@@ -132,16 +142,16 @@ def _from_zip(content: bytes) -> dict[str, NDArray[Any]]:
 
 def _load(stream: BinaryIO) -> Any:
     """The next pickle of the stream, after its program was looked through."""
-    start, known = stream.tell(), _OPCODES.split()
-    for opcode, argument, _ in pickletools.genops(stream):
+    start, known = stream.tell(), set(_OPCODES.split())
+    for opcode, argument, place in pickletools.genops(stream):
+        if (place or 0) - start > _LARGEST_PICKLE:
+            raise ValueError("its pickle is too long for names and shapes")
         if opcode.name not in known:
             raise ValueError(f"its pickle uses {opcode.name}")
         # the memo is a plain array: a large index alone would take all memory
         if opcode.name in _MEMO and isinstance(argument, int) and argument > _LARGEST_PICKLE // 2:
             raise ValueError("its pickle numbers its objects wildly")
     length = stream.tell() - start
-    if length > _LARGEST_PICKLE:
-        raise ValueError("its pickle is too long for names and shapes")
     stream.seek(start)
     return _TensorsOnly(io.BytesIO(stream.read(length))).load()
 
@@ -153,7 +163,7 @@ class _TensorsOnly(pickle.Unpickler):
         if (module, name) == ("collections", "OrderedDict"):
             return _Names
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild
+            return _Rebuild()
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
         raise ValueError(f"it asks for {module}.{name}, which is no tensor of numbers")
@@ -167,11 +177,15 @@ class _TensorsOnly(pickle.Unpickler):
         return _Storage(dtype, key, count)
 
 
-def _rebuild(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
-    counts = isinstance(shape, tuple) and isinstance(strides, tuple) and all(map(_is_count, (offset, *shape, *strides)))
-    if not isinstance(storage, _Storage) or not counts or len(shape) != len(strides) or len(shape) > 8:
-        raise ValueError("a tensor is described in a way that is not known")
-    return _Tensor(storage, offset, shape, strides)
+class _Rebuild(_Finished):
+    """torch._utils._rebuild_tensor_v2, as far as a state dict needs it."""
+
+    def __call__(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
+        tuples = isinstance(shape, tuple) and isinstance(strides, tuple)
+        counts = tuples and all(map(_is_count, (offset, *shape, *strides)))
+        if not isinstance(storage, _Storage) or not counts or len(shape) != len(strides) or len(shape) > 8:
+            raise ValueError("a tensor is described in a way that is not known")
+        return _Tensor(storage, offset, shape, strides)
 
 
 def _is_count(value: object) -> bool:

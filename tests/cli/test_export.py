@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mribatch.cli.classify import classify
-from mribatch.cli.export import _SCALES, export
+from mribatch.cli.export import _OUTPUTS, _SCALES, export
 from mribatch.cli.report import report
 from mribatch.errors import MribatchError
 
@@ -38,10 +38,11 @@ def test_nothing_heavy_before_it_is_used() -> None:
 
 
 def test_the_scales_on_the_command_line_are_those_of_the_code() -> None:
-    from mribatch.training.keras_model import Scale
+    from mribatch.training.keras_model import DECLARABLE, Scale
 
-    assert tuple(Scale) == _SCALES
-    assert "[none|1/255|-1..1|imagenet|caffe]" in run(export, "--help").output
+    assert tuple(Scale) == _SCALES and DECLARABLE == _OUTPUTS
+    shown = run(export, "--help").output
+    assert "[none|1/255|-1..1|imagenet|caffe]" in shown and "[logits|sigmoid]" in shown
 
 
 def test_export_classify_report(model: Path, tmp_path: Path) -> None:
@@ -77,6 +78,38 @@ def test_export_classify_report(model: Path, tmp_path: Path) -> None:
     assert run(report, tmp_path / "run").exit_code == 0
 
 
+def test_export_classify_with_sigmoids(tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow", reason="needs the extra 'train'")
+    import cv2
+    import keras
+
+    from mribatch.synthetic import draw_slice
+    from tests.training import keras_models as models
+
+    made = models.small(models.rescaling(), activation="sigmoid")
+    path = models.saved(made, tmp_path / "mine.keras")
+    arguments = (export, path, "--out", tmp_path / "bundle", "--classes", "a,b,c")
+    error = run(*arguments).exception
+    assert isinstance(error, MribatchError) and "--outputs sigmoid" in error.fix and "\n" not in str(error)
+    result = run(*arguments, "--outputs", "sigmoid")
+    assert result.exit_code == 0, result.output
+    told = "Output: 3 classes; the model ends in sigmoids, each of which the graph divides by their sum."
+    assert told in result.stderr
+    (tmp_path / "scans").mkdir()
+    images = [draw_slice(place, 40, 40) for place in range(6)]
+    for place, image in enumerate(images):
+        cv2.imwrite(str(tmp_path / "scans" / f"{place}.png"), image)
+    done = run(classify, tmp_path / "scans", "--model", tmp_path / "bundle", "--out", tmp_path / "run", "--quiet")
+    assert done.exit_code == 0, done.output
+    rows = pq.read_table(tmp_path / "run" / "predictions").to_pylist()
+    seen = np.stack([cv2.resize(image, (24, 24)) for image in images])[..., None].astype(np.float32)
+    sigmoids = keras.saving.load_model(path).predict(np.repeat(seen, 3, axis=3), verbose=0)
+    got = np.array([[row[f"p_{name}"] for name in "abc"] for row in rows])
+    assert np.abs(got - sigmoids / sigmoids.sum(axis=1, keepdims=True)).max() < 1e-4
+    assert np.abs(sigmoids.sum(axis=1) - 1).max() > 0.05 and np.allclose(got.sum(axis=1), 1, atol=1e-5)
+    assert [row["predicted"] for row in rows] == ["abc"[place] for place in sigmoids.argmax(axis=1)]
+
+
 def test_one_line_of_json_and_nothing_else(model: Path, tmp_path: Path) -> None:
     result = run(export, model, "--out", tmp_path / "b", "--classes", "a,b,c", "--json", "--quiet", "--name", "mine")
     facts = json.loads(result.stdout)
@@ -91,7 +124,8 @@ def test_one_line_of_json_and_nothing_else(model: Path, tmp_path: Path) -> None:
         (("--classes", "a,b"), "the model gives 3 numbers per image, --classes names 2. Fix: name every class once"),
         (("--classes", "a,b,b"), "the classes a, b, b are not two or more different names. Fix: "),
         (("--classes", "a,b,c", "--scale", "1/255"), "would scale them twice. Fix: leave --scale out"),
-        (("--classes", "a,b,c", "--logits"), "would add a second softmax. Fix: leave --logits out"),
+        (("--classes", "a,b,c", "--outputs", "logits"), "would add a second softmax. Fix: leave --outputs out"),
+        (("--classes", "a,b,c", "--outputs", "sigmoid"), "ends in 'softmax', --outputs says sigmoid. Fix: leave"),
         (("--classes", "a,b,c", "--size", "99"), "--size says 99. Fix: leave --size out"),
     ],
 )

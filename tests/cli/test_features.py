@@ -55,6 +55,19 @@ def test_quiet_prints_nothing_and_scale_is_for_models_that_do_not(folder: Path, 
     assert (result.exit_code, result.output) == (0, "")
 
 
+@pytest.mark.parametrize(("quiet", "disable"), [(("--quiet",), True), ((), None)])
+def test_quiet_has_no_progress_bar_either(folder: Path, tmp_path: Path, monkeypatch, quiet, disable) -> None:
+    seen = []
+
+    def bar(rows, *arguments, **look):
+        seen.append(look["disable"])
+        return rows
+
+    monkeypatch.setattr("tqdm.tqdm", bar)
+    run(folder / "slice.png", "--model", folder / "mine.keras", "--out", tmp_path, *quiet)
+    assert seen == [disable]
+
+
 @pytest.mark.parametrize(
     ("image", "model", "problem"),
     [

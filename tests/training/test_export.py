@@ -1,5 +1,7 @@
 """What the bundle's graph looks like, and that a graph that differs from Keras never becomes a bundle."""
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +107,34 @@ def test_a_graph_that_disagrees_with_keras_leaves_what_was_there(network, tmp_pa
     write_bundle(network, FACTS, "# first\n", out)
     monkeypatch.setattr(export, "calibrated", lambda logits, temperature: calibrated(logits, temperature * 1.05))
     with pytest.raises(MribatchError, match=r"does not give Keras' probabilities on the golden slices: max \|Δp\|"):
+        write_bundle(network, FACTS, "# second\n", out)
+    assert (out / "MODEL_CARD.md").read_text() == "# first\n" and [p.name for p in tmp_path.iterdir()] == ["toy"]
+
+
+def test_a_bundle_survives_a_renaming_that_fails(network, tmp_path: Path, monkeypatch):
+    out = tmp_path / "toy"
+    write_bundle(network, FACTS, "# first\n", out)
+    rename, calls = os.rename, []
+
+    def second_fails(source, target):
+        calls.append(source)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(export.os, "rename", second_fails)
+    with pytest.raises(MribatchError, match="could not write .*: Input/output error"):
+        write_bundle(network, FACTS, "# second\n", out)
+    assert (out / "MODEL_CARD.md").read_text() == "# first\n" and [p.name for p in tmp_path.iterdir()] == ["toy"]
+
+
+def test_a_bundle_is_put_back_after_a_kill_between_the_renamings(network, tmp_path: Path, monkeypatch):
+    out = tmp_path / "toy"
+    write_bundle(network, FACTS, "# first\n", out)
+    out.rename(tmp_path / ".toy.old")
+    (tmp_path / ".toy.new").mkdir()
+    monkeypatch.setattr(export, "calibrated", lambda logits, temperature: calibrated(logits, temperature * 1.05))
+    with pytest.raises(MribatchError, match="does not give Keras' probabilities"):
         write_bundle(network, FACTS, "# second\n", out)
     assert (out / "MODEL_CARD.md").read_text() == "# first\n" and [p.name for p in tmp_path.iterdir()] == ["toy"]
 

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("matplotlib", reason="needs the extra 'train'")
 
 import cv2
+import matplotlib.axes
 
 from mribatch.pipeline.metrics import confusion, headline
 from mribatch.synthetic import draw_slice
@@ -79,6 +80,33 @@ def test_every_picture_of_results_says_n_and_protocol(pages: dict[str, Texts], t
         else:
             assert f"n = {COUNT}" in texts.all
             assert name == "data_images" or PROTOCOL in texts.all
+
+
+def test_epochs_without_a_score_break_no_line(pages: dict[str, Texts], tmp_path: Path, monkeypatch):
+    """A recipe that keeps its last epoch is scored every fourth: 40 epochs, ten points, one line through them."""
+    drawn = {}
+    real = matplotlib.axes.Axes.plot
+
+    def plot(axes, x, y, **look):
+        drawn.setdefault(look.get("label"), []).append((x, y))
+        return real(axes, x, y, **look)
+
+    monkeypatch.setattr(matplotlib.axes.Axes, "plot", plot)
+    nothing = float("nan")
+    history = [
+        Epoch(epoch=e, loss=1, accuracy=0.5, val_loss=0.4 if e % 4 == 0 else nothing,
+              val_accuracy=0.8 if e % 4 == 0 else nothing, seconds=1)
+        for e in range(1, 41)
+    ]  # fmt: skip
+    figures.draw_training_curves(history, 40, "toy", tmp_path, "test")
+    assert [(list(x), list(y)) for x, y in drawn["test"]] == [
+        (list(range(4, 41, 4)), [0.4] * 10),
+        (list(range(4, 41, 4)), [0.8] * 10),
+    ]
+    texts = pages["training_curves"]
+    assert "test loss 0.4000, accuracy 80.0 %." in texts.all and "validation" not in texts.all
+    assert "The test part was looked at and chose nothing." in texts.all.replace("\n", " ")
+    assert texts.overlapping() == [] and texts.outside() == []
 
 
 def test_a_very_long_protocol_ends_in_an_ellipsis(pages: dict[str, Texts], tmp_path: Path):

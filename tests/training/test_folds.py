@@ -81,7 +81,7 @@ def test_folds_divide_no_unit(whole: TrainResult):
 def test_the_card_tells_the_folds_and_the_calibration(whole: TrainResult):
     card = (whole.out / "MODEL_CARD.md").read_text()
     for text in ("| fold 3 | 4 | 4 | 4 | 4 | 16 |", "grouped 3-fold cross-validation", "Calibration, fitted on the pooled",
-                 "expected calibration error", "0.0% (0 of 48 test images", "no image chose them"):  # fmt: skip
+                 "expected calibration error", "Accuracy of the folds one by one: ", "standard deviation 0.", "0.0% (0 of 48 test images", "no image chose them"):  # fmt: skip
         assert text in card
     assert f"temperature {whole.facts['training']['temperature']:g}, inside the graph" in card
 
@@ -89,7 +89,7 @@ def test_the_card_tells_the_folds_and_the_calibration(whole: TrainResult):
 def test_the_same_command_again_does_nothing(whole: TrainResult, toy_data: Path):
     lines: list[str] = []
     again = train_folds(options(toy_data, whole.out), lines.append)
-    assert lines[-1].endswith("already holds this fit") and not any(line.startswith("epoch") for line in lines)
+    assert "already holds this fit" in lines[-1] and not any(line.startswith("epoch") for line in lines)
     assert json.dumps(again.facts) == json.dumps(whole.facts)
 
 
@@ -135,6 +135,29 @@ def test_no_network_learned_from_the_fold_that_it_predicts(whole, toy_data: Path
         train_folds(options(toy_data, tmp_path / "model", final=False))
 
 
+def test_stopped_between_the_bundle_and_its_summary_it_goes_on(whole, toy_data, tmp_path, monkeypatch):
+    """Also where the folds alone had been run before and left a summary of their own."""
+    train_folds(options(toy_data, tmp_path / "model", final=False))
+
+    def stop(path: Path, content: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folds, "write_json", stop)
+        with pytest.raises(Killed):
+            train_folds(options(toy_data, tmp_path / "model"))
+    lines: list[str] = []
+    result = train_folds(options(toy_data, tmp_path / "model"), lines.append)
+    assert "golden_max_difference" in result.facts and not any(line.startswith("epoch ") for line in lines)
+    assert load_bundle(str(result.out)).spec.model_sha256 == load_bundle(str(whole.out)).spec.model_sha256
+
+
+def test_two_folds_leave_nothing_to_learn_from_where_one_of_them_chooses(toy_data: Path, tmp_path: Path):
+    with pytest.raises(MribatchError, match="of 2 folds none is left to learn from. Fix: give --folds 3 or more"):
+        train_folds(options(toy_data, tmp_path / "model", folds=2, recipe=tiny_recipe(epochs=1)))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_where_epochs_are_chosen_all_images_are_trained_for_their_median():
     recipe = final_recipe(RECIPES["efficientnetb3"], [12, 7, 30, 9, 8])
     assert (recipe.epochs, recipe.keep, recipe.patience) == (9, "last", 9)
@@ -144,7 +167,11 @@ def test_where_epochs_are_chosen_all_images_are_trained_for_their_median():
 
 def test_a_recipe_that_chooses_is_told_apart(toy_data: Path, tmp_path: Path):
     recipe = tiny_recipe(epochs=3)
-    result = train_folds(options(toy_data, tmp_path / "model", recipe=recipe, final=False))
+    result = train_folds(options(toy_data, tmp_path / "model", recipe=recipe))
+    card = (tmp_path / "model" / "MODEL_CARD.md").read_text()
+    best = ", ".join(map(str, result.facts["training"]["best_epochs"]))
+    assert "no image chose them" not in card
+    assert f"their number is the median of the folds' best epochs ({best}), chosen by other folds' images." in card
     facts = result.facts["training"]
     assert len(facts["best_epochs"]) == FOLDS and facts["epochs"] == int(np.ceil(np.median(facts["best_epochs"])))
     for fold in range(FOLDS):

@@ -1,5 +1,6 @@
 """A `.keras` file is data: nothing in it runs, nothing in it fills the memory, and each refusal is one line with a fix."""
 
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 
+import h5py
 import keras
 
 from mribatch.errors import MribatchError
@@ -76,6 +78,21 @@ def foreign_module(config: dict[str, Any]) -> None:
     models.layer_named(config, "last")["module"] = "os.path"
 
 
+def function_of_keras(config: dict[str, Any]) -> None:
+    code = {"class_name": "function", "config": "get_file", "module": "keras.utils", "registered_name": "get_file"}
+    models.layer_named(config, "last")["config"]["activation"] = code
+
+
+def inner_function_of_keras(config: dict[str, Any]) -> None:
+    models.layer_named(config, "last").update(module="keras.src.utils.file_utils", class_name="get_file")
+
+
+def vocabulary(config: dict[str, Any]) -> None:
+    layer = models.layer_named(config, "last")
+    layer.update(class_name="StringLookup")
+    layer["config"] = {"name": "last", "vocabulary": "/etc/passwd"}
+
+
 def registered(config: dict[str, Any]) -> None:
     models.layer_named(config, "convolution").update(module=None, class_name="Mine", registered_name="lab>Mine")
 
@@ -85,6 +102,9 @@ def registered(config: dict[str, Any]) -> None:
     [
         (nested_lambda, "(__lambda__) carries code"),
         (foreign_module, "'last' is of the custom class os.path.Dense"),
+        (function_of_keras, "'function' is keras.utils.function, which an image classifier has no use for"),
+        (inner_function_of_keras, "'last' is keras.src.utils.file_utils.get_file, which an image"),
+        (vocabulary, "'last' is keras.layers.StringLookup, which an image classifier has no use for"),
         (registered, "'convolution' is of the custom class lab>Mine"),
         (lambda config: config.update(config="no model"), "describes no model"),
         (lambda config: models.layer_named(config, "last")["config"].update(units="many"), "cannot load"),
@@ -117,7 +137,7 @@ def replace_weights(content: bytes) -> Any:
         (lambda parts: parts.update({"config.json": b"{"}), "can be used"),
         (lambda parts: parts.update({"config.json": b"[" * 100_000}), "nested too deeply"),
         (lambda parts: parts.update({"config.json": b'{"config": {"a": ' + b"[" * 300 + b"]" * 300 + b"}}"}), "too deeply"),
-        (replace_weights(b"no hdf5"), "cannot load"),
+        (replace_weights(b"no hdf5"), "can be used"),
     ],
 )  # fmt: skip
 def test_changed_parts_are_refused(good: Path, tmp_path: Path, change: Any, problem: str):
@@ -143,6 +163,78 @@ def test_two_parts_of_one_name_are_refused(good: Path, tmp_path: Path):
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr("config.json", "{}")
     assert "two parts of it have the same name" in refused(path).problem
+
+
+def changed_weights(good: Path, path: Path, change: Any) -> Path:
+    """A copy whose last layer's bias, at `place` in the HDF5 file, `change(file, place)` has replaced."""
+
+    def apply(parts: dict[str, bytes]) -> None:
+        content = io.BytesIO(parts["model.weights.h5"])
+        with h5py.File(content, "r+") as weights:
+            del weights["layers/dense/vars/1"]
+            change(weights, "layers/dense/vars/1")
+        parts["model.weights.h5"] = content.getvalue()
+
+    return models.rewritten(good, path, apply)
+
+
+def test_a_dataset_that_claims_gigabytes_is_refused_unread(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """HDF5 fills in what was never written: 23 KB that ask for 2.4 GB, and twice that where Keras converts them."""
+
+    def claim(weights: Any, place: str) -> None:
+        weights.create_dataset(place, shape=(600_000_000,), dtype="f4", chunks=(1 << 20,), compression="gzip")
+
+    bomb = changed_weights(good, tmp_path / "bomb.keras", claim)
+    assert bomb.stat().st_size < 100_000
+    monkeypatch.setattr(keras.saving, "load_model", lambda *a, **k: pytest.fail("Keras saw it"))
+    assert "claims 2,400,000,744 bytes of weights and has" in refused(bomb).problem
+
+
+def test_weights_in_other_files_are_refused(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """They would put what lies on this machine into a bundle that is passed on."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"a secret" * 10)
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["x"] = [1.0, 2.0, 3.0]
+
+    def external(weights: Any, place: str) -> None:
+        weights.create_dataset(place, shape=(3,), dtype="f4", external=[(str(secret), 0, 12)])
+
+    def virtual(weights: Any, place: str) -> None:
+        layout = h5py.VirtualLayout(shape=(3,), dtype="f4")
+        layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "x", shape=(3,))
+        weights.create_virtual_dataset(place, layout)
+
+    def link(weights: Any, place: str) -> None:
+        weights[place] = h5py.ExternalLink(str(tmp_path / "other.h5"), "x")
+
+    monkeypatch.setattr(keras.saving, "load_model", lambda *a, **k: pytest.fail("Keras saw it"))
+    for change, problem in ((external, "in another file"), (virtual, "in another file"), (link, "points to another")):
+        assert problem in refused(changed_weights(good, tmp_path / "m.keras", change)).problem
+
+
+def test_groups_that_hold_themselves_end(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def circle(weights: Any, place: str) -> None:
+        weights[place] = weights["layers"]
+
+    monkeypatch.setattr(keras_file, "_MAX_GROUPS_AND_DATASETS", 1000)
+    assert "more groups than any model" in refused(changed_weights(good, tmp_path / "m.keras", circle)).problem
+
+
+@pytest.mark.parametrize(
+    "content", [b"[]", b"{", b'{"keras_version": 3}', b'{"keras_version": "3\\n# A better model"}']
+)
+def test_metadata_that_says_something_else_is_not_believed(good: Path, tmp_path: Path, content: bytes):
+    path = models.rewritten(good, tmp_path / "m.keras", lambda parts: parts.update({"metadata.json": content}))
+    assert file_facts(path)["saved_by_keras"] == "unknown"
+
+
+def test_what_the_file_says_does_not_move_the_cursor(good: Path, tmp_path: Path):
+    def change(config: dict[str, Any]) -> None:
+        models.layer_named(config, "last").update(class_name="Lambda")
+        models.layer_named(config, "last")["config"]["name"] = "all\nis \x1b[2Jwell" + "x" * 100
+
+    assert "its layer 'all·is ·[2Jwellxxxx" in refused(models.with_config(good, tmp_path / "m.keras", change)).problem
 
 
 @pytest.mark.parametrize("name", ["m.h5", "m.hdf5", "m.keras"])

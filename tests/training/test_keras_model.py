@@ -1,5 +1,6 @@
 """What is found out about a user's model, what is refused, and that the exported graph is the user's model."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,29 @@ pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 
 import keras
 import onnxruntime
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from mribatch.bundle import load_bundle
 from mribatch.errors import MribatchError
 from mribatch.synthetic import golden_slices
 from mribatch.training.classes import ClassList
 from mribatch.training.export_keras import ExportOptions, ExportResult, export_keras
-from mribatch.training.keras_model import End, Scale, understand, understand_input
+from mribatch.training.keras_model import SMALLEST, End, Scale, normalised, understand, understand_input
 from tests.training import keras_models as models
 from tests.training.keras_models import CLASSES, SIDE, rescaling, small, speckled
 
 layers = keras.layers
 NAMES = ClassList(("a", "b", "c"))
+FOUR = ClassList(("a", "b", "c", "d"))
 
 
-def refused(model: Any, scale: Scale | None = None, logits: bool = False, size: int | None = None, classes: int = 3):
+def refused(
+    model: Any, scale: Scale | None = None, outputs: End | None = None, size: int | None = None, classes: int = 3
+):
     with pytest.raises(MribatchError) as caught:
-        understand(model, classes, scale, logits, size)
+        understand(model, classes, scale, outputs, size)
     assert "\n" not in str(caught.value)
     return caught.value
 
@@ -107,7 +114,7 @@ def test_a_model_for_any_size_needs_size(tmp_path: Path):
     assert "takes images of any size, (any, any, any, 3)" in error.problem and "--size" in error.fix
     assert load_bundle(str(export(model, tmp_path, size=20).out)).spec.height == 20
     assert "the model takes (any, 24, 24, 3), --size says 20" in refused(small(rescaling()), size=20).problem
-    assert understand(small(rescaling()), 3, None, False, SIDE).pixels.height == SIDE
+    assert understand(small(rescaling()), 3, None, None, SIDE).pixels.height == SIDE
 
 
 # ------------------------------------------------------------------------------------------------------------ the range
@@ -184,26 +191,126 @@ def test_three_channels_scaling_does_not_fit_one_channel(scale: Scale):
 )  # fmt: skip
 def test_the_last_activation_decides(activation: str | None, after: Any, end: End):
     model = small(rescaling(), activation=activation, after=after())
-    assert understand(model, CLASSES, None, False, None).end is end
+    assert understand(model, CLASSES, None, None, None).end is end
 
 
 def test_what_does_not_say_must_be_declared():
     model = small(rescaling(), activation=None, after=(layers.BatchNormalization(),))
     error = refused(model)
-    assert "whether the model gives probabilities or logits cannot be seen" in error.problem and "--logits" in error.fix
-    assert understand(model, CLASSES, None, True, None).end is End.LOGITS
+    assert "whether the model gives probabilities or logits cannot be seen" in error.problem
+    assert "give --outputs logits if" in error.fix
+    assert understand(model, CLASSES, None, End.LOGITS, None).end is End.LOGITS
 
 
 def test_a_second_softmax_is_refused():
-    error = refused(small(rescaling()), logits=True)
-    assert "--logits would add a second softmax" in error.problem and error.fix == "leave --logits out"
+    error = refused(small(rescaling()), outputs=End.LOGITS)
+    assert "--outputs logits would add a second softmax" in error.problem and error.fix == "leave --outputs out"
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "relu", "tanh"])
 def test_outputs_that_are_no_probabilities_are_refused(activation: str):
-    for logits in (False, True):
-        error = refused(small(rescaling(), activation=activation), logits=logits)
+    for outputs in (None, End.LOGITS):
+        error = refused(small(rescaling(), activation=activation), outputs=outputs)
         assert f"the model ends in '{activation}'" in error.problem and "softmax" in error.fix
+        assert ("or give --outputs sigmoid: each output is then divided by their sum" in error.fix) == (
+            activation == "sigmoid"
+        )
+
+
+def test_the_last_activation_of_the_right_output_of_an_inner_model_decides():
+    """The inner model gives logits and their softmax; the outer one uses the second."""
+    taken = keras.Input((3,))
+    logits = layers.Dense(3)(taken)
+    inner = keras.Model(taken, [logits, layers.Softmax()(logits)])
+    model = small(rescaling(), activation=None, after=(lambda x: inner(x)[1],))
+    assert understand(model, CLASSES, None, None, None).end is End.PROBABILITIES
+    model = small(rescaling(), activation=None, after=(lambda x: inner(x)[0],))
+    assert understand(model, CLASSES, None, None, None).end is End.LOGITS
+
+
+# -------------------------------------------------------------------------------------------------------------- sigmoids
+
+
+def reference_cnn() -> Any:
+    """A network as the reference project's small one: pixels divided outside, Dense(4, sigmoid) at the end."""
+    keras.utils.set_random_seed(4)
+    model = keras.Sequential([keras.Input((96, 96, 3))])
+    for filters, activation in ((16, "elu"), (32, None), (64, "elu"), (128, "elu")):
+        model.add(layers.Conv2D(filters, 3, activation=activation))
+        if activation:
+            model.add(layers.BatchNormalization())
+        model.add(layers.MaxPooling2D(2))
+    model.add(layers.GlobalAveragePooling2D())
+    model.add(layers.Dense(4, activation="sigmoid", kernel_initializer=keras.initializers.RandomNormal(stddev=3)))
+    model.compile(loss="categorical_crossentropy", optimizer="adam")
+    return model
+
+
+def test_sigmoids_are_divided_by_their_sum_on_demand(tmp_path: Path):
+    model = reference_cnn()
+    options = {"classes": FOUR, "scale": Scale.UNIT}
+    with pytest.raises(MribatchError, match="the model ends in 'sigmoid'.*give --outputs sigmoid"):
+        export(model, tmp_path, **options)
+    result = export(model, tmp_path, **options, outputs=End.SIGMOID)
+    images = speckled(count=9, side=96)
+    sigmoids = model.predict(np.repeat(images.astype(np.float32), 3, axis=3) / np.float32(255), verbose=0)
+    assert np.abs(sigmoids.sum(axis=1) - 1).min() > 0.05 and np.ptp(sigmoids, axis=0).max() > 1e-3
+    got = ask(result.out, images)
+    assert np.abs(got - sigmoids / sigmoids.sum(axis=1, keepdims=True)).max() < 1e-5
+    assert (got.argmax(axis=1) == sigmoids.argmax(axis=1)).all() and result.agreement.holds
+    loss = keras.losses.categorical_crossentropy(np.eye(4, dtype=np.float32)[[1] * 9], sigmoids)
+    assert np.allclose(loss, -np.log(got[:, 1]), rtol=1e-4)  # the very loss that such a fit lowers
+
+
+def test_the_bundle_says_that_its_probabilities_were_sigmoids(tmp_path: Path):
+    result = export(small(rescaling(), activation="sigmoid"), tmp_path, outputs=End.SIGMOID)
+    told = "sigmoid divided by the sum of all sigmoids"
+    content = json.loads((result.out / "bundle.json").read_text())
+    assert content["output"]["activation"] == told and content["training"]["ends_in"] == "sigmoid"
+    assert content["training"]["probabilities"] == told == result.facts["probabilities"]
+    assert content["description"].endswith("weights; its sigmoids are divided by their sum")
+    card = (result.out / "MODEL_CARD.md").read_text()
+    assert "the model ends in sigmoids, each of which the graph divides by their sum." in card
+    assert "p_i / (p_1 + … + p_k)" in card and "They say how the classes compare" in card
+    other = export(small(rescaling()), tmp_path, out=tmp_path / "softmax")
+    assert json.loads((other.out / "bundle.json").read_text())["output"]["activation"] == "softmax"
+    assert "sigmoid" not in (other.out / "MODEL_CARD.md").read_text()
+
+
+def test_sigmoids_that_underflow_are_not_divided_by_zero(tmp_path: Path):
+    model = small(rescaling(), activation="sigmoid")
+    model.get_layer("last").bias.assign(np.full(3, -1000, np.float32))
+    result = export(model, tmp_path, outputs=End.SIGMOID)
+    assert (model.predict(np.zeros((1, SIDE, SIDE, 3)), verbose=0) == 0).all()
+    assert np.allclose(ask(result.out, speckled()), 1 / 3)
+
+
+@settings(deadline=None)
+@given(arrays(np.float32, (4, 5), elements=st.floats(0, 1, width=32)))
+def test_normalised_sigmoids_are_probabilities_in_the_same_order(sigmoids: np.ndarray):
+    got = normalised(sigmoids)
+    assert got.dtype == np.float32 and np.abs(got.sum(axis=1) - 1).max() < 1e-6
+    for row, given_row in zip(got, np.maximum(sigmoids, SMALLEST), strict=True):
+        assert (np.diff(row[np.argsort(given_row, kind="stable")]) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("activation", "after", "problem"),
+    [
+        ("softmax", lambda: (), "the model ends in 'softmax', --outputs says sigmoid"),
+        (None, lambda: (), "the model ends in 'linear', --outputs says sigmoid"),
+        ("softmax", lambda: (lambda p: layers.Average()([p, p[:, ::-1]]),), "add up to 1 already, --outputs says sigmoid"),
+        (None, lambda: (layers.BatchNormalization(),), "--outputs says sigmoid, which is 0 to 1"),
+    ],
+)  # fmt: skip
+def test_what_is_no_sigmoid_is_not_taken_for_one(activation: str | None, after: Any, problem: str):
+    model = small(rescaling(), activation=activation, after=after())
+    assert problem in refused(model, outputs=End.SIGMOID).problem
+
+
+def test_sigmoids_behind_a_last_step_that_does_not_say_are_taken_on_demand():
+    model = small(rescaling(), activation="sigmoid", after=(lambda p: layers.Average()([p, p[:, ::-1]]),))
+    assert understand(model, CLASSES, None, End.SIGMOID, None).end is End.SIGMOID
 
 
 def test_a_softmax_over_the_wrong_axis_is_refused():
@@ -319,9 +426,6 @@ def application(name: str, side: int, **options: Any) -> Any:
     images = np.concatenate([golden_slices(12, side, side), speckled(seed=1, count=4, side=side)])
     model(np.repeat(images.astype(np.float32), 3, axis=3), training=True)
     return model
-
-
-FOUR = ClassList(("a", "b", "c", "d"))
 
 
 @pytest.mark.slow

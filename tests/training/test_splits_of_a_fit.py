@@ -1,19 +1,26 @@
 """`mribatch train` under each split: the parts that are trained on and tested, and what the bundle then says of them."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 
 from mribatch.bundle import load_bundle
+from mribatch.cli.train import _shown
 from mribatch.errors import MribatchError
+from mribatch.pipeline.metrics import find
 from mribatch.synthetic import draw_slice
+from mribatch.training.cited import read_cited
 from mribatch.training.classes import BRAIN_TUMORS
 from mribatch.training.data import load
+from mribatch.training.data_sheets import BRAIN_TUMOR_CLASSIFICATION_MRI
+from mribatch.training.evaluate import FEWEST_APART, score_apart
 from mribatch.training.networks import NETWORKS
 from mribatch.training.prepare import TrainOptions, fit_fingerprint
 from mribatch.training.recipes import RECIPES
@@ -47,7 +54,7 @@ def options(data: Path, out: Path, split: str, **changes) -> TrainOptions:
 
 
 def test_official_tells_leaked_and_clean_images_apart(published: Path, tmp_path: Path):
-    result = train(options(published, tmp_path / "model", "official"))
+    result = train(options(published, tmp_path / "model", "official", sheet=BRAIN_TUMOR_CLASSIFICATION_MRI))
     parts = {row["path"]: row["part"] for row in pq.read_table(result.work / "parts.parquet").to_pylist()}
     assert all(part == ("test" if path.startswith("Testing") else "train") for path, part in parts.items())
     spec = load_bundle(str(tmp_path / "model")).spec
@@ -57,22 +64,84 @@ def test_official_tells_leaked_and_clean_images_apart(published: Path, tmp_path:
     assert [row["leak_rate"] for row in accuracies] == [0.5, 1.0, 0.0]
     whole, leaked, clean = (row["value"] for row in accuracies)
     assert whole == pytest.approx((leaked + clean) / 2)
+    assert all(row["low"] <= row["value"] <= row["high"] for row in accuracies if row["low"] is not None)
+    assert spec.training["validation"] is None  # the test part was looked at, and is no validation part
     card = (tmp_path / "model" / "MODEL_CARD.md").read_text()
-    for text in ("official split", "50.0% (24 of 48 test images", "leaked test images only, accuracy", "came last",
-                 "this protocol divides units between parts"):  # fmt: skip
+    for text in ("official split", "50.0% (24 of 48 test images", "came last", "drawn at random",
+                 "this protocol divides units between parts", "Specificity, negative predictive value and every figure "
+                 "of no_tumor measured here say nothing clinical.", "There are no patient identities.",
+                 "At least 20 of the images are CT, not MRI.", "figshare part is CC BY 4.0", "see Limits before quoting",
+                 "Research use only", "must not be used to diagnose"):  # fmt: skip
         assert text in card
+    summary = result.facts["summary"]
+    for name, images, row in zip(("all", "leaked only", "clean only"), (48, 24, 24), accuracies, strict=True):
+        assert f"| {name} | {images} | {row['value']:.4f} (" in card
+        if name != "all":
+            assert summary[name.split()[0]].startswith(f"accuracy {row['value']:.4f} (")
+            assert summary[name.split()[0]].endswith("of 24 test images")
+    table = [row for row in pq.read_table(result.work / "metrics.parquet").to_pylist() if row["metric"] == "accuracy"]
+    assert [(row["value"], row["n"], row["low"], row["protocol"]) for row in table] == [
+        (row["value"], row["n"], row["low"], row["protocol"]) for row in accuracies
+    ]
+    lines = _shown(result).splitlines()
+    assert [line.split("  ")[0] for line in lines if line.startswith("accuracy")] == [
+        "accuracy", "accuracy (leaked test images only)", "accuracy (clean test images only)",
+    ]  # fmt: skip
+
+
+def test_what_chose_the_epoch_counts_as_seen(published: Path, tmp_path: Path):
+    """Twins of test images that went into the validation part have left the training part, and leak all the same."""
+    lines: list[str] = []
+    result = train(options(published, tmp_path / "model", "official", recipe=tiny_recipe(epochs=1)), lines.append)
+    assert result.facts["training"]["images"]["validation"] > 0 and result.facts["training"]["leak_rate"] == 0.5
+    assert any("; validation loss " in line for line in lines)
+
+
+def test_the_part_that_is_looked_at_is_called_what_it_is(published: Path, tmp_path: Path):
+    lines: list[str] = []
+    train(options(published, tmp_path / "model", "official"), lines.append)
+    scored = [line for line in lines if line.startswith("epoch 2/2")]
+    assert len(scored) == 1 and "; test loss " in scored[0] and "validation" not in scored[0]
+
+
+def test_few_leaked_images_get_no_figure_and_the_others_do():
+    labels = np.arange(40) % 4
+    probabilities = np.eye(4, dtype=np.float32)[labels]
+    leaked = np.arange(40) < FEWEST_APART - 1
+    seen, clean = score_apart(probabilities, labels, leaked, np.arange(40), BRAIN_TUMORS.names, "p")
+    assert (seen.images, seen.metrics, clean.images) == (19, (), 21)
+    assert [(row.name, row.value, row.n) for row in clean.metrics] == [("accuracy", 1, 21), ("f1[macro]", 1, 21)]
+    assert {row.protocol for row in clean.metrics} == {"p; clean test images only"}
+    for everything in (np.zeros(40, dtype=bool), np.ones(40, dtype=bool)):
+        assert score_apart(probabilities, labels, everything, np.arange(40), BRAIN_TUMORS.names, "p") == ()
 
 
 def test_the_card_cites_other_runs_from_their_own_tables(published: Path, tmp_path: Path):
     first = train(options(published, tmp_path / "first", "official"))
     train(options(published, tmp_path / "second", "reference", cite=(first.work,)))
     accuracy = next(row for row in first.facts["metrics"] if row["metric"] == "accuracy")
-    lines = [
-        line for line in (tmp_path / "second" / "MODEL_CARD.md").read_text().splitlines() if "| first-work |" in line
-    ]
-    assert len(lines) == 1 and "official split" in lines[0] and f"| 48 | {accuracy['value']:.4f} (" in lines[0]
+    card = (tmp_path / "second" / "MODEL_CARD.md").read_text().splitlines()
+    (line,) = [line for line in card if "| first-work |" in line]
+    assert "official split" in line and "| 50.0% (24 of 48 test images; " in line
+    assert f"| 48 | {accuracy['value']:.4f} (" in line
+    for share, value in (("leaked", first.facts["metrics"]), ("clean", first.facts["metrics"])):
+        (row,) = [row for row in value if row["metric"] == "accuracy" and f"; {share} test" in row["protocol"]]
+        (line,) = [line for line in card if f"| first-work, {share} images |" in line]
+        assert f"| 24 | {row['value']:.4f} (" in line and "–" in line
     with pytest.raises(MribatchError, match=r"cannot read .*metrics\.parquet"):
         train(options(published, tmp_path / "third", "reference", cite=(tmp_path,)))
+
+
+def test_a_report_is_cited_without_a_leak_rate(published: Path, tmp_path: Path):
+    first = train(options(published, tmp_path / "first", "official"))
+    (tmp_path / "report").mkdir()
+    shutil.copy(first.work / "metrics.parquet", tmp_path / "report")
+    (run,) = read_cited([tmp_path / "report"])
+    assert (run.name, run.leak, run.apart) == ("report", "not known to a report", ())
+    assert find(run.metrics, "accuracy").value == first.facts["metrics"][0]["value"]
+    (tmp_path / "report" / "training.json").write_text('{"metrics": [{}]}')
+    with pytest.raises(MribatchError, match=r"cannot read .*training\.json: KeyError"):
+        read_cited([tmp_path / "report"])
 
 
 def test_reference_tests_15_in_100_and_a_recipe_that_chooses_gets_its_own_images(published: Path, tmp_path: Path):
@@ -80,7 +149,8 @@ def test_reference_tests_15_in_100_and_a_recipe_that_chooses_gets_its_own_images
     result = train(options(published, tmp_path / "model", "reference", recipe=chooses))
     images = result.facts["training"]["images"]
     assert images["test"] == 15 and images["validation"] > 0 and sum(images.values()) == 96
-    assert "reference split" in result.facts["summary"]["test part"]
+    told = result.facts["summary"]["test part"]
+    assert "reference split" in told and "drawn from 96 images, not the reference's 3,264, so not its test" in told
     assert "that the validation part chose" in (tmp_path / "model" / "MODEL_CARD.md").read_text()
 
 

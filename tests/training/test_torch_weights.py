@@ -1,5 +1,8 @@
 """State dicts are read to the last bit, and a pickle that wants anything else is refused before it runs."""
 
+import copy
+import pickletools
+import struct
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -10,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mribatch.errors import MribatchError
+from mribatch.training import torch_weights
 from mribatch.training.torch_weights import read_state_dict
 from tests.training.state_dicts import (
     Call,
     Global,
     Stored,
+    code,
     pickled,
     some_arrays,
     tensor,
@@ -44,9 +49,9 @@ def test_views_of_one_storage_and_the_versions_that_pytorch_hangs_on(tmp_path: P
         "turned": tensor(whole, key, shape=(4, 3), strides=(1, 4)),
         "tail": tensor(whole, key, shape=(2,), strides=(1,), offset=10),
     }
-    code = Call(Global("collections", "OrderedDict"), ())
+    made = Call(Global("collections", "OrderedDict"), ())
     versions = {"_metadata": {"": {"version": 1}}}
-    body = pickled(code)[2:-1] + pickled(names)[3:-1] + pickled(versions)[2:-1] + b"b"
+    body = pickled(made)[2:-1] + pickled(names)[3:-1] + pickled(versions)[2:-1] + b"b"
     read = read_state_dict(write(tmp_path / "net.pth", {"whole": whole}, body))
     assert isinstance(read, dict) and not isinstance(read, OrderedDict)
     assert read["turned"].tolist() == whole.reshape(3, 4).T.tolist() and read["tail"].tolist() == [10, 11]
@@ -73,7 +78,7 @@ def test_a_hostile_pickle_is_refused_and_never_runs(tmp_path: Path, write, funct
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("opcodes", "told"),
     [
         (b"\x8c\x02os\x8c\x06system\x93", "asks for os.system"),  # STACK_GLOBAL
         (b"ios\nsystem\n", "uses INST"),
@@ -85,10 +90,65 @@ def test_a_hostile_pickle_is_refused_and_never_runs(tmp_path: Path, write, funct
         (b"P12\n", "uses PERSID"),
     ],
 )
-def test_other_ways_into_a_pickle_are_closed(tmp_path: Path, code, told):
+def test_other_ways_into_a_pickle_are_closed(tmp_path: Path, opcodes, told):
     for write in (write_stream, write_zip):
         with pytest.raises(MribatchError, match=told):
-            read_state_dict(write(tmp_path / "net.pth", {"a": ARRAY}, {"a": tensor(ARRAY, "0"), "b": code}))
+            read_state_dict(write(tmp_path / "net.pth", {"a": ARRAY}, {"a": tensor(ARRAY, "0"), "b": opcodes}))
+
+
+@pytest.mark.parametrize(
+    "alters", [{"strides": (b"J" + struct.pack("<i", -1),)}, {"offset": 2**40}, {"shape": (2**40,)}]
+)
+def test_what_was_checked_cannot_be_altered_afterwards(tmp_path: Path, alters):
+    """BUILD writes into an object's __dict__ past a frozen dataclass: strides of -1 would read before the storage."""
+    built = code(tensor(ARRAY, "0", view=False)) + code(alters) + b"b"
+    with pytest.raises(MribatchError, match="its pickle alters what it has built"):
+        read_state_dict(write_zip(tmp_path / "net.pth", {"a": ARRAY}, {"a": built}))
+
+
+@pytest.mark.parametrize(
+    "built",
+    [
+        code(Global("torch._utils", "_rebuild_tensor_v2")) + code({"x": 1}) + b"b",
+        code(Stored(("storage", Global("torch", "FloatStorage"), "0", "cpu", 6))) + code({"count": 2**40}) + b"b",
+    ],
+    ids=["function", "storage"],
+)
+def test_nothing_else_can_be_altered_either(tmp_path: Path, built):
+    with pytest.raises(MribatchError, match="its pickle alters what it has built"):
+        read_state_dict(
+            write_zip(tmp_path / "net.pth", {"a": ARRAY}, {"a": tensor(ARRAY, "0", view=False), "b": built})
+        )
+
+
+def test_entries_that_share_their_bytes_are_refused(tmp_path: Path):
+    """A thousand entries over one megabyte would take a gigabyte of memory."""
+    path = write_zip(tmp_path / "net.pth", {"a": np.zeros(100_000, dtype=np.float32)})
+    with zipfile.ZipFile(path, "a") as archive:
+        again = copy.copy(archive.getinfo("net/data/0"))
+        again.filename = "net/data/1"
+        archive.filelist.append(again)
+        archive.NameToInfo[again.filename] = again
+        archive._didModify = True
+    with pytest.raises(MribatchError, match="its entries are longer than the file together"):
+        read_state_dict(path)
+
+
+def test_a_long_program_is_not_looked_through_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch_weights, "_LARGEST_PICKLE", 10_000)
+    seen = 0
+    genops = pickletools.genops
+
+    def counted(stream):
+        nonlocal seen
+        for opcode in genops(stream):
+            seen += 1
+            yield opcode
+
+    monkeypatch.setattr(torch_weights.pickletools, "genops", counted)
+    with pytest.raises(MribatchError, match="too long for names and shapes"):
+        read_state_dict(write_zip(tmp_path / "net.pth", {"a": ARRAY}, b"N0" * 100_000 + b"N"))
+    assert seen < 11_000
 
 
 @WRITERS

@@ -19,7 +19,9 @@ from mribatch.bundle import load_bundle
 from mribatch.errors import MribatchError
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.run import classify
+from mribatch.training.classes import ClassList
 from mribatch.training.fit import STATE_FILE
+from mribatch.training.folds import train_folds
 from mribatch.training.networks import NETWORKS
 from mribatch.training.train import TrainResult, train
 from tests.training import toy
@@ -87,7 +89,8 @@ def test_the_same_command_again_does_nothing(trained: TrainResult, toy_data: Pat
     before = {path: path.stat().st_mtime_ns for path in (*trained.out.iterdir(), *trained.work.glob("*.*"))}
     lines: list[str] = []
     again = train(toy.options(toy_data, trained.out), lines.append)
-    assert json.dumps(again.facts) == json.dumps(trained.facts) and lines[-1] == f"{trained.out} already holds this fit"
+    assert json.dumps(again.facts) == json.dumps(trained.facts)
+    assert lines[-1].startswith(f"{trained.out} already holds this fit; nothing was written")
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -104,6 +107,52 @@ def test_another_fit_is_refused_by_name(trained: TrainResult, toy_data: Path, ch
     with pytest.raises(MribatchError, match=problem):
         train(toy.options(toy_data, trained.out, **change))
     assert load_bundle(str(trained.out)).spec.training["fit"]["seed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"name": "my model"}, "'name' does not fit: my model"),
+        ({"classes": ClassList(("glioma tumor", "no"))}, "'classes' does not fit: glioma tumor"),
+        ({"classes": ClassList(("glioma_tumor", "macro"))}, "a class is called 'macro', which is the name of an average"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("start", [train, train_folds])
+def test_names_that_no_bundle_can_hold_are_refused_before_any_work(start, toy_data, tmp_path: Path, change, problem):
+    with pytest.raises(MribatchError, match=problem):
+        start(toy.options(toy_data, tmp_path / "out", final=True, **change))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_work_folder_of_the_folder_one_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    options = toy.options(Path("data"), Path())
+    assert (options.work_folder, options.bundle_name) == (tmp_path / "here-work", "here")
+
+
+class Stopped(BaseException):
+    """What no part of the project catches."""
+
+
+def test_stopped_between_the_bundle_and_its_summary_it_goes_on(toy_data: Path, tmp_path: Path, no_figures, monkeypatch):
+    monkeypatch.setitem(NETWORKS, "tiny", toy.tiny_network)
+    options = toy.options(toy_data, tmp_path / "out", recipe=toy.tiny_recipe(epochs=1), keep_work=False)
+
+    def stop(path: Path, content: object) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mribatch.training.train.write_json", stop)
+        with pytest.raises(Stopped):
+            train(options)
+    assert load_bundle(str(options.out)).spec.trained and not (options.work_folder / "training.json").exists()
+    lines: list[str] = []
+    result = train(options, lines.append)
+    assert not any(line.startswith("epoch ") for line in lines) and "golden_max_difference" in result.facts
+    (options.work_folder / "training.json").unlink()
+    with pytest.raises(MribatchError, match=r"holds this fit, but .* has no training\.json of it"):
+        train(options)
 
 
 def test_a_folder_that_is_no_bundle_is_refused_before_any_work(toy_data: Path, tmp_path: Path):
@@ -132,7 +181,9 @@ def test_groups_are_kept_together_and_left_out_files_are_told(tmp_path: Path, no
     assert len(homes) == 24 and all(len(parts) == 1 for parts in homes.values())
     assert [row["error"][:6] for row in table if row["part"] == "left_out"] == ["empty:"]
     assert any(line.startswith("left out: Testing/no/empty.png: empty") for line in lines)
-    assert "series_id and equal pixels" in (result.out / "MODEL_CARD.md").read_text()
+    card = (result.out / "MODEL_CARD.md").read_text()
+    assert "series_id and equal pixels" in card
+    assert "1 files could not be used and were left out (empty 1)." in card and "empty.png" not in card
     assert not (result.work / STATE_FILE).exists() and (result.work / "history.parquet").exists()
 
 
