@@ -2,20 +2,23 @@
 
 import contextlib
 import json
+import re
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mribatch.errors import ExitCode, Interrupted, MribatchError
+from mribatch.errors import ExitCode, Interrupted, MribatchError, one_line
 
 if TYPE_CHECKING:
     from mribatch.trt.build import BatchProfile, OnStep
+    from mribatch.trt.engine_table import EngineRow
+    from mribatch.trt.sidecar import EngineRequest
 
 _FLAVOURS = ("auto", "tensorrt", "tensorrt-rtx")
 
@@ -73,29 +76,15 @@ def build(
     Example:
       mribatch engine build cnn --flavour tensorrt-rtx --target sm86,sm89
     """
-    from mribatch.bundle import load_bundle, shipped_models
+    from mribatch.bundle import shipped_models
     from mribatch.trt.cache import EngineCache
-    from mribatch.trt.engine_table import EngineRow, as_table
-    from mribatch.trt.obtain import EngineMaker
+    from mribatch.trt.engine_table import as_table
     from mribatch.trt.sidecar import EngineRequest
 
     chosen, targets = _wanted(flavour, target)
     profile = _profile(batch)
-    rows: list[EngineRow] = []
-    failures: list[MribatchError] = []
-    with _progress(quiet) as (note, on_step):
-        for name in bundles or tuple(shipped_models()):
-            maker = EngineMaker(load_bundle(name), EngineCache(folder), note, on_step)
-            for one in targets:
-                request = EngineRequest(flavour=chosen, target=one, precision=precision, batch=profile)
-                try:
-                    obtained = maker.obtain(request)
-                except Interrupted:
-                    raise
-                except MribatchError as error:  # the other bundles and targets may well succeed
-                    failures.append(error)
-                    continue
-                rows.append(EngineRow(obtained.engine.path, obtained.engine.sidecar, obtained.from_cache))
+    requests = [EngineRequest(flavour=chosen, target=one, precision=precision, batch=profile) for one in targets]
+    rows, failures = _obtained(bundles or tuple(shipped_models()), requests, folder, quiet)
     if failures and not rows:
         raise failures[0]
     if as_json:
@@ -155,7 +144,8 @@ def inspect(file: Path, folder: Path | None, trust_engine: bool) -> ExitCode:
     from mribatch.trt.layers import text_of
 
     found = read_engine(file, trusted=trust_engine)
-    click.echo(json.dumps(found.sidecar, indent=2, ensure_ascii=False))
+    text = json.dumps(found.sidecar, indent=2, ensure_ascii=False)
+    click.echo("\n".join(map(one_line, text.split("\n"))))  # it may be another's: nothing in it may steer the terminal
     click.echo(text_of(found, trusted=trust_engine, folder=EngineCache(folder).folder))
     return ExitCode.OK
 
@@ -195,6 +185,32 @@ def clean(stale: bool, folder: Path | None) -> ExitCode:
     return ExitCode.OK
 
 
+def _obtained(
+    bundles: Sequence[str], requests: "Sequence[EngineRequest]", folder: Path | None, quiet: bool
+) -> "tuple[list[EngineRow], list[MribatchError]]":
+    """Every engine that can be had, and why the others cannot."""
+    from mribatch.bundle import load_bundle
+    from mribatch.trt.cache import EngineCache
+    from mribatch.trt.engine_table import EngineRow
+    from mribatch.trt.obtain import EngineMaker
+
+    rows: list[EngineRow] = []
+    failures: list[MribatchError] = []
+    with _progress(quiet) as (note, on_step):
+        for name in bundles:
+            maker = EngineMaker(load_bundle(name), EngineCache(folder), note, on_step)
+            for request in requests:
+                try:
+                    obtained = maker.obtain(request)
+                except Interrupted:
+                    raise
+                except MribatchError as error:  # the other bundles and targets may well succeed
+                    failures.append(error)
+                    continue
+                rows.append(EngineRow(obtained.engine.path, obtained.engine.sidecar, obtained.from_cache))
+    return rows, failures
+
+
 def _wanted(flavour: str, target: str | None) -> tuple[Any, tuple[str, ...]]:
     from mribatch.trt.gpu import find_gpu
     from mribatch.trt.library import Flavour, installed_flavours, required_version
@@ -206,7 +222,7 @@ def _wanted(flavour: str, target: str | None) -> tuple[Any, tuple[str, ...]]:
     if target is None:
         return here_or_all(asked, installed_flavours(), find_gpu())
     targets = tuple(dict.fromkeys(name.strip().lower() for name in target.split(",") if name.strip()))
-    if not targets or not all(name.startswith("sm") and name[2:].isdigit() for name in targets):
+    if not targets or not all(re.fullmatch("sm[0-9]{2,4}", name) for name in targets):
         raise MribatchError(f"--target '{target}' names no GPU", "give --target sm86 or --target sm86,sm89")
     return asked or Flavour.RTX, targets
 
@@ -215,14 +231,18 @@ def _profile(text: str) -> "BatchProfile":
     from mribatch.trt.build import BatchProfile
 
     sizes = text.split(",")
-    if not 1 <= len(sizes) <= 2 or not all(size.strip().isdigit() for size in sizes):
+    if len(sizes) > 2 or not all(re.fullmatch(r" *[0-9]{1,9} *", size) for size in sizes):
         raise MribatchError(f"--batch '{text}' is no batch size", "give --batch MAX or --batch OPT,MAX, for example 64")
     return BatchProfile(int(sizes[0]), int(sizes[-1]))
 
 
 @contextlib.contextmanager
 def _progress(quiet: bool) -> Iterator[tuple[Any, "OnStep"]]:
-    """(note, on_step): a bar on a terminal's stderr; the first Ctrl-C makes on_step return False."""
+    """(note, on_step): a bar on a terminal's stderr; the first SIGINT or SIGTERM makes on_step return False.
+
+    Raises:
+        Interrupted: As the body did, with the exit code of the signal that came.
+    """
     from tqdm import tqdm
 
     from mribatch.pipeline.stop_signals import StopSignals
@@ -240,7 +260,10 @@ def _progress(quiet: bool) -> Iterator[tuple[Any, "OnStep"]]:
             tqdm.write(text, file=sys.stderr)
 
     with StopSignals() as stop, _signals_at_once() as came, contextlib.closing(bar):
-        yield note, on_step
+        try:
+            yield note, on_step
+        except Interrupted as error:
+            raise Interrupted(stop.exit_code or error.exit_code, error.problem, error.fix) from error
 
 
 @contextlib.contextmanager

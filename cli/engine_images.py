@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from itertools import islice
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def user_images(folder: str, bundle: Bundle, limit: int | None) -> UserImages:
     from mribatch.pipeline.infer_onnxruntime import OnnxRuntimeClassifier
 
     files = _files(folder, limit)
-    return UserImages(OnnxRuntimeClassifier(bundle, usable_cores()), _batches(files, bundle))
+    return UserImages(OnnxRuntimeClassifier(bundle, usable_cores()), len(files), _batches(files, bundle))
 
 
 def _files(folder: str, limit: int | None) -> list[ImageFile]:
@@ -46,7 +46,7 @@ def _files(folder: str, limit: int | None) -> list[ImageFile]:
         ]
 
 
-def _batches(files: list[ImageFile], bundle: Bundle) -> Iterator[NDArray[uint8]]:
+def _batches(files: list[ImageFile], bundle: Bundle) -> Generator[NDArray[uint8], None, None]:
     from mribatch.pipeline.decode_ahead import DecodeAhead
 
     decode = DecodeAhead(

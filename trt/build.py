@@ -14,7 +14,7 @@ from typing import Any
 from mribatch.errors import ExitCode, Interrupted, MribatchError
 from mribatch.trt import rtx
 from mribatch.trt.gpu import NoGpu, find_gpu
-from mribatch.trt.library import Flavour, Messages, load, logger_for
+from mribatch.trt.library import Flavour, Messages, in_one_line, load, logger_for, native_objects_freed
 
 WORKSPACE_BYTES = 2 << 30
 """Scratch memory that one layer's kernels may use; TensorRT's own default is all of the GPU."""
@@ -95,6 +95,19 @@ def build_plan(
         MribatchError: The library is missing or refuses; with its own words.
         Interrupted: `on_step` returned False.
     """
+    with native_objects_freed():
+        return _built(model, flavour, target, batch, fp32_nodes, timing_cache, on_step)
+
+
+def _built(
+    model: bytes,
+    flavour: Flavour,
+    target: str,
+    batch: BatchProfile,
+    fp32_nodes: Collection[str] | None,
+    timing_cache: bytes | None,
+    on_step: OnStep | None,
+) -> Plan:
     begin = time.monotonic()
     trt, messages = load(flavour), Messages()
     logger = logger_for(trt, messages)
@@ -103,7 +116,7 @@ def build_plan(
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(model):
         reasons = [parser.get_error(index).desc() for index in range(parser.num_errors)]
-        raise _refused(flavour, "parse the model", "; ".join(reasons) or messages.errors())
+        raise _refused(flavour, "parse the model", in_one_line(reasons) or messages.errors())
     half, single = _checked_types(trt, network, flavour, fp32_nodes)
     config = _configured(trt, builder, network, flavour, target, batch)
     if flavour is Flavour.TENSORRT:
@@ -115,12 +128,17 @@ def build_plan(
     if monitor.failure is not None:
         raise monitor.failure
     if monitor.cancelled:
-        raise Interrupted(ExitCode.INTERRUPTED, "stopped by a signal while building an engine",
-                          "type the same command again; finished engines are in the cache")  # fmt: skip
+        raise interrupted("building an engine")
     if serialised is None:
         raise _refused(flavour, f"build an engine for {target}", messages.errors())
-    kept = bytes(config.get_timing_cache().serialize()) if flavour is Flavour.TENSORRT else None
+    kept = _timings(config) if flavour is Flavour.TENSORRT else None
     return Plan(bytes(serialised), half, single, time.monotonic() - begin, kept)
+
+
+def interrupted(what: str) -> Interrupted:
+    """What to raise where `on_step` has returned False while `what` was done."""
+    return Interrupted(ExitCode.INTERRUPTED, f"stopped by a signal while {what}",
+                       "type the same command again; finished engines are in the cache")  # fmt: skip
 
 
 def _builder(trt: Any, flavour: Flavour, target: str, logger: Any) -> Any:
@@ -159,32 +177,45 @@ def _use_timing_cache(config: Any, content: bytes | None) -> None:
     """Measurements of another version or GPU are refused by TensorRT; then it measures anew."""
     cache = config.create_timing_cache(content or b"")
     if cache is None or not config.set_timing_cache(cache, False):
-        config.set_timing_cache(config.create_timing_cache(b""), False)
+        cache = config.create_timing_cache(b"")
+        if cache is not None:
+            config.set_timing_cache(cache, False)  # refused: the build measures without one
+
+
+def _timings(config: Any) -> bytes | None:
+    """What was measured; None where TensorRT has nothing to give, which must not cost the engine."""
+    cache = config.get_timing_cache()
+    content = cache.serialize() if cache is not None else None
+    return bytes(content) if content is not None else None
 
 
 def _checked_types(trt: Any, network: Any, flavour: Flavour, fp32_nodes: Collection[str] | None) -> tuple[int, int]:
     """Count the layers that give FP16 and FP32, as the parser understood the graph.
 
     Raises:
-        MribatchError: uint8 does not go in or float32 come out, or a layer has another type than its node was given.
+        MribatchError: uint8 does not go in or float32 come out, a layer has another type than its node was given, or
+            the parser does not say which layer is which node's.
     """
     if network.num_inputs != 1 or network.num_outputs != 1:
         raise _refused(flavour, "use the model", f"it has {network.num_inputs} inputs, {network.num_outputs} outputs")
     if network.get_input(0).dtype != trt.DataType.UINT8 or network.get_output(0).dtype != trt.DataType.FLOAT:
         raise _refused(flavour, "use the model", "it must take uint8 and give float32")
-    half = single = 0
+    half = single = known = 0
     wrong: list[str] = []
     for index in range(network.num_layers):
         layer = network.get_layer(index)
-        kind = layer.get_output(0).dtype
-        half += kind == trt.DataType.HALF
-        single += kind == trt.DataType.FLOAT
+        kinds = {layer.get_output(slot).dtype for slot in range(layer.num_outputs)}
+        half += trt.DataType.HALF in kinds
+        single += trt.DataType.FLOAT in kinds
         node = _ONNX_LAYER.search(layer.metadata)
         if node is None or layer.type == trt.LayerType.CAST:
             continue  # what the parser added follows the types of the node it serves
-        wanted = trt.DataType.FLOAT if fp32_nodes is None or node[1] in fp32_nodes else trt.DataType.HALF
-        if kind in (trt.DataType.HALF, trt.DataType.FLOAT) and kind != wanted:
+        known += 1
+        in_float = fp32_nodes is None or node[1] in fp32_nodes
+        if (trt.DataType.HALF if in_float else trt.DataType.FLOAT) in kinds:
             wrong.append(node[1])
+    if not known:
+        raise _refused(flavour, "prove the precision of the graph", "its parser does not name the nodes of the layers")
     if wrong or (fp32_nodes is not None and not half):
         raise _refused(flavour, "keep the precision of the graph", f"it differs at {', '.join(wrong[:5]) or 'all'}")
     return half, single
@@ -210,6 +241,8 @@ class _Monitor:
 
     def start(self, name: str, steps: int) -> None:
         with self._lock:
+            if not self._phases:  # another whole begins
+                self._done = 0
             self._phases[name] = steps
 
     def step(self, name: str, step: int) -> bool:
@@ -223,7 +256,8 @@ class _Monitor:
             going_on = self._on_step is None or self._on_step(step_now)
         except BaseException as error:
             self.failure, going_on = error, False
-        self.cancelled |= not going_on
+        if not going_on:  # never set back: another thread may be going on
+            self.cancelled = True
         return bool(going_on)
 
     def finish(self, name: str) -> None:

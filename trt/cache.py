@@ -11,20 +11,23 @@ import json
 import os
 import re
 import stat
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mribatch.errors import MribatchError
 from mribatch.files import publishing
-from mribatch.trt.sidecar import EngineIdentity, parse_sidecar, sidecar_path
+from mribatch.trt.build import interrupted
+from mribatch.trt.sidecar import MAX_SIDECAR_BYTES, EngineIdentity, parse_sidecar, sidecar_path
 
 SUFFIX = ".engine"
 ENVIRONMENT = "MRIBATCH_CACHE"
 _KEPT = ".kept-"  # in the name of an engine that was refused and replaced
 _LOCK = ".lock"
+_POLL_S = 0.1  # how often a waiting builder looks at the lock, and whether it is to go on
 _TIMING = "timing-"
 # Every name that this cache gives, but the lock's.
 _OURS = re.compile(
@@ -53,11 +56,21 @@ class EngineFile:
 
 
 def default_folder() -> Path:
-    """MRIBATCH_CACHE, else mribatch/ in the user's cache (XDG_CACHE_HOME, else ~/.cache)."""
+    """MRIBATCH_CACHE, else mribatch/ in the user's cache (XDG_CACHE_HOME, else ~/.cache).
+
+    Raises:
+        MribatchError: The user has no home folder, as in a container that runs under any number.
+    """
     if chosen := os.environ.get(ENVIRONMENT):
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "mribatch"
+    if Path(base).is_absolute():
+        return Path(base) / "mribatch"
+    try:
+        return Path.home() / ".cache" / "mribatch"
+    except RuntimeError as error:
+        raise MribatchError(f"there is no folder for engines: user {os.geteuid()} has no home",
+                            f"name one with --cache, or set {ENVIRONMENT}") from error  # fmt: skip
 
 
 class EngineCache:
@@ -90,15 +103,24 @@ class EngineCache:
         """Engine -> its sidecar, for every readable one, by name. The engines are not looked at."""
         found = {}
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
-            with contextlib.suppress(MribatchError, OSError):
-                found[path] = parse_sidecar(_read_private(sidecar_path(path)), sidecar_path(path))
+            with contextlib.suppress(MribatchError):
+                facts = sidecar_path(path)
+                found[path] = parse_sidecar(_read_private(facts, MAX_SIDECAR_BYTES + 1), facts)
         return found
 
     @contextlib.contextmanager
-    def locked(self, waiting: Callable[[str], None]) -> Iterator[None]:
+    def locked(self, waiting: Callable[[str], None], going_on: Callable[[], bool] = lambda: True) -> Iterator[None]:
         """Hold the folder's lock: one builder at a time, so that one's load does not spoil another's timings.
 
-        `waiting` is told once if another holds it. The kernel drops the lock when a process dies.
+        The kernel drops the lock when a process dies.
+
+        Args:
+            waiting: Told once if another holds it.
+            going_on: Asked again and again while another holds it.
+
+        Raises:
+            MribatchError: The folder cannot be used.
+            Interrupted: `going_on` returned False.
         """
         self._make_folder()
         try:
@@ -106,11 +128,12 @@ class EngineCache:
         except OSError as error:
             raise _unwritable(self.folder, error) from error
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not self._has_lock(descriptor):
                 waiting(f"another mribatch is at work in {self.folder}; waiting for it")
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            while not self._has_lock(descriptor):
+                if not going_on():
+                    raise interrupted("waiting for another mribatch")
+                time.sleep(_POLL_S)
             yield
         finally:
             os.close(descriptor)
@@ -121,24 +144,30 @@ class EngineCache:
         """Publish an engine and its sidecar; hold the lock. What lay there under the same name is kept under another.
 
         Raises:
-            MribatchError: The disk is full or refuses; what was there before is still there.
+            MribatchError: The disk is full or refuses; what was there before is still there, under one of its names.
         """
         path = self.path_of(identity, model_name)
-        text = json.dumps(sidecar, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        try:
-            with publishing(path) as engine, publishing(sidecar_path(path)) as facts:
-                _write_private(engine, content)
-                _write_private(facts, text.encode())
-                _set_aside(path)
-        except MribatchError as error:
-            raise MribatchError(error.problem, "free some space, or name another folder with --cache") from error
+        with _storing(), publishing(path) as engine, publishing(sidecar_path(path)) as facts:
+            _write_private(engine, content)
+            _write_private(facts, _as_text(sidecar))
+            _set_aside(path)
         return EngineFile(path, content, sidecar)
+
+    def store_sidecar(self, engine: EngineFile, sidecar: Mapping[str, Any]) -> EngineFile:
+        """Say something else of an engine that stays as it is; hold the lock.
+
+        Raises:
+            MribatchError: The disk is full or refuses; the sidecar is still what it was.
+        """
+        with _storing(), publishing(sidecar_path(engine.path)) as facts:
+            _write_private(facts, _as_text(sidecar))
+        return EngineFile(engine.path, engine.content, sidecar)
 
     def timing_cache(self, identity: EngineIdentity) -> bytes | None:
         """What TensorRT measured in earlier builds with this version on this kind of GPU."""
         try:
             return _read_private(self._timing_path(identity))
-        except (OSError, MribatchError):
+        except EngineRefused:
             return None
 
     def store_timing_cache(self, identity: EngineIdentity, content: bytes) -> None:
@@ -153,6 +182,9 @@ class EngineCache:
 
         Returns:
             How many engines, and how many bytes of all files.
+
+        Raises:
+            MribatchError: A file cannot be deleted.
         """
         kept = {path for path, sidecar in self.sidecars().items() if keep and keep(sidecar)}
         stay = kept | {sidecar_path(path) for path in kept}
@@ -161,10 +193,22 @@ class EngineCache:
             of_use = path in stay or (kept and path.name.startswith(_TIMING))
             if of_use or not _OURS.fullmatch(path.name) or path.is_dir():
                 continue
+            try:
+                size += path.lstat().st_size
+                path.unlink()
+            except OSError as error:
+                raise _unwritable(self.folder, error) from error
             engines += path.name.endswith(SUFFIX)
-            size += path.lstat().st_size
-            path.unlink()
         return engines, size
+
+    def _has_lock(self, descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:  # a file system without locks
+            raise _unwritable(self.folder, error) from error
+        return True
 
     def _timing_path(self, identity: EngineIdentity) -> Path:
         return self.folder / f"{_TIMING}{identity.flavour}-{identity.version}-{identity.target}.cache"
@@ -188,7 +232,7 @@ def read_engine(path: Path, identity: EngineIdentity | None = None, *, trusted: 
     Args:
         path: x.engine, beside x.engine.json.
         identity: What it must be; None: whatever its sidecar says.
-        trusted: The user answers for the file: it may belong to another.
+        trusted: The user answers for the file: it may belong to another, or be a link.
 
     Raises:
         EngineRefused: Something does not fit; `field` says what.
@@ -196,46 +240,73 @@ def read_engine(path: Path, identity: EngineIdentity | None = None, *, trusted: 
     facts_path = sidecar_path(path)
     if not trusted:
         _check_private(path.parent)
-    content = _read(path, trusted)
-    sidecar = parse_sidecar(_read(facts_path, trusted), facts_path)
+    with _opened(path, trusted) as stream:
+        with _opened(facts_path, trusted) as facts:
+            text = facts.read(MAX_SIDECAR_BYTES + 1)
+        sidecar = _parsed(text, facts_path)
+        size = os.fstat(stream.fileno()).st_size
+        if size != sidecar["engine_bytes"]:
+            raise EngineRefused("engine_bytes", f"{path} has engine_bytes {size}, its sidecar says "
+                                f"{sidecar['engine_bytes']}")  # fmt: skip
+        content = stream.read(size)
     digest = sha256(content).hexdigest()
-    if sidecar.get("engine_sha256") != digest:
+    if sidecar["engine_sha256"] != digest:
         raise EngineRefused("engine_sha256", f"{path} has engine_sha256 {digest[:16]}…, its sidecar says "
-                            f"{str(sidecar.get('engine_sha256'))[:16]}…")  # fmt: skip
+                            f"{sidecar['engine_sha256'][:16]}…")  # fmt: skip
     difference = identity.difference(sidecar) if identity else None
     if difference:
         raise EngineRefused(difference.split(" is ")[0], f"{path} does not fit: {difference}")
     return EngineFile(path, content, sidecar)
 
 
-def _read(path: Path, trusted: bool) -> bytes:
+def _parsed(content: bytes, path: Path) -> dict[str, Any]:
     try:
-        return path.read_bytes() if trusted else _read_private(path)
-    except OSError as error:
-        what = "sidecar" if path.suffix == ".json" else "engine"
-        raise EngineRefused(what, f"cannot read {path}: {error.strerror}") from error
+        return parse_sidecar(content, path)
+    except MribatchError as error:
+        raise EngineRefused("sidecar", error.problem) from error
 
 
 def _check_private(folder: Path) -> None:
-    problem = _foreign(folder.stat())
+    try:
+        problem = _foreign(folder.stat())
+    except OSError as error:
+        raise EngineRefused("engine", f"cannot read {folder}: {error.strerror}", "name an engine's file") from error
     if problem:
         raise EngineRefused("mode", f"the folder {folder} {problem}", f"chmod 700 {folder}, or give --trust-engine")
 
 
-def _read_private(path: Path) -> bytes:
-    """The content of a regular file of the user's own that nobody else can write to; no link is followed.
+@contextlib.contextmanager
+def _opened(path: Path, trusted: bool = False) -> Iterator[BinaryIO]:
+    """A regular file, open for reading; where it is not trusted, the user's own that nobody else can write to, no link.
+
+    What is checked is what is read: both go through one descriptor.
 
     Raises:
-        EngineRefused: It is another's.
-        OSError: It cannot be read.
+        EngineRefused: It is another's, or cannot be read.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as stream:
-        facts = os.fstat(descriptor)
-        problem = _foreign(facts) if stat.S_ISREG(facts.st_mode) else "is no regular file"
-        if problem:
-            raise EngineRefused("mode", f"{path} {problem}", f"delete it and {_REBUILD}")
-        return stream.read()
+    try:
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe must not block before it is refused
+        descriptor = os.open(path, flags if trusted else flags | os.O_NOFOLLOW)
+        try:
+            facts = os.fstat(descriptor)
+            if not stat.S_ISREG(facts.st_mode):
+                raise EngineRefused("mode", f"{path} is no regular file", f"name an engine's file, or {_REBUILD}")
+            problem = None if trusted else _foreign(facts)
+            if problem:
+                raise EngineRefused("mode", f"{path} {problem}", f"delete it and {_REBUILD}")
+            with open(descriptor, "rb", closefd=False) as stream:
+                yield stream
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        what = "sidecar" if path.suffix == ".json" else "engine"
+        raise EngineRefused(what, f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _read_private(path: Path, limit: int = -1) -> bytes:
+    """At most `limit` bytes of a file. Raises EngineRefused, as `_opened`."""
+    with _opened(path) as stream:
+        return stream.read(limit)
 
 
 def _foreign(facts: os.stat_result) -> str | None:
@@ -244,6 +315,19 @@ def _foreign(facts: os.stat_result) -> str | None:
     if facts.st_mode & _WRITABLE_BY_OTHERS:
         return f"has mode {stat.S_IMODE(facts.st_mode):04o}: others can write to it"
     return None
+
+
+@contextlib.contextmanager
+def _storing() -> Iterator[None]:
+    """The fix for what `publishing` raises: it knows nothing of a cache."""
+    try:
+        yield
+    except MribatchError as error:
+        raise MribatchError(error.problem, "free some space, or name another folder with --cache") from error
+
+
+def _as_text(sidecar: Mapping[str, Any]) -> bytes:
+    return (json.dumps(sidecar, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _write_private(path: Path, content: bytes) -> None:

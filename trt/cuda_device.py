@@ -10,12 +10,7 @@ from numpy.typing import NDArray
 
 from mribatch.errors import MribatchError
 from mribatch.trt.device import Buffer, HostBuffer, Stream
-from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
-
-_MISSING = MribatchError(
-    "the packages cuda-core and cuda-bindings are not installed",
-    "pip install 'mribatch[gpu-cu13]' (driver R580 or newer) or 'mribatch[gpu-cu12]'",
-)
+from mribatch.trt.gpu import INSTALL_CUDA, Gpu, NoGpu, find_gpu
 
 
 class CudaDevice:
@@ -33,7 +28,7 @@ class CudaDevice:
         try:
             from cuda.core import Device, LegacyPinnedMemoryResource
         except ImportError as error:
-            raise _MISSING from error
+            raise MribatchError(f"cuda-core and cuda-bindings cannot be used: {error}", INSTALL_CUDA) from error
         with _cuda("open the GPU"):
             self._device = Device(0)
             self._device.set_current()
@@ -72,7 +67,8 @@ class _CudaBuffer:
         self.address = int(buffer.handle)
 
     def close(self) -> None:
-        self.buffer.close()
+        with _cuda("free memory"):
+            self.buffer.close()
 
 
 class _CudaHostBuffer(_CudaBuffer):
@@ -103,7 +99,8 @@ class _CudaStream:
             self.stream.sync()
 
     def close(self) -> None:
-        self.stream.close()
+        with _cuda("close a stream"):
+            self.stream.close()
 
 
 class _CudaEvent:

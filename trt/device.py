@@ -18,7 +18,9 @@ class Buffer(Protocol):
     @property
     def address(self) -> int: ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free it. Raises MribatchError: CUDA refuses, as it does once some work has failed."""
+        ...
 
 
 class HostBuffer(Buffer, Protocol):
@@ -57,7 +59,9 @@ class Stream(Protocol):
         """Block until the queue is empty. Raises MribatchError: some of it failed."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Raises MribatchError as `Buffer.close`."""
+        ...
 
 
 class Device(Protocol):

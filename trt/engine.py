@@ -21,7 +21,7 @@ from mribatch.errors import MribatchError
 from mribatch.model_spec import INPUT_NAME, OUTPUT_NAME
 from mribatch.trt.device import Buffer, Device, Event, HostBuffer, Stream
 from mribatch.trt.device_array import DeviceArray, DeviceImages, device_images
-from mribatch.trt.library import Flavour, Messages, load, logger_for, required_version
+from mribatch.trt.library import Flavour, Messages, forget_variables, load, logger_for, required_version
 from mribatch.trt.sidecar import EngineRequest
 
 SLOTS = 2
@@ -133,6 +133,7 @@ class TensorRTClassifier:
         Raises:
             MribatchError: No GPU, another than the engine is for, too little memory, or an engine that does not fit.
         """
+        assert self._opened is None, "entered already"
         if self._device is None:
             from mribatch.trt.cuda_device import CudaDevice
 
@@ -150,8 +151,9 @@ class TensorRTClassifier:
             self._stream = self._device.stream()
             for _ in range(SLOTS):
                 self._slots.append(self._slot(self._device, self._stream))
-        except BaseException:
+        except BaseException as error:
             self._release()
+            forget_variables(error)
             raise
         return self
 
@@ -188,11 +190,11 @@ class TensorRTClassifier:
                 self._launch(slot, batch, self._device, self._stream)
             while busy:
                 self._drain(*busy.popleft(), result)
-        except BaseException:
-            with contextlib.suppress(MribatchError):  # what failed first is what the user should read
-                self._stream.wait()
-                for slot in self._slots:
-                    slot.reads = None
+        except BaseException as error:
+            _quietly(self._stream.wait)  # whether it is done or has failed: the GPU reads nothing any more
+            for slot in self._slots:
+                slot.event = slot.reads = None
+            forget_variables(error)
             raise
         return result
 
@@ -280,22 +282,27 @@ class TensorRTClassifier:
             raise self._failed(f"use this engine: its largest batch is {largest}, wanted is {shape[0]} images")
 
     def _release(self) -> None:
-        """Free everything, the engine last; also after a failure half way."""
-        with contextlib.suppress(MribatchError):
-            if self._stream is not None:
-                self._stream.wait()
+        """Free everything, the engine last; also after a failure half way, and what one failure leaves to be freed."""
+        if self._stream is not None:
+            _quietly(self._stream.wait)
         self._slots = []
         while self._buffers:
-            self._buffers.pop().close()
+            _quietly(self._buffers.pop().close)
         self._context = None
         self._opened = None
         if self._stream is not None:
-            self._stream.close()
+            _quietly(self._stream.close)
             self._stream = None
 
     def _failed(self, what: str) -> MribatchError:
         messages = self._opened.messages if self._opened else Messages()
         return _refused(self._request.flavour, what, messages, "")
+
+
+def _quietly(do: Callable[[], None]) -> None:
+    """A GPU that has failed refuses this too, and what failed first is what the user should read."""
+    with contextlib.suppress(MribatchError):
+        do()
 
 
 def _refused(flavour: Flavour, what: str, messages: Messages, otherwise: str) -> MribatchError:

@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mribatch.trt.sidecar import value_at
-
 HEADER = ("bundle", "flavour", "target", "precision", "MB", "ratio to FP32", "seconds", "verified how")
 
 
 @dataclass(frozen=True)
 class EngineRow:
-    """One engine. from_cache: it was there already."""
+    """One engine. sidecar: as `parse_sidecar` or `new_sidecar` gives it. from_cache: it was there already."""
 
     path: Path
     sidecar: Mapping[str, Any]
@@ -25,14 +23,14 @@ class EngineRow:
         """In the order of HEADER. Seconds are of the build, also where the engine came from the cache."""
         at = self.sidecar
         return (
-            str(at.get("model_name")),
-            f"{at.get('trt_flavor')} {at.get('trt_version')}",
-            str(at.get("target")),
-            str(value_at(at, "precision.mode")),
-            f"{at.get('engine_bytes', 0) / 1e6:.2f}",
-            f"{at.get('ratio_to_fp32', float('nan')):.2f}",
-            f"{at.get('seconds', float('nan')):.1f}" + (" (cached)" if self.from_cache else ""),
-            str(at.get("verified")),
+            at["model_name"],
+            f"{at['trt_flavor']} {at['trt_version']}",
+            at["target"],
+            at["precision"]["mode"],
+            f"{at['engine_bytes'] / 1e6:.2f}",
+            f"{at['ratio_to_fp32']:.2f}",
+            f"{at['seconds']:.1f}" + (" (cached)" if self.from_cache else ""),
+            at["verified"],
         )
 
 

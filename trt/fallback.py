@@ -58,7 +58,7 @@ def first_that_holds(candidates: Sequence[Candidate[T]]) -> Choice[T]:
     """Prepare and prove the candidates in turn until one holds; every other one is discarded.
 
     Raises:
-        MribatchError: None holds; gives each one's reason.
+        MribatchError: None can be made ready and holds; gives each one's reason.
         Interrupted: The user stopped it; nothing further is tried.
     """
     refused: list[Refusal] = []
@@ -75,7 +75,8 @@ def first_that_holds(candidates: Sequence[Candidate[T]]) -> Choice[T]:
             return Choice(candidate.name, value, outcome, tuple(refused))
         refused.append(outcome)
     reasons = "; ".join(f"{refusal.name}: {refusal.reason}" for refusal in refused)
-    raise MribatchError(f"no backend reproduces the golden answers ({reasons})", "export the model again")
+    raise MribatchError(f"nothing that was tried can be used ({reasons or 'nothing was tried'})",
+                        "mend the first reason that is given, or use --backend onnxruntime")  # fmt: skip
 
 
 def _proven(candidate: Candidate[T], value: T) -> GateReport | Refusal:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+INSTALL_CUDA = "pip install 'mribatch[gpu-cu13]' (driver R580 or newer) or 'mribatch[gpu-cu12]'"
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -36,10 +38,7 @@ def find_gpu() -> Gpu | NoGpu:
     try:
         from cuda.bindings import runtime
     except ImportError:
-        return NoGpu(
-            "the package cuda-bindings is not installed",
-            "pip install 'mribatch[gpu-cu13]' (driver R580 or newer) or 'mribatch[gpu-cu12]'",
-        )
+        return NoGpu("the package cuda-bindings is not installed", INSTALL_CUDA)
     try:
         count = _asked(runtime.cudaGetDeviceCount())
         if not count:

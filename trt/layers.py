@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mribatch.errors import MribatchError
 from mribatch.trt.cache import EngineFile, EngineRefused
 from mribatch.trt.engine import OpenEngine, open_plan
 from mribatch.trt.gpu import NoGpu, find_gpu
-from mribatch.trt.library import Flavour, load
+from mribatch.trt.library import Flavour, installed_version, load, native_objects_freed
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,20 @@ def layers_of(engine: EngineFile) -> EngineLayers:
         MribatchError: The library is missing or refuses the engine.
     """
     flavour = Flavour(engine.sidecar["trt_flavor"])
-    return _described(load(flavour), open_plan(flavour, engine.content))
+    with native_objects_freed():
+        return _described(load(flavour), open_plan(flavour, engine.content))
 
 
 def _described(trt: Any, opened: OpenEngine) -> EngineLayers:
     inspector = opened.engine.create_engine_inspector()
-    text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-    return EngineLayers(tuple(json.loads(text).get("Layers", ())), int(opened.engine.device_memory_size_v2))
+    text = inspector.get_engine_information(trt.LayerInformationFormat.JSON) if inspector is not None else ""
+    try:
+        layers = tuple(json.loads(text)["Layers"])
+    except (ValueError, TypeError, KeyError) as error:
+        reason = opened.messages.errors() or "its inspector gave no list of layers"
+        raise MribatchError(f"the library cannot describe the engine: {reason}",
+                            "build it again: mribatch engine build") from error  # fmt: skip
+    return EngineLayers(layers, int(opened.engine.device_memory_size_v2))
 
 
 def text_of(engine: EngineFile, *, trusted: bool, folder: Path) -> str:
@@ -50,8 +58,11 @@ def text_of(engine: EngineFile, *, trusted: bool, folder: Path) -> str:
     gpu = find_gpu()
     if isinstance(gpu, NoGpu):
         return f"Its layers can be shown on its GPU only, and there is none: {gpu.reason}."
-    if gpu.target != engine.sidecar.get("target"):
+    if gpu.target != engine.sidecar["target"]:
         return f"Its layers can be shown on its GPU only; this one is {gpu}."
+    wanted, installed = engine.sidecar["trt_version"], installed_version(Flavour(engine.sidecar["trt_flavor"]))
+    if installed != wanted:
+        return f"Its layers can be shown by {engine.sidecar['trt_flavor']} {wanted} only; installed is {installed}."
     if not trusted and engine.path.parent.resolve() != folder.resolve():
         raise EngineRefused("place", f"{engine.path} lies outside the cache {folder}; an engine is native code",
                             "give --trust-engine if you trust whoever built it")  # fmt: skip

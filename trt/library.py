@@ -4,14 +4,17 @@ Both flavours are used through one strongly typed path, with names that exist in
 for RTX 1.7 (tests/trt/test_api_contract.py). What only one flavour has stands in trt/rtx.py and nowhere else.
 """
 
+import contextlib
 import re
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from mribatch.errors import MribatchError
+from mribatch.trt.gpu import INSTALL_CUDA
 
 
 class Flavour(StrEnum):
@@ -28,7 +31,7 @@ _DISTRIBUTIONS = {
     Flavour.RTX: ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt-rtx"),
 }
 _INSTALL = {
-    Flavour.TENSORRT: "pip install 'mribatch[gpu-cu13]' (driver R580 or newer) or 'mribatch[gpu-cu12]'",
+    Flavour.TENSORRT: INSTALL_CUDA,  # the same extras bring both
     Flavour.RTX: "pip install 'mribatch[rtx]'",
 }
 
@@ -76,6 +79,33 @@ def load(flavour: Flavour) -> Any:
         raise _broken(flavour, error) from error
 
 
+@contextlib.contextmanager
+def native_objects_freed() -> Iterator[None]:
+    """Around calls whose frames hold objects of the library: an error that leaves them takes none of these with it.
+
+    A traceback keeps every frame's variables. A Builder in one would live as long as the error, and where that is part
+    of a reference cycle Python destroys it at any time, also while TensorRT holds its lock and calls our logger. Its
+    destructor wants that lock, so the process would wait for itself for ever (seen with TensorRT for RTX 1.7).
+    """
+    try:
+        yield
+    except BaseException as error:
+        forget_variables(error)
+        raise
+
+
+def forget_variables(error: BaseException) -> None:
+    """Clear the variables of all frames that the error, its causes and its contexts have left."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            traceback.clear_frames(one.__traceback__)
+            waiting += [one.__cause__, one.__context__]
+
+
 def missing(flavour: Flavour) -> MribatchError:
     """What to say where the flavour is wanted and not installed."""
     return MribatchError(f"{flavour} is not installed", _INSTALL[flavour])
@@ -95,28 +125,23 @@ def _broken(flavour: Flavour, error: Exception) -> MribatchError:
 
 
 class Messages:
-    """What the library said, as (severity, text). It may write from any thread.
+    """The errors that the library reported, as (severity, text). It may write from any thread.
 
     Severity: 0 internal error, 1 error, 2 warning, 3 information, as in TensorRT's ILogger.
     """
 
-    WORST_KEPT = 2
+    ERROR = 1
 
     def __init__(self) -> None:
         self.rows: list[tuple[int, str]] = []
 
     def errors(self) -> str:
         """The errors in the library's own words, shortened to one line, the last one last; "" where it gave none."""
-        texts = [_without_trace(text) for severity, text in self.rows if severity <= 1]
-        return "; ".join(dict.fromkeys(texts))[:600]
-
-    @property
-    def warnings(self) -> Sequence[str]:
-        return [text for severity, text in self.rows if severity == self.WORST_KEPT]
+        return in_one_line(text for severity, text in self.rows if severity <= self.ERROR)
 
 
 def logger_for(trt: Any, messages: Messages) -> Any:
-    """An ILogger of `trt` that writes errors and warnings to `messages`. Keep it as long as what it was given to."""
+    """An ILogger of `trt` that writes errors to `messages`. Keep it as long as what it was given to."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -124,10 +149,15 @@ def logger_for(trt: Any, messages: Messages) -> Any:
 
         def log(self, severity: Any, text: str) -> None:
             level = int(severity)
-            if level <= Messages.WORST_KEPT:
+            if level <= Messages.ERROR:
                 messages.rows.append((level, text))
 
     return Logger()
+
+
+def in_one_line(texts: Iterable[str]) -> str:
+    """The library's own words, each said once, without line breaks and cut to what a terminal can show."""
+    return "; ".join(dict.fromkeys(map(_without_trace, texts)))[:600]
 
 
 def _without_trace(text: str) -> str:

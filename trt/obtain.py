@@ -14,7 +14,16 @@ from mribatch.trt.cache import EngineCache, EngineFile, EngineRefused
 from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
 from mribatch.trt.library import Flavour, required_version
 from mribatch.trt.precision import Fp16Graph
-from mribatch.trt.sidecar import FP16, FP32, EngineIdentity, EngineRequest, new_sidecar
+from mribatch.trt.sidecar import (
+    FP16,
+    FP32,
+    EngineIdentity,
+    EngineRequest,
+    bundle_facts,
+    gpu_facts,
+    new_sidecar,
+    value_at,
+)
 
 NOT_VERIFIED = "not verified: no GPU"
 TURING = "sm75"
@@ -55,8 +64,8 @@ class _Parsed:
 
 
 def source_of(bundle: Bundle, request: EngineRequest) -> str:
-    """Hash of what decides the parsed graph: with it a cached engine is recognised without converting anything."""
-    parts = [bundle.spec.model_sha256, bundle.spec.golden_sha256, request.precision]
+    """Hash of what decides the parsed graph and its proof; recognises a cached engine without converting anything."""
+    parts = [bundle.sha256, request.precision]
     parts += ["turing" if _is_turing(request) else "any"]
     parts += [(Path(__file__).parent / name).read_text(encoding="utf-8") for name in _CONVERTERS]
     return sha256("\0".join(parts).encode()).hexdigest()
@@ -107,7 +116,7 @@ class EngineMaker:
 
         Raises:
             MribatchError: The library is missing or refuses, the model cannot compute in FP16, or the disk is full.
-            GateFailed: It was built and answers otherwise than Keras; nothing was kept.
+            GateFailed: It answers otherwise than Keras; a new one is not kept.
             Interrupted: `on_step` returned False.
         """
         required_version(request.flavour)
@@ -116,39 +125,52 @@ class EngineMaker:
                 return found
         except EngineRefused:
             pass  # said below, under the lock
-        with self._cache.locked(self._note):
+        with self._cache.locked(self._note, self._goes_on_waiting):
             parsed = self._graph(request)
             identity = request.identity(parsed.sha256)
             try:
-                if there := self._cache.find(identity, self._bundle.spec.name):  # another builder was faster
-                    return Obtained(there, True)
+                if there := self._cache.find(identity, self._bundle.spec.name):
+                    return Obtained(self._up_to_date(request, parsed, there), True)
             except EngineRefused as error:
                 self._note(f"{error.problem}; building it again, the old file is kept")
             else:
                 self._say_what_differs(identity)
             return Obtained(self._built(request, identity, parsed), False)
 
+    def _goes_on_waiting(self) -> bool:
+        return self._on_step is None or self._on_step(BuildStep(0, 1, "waiting for another mribatch"))
+
+    def _up_to_date(self, request: EngineRequest, parsed: _Parsed, there: EngineFile) -> EngineFile:
+        """An engine of this very graph. Where it was made from another source (a bundle with other answers or texts, a
+        converter that was changed without effect), it is compared again, and its sidecar says what holds now.
+        """
+        source = source_of(self._bundle, request)
+        if there.sidecar["source_sha256"] == source:  # another builder was faster
+            return there
+        gpu = _gpu_of(request)
+        verified, parity = self._verified(request, parsed, there.content, gpu)
+        now = {"source_sha256": source, "verified": verified, "parity": dict(parity)}
+        now |= bundle_facts(self._bundle) | gpu_facts(gpu)
+        return self._cache.store_sidecar(there, dict(there.sidecar) | now)
+
     def _say_what_differs(self, identity: EngineIdentity) -> None:
+        same = {"trt_flavor": str(identity.flavour), "target": identity.target, "model_name": self._bundle.spec.name,
+                "precision.mode": identity.precision}  # fmt: skip
         for path, sidecar in self._cache.sidecars().items():
-            same = {"trt_flavor": str(identity.flavour), "target": identity.target,
-                    "model_name": self._bundle.spec.name}  # fmt: skip
-            if all(sidecar.get(name) == value for name, value in same.items()):
-                if sidecar.get("precision", {}).get("mode") != identity.precision:
-                    continue
-                self._note(f"{path.name} does not fit: {identity.difference(sidecar)}; building another beside it")
+            difference = identity.difference(sidecar)
+            if difference and all(value_at(sidecar, name) == value for name, value in same.items()):
+                self._note(f"{path.name} does not fit: {difference}; building another beside it")
 
     def _built(self, request: EngineRequest, identity: EngineIdentity, parsed: _Parsed) -> EngineFile:
-        plan = self._plan(request, identity, parsed)
+        plan, gpu = self._plan(request, identity, parsed), _gpu_of(request)
+        verified, parity = self._verified(request, parsed, plan.content, gpu)
         fp32_bytes = len(plan.content)
         if request.precision == FP16:
             single = dataclasses.replace(request, precision=FP32)
             fp32_bytes = len(self._plan(single, identity, self._graph(single)).content)
-        gpu = find_gpu()
-        here = gpu if isinstance(gpu, Gpu) and gpu.target == request.target else None
-        verified, parity = self._verified(request, parsed, plan, here)
         sidecar = new_sidecar(
             self._bundle, identity, plan, source_sha256=source_of(self._bundle, request), fp32_nodes=parsed.fp32_nodes,
-            fp32_bytes=fp32_bytes, gpu=here, verified=verified, parity=parity,
+            fp32_bytes=fp32_bytes, gpu=gpu, verified=verified, parity=parity,
         )  # fmt: skip
         return self._cache.store(identity, self._bundle.spec.name, plan.content, sidecar)
 
@@ -186,13 +208,13 @@ class EngineMaker:
         return self._half
 
     def _verified(
-        self, request: EngineRequest, parsed: _Parsed, plan: Plan, gpu: Gpu | None
+        self, request: EngineRequest, parsed: _Parsed, plan: bytes, gpu: Gpu | None
     ) -> tuple[str, Mapping[str, Any]]:
         """On the GPU where it is here, else the FP16 graph in ONNX Runtime."""
         if gpu is not None:
             from mribatch.trt.engine import TensorRTClassifier
 
-            with TensorRTClassifier(self._bundle, plan.content, request) as classify:
+            with TensorRTClassifier(self._bundle, plan, request) as classify:
                 return self._passed(request, classify)
         if parsed.fp32_nodes is None:
             return NOT_VERIFIED, {}
@@ -214,8 +236,8 @@ class EngineMaker:
                 "build it with --precision fp32, or use --backend onnxruntime",
             )
         rows = sum(check.agreement.rows for check in report.checks if check.agreement)
-        flips = sum(check.agreement.flips for check in report.checks if check.agreement)
-        parity = {"n": rows, "max_abs": report.max_difference, "argmax_agree": 1 - flips / rows, "report": str(report)}
+        same = sum(check.same_class for check in report.checks)
+        parity = {"n": rows, "max_abs": report.max_difference, "argmax_agree": same / rows, "report": str(report)}
         return report.verified, parity
 
 
@@ -244,6 +266,12 @@ def here_or_all(flavour: Flavour | None, installed: list[Flavour], gpu: Gpu | No
             f"{gpu.fix}; or pip install 'mribatch[rtx]', which builds without one",
         )
     return Flavour.RTX, rtx.TARGETS
+
+
+def _gpu_of(request: EngineRequest) -> Gpu | None:
+    """The GPU that is here, where the engine is for it."""
+    gpu = find_gpu()
+    return gpu if isinstance(gpu, Gpu) and gpu.target == request.target else None
 
 
 def _is_turing(request: EngineRequest) -> bool:

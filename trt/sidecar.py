@@ -1,6 +1,8 @@
 """What an engine is: the fields that decide whether a cached one may be used, and the JSON file beside it."""
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,11 +16,20 @@ from mribatch.errors import MribatchError
 from mribatch.trt.build import OPTIMIZATION_LEVEL, WORKSPACE_BYTES, BatchProfile, Plan
 from mribatch.trt.gpu import Gpu
 from mribatch.trt.library import Flavour, required_version
+from mribatch.trt.revision import git_revision
 
 SCHEMA = 1
 FP16, FP32 = "fp16", "fp32"
 DEFAULT_BATCH = BatchProfile(64, 64)
-_MAX_BYTES = 1 << 22
+MAX_SIDECAR_BYTES = 1 << 22
+_BUILD_AGAIN = "build the engine again: mribatch engine build"
+# What the code reads out of a sidecar without looking twice. "engine_bytes" also bounds what is read of the engine.
+_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    "engine_sha256": str, "engine_bytes": int, "onnx_sha256": str, "source_sha256": str, "model_name": str,
+    "precision.mode": str, "trt_flavor": str, "trt_version": str, "target": str, "ratio_to_fp32": (int, float),
+    "seconds": (int, float), "verified": str,
+}  # fmt: skip
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,15 +105,24 @@ def sidecar_path(engine: Path) -> Path:
 
 
 def parse_sidecar(content: bytes, name: Path) -> dict[str, Any]:
-    """Raises MribatchError: it is not a sidecar of this version."""
+    """The content of a sidecar. Every field that is read later is there and of its type; no number is NaN or infinite.
+
+    Raises:
+        MribatchError: It is not a sidecar of this version.
+    """
     try:
-        if len(content) > _MAX_BYTES:
-            raise ValueError(f"{len(content)} bytes")
-        sidecar = json.loads(content)
+        if len(content) > MAX_SIDECAR_BYTES:
+            raise ValueError(f"more than {MAX_SIDECAR_BYTES} bytes")
+        sidecar = json.loads(content, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
-        raise MribatchError(f"{name} is not JSON: {error}", "build the engine again: mribatch engine build") from error
+        raise MribatchError(f"{name} is not JSON: {error}", _BUILD_AGAIN) from error
     if not isinstance(sidecar, dict) or sidecar.get("schema") != SCHEMA:
-        raise MribatchError(f"{name} is no sidecar of this version", "build the engine again: mribatch engine build")
+        raise MribatchError(f"{name} is no sidecar of this version", _BUILD_AGAIN)
+    wrong = [field for field, kind in _KINDS.items() if not isinstance(value_at(sidecar, field), kind)]
+    if not wrong and sidecar["trt_flavor"] not in list(Flavour):
+        wrong = ["trt_flavor"]
+    if wrong:
+        raise MribatchError(f"{name} has no field {wrong[0]} that can be used", _BUILD_AGAIN)
     return sidecar
 
 
@@ -124,10 +144,9 @@ def new_sidecar(
         source_sha256: Of what the parsed graph was made from (`mribatch.trt.obtain.source_of`).
         fp32_nodes: Nodes that were kept in FP32; None in an FP32 engine.
         fp32_bytes: Size of the same model's FP32 engine.
-        gpu: The GPU that was present, if one was.
+        gpu: The GPU that the engine was verified on, if it was.
         verified, parity: How the engine was compared with Keras, and the result.
     """
-    spec, content = bundle.spec, bundle.spec.to_json()
     return {
         "schema": SCHEMA,
         "key": identity.key,
@@ -135,21 +154,14 @@ def new_sidecar(
         "engine_bytes": len(plan.content),
         "onnx_sha256": identity.onnx_sha256,
         "source_sha256": source_sha256,
-        "model_sha256": spec.model_sha256,
-        "bundle_sha256": bundle.sha256,
-        "model_name": spec.name,
-        "class_names": list(spec.classes),
-        "input": content["input"],
-        "output": content["output"],
+        **bundle_facts(bundle),
         "precision": {"mode": identity.precision, "fp32_nodes": None if fp32_nodes is None else list(fp32_nodes)},
         "profile": identity.fields["profile"],
         "trt_flavor": str(identity.flavour),
         "trt_version": identity.version,
         "target": identity.target,
         "compute_capability": _dotted(identity.target),
-        "gpu_name": gpu.name if gpu else None,
-        "driver": gpu.driver if gpu else None,
-        "cuda_runtime": gpu.runtime if gpu else None,
+        **gpu_facts(gpu),
         "builder": {"opt_level": OPTIMIZATION_LEVEL, "workspace": WORKSPACE_BYTES, "tf32": False},
         "layers": {"half": plan.half_layers, "float32": plan.float_layers},
         "fp32_bytes": fp32_bytes,
@@ -159,8 +171,46 @@ def new_sidecar(
         "parity": dict(parity),
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "tool_version": __version__,
+        "git_rev": git_revision(),
         "research_notice": RESEARCH_NOTICE,
     }
+
+
+def bundle_facts(bundle: Bundle) -> dict[str, Any]:
+    """What a sidecar says of the bundle that its engine belongs to."""
+    spec, content = bundle.spec, bundle.spec.to_json()
+    return {
+        "model_sha256": spec.model_sha256,
+        "bundle_sha256": bundle.sha256,
+        "keras_sha256": _keras_sha256(spec.training),
+        "model_name": spec.name,
+        "class_names": list(spec.classes),
+        "input": content["input"],
+        "output": content["output"],
+    }
+
+
+def gpu_facts(gpu: Gpu | None) -> dict[str, str | None]:
+    """What a sidecar says of the GPU that its engine was verified on."""
+    return {
+        "gpu_name": gpu.name if gpu else None,
+        "driver": gpu.driver if gpu else None,
+        "cuda_runtime": gpu.runtime if gpu else None,
+    }
+
+
+def _keras_sha256(training: Mapping[str, Any]) -> str | None:
+    """Of the .keras file that the bundle was exported from, where bundle.json names one and its hash."""
+    file, digest = training.get("file"), training.get("sha256")
+    named = isinstance(file, str) and file.endswith(".keras")
+    return digest if named and isinstance(digest, str) and _SHA256.fullmatch(digest) else None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no finite number")
+    return number
 
 
 def _dotted(target: str) -> str:

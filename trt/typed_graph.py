@@ -25,7 +25,7 @@ def node_name(node: "NodeProto") -> str:
 
 @dataclass(frozen=True)
 class TypedGraph:
-    """A graph without subgraphs whose Constant nodes have become initializers.
+    """A graph without subgraphs whose Constant nodes have become initializers and whose nodes all have names.
 
     model: Without value_info; belongs to the holder, who may change it. types: tensor -> TensorProto.DataType, of
     every tensor. shapes: tensor -> sizes, None for a dynamic one; a tensor of unknown rank is missing. from_image:
@@ -108,6 +108,7 @@ def read_graph(model: bytes) -> TypedGraph:
         proto = onnx.load_model_from_string(model)
         _refuse_by_structure(proto)
         _constants_to_initializers(proto)
+        _name_nodes(proto)
         del proto.graph.value_info[:]
         types, shapes = _inferred(proto)
     except MribatchError:
@@ -160,6 +161,12 @@ def _constants_to_initializers(proto: "ModelProto") -> None:
     _replace(graph.node, nodes)
     constants = {tensor.name for tensor in graph.initializer}
     _replace(graph.input, [entry for entry in graph.input if entry.name not in constants])
+
+
+def _name_nodes(proto: "ModelProto") -> None:
+    """A name may be missing; then every parser makes one up, and a layer could not be told by its node's name."""
+    for node in proto.graph.node:
+        node.name = node_name(node)
 
 
 def _constant_value(node: "NodeProto") -> Any:

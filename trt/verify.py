@@ -1,7 +1,8 @@
 """Does FP16 answer as the model does, on the golden slices and on a user's own images?"""
 
+import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from mribatch.trt.agree import (
     emulate,
     gate,
 )
-from mribatch.trt.build import BatchProfile, OnStep
+from mribatch.trt.build import BatchProfile, BuildStep, OnStep, interrupted
 from mribatch.trt.cache import EngineCache
 from mribatch.trt.engine import TensorRTClassifier
 from mribatch.trt.fp16_graph import fp16_graph_of
@@ -63,10 +64,15 @@ class Verification:
 
 @dataclass(frozen=True)
 class UserImages:
-    """reference: the model in FP32, not entered. batches: of uint8 (batch, height, width, 1), each image once."""
+    """A user's own images.
+
+    reference: the model in FP32, not entered. files: how many there are to try. batches: of uint8 (batch, height,
+    width, 1), each file that can be decoded once.
+    """
 
     reference: Classifier
-    batches: Iterator[NDArray[uint8]]
+    files: int
+    batches: Generator[NDArray[uint8], None, None]
 
 
 def verify(
@@ -81,20 +87,33 @@ def verify(
 
     Raises:
         MribatchError: The engine cannot be had, or a classifier fails. That the answers differ is no error here.
+        Interrupted: `on_step` returned False.
     """
     gpu = find_gpu()
     if isinstance(gpu, NoGpu):
         half = fp16_graph_of(bundle)
         report = emulate(bundle, half)
-        return Verification(bundle.spec.name, CPU_EMULATED, report, _on_images(images, RoundingClassifier(half)))
+        compared = _on_images(images, RoundingClassifier(half), on_step)
+        return Verification(bundle.spec.name, CPU_EMULATED, report, compared)
     if not installed_flavours():
         raise nothing_installed()
     request = EngineRequest(flavour=installed_flavours()[0], target=gpu.target, batch=batch)
     found = EngineMaker(bundle, cache, note, on_step).obtain(request).engine
     with TensorRTClassifier(bundle, found.content, request) as classify:
         report = gate(classify, bundle, batch_sizes=gate_sizes(batch))
-    return Verification(bundle.spec.name, ON_GPU, report,
-                        _on_images(images, TensorRTClassifier(bundle, found.content, request)))  # fmt: skip
+    compared = _on_images(images, TensorRTClassifier(bundle, found.content, request), on_step)
+    return Verification(bundle.spec.name, ON_GPU, report, compared)
+
+
+def _watched(images: UserImages, on_step: OnStep | None) -> Generator[NDArray[uint8], None, None]:
+    """The batches, with progress; closed with this, so that the decoder's threads end before the process does."""
+    done = 0
+    with contextlib.closing(images.batches):
+        for batch in images.batches:
+            if on_step is not None and not on_step(BuildStep(done, images.files, "comparing images")):
+                raise interrupted("comparing images")
+            yield batch
+            done += len(batch)
 
 
 def _finite(number: float) -> float | None:
@@ -102,11 +121,13 @@ def _finite(number: float) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _on_images(images: UserImages | None, trial: RoundingClassifier | TensorRTClassifier) -> ImageAgreement | None:
+def _on_images(
+    images: UserImages | None, trial: RoundingClassifier | TensorRTClassifier, on_step: OnStep | None
+) -> ImageAgreement | None:
     if images is None:
         return None
-    with images.reference as reference, trial as candidate:
-        result = agreement_on_images(reference, candidate, images.batches)
+    with images.reference as reference, trial as candidate, contextlib.closing(_watched(images, on_step)) as batches:
+        result = agreement_on_images(reference, candidate, batches)
     if not result.images:
         raise MribatchError("no image of --data could be decoded", "check the folder with mribatch classify")
     return result

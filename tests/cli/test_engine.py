@@ -91,6 +91,20 @@ def test_inspect_refuses_one_flipped_byte(built: Path, tmp_path: Path) -> None:
         run("inspect", copy, "--trust-engine")
 
 
+def test_inspect_of_what_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(MribatchError, match="cannot read"):
+        run("inspect", tmp_path / "none" / "x.engine")
+
+
+def test_inspect_lets_no_sidecar_steer_the_terminal(built: Path, tmp_path: Path) -> None:
+    path = next(built.glob("*sm89*.engine"))
+    (tmp_path / "x.engine").write_bytes(path.read_bytes())
+    sidecar = json.loads((built / f"{path.name}.json").read_text()) | {"gpu_name": "\x9b2J\u202e", "parity": "Δp"}
+    (tmp_path / "x.engine.json").write_text(json.dumps(sidecar))
+    text = run("inspect", tmp_path / "x.engine", "--trust-engine").stdout
+    assert '"\\x9b2J\\u202e"' in text and '"Δp"' in text and "\x9b" not in text
+
+
 def test_clean_keeps_what_fits_with_stale_and_nothing_without(built: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.mkdir(mode=0o700)
@@ -119,10 +133,40 @@ def test_verify_compares_the_golden_slices_and_a_folder(tiny_model: Path, tmp_pa
     assert limited[0]["images"]["images"] == 2
 
 
+@no_gpu_here
+def test_ctrl_c_ends_a_comparison_between_two_batches(tiny_model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="the conversion to FP16 needs the package onnx")
+    draw_images(tmp_path / "data", 40, size=32)
+    code = """
+import os, signal, sys
+import mribatch.trt.rounding as rounding
+call, calls = rounding.RoundingClassifier.__call__, []
+def counted(self, images):
+    calls.append(len(images))
+    if len(images) == 16: os.kill(os.getpid(), signal.SIGINT)  # the first batch of the user's
+    return call(self, images)
+rounding.RoundingClassifier.__call__ = counted
+from mribatch.cli import main
+main.COMMANDS["engine"] = ("mribatch.cli.engine", "")
+try:
+    main.main(["engine", "verify", *sys.argv[1:]])
+finally:
+    print(calls.count(16), calls.count(8))
+"""
+    result = subprocess.run([sys.executable, "-c", code, tiny_model, "--data", tmp_path / "data"], capture_output=True,
+                            text=True, timeout=120, check=False)  # fmt: skip
+    assert result.returncode == ExitCode.INTERRUPTED, result.stderr
+    assert result.stderr.startswith("Error: stopped by a signal while comparing images") and result.stdout == "1 0\n"
+
+
 @pytest.mark.parametrize("arguments, words", [
     (("--batch", "x"), "--batch 'x' is no batch size"),
+    (("--batch", "²"), "--batch '²' is no batch size"),
+    (("--batch", "9" * 5000), "is no batch size"),
+    (("--batch", "4,8,16"), "is no batch size"),
     (("--batch", "8,4"), "do not rise"),
     (("--target", "ada"), "--target 'ada' names no GPU"),
+    (("--target", "sm²"), "names no GPU"),
     (("--flavour", "tensorrt"), "tensorrt is not installed|there is none"),
 ])  # fmt: skip
 @no_gpu_here

@@ -105,6 +105,10 @@ class MemoryStream:
     def wait(self) -> None:
         self.device.run_until(len(self.device.queue) + self.device.done)
 
+    def fail(self) -> None:
+        """What `wait` does once some work has failed."""
+        raise MribatchError("the GPU could not finish its work: CUDA_ERROR_ILLEGAL_ADDRESS", "see docs")
+
     def close(self) -> None:
         if self.device.queue or self.device.buffers:
             raise RuleBroken("a stream is closed before its work is done and its buffers are closed")
@@ -201,7 +205,7 @@ class MemoryDevice:
             self.done += 1
             if self.done == self.fail_at:
                 self.queue.clear()
-                raise MribatchError("the GPU could not finish its work: CUDA_ERROR_ILLEGAL_ADDRESS", "see docs")
+                self.streams[0].fail()
             work.do()
 
     def at(self, address: int) -> MemoryBuffer:

@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from mribatch.bundle import Bundle, load_bundle
@@ -16,11 +17,11 @@ from mribatch.trt.agree import CPU_EMULATED
 from mribatch.trt.build import BatchProfile, BuildStep, Plan, build_plan
 from mribatch.trt.cache import EngineCache, read_engine
 from mribatch.trt.fp16_graph import fp16_graph_of
-from mribatch.trt.gpu import NoGpu, find_gpu
+from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
 from mribatch.trt.library import Flavour
-from mribatch.trt.obtain import NOT_VERIFIED, EngineMaker
-from mribatch.trt.precision import Fp16Graph
-from mribatch.trt.sidecar import EngineRequest
+from mribatch.trt.obtain import NOT_VERIFIED, EngineMaker, GateFailed
+from mribatch.trt.precision import Fp16Graph, to_fp16
+from mribatch.trt.sidecar import EngineRequest, sidecar_path
 from mribatch.trt.turing import without_fp32_dense
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install 'mribatch[rtx]'")
@@ -76,12 +77,52 @@ def test_an_fp32_graph_is_never_taken_for_an_fp16_one(tiny: Bundle, tiny_half: F
         build(tiny_half.model, fp32_nodes=None)
 
 
+def test_nodes_without_names_are_told_apart_all_the_same(tiny: Bundle) -> None:
+    model = onnx.load_model_from_string(tiny.model)
+    for node in model.graph.node:
+        node.name = ""
+    half = to_fp16(model.SerializeToString())
+    assert build(half.model, fp32_nodes=half.fp32_nodes).half_layers > 0
+
+
 @pytest.mark.parametrize(
     "model, words", [(b"junk", "Failed to parse the ONNX model"), (b"", "cannot use the model: it has 0 inputs")]
 )
 def test_the_librarys_own_words_are_the_error(model: bytes, words: str) -> None:
     with pytest.raises(MribatchError, match=words):
         build(model)
+
+
+COLLECTED_IN_THE_MIDDLE = """
+import gc
+from mribatch.errors import MribatchError
+from mribatch.trt import build
+from mribatch.trt.build import BatchProfile, build_plan
+from mribatch.trt.library import Flavour
+def fail():
+    try:
+        build_plan(b"junk", Flavour.RTX, "sm89", BatchProfile(1, 1))
+    except MribatchError as error:
+        return error
+gc.disable()
+cycle = [fail()]
+cycle.append(cycle)
+del cycle
+logger_for = build.logger_for
+def collecting(trt, messages):
+    logger = logger_for(trt, messages)
+    class Collecting(type(logger)):
+        def log(self, severity, text):
+            gc.collect()  # as Python may at any time; the library holds its lock meanwhile
+            super().log(severity, text)
+    return Collecting()
+build.logger_for = collecting
+fail()
+"""
+
+
+def test_an_error_that_is_forgotten_later_does_not_lock_the_next_build() -> None:
+    subprocess.run([sys.executable, "-c", COLLECTED_IN_THE_MIDDLE], check=True, timeout=60)
 
 
 def test_a_target_that_there_is_not_is_named_with_those_that_there_are(tiny: Bundle) -> None:
@@ -172,6 +213,72 @@ def test_a_tampered_engine_is_built_again_and_kept(maker: EngineMaker, notes: li
     assert len(notes) == 1 and "engine_sha256" in notes[0] and "kept" in notes[0]
 
 
+@pytest.mark.parametrize("text", ["", "{", '{"schema": 1}', '{"schema": 99}'])
+def test_a_broken_sidecar_is_built_again_not_an_end(maker: EngineMaker, notes: list[str], text: str) -> None:
+    path = maker.obtain(REQUEST).engine.path
+    facts = sidecar_path(path)
+    facts.write_text(text)
+    again = maker.obtain(REQUEST)
+    assert not again.from_cache and read_engine(path).sidecar == again.engine.sidecar
+    assert facts.with_name(facts.name + ".kept-1").read_text() == text
+    assert len(notes) == 1 and facts.name in notes[0] and "kept" in notes[0]
+
+
+@no_gpu_here
+def test_an_engine_of_the_same_graph_from_another_source_is_compared_again_not_built_again(
+    maker: EngineMaker, tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = maker.obtain(REQUEST).engine
+    golden = dataclasses.replace(
+        tiny.golden, images=tiny.golden.images[:3], probabilities=tiny.golden.probabilities[:3]
+    )
+    other = dataclasses.replace(tiny, golden=golden, sha256="e" * 64)
+    monkeypatch.setattr("mribatch.trt.obtain.build_plan", pytest.fail)
+    notes: list[str] = []
+    cache = EngineCache(tmp_path / "cache")
+    found = EngineMaker(other, cache, notes.append).obtain(REQUEST)
+    assert found.from_cache and found.engine.content == first.content and not notes
+    assert found.engine.sidecar["bundle_sha256"] == "e" * 64 != first.sidecar["bundle_sha256"]
+    assert found.engine.sidecar["parity"]["n"] == 3 + 7 < first.sidecar["parity"]["n"]
+    monkeypatch.setitem(sys.modules, "onnx", None)  # recognised at once from now on
+    assert EngineMaker(other, cache).obtain(REQUEST).engine == found.engine
+    wrong = dataclasses.replace(golden, probabilities=golden.probabilities[:, ::-1].copy())
+    monkeypatch.undo()
+    with pytest.raises(GateFailed):
+        EngineMaker(dataclasses.replace(other, golden=wrong, sha256="f" * 64), cache).obtain(REQUEST)
+    assert read_engine(first.path).sidecar == found.engine.sidecar
+
+
+@no_gpu_here
+def test_a_comparison_on_a_gpu_names_it(maker: EngineMaker, tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = maker.obtain(REQUEST).engine
+    assert first.sidecar["gpu_name"] is None
+    monkeypatch.setattr("mribatch.trt.obtain._gpu_of", lambda request: Gpu("ada", "8.9", 1, "13.0", "12.9"))
+    monkeypatch.setattr(EngineMaker, "_verified", lambda *arguments: ("gpu", {"n": 1}))
+    cache = EngineCache(first.path.parent)
+    now = EngineMaker(dataclasses.replace(tiny, sha256="e" * 64), cache).obtain(REQUEST).engine.sidecar
+    assert [now[name] for name in ("verified", "gpu_name", "driver", "cuda_runtime")] == ["gpu", "ada", "13.0", "12.9"]
+
+
+def test_a_copy_under_another_name_is_no_difference(maker: EngineMaker, notes: list[str]) -> None:
+    path = maker.obtain(REQUEST).engine.path
+    for one in (path, sidecar_path(path)):
+        one.rename(one.with_name(one.name.replace(path.stem, "mine")))
+    assert not maker.obtain(REQUEST).from_cache and notes == []
+
+
+def test_a_waiting_builder_can_be_stopped(tiny: Bundle, tmp_path: Path) -> None:
+    cache, phases = EngineCache(tmp_path), []
+
+    def stop(step: BuildStep) -> bool:
+        phases.append(step.phase)
+        return False
+
+    with cache.locked(pytest.fail), pytest.raises(Interrupted, match="waiting for another"):
+        EngineMaker(tiny, cache, on_step=stop).obtain(REQUEST)
+    assert phases == ["waiting for another mribatch"]
+
+
 def test_another_version_is_named_and_built_beside_the_old_one(
     maker: EngineMaker, notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,12 +291,21 @@ def test_another_version_is_named_and_built_beside_the_old_one(
     ]  # fmt: skip
 
 
-def test_the_wrong_answers_keep_an_engine_out_of_the_cache(tiny: Bundle, tmp_path: Path) -> None:
+def test_the_wrong_answers_keep_an_engine_out_of_the_cache(
+    tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[Plan] = []
+
+    def counted(*arguments: Any, **options: Any) -> Plan:
+        built.append(build_plan(*arguments, **options))
+        return built[-1]
+
+    monkeypatch.setattr("mribatch.trt.obtain.build_plan", counted)
     swapped = dataclasses.replace(tiny.golden, probabilities=tiny.golden.probabilities[:, ::-1].copy())
     cache = EngineCache(tmp_path)
     with pytest.raises(MribatchError, match="does not reproduce the model's golden answers"):
         EngineMaker(dataclasses.replace(tiny, golden=swapped), cache).obtain(REQUEST)
-    assert cache.sidecars() == {}
+    assert cache.sidecars() == {} and len(built) == 1  # no FP32 engine to compare the size with
 
 
 BUILDER = """
@@ -216,7 +332,8 @@ def test_two_builders_at_once_leave_one_good_engine(tiny_model: Path, tmp_path: 
     assert len(list((tmp_path / "cache").iterdir())) == 3  # engine, sidecar, lock
 
 
-def test_ctrl_c_cancels_a_build_with_one_line(tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name, exit_code", [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_cancels_a_build_with_one_line(tiny_model: Path, tmp_path: Path, name: str, exit_code: int) -> None:
     code = """
 import os, signal, sys
 from pathlib import Path
@@ -224,7 +341,7 @@ import mribatch.trt.obtain as obtain
 build_plan = obtain.build_plan
 def interrupted(*arguments, on_step, **options):
     def step(progress):
-        if progress.done == 2: os.kill(os.getpid(), signal.SIGINT)
+        if progress.done == 2: os.kill(os.getpid(), signal.Signals[sys.argv[3]])
         return on_step(progress)
     return build_plan(*arguments, on_step=step, **options)
 obtain.build_plan = interrupted
@@ -232,8 +349,8 @@ from mribatch.cli import main
 main.COMMANDS["engine"] = ("mribatch.cli.engine", "")
 main.main(["engine", "build", sys.argv[1], "--flavour", "tensorrt-rtx", "--target", "sm89", "--cache", sys.argv[2]])
 """
-    result = subprocess.run([sys.executable, "-c", code, tiny_model, tmp_path / "cache"], capture_output=True, text=True,
-                            timeout=120, check=False)  # fmt: skip
-    assert result.returncode == 130, result.stderr
+    result = subprocess.run([sys.executable, "-c", code, tiny_model, tmp_path / "cache", name], capture_output=True,
+                            text=True, timeout=120, check=False)  # fmt: skip
+    assert result.returncode == exit_code, result.stderr
     assert result.stderr.startswith("Error: stopped by a signal while building") and result.stderr.count("\n") == 1
     assert not list((tmp_path / "cache").glob("*engine*"))

@@ -1,6 +1,7 @@
 """Engines on disk: what is checked before one may be loaded, and what a crash, a full disk or a rival leaves. No TensorRT."""
 
 import dataclasses
+import errno
 import json
 import os
 import resource
@@ -14,11 +15,12 @@ from typing import Any
 import pytest
 
 from mribatch.bundle import Bundle, load_bundle
-from mribatch.errors import MribatchError
+from mribatch.errors import Interrupted, MribatchError
 from mribatch.trt.build import BatchProfile, Plan
 from mribatch.trt.cache import EngineCache, EngineRefused, default_folder, read_engine
 from mribatch.trt.library import Flavour
-from mribatch.trt.sidecar import EngineIdentity, new_sidecar, sidecar_path
+from mribatch.trt.revision import git_revision
+from mribatch.trt.sidecar import EngineIdentity, bundle_facts, new_sidecar, sidecar_path
 
 ENGINE = bytes(range(256)) * 40
 IDENTITY = EngineIdentity(onnx_sha256="a" * 64, precision="fp16", batch=BatchProfile(32, 64), flavour=Flavour.RTX,
@@ -73,6 +75,22 @@ def test_what_was_stored_is_found(cache: EngineCache, bundle: Bundle) -> None:
     assert found.sidecar["ratio_to_fp32"] == 0.5 and found.sidecar["verified"] == "cpu-emulated"
     assert found.sidecar["target"] == "sm89" and found.sidecar["compute_capability"] == "8.9"
     assert found.sidecar["class_names"] == list(bundle.spec.classes)
+    assert found.sidecar["git_rev"] == git_revision() and found.sidecar["keras_sha256"] is None
+
+
+@pytest.mark.parametrize("training, expected", [
+    ({"file": "mine.keras", "sha256": "d" * 64}, "d" * 64),
+    ({"file": "mine.keras"}, None),
+    ({"file": "mine.keras", "sha256": "unknown"}, None),
+    ({"file": "mine.keras", "sha256": ["d" * 64]}, None),
+    ({"file": "scans.csv", "sha256": "d" * 64}, None),
+    ({"sha256": "d" * 64}, None),
+])  # fmt: skip
+def test_the_hash_of_the_keras_file_is_what_the_bundle_records(
+    bundle: Bundle, training: dict[str, Any], expected: str | None
+) -> None:
+    known = dataclasses.replace(bundle, spec=dataclasses.replace(bundle.spec, training=training))
+    assert bundle_facts(known)["keras_sha256"] == expected
 
 
 def test_folder_and_files_are_the_owners_alone(cache: EngineCache, bundle: Bundle) -> None:
@@ -105,13 +123,65 @@ def test_one_flipped_byte_is_refused(cache: EngineCache, bundle: Bundle) -> None
     assert refused(path).field == "engine_sha256"
 
 
+@pytest.mark.parametrize("size", [-1, 1])
+def test_another_size_is_refused_before_anything_is_read(cache: EngineCache, bundle: Bundle, size: int) -> None:
+    path = store(cache, bundle)
+    os.truncate(path, len(ENGINE) + size)
+    assert refused(path).field == "engine_bytes"
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 2}', "[" * 100_000])
 def test_a_sidecar_that_is_none_is_refused(cache: EngineCache, bundle: Bundle, text: str) -> None:
     path = store(cache, bundle)
     sidecar_path(path).write_text(text)
-    with pytest.raises(MribatchError, match="sidecar|JSON"):
-        read_engine(path, IDENTITY)
+    assert refused(path).field == "sidecar"
     assert cache.sidecars() == {}
+
+
+@pytest.mark.parametrize("name, value", [
+    ("engine_bytes", "10240"), ("engine_bytes", 1e999), ("engine_sha256", None), ("onnx_sha256", 7), ("target", ["sm89"]),
+    ("source_sha256", {}), ("precision", ["fp16"]), ("precision", {"mode": 16}), ("trt_version", 1.7), ("model_name", 1),
+    ("trt_flavor", "polygraphy"), ("ratio_to_fp32", float("nan")), ("seconds", "fast"), ("verified", True),
+])  # fmt: skip
+def test_a_sidecar_with_a_field_of_another_kind_is_refused(
+    cache: EngineCache, bundle: Bundle, name: str, value: Any
+) -> None:
+    path = store(cache, bundle)
+    edit(path, **{name: value})
+    assert refused(path).field == "sidecar" and cache.sidecars() == {}
+    cache.clean(lambda sidecar: bool(sidecar["trt_flavor"] and sidecar["trt_version"]))  # as --stale asks
+    assert not path.exists()
+
+
+def test_what_is_no_file_is_refused_at_once_whoever_answers_for_it(cache: EngineCache, bundle: Bundle) -> None:
+    path = store(cache, bundle)
+    path.unlink()
+    os.mkfifo(path, 0o600)  # opening it would wait for a writer
+    for trusted in (False, True):
+        with pytest.raises(EngineRefused, match="is no regular file"):
+            read_engine(path, trusted=trusted)
+    path.unlink()
+    path.symlink_to("/dev/zero")  # reading it would never end
+    with pytest.raises(EngineRefused, match="is no regular file"):
+        read_engine(path, trusted=True)
+    path.unlink()
+    path.mkdir()
+    assert refused(path).field == "mode"
+
+
+def test_a_folder_that_does_not_exist_is_one_line(tmp_path: Path) -> None:
+    assert refused(tmp_path / "none" / "x.engine", None).field == "engine"
+    assert refused(tmp_path / "x.engine", None).field == "engine"
+
+
+def test_another_sidecar_leaves_the_engine_as_it_is(cache: EngineCache, bundle: Bundle) -> None:
+    path = store(cache, bundle)
+    found = read_engine(path, IDENTITY)
+    cache.store_sidecar(found, dict(found.sidecar) | {"verified": "gpu"})
+    again = read_engine(path, IDENTITY)
+    assert again.sidecar["verified"] == "gpu" and again.content == ENGINE
+    assert stat.S_IMODE(sidecar_path(path).stat().st_mode) == 0o600
+    assert {one.name for one in cache.folder.iterdir()} == {path.name, sidecar_path(path).name, ".lock"}
 
 
 def test_an_engine_without_a_sidecar_is_refused(cache: EngineCache, bundle: Bundle) -> None:
@@ -208,6 +278,39 @@ def test_a_second_builder_waits_and_is_told_so(cache: EngineCache) -> None:
     assert len(told) == 1 and "waiting" in told[0]
 
 
+def test_waiting_ends_when_the_user_wishes(cache: EngineCache) -> None:
+    answers = iter([True, True, False])
+    with (
+        cache.locked(pytest.fail),
+        pytest.raises(Interrupted, match="waiting for another mribatch"),
+        cache.locked(lambda text: None, lambda: next(answers)),
+    ):
+        pytest.fail("two builders hold one lock")
+    assert not list(answers)
+
+
+def test_a_file_system_without_locks_is_one_line(cache: EngineCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("mribatch.trt.cache.fcntl.flock", no_locks)
+    with pytest.raises(MribatchError, match="No locks available.*--cache"), cache.locked(pytest.fail):
+        pass
+
+
+def test_what_cannot_be_deleted_is_one_line(
+    cache: EngineCache, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(cache, bundle)
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(MribatchError, match="Operation not permitted"):
+        cache.clean()
+
+
 def test_a_killed_builder_leaves_no_lock(cache: EngineCache) -> None:
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, cache.folder, "60"], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
@@ -245,6 +348,14 @@ def test_the_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # the specification: a relative path is to be ignored
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_folder() == tmp_path / ".cache" / "mribatch"
+
+
+def test_without_a_home_the_default_folder_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MRIBATCH_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # a container that runs under a number of no user
+    with pytest.raises(MribatchError, match="has no home.*set MRIBATCH_CACHE"):
+        EngineCache()
 
 
 def test_a_cache_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:

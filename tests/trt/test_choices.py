@@ -88,7 +88,6 @@ def test_errors_are_shown_once_and_without_the_librarys_source_lines() -> None:
     text = "Error Code 4: Internal Error (no profile (In compileGraph at /_src/optimizer/x.cpp:2012))"
     messages.rows += [(1, text), (2, "a warning"), (1, text), (1, "two\nlines. In f at a.cpp:1")]
     assert messages.errors() == "Error Code 4: Internal Error (no profile); two lines"
-    assert messages.warnings == ["a warning"]
 
 
 def test_a_gpus_target_is_named_by_its_compute_capability() -> None:

@@ -1,26 +1,42 @@
 """The inference loop's logic, on a GPU in memory (tests/trt/memory_device.py). No CUDA and no TensorRT runs here."""
 
+import gc
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy import float32, uint8
 from numpy.typing import NDArray
 
 from mribatch.errors import MribatchError
 from mribatch.trt.build import BatchProfile
-from mribatch.trt.engine import TensorRTClassifier, _Slot
+from mribatch.trt.engine import OpenEngine, TensorRTClassifier, _Slot
 from mribatch.trt.gpu import Gpu
 from mribatch.trt.library import Flavour
 from mribatch.trt.sidecar import EngineRequest
-from tests.trt.memory_device import DataType, MemoryDevice, MemoryEngine, RuleBroken, TensorIOMode, bundle_like
+from tests.trt.memory_device import (
+    DataType,
+    MemoryBuffer,
+    MemoryDevice,
+    MemoryEngine,
+    RuleBroken,
+    TensorIOMode,
+    bundle_like,
+)
 
 BATCH = 4
+
+
+class StuckBuffer(MemoryBuffer):
+    def close(self) -> None:
+        super().close()
+        raise MribatchError("the GPU could not free memory: CUDA_ERROR_ILLEGAL_ADDRESS", "see docs")
 
 
 def answers(images: NDArray[uint8]) -> NDArray[float32]:
@@ -44,6 +60,7 @@ def images(count: int, seed: int = 0) -> NDArray[uint8]:
     return np.random.default_rng(seed).integers(0, 256, (count, 4, 4, 1), dtype=uint8)
 
 
+@settings(deadline=None)  # what is slow on a busy machine is not wrong
 @given(count=st.integers(0, 23), seed=st.integers(0, 5))
 def test_every_row_is_answered_in_order_whatever_the_batch(count: int, seed: int) -> None:
     classify, device = make()
@@ -133,6 +150,21 @@ def test_an_engine_of_other_tensors_is_refused(name: str, value: Any) -> None:
     assert not device.buffers
 
 
+def test_an_engine_that_is_refused_does_not_live_in_the_error() -> None:
+    engines: list[Any] = []
+
+    def open_smaller(flavour: Flavour, plan: bytes) -> OpenEngine:
+        engine = MemoryEngine(device, bundle_like(), BATCH - 1, answers)
+        engines.append(weakref.ref(engine))
+        return engine.open(flavour, plan)
+
+    classify, device = make()
+    classify._open_plan = open_smaller
+    with pytest.raises(MribatchError, match="largest batch") as caught:
+        classify.__enter__()
+    assert caught.value and engines[0]() is None
+
+
 def test_an_engine_for_smaller_batches_is_refused() -> None:
     classify, _ = make(change=lambda engine: setattr(engine, "shape_in", (BATCH - 1, 4, 4, 1)))
     with pytest.raises(MribatchError, match="largest batch"):
@@ -155,12 +187,36 @@ def test_a_failure_on_the_gpu_is_raised_not_returned_as_rows(fail_at: int) -> No
     assert not device.buffers
 
 
+@pytest.mark.parametrize("place", range(8))
+def test_a_buffer_that_cannot_be_freed_keeps_nothing_else_from_it(place: int) -> None:
+    classify, device = make()
+    with pytest.raises(ZeroDivisionError), classify:  # what failed first is what is raised
+        device.buffers[place].__class__ = StuckBuffer
+        raise ZeroDivisionError
+    assert not device.buffers and not device.streams[0].open
+    assert classify._context is None and classify._opened is None
+
+
+def test_a_stream_that_has_failed_does_not_keep_the_callers_memory() -> None:
+    classify, device = make(MemoryDevice(fail_at=1))
+    with classify:
+        device.streams[0].wait = device.streams[0].fail  # type: ignore[method-assign]
+        with pytest.raises(MribatchError, match="ILLEGAL_ADDRESS"):
+            classify(device.produced(images(BATCH), 1))
+        assert not any(slot.reads or slot.event for slot in classify._slots)
+        gc.collect()
+        assert not device.foreign
+
+
 def test_it_can_be_entered_again() -> None:
     classify, device = make()
     for seed in range(2):
         with classify:
             np.testing.assert_array_equal(classify(images(2, seed)), answers(images(2, seed)))
+        assert not classify._slots
     assert device.opened == 2
+    with classify, pytest.raises(AssertionError, match="entered already"):
+        classify.__enter__()
 
 
 # --- the rules of the device in memory: a loop that breaks one is caught --------------------------
