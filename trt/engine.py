@@ -1,11 +1,13 @@
 """An engine on the GPU: a Classifier.
 
 Every batch has the engine's full size, whatever the caller gives: the shape decides the kernels, and so the last bits.
-Two slots of page-locked memory take turns, so that the host fills one while the GPU works on the other. A batch that is
-on the GPU already is read where it lies.
+Two slots of page-locked memory take turns, so that the host fills one while the GPU works on the other: within a call,
+and between the calls of two threads. A batch that is on the GPU already is read where it lies.
 """
 
 import contextlib
+import queue
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -92,7 +94,7 @@ class TensorRTClassifier:
     """
 
     name = "tensorrt"
-    calls_at_once = 1  # one execution context, one stream
+    calls_at_once = SLOTS  # one stream: a thread puts its batch behind another's and waits for its own event only
 
     def __init__(
         self,
@@ -113,6 +115,8 @@ class TensorRTClassifier:
         self._context: Any = None
         self._stream: Stream | None = None
         self._slots: list[_Slot] = []
+        self._free: queue.SimpleQueue[_Slot] = queue.SimpleQueue()  # those of them that no call uses
+        self._launching = threading.Lock()
         self._buffers: list[Buffer] = []
 
     @property
@@ -151,6 +155,7 @@ class TensorRTClassifier:
             self._stream = self._device.stream()
             for _ in range(SLOTS):
                 self._slots.append(self._slot(self._device, self._stream))
+                self._free.put(self._slots[-1])
         except BaseException as error:
             self._release()
             forget_variables(error)
@@ -180,23 +185,32 @@ class TensorRTClassifier:
         rows, batches = self._batches(images)
         result = np.empty((rows, len(self._bundle.spec.classes)), float32)
         busy: deque[tuple[_Slot, int]] = deque()
-        free = deque(self._slots)
         try:
             for start, batch in batches:
-                if not free:
-                    free.append(self._drain(*busy.popleft(), result))
-                slot = free.popleft()
-                busy.append((slot, start))
-                self._launch(slot, batch, self._device, self._stream)
+                busy.append((self._free_slot(busy, result), start))
+                with self._launching:  # the context takes one batch at a time
+                    self._launch(busy[-1][0], batch, self._device, self._stream)
             while busy:
-                self._drain(*busy.popleft(), result)
+                self._free.put(self._drained(busy, result))
         except BaseException as error:
             _quietly(self._stream.wait)  # whether it is done or has failed: the GPU reads nothing any more
-            for slot in self._slots:
+            for slot, _ in busy:
                 slot.event = slot.reads = None
+                self._free.put(slot)
             forget_variables(error)
             raise
         return result
+
+    def _free_slot(self, busy: "deque[tuple[_Slot, int]]", result: NDArray[float32]) -> _Slot:
+        """A slot that nobody uses; this call's oldest, once it is done, before it waits for another call's."""
+        with contextlib.suppress(queue.Empty):
+            return self._free.get_nowait()
+        return self._drained(busy, result) if busy else self._free.get()
+
+    def _drained(self, busy: "deque[tuple[_Slot, int]]", result: NDArray[float32]) -> _Slot:
+        slot = self._drain(*busy[0], result)  # still among the busy ones if this fails
+        busy.popleft()
+        return slot
 
     def _batches(self, images: NDArray[uint8] | DeviceArray) -> tuple[int, Iterable[tuple[int, Batch]]]:
         """How many rows there are, and each batch with its first row."""
@@ -285,7 +299,7 @@ class TensorRTClassifier:
         """Free everything, the engine last; also after a failure half way, and what one failure leaves to be freed."""
         if self._stream is not None:
             _quietly(self._stream.wait)
-        self._slots = []
+        self._slots, self._free = [], queue.SimpleQueue()
         while self._buffers:
             _quietly(self._buffers.pop().close)
         self._context = None

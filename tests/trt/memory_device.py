@@ -9,6 +9,7 @@
   goes with the last reference, as a caching allocator's does: without a word, and whoever still reads it is caught.
 """
 
+import threading
 import weakref
 from collections.abc import Callable
 from enum import Enum
@@ -94,7 +95,8 @@ class MemoryStream:
         self.device, self.handle, self.open = device, 4711, True
 
     def record(self) -> "MemoryEvent":
-        return MemoryEvent(self.device, len(self.device.queue) + self.device.done)
+        with self.device._lock:
+            return MemoryEvent(self.device, len(self.device.queue) + self.device.done)
 
     def wait_for(self, producer: int) -> None:
         if producer not in self.device.producers:
@@ -138,6 +140,7 @@ class MemoryDevice:
         self.opened = self.used = 0
         self.streams: list[MemoryStream] = []
         self._next_address = 0x10000
+        self._lock = threading.RLock()  # CUDA may be called from several threads
 
     def open(self) -> Gpu:
         self.opened += 1
@@ -196,17 +199,19 @@ class MemoryDevice:
         self.put((source, target), lambda: target.alive.__setitem__(slice(None), source.alive))
 
     def put(self, buffers: tuple[MemoryBuffer, ...], do: Callable[[], object]) -> None:
-        self.queue.append(_Work(buffers, do))
-        self.most_in_flight = max(self.most_in_flight, len(self.queue))
+        with self._lock:
+            self.queue.append(_Work(buffers, do))
+            self.most_in_flight = max(self.most_in_flight, len(self.queue))
 
     def run_until(self, mark: int) -> None:
-        while self.queue and self.done < mark:
-            work = self.queue.pop(0)
-            self.done += 1
-            if self.done == self.fail_at:
-                self.queue.clear()
-                self.streams[0].fail()
-            work.do()
+        with self._lock:
+            while self.queue and self.done < mark:
+                work = self.queue.pop(0)
+                self.done += 1
+                if self.done == self.fail_at:
+                    self.queue.clear()
+                    self.streams[0].fail()
+                work.do()
 
     def at(self, address: int) -> MemoryBuffer:
         for buffer in self.buffers + self.foreign:

@@ -1,10 +1,13 @@
 """The inference loop's logic, on a GPU in memory (tests/trt/memory_device.py). No CUDA and no TensorRT runs here."""
 
 import gc
+import itertools
 import subprocess
 import sys
+import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,9 @@ from numpy import float32, uint8
 from numpy.typing import NDArray
 
 from mribatch.errors import MribatchError
+from mribatch.pipeline.classify_here import ClassifyHere
+from mribatch.pipeline.records import Choice, DecodedBatch, DecodedFile, ImageFile, Status, Verdict
+from mribatch.pipeline.stopwatch import Stopwatch
 from mribatch.trt.build import BatchProfile
 from mribatch.trt.engine import OpenEngine, TensorRTClassifier, _Slot
 from mribatch.trt.gpu import Gpu
@@ -25,6 +31,7 @@ from tests.trt.memory_device import (
     MemoryBuffer,
     MemoryDevice,
     MemoryEngine,
+    MemoryEvent,
     RuleBroken,
     TensorIOMode,
     bundle_like,
@@ -89,7 +96,7 @@ def test_the_answer_belongs_to_the_caller() -> None:
 
 def test_nothing_touches_the_gpu_before_enter() -> None:
     classify, device = make()
-    assert (classify.name, classify.precision, classify.calls_at_once) == ("tensorrt", "fp16", 1)
+    assert (classify.name, classify.precision, classify.calls_at_once) == ("tensorrt", "fp16", 2)
     assert device.opened == 0 and not device.buffers
 
 
@@ -271,3 +278,79 @@ def test_a_smaller_batch_than_the_engines_is_caught() -> None:
         context.set_input_shape("images", (1, 4, 4, 1))
         with pytest.raises(RuleBroken, match="not the full"):
             context.execute_async_v3(1)
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_threads_put_their_batches_behind_one_another(on_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each waits for its own event only: the second batch is launched before the first is waited for."""
+    both = threading.Barrier(2, timeout=30)
+    really = MemoryEvent.wait
+
+    def wait(event: MemoryEvent) -> None:
+        both.wait()
+        really(event)
+
+    monkeypatch.setattr(MemoryEvent, "wait", wait)
+    classify, device = make()
+    batches = [images(BATCH, seed) for seed in range(8)]
+    with classify, ThreadPoolExecutor(classify.calls_at_once) as pool:
+        given = [device.produced(batch, None) if on_gpu else batch for batch in batches]
+        got = list(pool.map(classify, given))
+    for batch, answer in zip(batches, got, strict=True):
+        np.testing.assert_array_equal(answer, answers(batch))
+    assert device.most_in_flight >= (4 if on_gpu else 6)
+
+
+@settings(deadline=None, max_examples=20)
+@given(counts=st.lists(st.integers(1, 19), min_size=2, max_size=6), seed=st.integers(0, 5))
+def test_two_threads_get_their_own_answers(counts: list[int], seed: int) -> None:
+    classify, device = make()
+    batches = [images(count, seed + place) for place, count in enumerate(counts)]
+    with classify, ThreadPoolExecutor(classify.calls_at_once) as pool:
+        got = list(pool.map(classify, batches))
+    for batch, answer in zip(batches, got, strict=True):
+        np.testing.assert_array_equal(answer, answers(batch))
+    assert not device.buffers and not device.queue
+
+
+def test_a_failure_in_one_thread_leaves_the_slots_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    really, calls = TensorRTClassifier._place, itertools.count(1)
+
+    def place(*arguments: Any) -> int:
+        if next(calls) in (2, 3):
+            raise MribatchError("no more memory", "see docs")
+        return really(*arguments)
+
+    monkeypatch.setattr(TensorRTClassifier, "_place", staticmethod(place))
+    classify, _ = make()
+    with classify, ThreadPoolExecutor(classify.calls_at_once) as pool:
+        futures = [pool.submit(classify, images(BATCH, seed)) for seed in range(8)]
+        failed = [future.exception(timeout=30) is not None for future in futures]
+    assert sum(failed) == 2
+
+
+def test_dalis_batch_lives_until_it_has_been_read() -> None:
+    """The way of a run on a GPU: the decoder forgets its batches at once, and none is freed before its answer is there."""
+
+    class Decode:
+        library_version = "1"
+
+        def __enter__(self) -> "Decode":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def batches(self, groups: Any) -> Iterator[DecodedBatch]:
+            for place, group in enumerate(groups):
+                files = tuple(DecodedFile(file, Verdict(Status.OK)) for file in group)
+                yield DecodedBatch(files, device.produced(images(BATCH, place), None))  # type: ignore[arg-type]
+
+    classify, device = make()
+    chosen = Choice("memory", "a test")
+    groups = [[ImageFile(place * BATCH + row, 0, "", b"") for row in range(BATCH)] for place in range(9)]
+    with ClassifyHere(bundle_like(), BATCH, chosen, chosen, classify, Decode()) as here:  # type: ignore[arg-type]
+        for place, batch in enumerate(here.batches(groups, Stopwatch())):
+            np.testing.assert_array_equal(batch.probabilities, answers(images(BATCH, place)))
+            gc.collect()
+            assert len(device.foreign) <= classify.calls_at_once + 1, "what was answered is held no longer"
+    assert device.uploads == 0
