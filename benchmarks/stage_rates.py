@@ -20,9 +20,6 @@ import numpy as np
 
 from mribatch.bundle import Bundle
 from mribatch.classifier import Classifier
-from mribatch.pipeline.dali_graph import CPU, FIRST_GPU, GraphOptions
-from mribatch.pipeline.decode_ahead import DecodeAhead
-from mribatch.pipeline.decode_dali import DecodeDali, on_gpu, to_host
 from mribatch.pipeline.options import DEFAULT_TIMEOUT_S, ClassifyOptions
 from mribatch.pipeline.parquet import PartFacts, PartWriter
 from mribatch.pipeline.predictions import predictions
@@ -30,10 +27,20 @@ from mribatch.pipeline.probe import DEFAULT_MAX_PIXELS
 from mribatch.pipeline.read import decoded_file, read_and_probe
 from mribatch.pipeline.records import Choice, ClassifiedBatch, DecodedFile, Decoder, FileClassifier, ImageFile
 from mribatch.pipeline.run import run
-from mribatch.pipeline.stages import DALI, OPENCV, TENSORRT, build_here, build_stages
+from mribatch.pipeline.stages import (
+    DALI,
+    ONNXRUNTIME,
+    OPENCV,
+    TENSORRT,
+    build_here,
+    build_stages,
+    dali_decoder,
+    opencv_decoder,
+)
 from mribatch.pipeline.stopwatch import Stopwatch
 from mribatch.pipeline.worker_messages import WorkOrder
 from mribatch.trt.gpu import NoGpu, find_gpu
+from mribatch.trt.obtain import tell_nobody
 
 WARM = 10  # batches; more than any stage holds ahead (a worker process: 8)
 DALI_ON_GPU = "dali_on_gpu"  # a decoder whose pixels stay on the GPU, for an engine there
@@ -108,15 +115,17 @@ def has_gpu() -> bool:
 
 
 def decoder(work: Work, name: str) -> Decoder:
-    """One that was never used, as a run makes it (`mribatch.pipeline.stages`)."""
-    spec = work.bundle.spec
+    """One that was never used, as a run makes it. Its pixels stay on the GPU only for an engine there."""
     if name == OPENCV:
-        return DecodeAhead(height=spec.height, width=spec.width, batch_size=work.batch_size, threads=work.threads,
-                           max_pixels=DEFAULT_MAX_PIXELS, timeout_s=DEFAULT_TIMEOUT_S)  # fmt: skip
-    graph = GraphOptions(device=FIRST_GPU if has_gpu() else CPU, height=spec.height, width=spec.width,
-                         threads=work.threads)  # fmt: skip
-    return DecodeDali(graph, batch_size=work.batch_size, max_pixels=DEFAULT_MAX_PIXELS, timeout_s=DEFAULT_TIMEOUT_S,
-                      place=on_gpu if name == DALI_ON_GPU else to_host)  # fmt: skip
+        return opencv_decoder(work.bundle, _order(work, Choice(ONNXRUNTIME, ""), Choice(OPENCV, "")))
+    backend = Choice(TENSORRT if name == DALI_ON_GPU else ONNXRUNTIME, "")
+    return dali_decoder(work.bundle, _order(work, backend, Choice(DALI, "")), backend)
+
+
+def _order(work: Work, backend: Choice, chosen: Choice) -> WorkOrder:
+    return WorkOrder(model=str(work.bundle.folder), bundle_sha256=work.bundle.sha256, backend=backend, decoder=chosen,
+                     batch_size=work.batch_size, threads=work.threads, max_pixels=DEFAULT_MAX_PIXELS,
+                     timeout_s=DEFAULT_TIMEOUT_S)  # fmt: skip
 
 
 def read_rate(work: Work) -> float:
@@ -209,17 +218,15 @@ def _probed(file: ImageFile) -> DecodedFile:
 
 def whole_rate(work: Work, pair: Pair) -> float:
     """Images per second from files to Parquet in this process: the way of every image in a run."""
-    order = WorkOrder(model=str(work.bundle.folder), bundle_sha256=work.bundle.sha256, backend=pair.backend,
-                      decoder=pair.decoder, batch_size=work.batch_size, threads=work.threads,
-                      max_pixels=DEFAULT_MAX_PIXELS, timeout_s=DEFAULT_TIMEOUT_S)  # fmt: skip
-    return _rows_rate(work, pair, build_here(work.bundle, order))
+    order = _order(work, pair.backend, pair.decoder)
+    return _rows_rate(work, pair, build_here(work.bundle, order, tell_nobody))
 
 
 def worker_rate(work: Work, pair: Pair) -> float:
     """As `whole_rate`, with files to probabilities in a supervised worker process, as a run has it with DALI."""
     options = ClassifyOptions(model=str(work.bundle.folder), batch_size=work.batch_size, backend=pair.backend.name,
                               decoder=pair.decoder.name)  # fmt: skip
-    return _rows_rate(work, pair, build_stages(work.bundle, options, work.threads, None).classify)
+    return _rows_rate(work, pair, build_stages(work.bundle, options, work.threads, None, tell_nobody).classify)
 
 
 def _rows_rate(work: Work, pair: Pair, stages: FileClassifier) -> float:

@@ -86,7 +86,7 @@ def estimate(inputs: Sequence[str | Path], out: str | None, options: ClassifyOpt
     files = suffixes.total()
     if not files:
         raise no_image_error()
-    stages = build_stages(bundle, options, options.threads or usable_cores(), log=None)
+    stages = build_stages(bundle, options, options.threads or usable_cores(), None, progress.note)
     with stages.classify as classify_files:
         classify_files.prove()  # warms up, too
         runs_with = classify_files.runs_with

@@ -15,6 +15,7 @@ from mribatch.pipeline.discover import Input, escape, has_candidate, resolve_inp
 from mribatch.pipeline.options import AUTO, ClassifyOptions
 from mribatch.pipeline.run_folder import WORKER_LOG, Fingerprint, RunFolder
 from mribatch.pipeline.stages import Stages, build_stages
+from mribatch.trt.obtain import Note, tell_nobody
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ class Plan:
         )
 
 
-def make_plan(inputs: Sequence[str | Path], out: str | Path, options: ClassifyOptions) -> Plan:
+def make_plan(
+    inputs: Sequence[str | Path], out: str | Path, options: ClassifyOptions, note: Note = tell_nobody
+) -> Plan:
     """Check all that can be checked without writing.
 
     Raises:
@@ -65,7 +68,7 @@ def make_plan(inputs: Sequence[str | Path], out: str | Path, options: ClassifyOp
     resolved = resolve_inputs(inputs, options.from_file)
     if not has_candidate(resolved, folder.path):
         raise no_image_error()
-    stages = build_stages(bundle, options, threads, folder.path / WORKER_LOG)
+    stages = build_stages(bundle, options, threads, folder.path / WORKER_LOG, note)
     return Plan(resolved, folder, options, bundle, stages, threads)
 
 

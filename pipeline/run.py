@@ -56,7 +56,7 @@ def classify(
         Interrupted: SIGINT or SIGTERM came; the same call goes on.
     """
     watch, progress = Stopwatch(), progress if progress is not None else SilentProgress()
-    plan = make_plan(inputs, out, options if options is not None else ClassifyOptions())
+    plan = make_plan(inputs, out, options if options is not None else ClassifyOptions(), progress.note)
     with contextlib.ExitStack() as stack:
         for entered in (_made(plan.folder.path), FolderLock(plan.folder.path), contextlib.closing(progress)):
             stack.enter_context(entered)

@@ -1,6 +1,7 @@
 """Which backend and decoder a run uses, and why. `auto` is resolved here, once."""
 
 import importlib.util
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +13,15 @@ from mribatch.pipeline.options import BATCH_SIZE_PER_CORE, MAX_BATCH_SIZE, Class
 from mribatch.pipeline.records import Choice, Decoder, FileClassifier
 from mribatch.pipeline.supervisor import Supervised
 from mribatch.pipeline.worker_messages import WorkOrder
+from mribatch.trt.build import BuildStep, OnStep
 from mribatch.trt.gpu import NoGpu, find_gpu
 from mribatch.trt.library import installed_flavours, nothing_installed
+from mribatch.trt.obtain import Note
 from mribatch.trt.sidecar import DEFAULT_BATCH
 
 ONNXRUNTIME, TENSORRT = "onnxruntime", "tensorrt"
 OPENCV, DALI = "opencv", "dali"
+_SECONDS_BETWEEN_NOTES = 10.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def choose_decoder(wanted: str) -> Choice:
     return Choice(OPENCV, "the fastest on a CPU" if isinstance(gpu, NoGpu) else "NVIDIA DALI is not installed")
 
 
-def build_stages(bundle: Bundle, options: ClassifyOptions, threads: int, log: Path | None) -> Stages:
+def build_stages(bundle: Bundle, options: ClassifyOptions, threads: int, log: Path | None, note: Note) -> Stages:
     """Make the stages, not entered: in this process for OpenCV with ONNX Runtime, else in one that may die.
 
     Args:
@@ -78,6 +82,7 @@ def build_stages(bundle: Bundle, options: ClassifyOptions, threads: int, log: Pa
         options: What the user asked for.
         threads: Cores to use.
         log: Where a worker process's stderr goes; None: nowhere.
+        note: Told what takes long, such as building an engine.
     """
     backend, decoder = choose_backend(options.backend), choose_decoder(options.decoder)
     default = min(BATCH_SIZE_PER_CORE * threads, MAX_BATCH_SIZE)
@@ -89,31 +94,45 @@ def build_stages(bundle: Bundle, options: ClassifyOptions, threads: int, log: Pa
         timeout_s=options.timeout_s,
     )  # fmt: skip
     if (backend.name, decoder.name) == (ONNXRUNTIME, OPENCV):
-        return Stages(order.batch_size, build_here(bundle, order))
-    return Stages(order.batch_size, Supervised(order, log))
+        return Stages(order.batch_size, build_here(bundle, order, note))
+    return Stages(order.batch_size, Supervised(order, log, note))
 
 
-def build_here(bundle: Bundle, order: WorkOrder) -> ClassifyHere:
+def build_here(bundle: Bundle, order: WorkOrder, note: Note) -> ClassifyHere:
     """The pair, not entered. The TensorRT backend builds or loads its engine here and proves it on the GPU."""
     backend, classify = order.backend, None
     if backend.name == TENSORRT:
-        backend, classify = _tensorrt(bundle, order)
+        backend, classify = _tensorrt(bundle, order, note)
     classify = classify or _onnxruntime(bundle, order)
-    decode = _dali(bundle, order, backend) if order.decoder.name == DALI else _opencv(bundle, order)
+    decode = dali_decoder(bundle, order, backend) if order.decoder.name == DALI else opencv_decoder(bundle, order)
     return ClassifyHere(bundle, order.batch_size, backend, order.decoder, classify, decode)
 
 
-def _tensorrt(bundle: Bundle, order: WorkOrder) -> tuple[Choice, Classifier | None]:
+def _tensorrt(bundle: Bundle, order: WorkOrder, note: Note) -> tuple[Choice, Classifier | None]:
     """An engine that reproduces the golden answers; ONNX Runtime, with the reason, where none does."""
     from mribatch.trt.ready import ready
 
     try:
-        made = ready(bundle, order.batch_size)
+        made = ready(bundle, order.batch_size, note=note, on_step=_told_now_and_then(note))
     except Interrupted:
         raise
     except MribatchError as error:
         return Choice(ONNXRUNTIME, f"fell back from tensorrt: {error.problem}"), None
     return Choice(TENSORRT, made.reason), made.classifier
+
+
+def _told_now_and_then(note: Note) -> OnStep:
+    """A build's steps as a note every ten seconds; a build that is over sooner says nothing."""
+    last = time.monotonic()
+
+    def on_step(step: BuildStep) -> bool:
+        nonlocal last
+        if time.monotonic() - last >= _SECONDS_BETWEEN_NOTES:
+            last = time.monotonic()
+            note(f"building a TensorRT engine, once for this model and GPU: {step.done / step.total:.0%}")
+        return True
+
+    return on_step
 
 
 def _onnxruntime(bundle: Bundle, order: WorkOrder) -> Classifier:
@@ -122,7 +141,8 @@ def _onnxruntime(bundle: Bundle, order: WorkOrder) -> Classifier:
     return OnnxRuntimeClassifier(bundle, order.threads)
 
 
-def _opencv(bundle: Bundle, order: WorkOrder) -> Decoder:
+def opencv_decoder(bundle: Bundle, order: WorkOrder) -> Decoder:
+    """On the CPU, not entered."""
     from mribatch.pipeline.decode_ahead import DecodeAhead
 
     return DecodeAhead(
@@ -131,7 +151,8 @@ def _opencv(bundle: Bundle, order: WorkOrder) -> Decoder:
     )  # fmt: skip
 
 
-def _dali(bundle: Bundle, order: WorkOrder, backend: Choice) -> Decoder:
+def dali_decoder(bundle: Bundle, order: WorkOrder, backend: Choice) -> Decoder:
+    """On the GPU where there is one, else on the CPU; not entered."""
     from mribatch.pipeline.dali_graph import CPU, FIRST_GPU, GraphOptions
     from mribatch.pipeline.decode_dali import DecodeDali, on_gpu, to_host
 

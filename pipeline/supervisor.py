@@ -9,7 +9,7 @@ neighbours, so those of the other files are the same as if nothing had happened.
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -33,6 +33,7 @@ from mribatch.pipeline.worker_messages import (
     NoMore,
     OneByOne,
     Ready,
+    Told,
     WorkOrder,
     with_files,
 )
@@ -54,12 +55,20 @@ class Supervised:
     Args:
         order: What the worker does.
         log: Where its output goes; None: nowhere.
+        note: Told what takes long while it starts.
         command: That runs it, for tests; the project's own worker by default.
     """
 
-    def __init__(self, order: WorkOrder, log: Path | None, command: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        order: WorkOrder,
+        log: Path | None,
+        note: Callable[[str], None] = lambda _: None,
+        command: Sequence[str] | None = None,
+    ) -> None:
         self._order = order
         self._log = log
+        self._note = note
         self._command = command
         self._worker: WorkerProcess | None = None
         self._ready: Ready | None = None
@@ -190,7 +199,8 @@ class Supervised:
             worker = self._worker = WorkerProcess(self._order, self._log, self._command)
             worker.note(f"worker {worker.pid} started")
             try:
-                ready = worker.receive(_START_PATIENCE_S)
+                while isinstance(ready := worker.receive(_START_PATIENCE_S), Told):
+                    self._note(ready.text)
             except WorkerDied as died:
                 self._buried(died.death)
                 if died.death.error is not None:

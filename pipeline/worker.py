@@ -32,6 +32,7 @@ from mribatch.pipeline.worker_messages import (
     Ready,
     Reply,
     Request,
+    Told,
     WorkOrder,
     bare_files,
     read_request,
@@ -62,7 +63,11 @@ def _serve(order: WorkOrder, requests: Connection, replies: Connection) -> None:
         raise MribatchError(f"{order.model} has changed since the run began", "type the same command again")
     incoming: queue.SimpleQueue[Request] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(requests, incoming), name="mribatch-requests", daemon=True).start()
-    with build_here(bundle, order) as classify_files:
+
+    def note(text: str) -> None:
+        _send(replies, Told(text))
+
+    with build_here(bundle, order, note) as classify_files:
         _send(replies, Ready(classify_files.runs_with, classify_files.prove()))
         while True:
             request = incoming.get()

@@ -3,11 +3,11 @@
 No pickle: the worker reads images from strangers, and what comes out of it must not be able to run anything.
 
 parent -> worker: Batch (answered in order, many under way), OneByOne (nothing else under way), NoMore (ends batches).
-worker -> parent: Ready, then Begun and Answer; Failed where it cannot go on.
+worker -> parent: Told while it gets ready, Ready, then Begun and Answer; Failed where it cannot go on.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -69,6 +69,13 @@ class NoMore:
 
 
 @dataclass(frozen=True)
+class Told:
+    """Something the user should read while the worker gets ready: that an engine is being built."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Ready:
     """The worker has loaded everything and reproduced the golden answers."""
 
@@ -101,7 +108,7 @@ class Failed:
 
 
 Request = Batch | OneByOne | NoMore
-Reply = Ready | Begun | Answer | Failed
+Reply = Told | Ready | Begun | Answer | Failed
 
 
 def request_bytes(request: Request) -> bytes:
@@ -141,7 +148,8 @@ def read_reply(message: bytes) -> Reply:
         return Answer(ClassifiedBatch(files, _scores(content["shape"], rest)), content["seconds"])
     if kind == "Ready":
         return Ready(RunsWith(**_with_choices(content["runs_with"])), Agreement(**content["agreement"]))
-    return Begun(**content) if kind == "Begun" else Failed(**content)
+    plain: dict[str, Callable[..., Reply]] = {"Told": Told, "Begun": Begun, "Failed": Failed}
+    return plain[kind](**content)
 
 
 def with_files(batch: ClassifiedBatch, files: Sequence[ImageFile]) -> ClassifiedBatch:

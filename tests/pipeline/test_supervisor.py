@@ -39,7 +39,7 @@ def make(tiny_model: Path, tmp_path: Path) -> Make:
             "threads": 2, "max_pixels": 10**8, "timeout_s": 60.0,
         }  # fmt: skip
         command = None if hook is None else (sys.executable, str(CRASHING), hook)
-        return Supervised(WorkOrder(**(facts | changes)), tmp_path / "worker.log", command)  # type: ignore[arg-type]
+        return Supervised(WorkOrder(**(facts | changes)), tmp_path / "worker.log", command=command)  # type: ignore[arg-type]
 
     return supervised
 
