@@ -1,0 +1,51 @@
+"""Where rounding the first layers would show in the answers, they stay in FP32."""
+
+import pytest
+
+from mribatch.bundle import load_bundle
+from mribatch.trt.agree import emulate
+from mribatch.trt.fp16_graph import fp16_graph_of
+from mribatch.trt.precision import to_fp16
+from tests.trt.graphs import Graph, bundle_of, efficientnet_like
+
+
+def amplifier(nodes_behind: int) -> Graph:
+    """Two nearly equal maps, subtracted and scaled up: what FP16 rounds of them is as large as their difference."""
+    graph = Graph()
+    x = graph.pixels()
+    nearly = graph.add("Mul", x, graph.weight(1.003), name="nearly")
+    x = graph.add("Mul", graph.add("Sub", nearly, x, name="difference"), graph.weight(300.0), name="up")
+    for _ in range(nodes_behind):
+        x = graph.add("Abs", x)  # exact in any type
+    x = graph.add("Relu", graph.conv(x, 3, 8))
+    pooled = graph.add("Flatten", graph.add("GlobalAveragePool", x))
+    graph.softmax(graph.dense(pooled, 8))
+    return graph
+
+
+def test_as_many_of_the_first_nodes_as_it_takes_stay_in_fp32() -> None:
+    bundle = bundle_of(amplifier(nodes_behind=30).model())
+    everything = to_fp16(bundle.model)
+    assert not emulate(bundle, everything).holds
+    careful = fp16_graph_of(bundle)
+    assert emulate(bundle, careful).holds
+    assert {"nearly", "difference"} <= set(careful.fp32_nodes) - set(everything.fp32_nodes)
+    assert "abs_34" not in careful.fp32_nodes, "what comes later computes in FP16"
+
+
+def test_a_network_that_rounds_well_keeps_none() -> None:
+    bundle = bundle_of(efficientnet_like().model())
+    assert fp16_graph_of(bundle) == to_fp16(bundle.model)
+
+
+def test_where_it_is_no_use_the_gate_says_so() -> None:
+    """The trouble lies behind the first quarter."""
+    bundle = bundle_of(amplifier(nodes_behind=0).model())
+    graph = fp16_graph_of(bundle)
+    assert not emulate(bundle, graph).holds
+
+
+@pytest.mark.parametrize("name", ["cnn"])
+def test_the_shipped_ones_meet_their_golden_answers(name: str) -> None:
+    bundle = load_bundle(name)
+    assert emulate(bundle, fp16_graph_of(bundle)).holds
