@@ -21,6 +21,7 @@ import numpy as np
 from numpy import uint8
 from numpy.typing import NDArray
 
+from mribatch.errors import MribatchError
 from mribatch.pipeline.dali_graph import GraphOptions, Samples, prefetching, single
 from mribatch.pipeline.decode_opencv import decode_grey
 from mribatch.pipeline.read import decoded_file, read_and_probe, timed_out
@@ -30,6 +31,7 @@ from mribatch.pipeline.worker_threads import Ticket, WorkerThreads
 _FORMATS = ("jpeg", "png")
 _MAX_PIXELS = 25_000_000  # of one image; a batch of larger ones does not fit beside an engine into a small GPU
 _READ_AHEAD = 2  # batches whose files are read while DALI works on those before
+_REASON = 300  # characters of an error of DALI's
 _FAILED = "Critical error in pipeline"  # how DALI's own RuntimeErrors begin
 
 Place = Callable[[Any], NDArray[uint8]]  # DALI's tensor list -> a batch's pixels
@@ -110,9 +112,15 @@ class DecodeDali:
         return str(nvidia.dali.__version__)
 
     def __enter__(self) -> Self:
+        """Load DALI and let it decode an image.
+
+        Raises:
+            MribatchError: It cannot be loaded, or does not work on the device.
+        """
         import cv2
 
         cv2.setNumThreads(1)
+        self._single = self._proven_single()
         self._pool.__enter__()
         return self
 
@@ -131,10 +139,12 @@ class DecodeDali:
             try:
                 (images,) = pipeline.run()
             except StopIteration:
+                assert not inside, "DALI gave fewer batches than it was given"
                 return
             except RuntimeError as error:
-                if not str(error).startswith(_FAILED):
+                if not inside or not str(error).startswith(_FAILED):
                     raise
+                self._single = self._proven_single()  # where this fails, no file is to blame
                 # It is the oldest batch's failure. DALI calls the pipeline invalid: a new one gets the others again.
                 yield self._image_by_image(inside.popleft())
                 again = list(inside)
@@ -197,15 +207,32 @@ class DecodeDali:
         decoded = sample.decoded
         if decoded.verdict.status is not Status.OK:
             return decoded, None
-        self._single = self._single or single(self._options)
+        assert self._single is not None, "enter first"
         try:
             return decoded, to_host(self._single(sample.encoded))[0]
         except RuntimeError:
-            self._single = None  # not used again, as above
+            self._single = self._proven_single()  # the failed one is not used again, as above
             if sample.content is None:
                 raise  # a PGM of ours: whatever is broken, it is not the file
         verdict, image = decode_grey(sample.content, decoded.verdict, self._options.height, self._options.width)
         return DecodedFile(decoded.file, verdict, decoded.bytes, decoded.sha256, decoded.seconds), image
+
+    def _proven_single(self) -> Callable[[NDArray[uint8]], Any]:
+        """A pipeline of batch size one that has decoded an image of ours: where one fails, so would every file.
+
+        Raises:
+            MribatchError: DALI cannot be loaded, or fails: there is no such GPU, or it no longer answers.
+        """
+        try:
+            decode = single(self._options)
+            decode(self._black)
+        except (ImportError, OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:_REASON]
+            raise MribatchError(
+                f"NVIDIA DALI does not work on the {self._options.device.name}: {reason}",
+                "pip install --force-reinstall 'mribatch[dali]', or use --decoder opencv",
+            ) from error
+        return decode
 
 
 def _for_dali(verdict: Verdict) -> bool:

@@ -24,6 +24,7 @@ from mribatch.pipeline.run_folder import (
     DISCOVERY_DATABASE,
     FRESH_FOLDER,
     LABELS_DATABASE,
+    WORKER_LOG,
     RunState,
 )
 from mribatch.pipeline.run_record import RunRecord
@@ -60,6 +61,8 @@ def classify(
     with contextlib.ExitStack() as stack:
         for entered in (_made(plan.folder.path), FolderLock(plan.folder.path), contextlib.closing(progress)):
             stack.enter_context(entered)
+        if plan.options.overwrite:
+            (plan.folder.path / WORKER_LOG).unlink(missing_ok=True)
         with watch.measure(LOADING):
             stack.enter_context(plan.stages.classify)
         stop = stack.enter_context(StopSignals())

@@ -89,7 +89,7 @@ def build_stages(bundle: Bundle, options: ClassifyOptions, threads: int, log: Pa
     if backend.name == TENSORRT or decoder.name == DALI:
         default = DEFAULT_BATCH.maximum
     order = WorkOrder(
-        model=str(bundle.folder), bundle_sha256=bundle.sha256, backend=backend, decoder=decoder,
+        model=str(bundle.folder.absolute()), bundle_sha256=bundle.sha256, backend=backend, decoder=decoder,
         batch_size=options.batch_size or default, threads=threads, max_pixels=options.max_pixels,
         timeout_s=options.timeout_s,
     )  # fmt: skip

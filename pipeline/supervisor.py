@@ -25,7 +25,7 @@ from mribatch.errors import MribatchError
 from mribatch.pipeline.probe import read_file
 from mribatch.pipeline.read import timed_out
 from mribatch.pipeline.records import ClassifiedBatch, DecodedFile, ImageFile, RunsWith, Status, Verdict
-from mribatch.pipeline.stopwatch import Stopwatch
+from mribatch.pipeline.stopwatch import WAITING, Stopwatch
 from mribatch.pipeline.worker_messages import (
     Answer,
     Batch,
@@ -109,12 +109,20 @@ class Supervised:
         return self._ready.agreement
 
     def batches(self, groups: Iterable[Sequence[ImageFile]], watch: Stopwatch) -> Iterator[ClassifiedBatch]:
-        """One ClassifiedBatch per group, in order.
+        """One ClassifiedBatch per group, in order; one such iterator at a time.
 
         Raises:
             MribatchError: The worker dies again and again, whatever it is given.
         """
-        remaining = iter(groups)
+        whole = False
+        try:
+            yield from self._session(iter(groups), watch)
+            whole = True
+        finally:
+            if not whole:
+                self._end()  # what it still answers is not for the files of the next session
+
+    def _session(self, remaining: Iterator[Sequence[ImageFile]], watch: Stopwatch) -> Iterator[ClassifiedBatch]:
         sent: deque[Sequence[ImageFile]] = deque()  # without an answer, oldest first
         more = True
         while more or sent:
@@ -123,7 +131,8 @@ class Supervised:
                     group = next(remaining, None)
                     if group is None:
                         more = False
-                        self._started().send(NoMore())
+                        if self._worker is not None:
+                            self._worker.send(NoMore())
                     else:
                         sent.append(group)  # first, so that it is not lost with the worker
                         self._started().send(Batch(tuple(file.file for file in group)))
@@ -134,11 +143,13 @@ class Supervised:
             except WorkerDied as died:
                 self._buried(died.death)
                 while sent:
-                    yield self._carefully(sent.popleft())
+                    with watch.measure(WAITING):
+                        batch = self._carefully(sent.popleft())
+                    yield batch
 
     def _answer(self, files: Sequence[ImageFile], watch: Stopwatch) -> ClassifiedBatch:
         rounds = math.ceil(len(files) / self._order.threads)
-        reply = self._started().receive(self._order.timeout_s * (1 + rounds) + _SPARE_S)
+        reply = self._started().receive(_patience(self._order.timeout_s, 1 + rounds))
         assert isinstance(reply, Answer), f"{type(reply).__name__} where an answer was due"
         self._fruitless = 0
         for stage, seconds in reply.seconds.items():
@@ -174,7 +185,7 @@ class Supervised:
         worker = self._started()
         worker.send(OneByOne(tuple(file.file for file in files)))
         while True:
-            reply = worker.receive(self._order.timeout_s + _SPARE_S)
+            reply = worker.receive(_patience(self._order.timeout_s, 1))
             if isinstance(reply, Answer):
                 self._fruitless = 0
                 return with_files(reply.batch, files)
@@ -182,11 +193,11 @@ class Supervised:
             begun.position = reply.position
 
     def _condemned(self, file: ImageFile, death: Death, times: int) -> DecodedFile:
+        if death.hung:  # and reading it here might hang, too
+            return DecodedFile(file, timed_out(self._order.timeout_s))
         verdict = Verdict(
             Status.DECODER_CRASH, f"The decoding process died {times} times on this file alone; it was {death.how}."
         )
-        if death.hung:
-            verdict = timed_out(self._order.timeout_s)
         try:
             content = read_file(file.file)
         except OSError:
@@ -221,7 +232,7 @@ class Supervised:
         )
         if before != now:
             raise MribatchError(f"the worker process ran with {' '.join(before)}, after it died with {' '.join(now)}",
-                                "see worker.log, then type the same command again")  # fmt: skip
+                                f"{self._where_to_look()}, then type the same command again")  # fmt: skip
 
     def _buried(self, death: Death, blames: bool = False) -> None:
         """Take note of a death; give up where nothing seems to help.
@@ -239,16 +250,23 @@ class Supervised:
             if death.error is not None:
                 raise death.error
             when = "without an answer in between" if self._ready is not None else "while it started"
-            where = f"see {self._log}" if self._log is not None else "classify without --dry-run, for a log"
             raise MribatchError(
                 f"the worker process died {self._fruitless} times {when}; the last time it was {death.how}",
-                f"{where}, or use --backend onnxruntime --decoder opencv",
+                f"{self._where_to_look()}, or use --backend onnxruntime --decoder opencv",
             )
+
+    def _where_to_look(self) -> str:
+        return f"see {self._log}" if self._log is not None else "classify without --dry-run, for a log"
 
     def _end(self) -> None:
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.end()
+
+
+def _patience(timeout_s: float, rounds: int) -> float:
+    """Seconds until a worker that says nothing is taken to hang, where it may spend `timeout_s` so many times."""
+    return timeout_s * rounds + _SPARE_S
 
 
 @dataclass

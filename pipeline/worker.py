@@ -51,6 +51,8 @@ def main(arguments: Sequence[str]) -> None:
         _serve(order, requests, replies)
     except MribatchError as error:
         _send(replies, Failed(error.problem, error.fix))
+    except MemoryError:
+        _send(replies, Failed("the worker process ran out of memory", "choose a smaller --batch-size or --max-pixels"))
     except BrokenPipeError:
         pass  # the parent is gone, and so is the reader of any reason
     except Exception:

@@ -3,23 +3,35 @@
 import contextlib
 import fcntl
 import os
+import queue
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from mribatch.errors import MribatchError
 from mribatch.pipeline.worker_messages import Failed, Reply, Request, WorkOrder, read_reply, request_bytes
 
-# -P: the current folder may be a stranger's, and nothing is imported from there.
-COMMAND: Sequence[str] = (sys.executable, "-P", "-m", "mribatch.pipeline.worker")
-_PIPE_BYTES = 1 << 20  # the most that Linux gives to everybody
-_EXIT_S = 10  # for a process whose pipe is closed already
+_FIRST_FREE = 3  # descriptor behind the standard streams
+_EXIT_S = 10  # for a process whose pipe is closed already, or that was killed
+
+
+def interpreter_options(flags: Any) -> list[str]:
+    """Under which another Python imports from the same places as one with these sys.flags (python -I, -E or -s).
+
+    -P: the current folder may be a stranger's, and nothing is imported from there.
+    """
+    given = {"-E": flags.ignore_environment, "-s": flags.no_user_site}
+    return [option for option, on in given.items() if on] + ["-P"]
+
+
+COMMAND: Sequence[str] = (sys.executable, *interpreter_options(sys.flags), "-m", "mribatch.pipeline.worker")
 
 
 @dataclass(frozen=True)
@@ -46,41 +58,49 @@ class WorkerDied(Exception):
 
 
 class WorkerProcess:
-    """A started worker. `send` and `receive` raise WorkerDied once it is gone.
+    """A started worker. `receive` raises WorkerDied once it is gone.
 
     Args:
         order: What it is to do.
         log: Where its stdout and stderr are appended; None: nowhere.
         command: That runs it; it gets the order and two descriptors as further arguments.
+
+    Raises:
+        MribatchError: The log cannot be written, or the operating system starts no process.
     """
 
     def __init__(self, order: WorkOrder, log: Path | None, command: Sequence[str] | None = None) -> None:
-        request_end, own_requests = os.pipe()
-        own_replies, reply_end = os.pipe()
-        with contextlib.suppress(OSError):  # room for all that is sent ahead, also if the worker reads nothing any more
-            fcntl.fcntl(own_requests, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._log = log
-        arguments = [*(command or COMMAND), order.to_json(), str(request_end), str(reply_end)]
-        with _appended(log) as output:
-            # spawned anew, never forked: no lock, thread or CUDA context of this process is copied
-            self._process = subprocess.Popen(
-                arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=(request_end, reply_end)
-            )
-        os.close(request_end)
-        os.close(reply_end)
-        self._requests = Connection(own_requests, readable=False)
-        self._replies = Connection(own_replies, writable=False)
+        try:
+            request_end, requests = _pipe()
+            self._replies, reply_end = _pipe()
+            descriptors = (request_end.fileno(), reply_end.fileno())
+            arguments = [*(command or COMMAND), order.to_json(), *map(str, descriptors)]
+            with _output(log) as output:
+                # spawned anew, never forked: no lock, thread or CUDA context of this process is copied
+                self._process = subprocess.Popen(
+                    arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=descriptors
+                )
+        except OSError as error:
+            raise MribatchError(
+                f"cannot start the worker process: {error.strerror}",
+                "check the limits on processes, open files and memory (ulimit -a)",
+            ) from error
+        request_end.close()
+        reply_end.close()
+        self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(
+            target=_write, args=(self._outbox, requests), name="mribatch-requests", daemon=True
+        )
+        self._writer.start()
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     def send(self, request: Request) -> None:
-        """Never waits for long: the worker keeps the pipe empty."""
-        try:
-            self._requests.send_bytes(request_bytes(request))
-        except OSError as error:
-            raise self._found_dead() from error
+        """Returns at once, also where the worker reads nothing any more; `receive` finds that out."""
+        self._outbox.put(request_bytes(request))
 
     def receive(self, patience_s: float) -> Reply:
         """The next reply.
@@ -106,19 +126,22 @@ class WorkerProcess:
 
     def end(self) -> None:
         """Make sure that it is gone. It holds nothing that could be lost."""
-        self._requests.close()  # at which it ends by itself
+        self._outbox.put(None)  # closes the requests, at which it ends by itself
         try:
             self._process.wait(_EXIT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel: it ends when that lets it go
+                self._process.wait(_EXIT_S)
+        self._writer.join(_EXIT_S)
         self._replies.close()
 
     def note(self, text: str) -> None:
-        """A line of ours in the log."""
-        with _appended(self._log) as output:
-            if not isinstance(output, int):
-                output.write(f"[mribatch {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC] {text}\n".encode())
+        """A line of ours in the log. A full disk keeps it out, and ends no run here."""
+        line = f"[mribatch {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC] {text}\n"
+        if self._log is not None:
+            with contextlib.suppress(OSError), self._log.open("ab") as output:
+                output.write(line.encode())
 
     def _found_dead(self) -> WorkerDied:
         """It has closed its pipe, so it is ending or has ended."""
@@ -137,26 +160,35 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-class _Appended:
-    """A file opened for appending, or nowhere, for a `with`."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._file: IO[bytes] | None = None
-
-    def __enter__(self) -> IO[bytes] | int:
-        if self._path is None:
-            return subprocess.DEVNULL
-        try:
-            self._file = self._path.open("ab")
-        except OSError as error:
-            raise MribatchError(f"cannot write {self._path}: {error.strerror}", "check the output folder") from error
-        return self._file
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
+def _pipe() -> tuple[Connection, Connection]:
+    """The reading and the writing end. No end has the number of a standard stream that is closed in this process: the
+    worker gets standard streams of its own, which would take its place.
+    """
+    ends = os.pipe()
+    try:
+        reading, writing = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE) for end in ends)
+    finally:
+        for end in ends:
+            os.close(end)
+    return Connection(reading, writable=False), Connection(writing, readable=False)
 
 
-def _appended(path: Path | None) -> _Appended:
-    return _Appended(path)
+def _write(outbox: "queue.SimpleQueue[bytes | None]", requests: Connection) -> None:
+    """On a thread: what is in the outbox, until None; the pipe may be full for as long as it likes."""
+    with contextlib.suppress(OSError), requests:  # OSError: the worker is gone, and with it all that it should read
+        while (message := outbox.get()) is not None:
+            requests.send_bytes(message)
+
+
+@contextlib.contextmanager
+def _output(log: Path | None) -> Iterator[IO[bytes] | int]:
+    """The log opened for appending, or nowhere."""
+    if log is None:
+        yield subprocess.DEVNULL
+        return
+    try:
+        file = log.open("ab")
+    except OSError as error:
+        raise MribatchError(f"cannot write {log}: {error.strerror}", "check the output folder") from error
+    with file:
+        yield file

@@ -3,7 +3,8 @@
 DALI runs on its CPU backend here: the same graph as on a GPU.
 """
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,14 @@ import pytest
 from numpy import uint8
 from numpy.typing import NDArray
 
-from mribatch.pipeline import decode_dali
-from mribatch.pipeline.dali_graph import CPU, GraphOptions
+from mribatch.errors import MribatchError
+from mribatch.pipeline import decode_dali, supervisor
+from mribatch.pipeline.dali_graph import CPU, FIRST_GPU, Device, GraphOptions
 from mribatch.pipeline.decode_ahead import DecodeAhead
 from mribatch.pipeline.decode_dali import DecodeDali
 from mribatch.pipeline.records import DecodedBatch, ImageFile, Status, Verdict
+from mribatch.trt.engine import TensorRTClassifier
+from mribatch.trt.gpu import NoGpu, find_gpu
 from tests.broken_files import broken_files, encode, good_files, png, with_exif
 from tests.folders import draw_images
 
@@ -24,10 +28,14 @@ pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip ins
 HEIGHT, WIDTH, BATCH = 40, 56, 16
 
 
+def decoder_on(device: Device) -> DecodeDali:
+    options = GraphOptions(device=device, height=HEIGHT, width=WIDTH, threads=2)
+    return DecodeDali(options, batch_size=BATCH, max_pixels=10**8, timeout_s=60)
+
+
 @pytest.fixture(scope="module")
 def dali() -> Iterator[DecodeDali]:
-    options = GraphOptions(device=CPU, height=HEIGHT, width=WIDTH, threads=2)
-    with DecodeDali(options, batch_size=BATCH, max_pixels=10**8, timeout_s=60) as decoder:
+    with decoder_on(CPU) as decoder:
         yield decoder
 
 
@@ -139,6 +147,50 @@ def test_what_dali_refuses_even_alone_goes_to_opencv(
     for file in listed:
         assert got[file.path][0] == expected[file.path][0] and got[file.path][0].status is Status.OK
         assert np.array_equal(got[file.path][1], clean[file.path][1]), file.path
+
+
+def test_where_dali_no_longer_works_it_says_so_and_leaves_nothing_to_opencv(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU that fails once and for all refuses every file, and none of them is to blame."""
+
+    def fails(options: GraphOptions) -> Callable[[NDArray[uint8]], object]:
+        def decode(sample: NDArray[uint8]) -> object:
+            raise RuntimeError("Critical error in pipeline:\nCUDA runtime API error cudaErrorIllegalAddress (700)")
+
+        return decode
+
+    (file,) = files(draw_images(tmp_path, 1))
+    with decoder_on(CPU) as decoder:
+        monkeypatch.setattr(decode_dali, "single", fails)
+        decoder._single = fails(decoder._options)
+        with pytest.raises(
+            MribatchError, match=r"does not work on the CPU: Critical .*: CUDA .*IllegalAddress \(700\)"
+        ):
+            decoder.alone(file)
+
+
+@pytest.mark.skipif(not isinstance(find_gpu(), NoGpu), reason="there is a GPU")
+def test_where_dali_cannot_begin_it_is_one_line_with_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    fix = r".* Fix: pip install --force-reinstall 'mribatch\[dali\]', or use --decoder opencv$"
+    with pytest.raises(MribatchError, match="^NVIDIA DALI does not work on the GPU 0: " + fix):
+        decoder_on(FIRST_GPU).__enter__()
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    with pytest.raises(MribatchError, match="^NVIDIA DALI does not work on the CPU: import of nvidia.dali " + fix):
+        decoder_on(CPU).__enter__()
+
+
+def test_the_supervisor_sends_more_batches_ahead_than_are_held_back(dali: DecodeDali, tmp_path: Path) -> None:
+    """Else it would wait for an answer that needs the batch after those that it sends."""
+    asked: list[int] = []
+
+    def groups() -> Iterator[Sequence[ImageFile]]:
+        for number, group in enumerate(in_groups(files(draw_images(tmp_path, 12 * BATCH)))):
+            asked.append(number)
+            yield group
+
+    held = max(len(asked) - answered for answered, _ in enumerate(dali.batches(groups())))
+    assert held + TensorRTClassifier.calls_at_once - 1 < supervisor._AHEAD
 
 
 def test_an_error_of_ours_is_not_taken_for_dalis(dali: DecodeDali, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`classify --decoder dali` on the CPU backend: broken files first in their batches, a killed worker, no probe at all."""
 
+import contextlib
 import json
 import os
 import signal
@@ -99,6 +100,19 @@ def test_without_a_probe_processes_die_and_every_file_is_answered(
     assert json.loads((tmp_path / "out" / "run.json").read_text())["state"] == "complete"
 
 
+class KilledOnce(SilentProgress):
+    """Kills the worker once, after the second batch."""
+
+    def __init__(self) -> None:
+        self._batches = 0
+
+    def advance(self, files: int, failed: int) -> None:
+        self._batches += 1
+        if self._batches == 2:
+            (pid,) = worker_pids()
+            os.kill(pid, signal.SIGKILL)
+
+
 class Killer(SilentProgress):
     """Kills the worker again and again while rows come."""
 
@@ -117,8 +131,9 @@ class Killer(SilentProgress):
     def _kill(self, every_s: float) -> None:
         while not self._done.wait(every_s):
             for pid in worker_pids():
-                os.kill(pid, signal.SIGKILL)
-                self.kills += 1
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    self.kills += 1
 
 
 def worker_pids() -> Iterator[int]:
@@ -133,18 +148,23 @@ def worker_pids() -> Iterator[int]:
             yield int(status.parent.name)
 
 
-@pytest.mark.parametrize(("batches", "every_s"), [(8, 1.5), pytest.param(1000, 2.0, marks=pytest.mark.slow)])
-def test_kill_9_of_the_worker_changes_no_row(
-    batches: int, every_s: float, pictures: list[bytes], tiny_model: Path, tmp_path: Path
-) -> None:
-    write(tmp_path / "data", pictures, batches, broken_per_batch=3)
+def test_kill_9_of_the_worker_changes_no_row(pictures: list[bytes], tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path / "data", pictures, batches=12, broken_per_batch=3)
     classify([tmp_path / "data"], tmp_path / "clean", options(tiny_model))
-    killer = Killer(every_s)
+    classify([tmp_path / "data"], tmp_path / "out", options(tiny_model), KilledOnce())
+    assert facts(tmp_path / "out") == facts(tmp_path / "clean")
+    assert worker_deaths(tmp_path / "out") == 1
+
+
+@pytest.mark.slow
+def test_kill_9_every_two_seconds_changes_no_row(pictures: list[bytes], tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path / "data", pictures, batches=1000, broken_per_batch=3)
+    classify([tmp_path / "data"], tmp_path / "clean", options(tiny_model))
+    killer = Killer(every_s=2.0)
     classify([tmp_path / "data"], tmp_path / "out", options(tiny_model), killer)
     assert facts(tmp_path / "out") == facts(tmp_path / "clean")
-    assert worker_deaths(tmp_path / "out") == killer.kills
-    if batches > 100:
-        assert killer.kills >= 3
+    # The last kill may come when all is answered: nobody needs to know.
+    assert killer.kills >= 3 and killer.kills - 1 <= worker_deaths(tmp_path / "out") <= killer.kills
 
 
 def test_on_the_command_line(pictures: list[bytes], tiny_model: Path, tmp_path: Path) -> None:
@@ -167,21 +187,24 @@ def test_on_the_command_line(pictures: list[bytes], tiny_model: Path, tmp_path: 
     assert other.returncode == 1 and "decoder was dali, now it is opencv" in other.stderr
 
 
-def test_ctrl_c_and_sigterm_to_the_whole_group_stop_the_run_and_it_goes_on(
-    pictures: list[bytes], tiny_model: Path, tmp_path: Path
-) -> None:
-    write(tmp_path / "data", pictures, batches=80, broken_per_batch=1)
+def test_a_run_that_is_stopped_or_killed_goes_on(pictures: list[bytes], tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path / "data", pictures, batches=96, broken_per_batch=1)
     command = [sys.executable, "-m", "mribatch.cli", "classify", str(tmp_path / "data"), "--model", str(tiny_model),
                "--decoder", "dali", "--out", str(tmp_path / "out")]  # fmt: skip
-    for number, code in ((signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)):
+    stops = ((signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED), (signal.SIGKILL, -9))
+    for number, code in stops:
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
         parts = len(list(tmp_path.glob("out/predictions/part-*")))
         while len(list(tmp_path.glob("out/predictions/part-*"))) == parts and process.poll() is None:
             time.sleep(0.002)
-        os.killpg(process.pid, number)
+        send = os.kill if number == signal.SIGKILL else os.killpg  # a terminal sends Ctrl-C to the worker, too
+        send(process.pid, number)
         _, stderr = process.communicate(timeout=60)
         assert process.returncode == code, stderr
-        assert stderr.splitlines()[-1].startswith("Error: stopped by a signal after ")
+        assert code == -9 or stderr.splitlines()[-1].startswith("Error: stopped by a signal after ")
     assert worker_deaths(tmp_path / "out") == 0
-    assert classify([tmp_path / "data"], tmp_path / "out", options(tiny_model)).files == 80 * BATCH
-    assert [row["index"] for row in rows(tmp_path / "out")] == list(range(80 * BATCH))
+    whole = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/predictions/part-*")}
+    assert classify([tmp_path / "data"], tmp_path / "out", options(tiny_model)).files == 96 * BATCH
+    assert 3 <= len(whole) < 6 and {path: path.stat().st_mtime_ns for path in whole} == whole
+    classify([tmp_path / "data"], tmp_path / "at_once", options(tiny_model))
+    assert rows(tmp_path / "out") == rows(tmp_path / "at_once")
