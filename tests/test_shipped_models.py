@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from mribatch.bundle import CARD_FILE, DEFAULT_MODEL, load_bundle, shipped_models
@@ -13,6 +15,7 @@ from mribatch.pipeline.report import ReportOptions, report
 from mribatch.pipeline.run import classify
 
 MAX_BYTES = 25_000_000
+OUT_OF_FOLD = "out_of_fold.parquet"  # of a model whose figures are those of folds
 
 
 def test_the_default_is_one_of_them() -> None:
@@ -41,8 +44,6 @@ def test_every_figure_has_its_protocol_and_leak_rate_and_stands_in_the_card(name
 
 
 def test_no_image_of_the_data_set_ships(data_folder: Path) -> None:
-    import numpy as np
-
     from mribatch.training.classes import BRAIN_TUMORS
     from mribatch.training.data import load
 
@@ -51,6 +52,40 @@ def test_no_image_of_the_data_set_ships(data_folder: Path) -> None:
         data = load(data_folder / "brain-mri", BRAIN_TUMORS, golden.shape[1])
         known = {pixels.tobytes() for pixels in np.asarray(data.pixels)}
         assert not any(image.tobytes() in known for image in golden)
+
+
+def with_out_of_fold() -> list[str]:
+    return [name for name, folder in shipped_models().items() if (folder / OUT_OF_FOLD).is_file()]
+
+
+def test_the_default_was_selected_by_folds() -> None:
+    assert DEFAULT_MODEL in with_out_of_fold()
+
+
+@pytest.mark.parametrize("name", with_out_of_fold())
+def test_out_of_fold_predictions_give_the_figures_of_the_bundle(name: str) -> None:
+    bundle = load_bundle(name)
+    table, classes, training = pq.read_table(bundle.folder / OUT_OF_FOLD), bundle.spec.classes, bundle.spec.training
+    labels = np.array([classes.index(label) for label in table["label"].to_pylist()])
+    logits, probabilities = (
+        np.column_stack([table[f"{kind}_{one}"].to_numpy() for one in classes]).astype(np.float64)
+        for kind in ("logit", "p")
+    )
+    units, folds = table["unit"].to_pylist(), table["fold"].to_numpy()
+    assert len(set(table["path"].to_pylist())) == table.num_rows == training["images"]["out_of_fold"]
+    assert len(set(units)) == len(set(zip(units, folds.tolist(), strict=True))), "no unit stands in two folds"
+    scaled = np.exp(logits / bundle.spec.temperature)
+    assert np.abs(scaled / scaled.sum(axis=1, keepdims=True) - probabilities).max() < 1e-5
+    hits = probabilities.argmax(axis=1) == labels
+    figures = {(figure["metric"], figure["class"]): figure["value"] for figure in bundle.spec.metrics}
+    assert figures["accuracy", None] == pytest.approx(hits.mean(), abs=1e-6)
+    assert figures["log_loss", None] == pytest.approx(
+        -np.log(probabilities[np.arange(len(labels)), labels]).mean(), abs=1e-5
+    )
+    for fold, accuracy in enumerate(training["fold_accuracy"], start=1):
+        assert hits[folds == fold].mean() == pytest.approx(accuracy)
+    for place, one in enumerate(classes):
+        assert figures["sensitivity", one] == pytest.approx(hits[labels == place].mean(), abs=1e-6)
 
 
 def test_classify_and_report_give_the_cards_figures_to_four_digits(data_folder: Path, tmp_path: Path) -> None:
