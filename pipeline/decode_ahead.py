@@ -1,7 +1,6 @@
 """The OpenCV Decoder: files are read, probed and decoded on threads, ahead of the model, and leave as full batches."""
 
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from mribatch.pipeline.decode_opencv import decode_grey, opencv_version
 from mribatch.pipeline.read import decoded_file, read_and_probe, timed_out
 from mribatch.pipeline.records import DecodedBatch, DecodedFile, ImageFile, Status
-from mribatch.pipeline.worker_threads import Ticket, WorkerThreads
+from mribatch.pipeline.worker_threads import WorkerThreads
 
 _BATCHES_AHEAD = 3  # enough that the model never waits for the slowest file of the next batch; bounds the memory
 
@@ -61,27 +60,18 @@ class DecodeAhead:
 
     def batches(self, groups: Iterable[Sequence[ImageFile]]) -> Iterator[DecodedBatch]:
         """One batch per group, in order; up to three groups are under way while the caller works on one."""
-        waiting: deque[list[Ticket[ImageFile, _Decoded]]] = deque()
-        for group in groups:
-            waiting.append([self._pool.submit(file) for file in group])
-            if len(waiting) > _BATCHES_AHEAD:
-                yield self._collect(waiting.popleft())
-        while waiting:
-            yield self._collect(waiting.popleft())
+        return map(self._batch, self._pool.in_groups(groups, _BATCHES_AHEAD))
 
     def alone(self, file: ImageFile) -> _Decoded:
         """Where nothing else was submitted, nothing else is under way."""
         return self._pool.result(self._pool.submit(file))
 
-    def _collect(self, tickets: list[Ticket[ImageFile, _Decoded]]) -> DecodedBatch:
+    def _batch(self, group: list[_Decoded]) -> DecodedBatch:
         pixels = np.zeros((self._batch_size, self._height, self._width, 1), uint8)
-        files = []
-        for position, ticket in enumerate(tickets):
-            decoded, image = self._pool.result(ticket)
-            files.append(decoded)
+        for position, (_, image) in enumerate(group):
             if image is not None:
                 pixels[position] = image
-        return DecodedBatch(tuple(files), pixels)
+        return DecodedBatch(tuple(decoded for decoded, _ in group), pixels)
 
     def _decode(self, file: ImageFile) -> _Decoded:
         begin = time.thread_time()

@@ -26,7 +26,7 @@ from mribatch.pipeline.dali_graph import GraphOptions, Samples, prefetching, sin
 from mribatch.pipeline.decode_opencv import decode_grey
 from mribatch.pipeline.read import decoded_file, read_and_probe, timed_out
 from mribatch.pipeline.records import DecodedBatch, DecodedFile, ImageFile, Status, Verdict
-from mribatch.pipeline.worker_threads import Ticket, WorkerThreads
+from mribatch.pipeline.worker_threads import WorkerThreads
 
 _FORMATS = ("jpeg", "png")
 _MAX_PIXELS = 25_000_000  # of one image; a batch of larger ones does not fit beside an engine into a small GPU
@@ -133,7 +133,7 @@ class DecodeDali:
     def batches(self, groups: Iterable[Sequence[ImageFile]]) -> Iterator[DecodedBatch]:
         """One batch per group, in order; some groups are read and two are in DALI while the caller works on one."""
         inside: deque[list[_Sample]] = deque()  # in DALI, oldest first
-        ready = self._ready(groups)
+        ready = self._pool.in_groups(groups, _READ_AHEAD)
         pipeline = self._pipeline(ready, inside)
         while True:
             try:
@@ -166,16 +166,6 @@ class DecodeDali:
             return [sample.encoded for sample in samples] + [self._black] * padding
 
         return prefetching(self._options, self._batch_size, next_samples)
-
-    def _ready(self, groups: Iterable[Sequence[ImageFile]]) -> Iterator[list[_Sample]]:
-        """The samples of each group, read and probed ahead."""
-        waiting: deque[list[Ticket[ImageFile, _Sample]]] = deque()
-        for group in groups:
-            waiting.append([self._pool.submit(file) for file in group])
-            if len(waiting) > _READ_AHEAD:
-                yield [self._pool.result(ticket) for ticket in waiting.popleft()]
-        while waiting:
-            yield [self._pool.result(ticket) for ticket in waiting.popleft()]
 
     def _prepare(self, file: ImageFile) -> _Sample:
         """On a thread of the pool: all that happens to a file before DALI."""

@@ -116,13 +116,13 @@ class Supervised:
         """
         whole = False
         try:
-            yield from self._session(iter(groups), watch)
+            yield from self._answers(iter(groups), watch)
             whole = True
         finally:
             if not whole:
-                self._end()  # what it still answers is not for the files of the next session
+                self._end()  # what it still answers is not for the files that come next
 
-    def _session(self, remaining: Iterator[Sequence[ImageFile]], watch: Stopwatch) -> Iterator[ClassifiedBatch]:
+    def _answers(self, remaining: Iterator[Sequence[ImageFile]], watch: Stopwatch) -> Iterator[ClassifiedBatch]:
         sent: deque[Sequence[ImageFile]] = deque()  # without an answer, oldest first
         more = True
         while more or sent:

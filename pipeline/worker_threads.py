@@ -7,7 +7,8 @@ behind and replaced, so that the run goes on; being a daemon, it does not keep t
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -77,6 +78,16 @@ class WorkerThreads(Generic[Item, Result]):
         if ticket.error is not None:
             raise ticket.error
         return ticket.result  # type: ignore[return-value]  # set before done
+
+    def in_groups(self, groups: Iterable[Sequence[Item]], ahead: int) -> Iterator[list[Result]]:
+        """The results of each group, in order; up to `ahead` more groups are under way while the caller has one."""
+        waiting: deque[list[Ticket[Item, Result]]] = deque()
+        for group in groups:
+            waiting.append([self.submit(item) for item in group])
+            if len(waiting) > ahead:
+                yield [self.result(ticket) for ticket in waiting.popleft()]
+        while waiting:
+            yield [self.result(ticket) for ticket in waiting.popleft()]
 
     def _patience(self, ticket: Ticket[Item, Result]) -> float:
         if ticket.started is None:

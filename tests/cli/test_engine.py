@@ -136,7 +136,7 @@ def test_verify_compares_the_golden_slices_and_a_folder(tiny_model: Path, tmp_pa
 @no_gpu_here
 def test_ctrl_c_ends_a_comparison_between_two_batches(tiny_model: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnx", reason="the conversion to FP16 needs the package onnx")
-    draw_images(tmp_path / "data", 40, size=32)
+    draw_images(tmp_path / "data", 41, size=32)
     code = """
 import os, signal, sys
 import mribatch.trt.rounding as rounding
@@ -151,7 +151,7 @@ main.COMMANDS["engine"] = ("mribatch.cli.engine", "")
 try:
     main.main(["engine", "verify", *sys.argv[1:]])
 finally:
-    print(calls.count(16), calls.count(8))
+    print(calls.count(16), calls.count(9))
 """
     result = subprocess.run([sys.executable, "-c", code, tiny_model, "--data", tmp_path / "data"], capture_output=True,
                             text=True, timeout=120, check=False)  # fmt: skip

@@ -45,7 +45,7 @@ def test_where_it_is_no_use_the_gate_says_so() -> None:
     assert not emulate(bundle, graph).holds
 
 
-@pytest.mark.parametrize("name", ["cnn"])
+@pytest.mark.parametrize("name", ["cnn", pytest.param("efficientnet-lite2", marks=pytest.mark.slow)])
 def test_the_shipped_ones_meet_their_golden_answers(name: str) -> None:
     bundle = load_bundle(name)
     assert emulate(bundle, fp16_graph_of(bundle)).holds
