@@ -20,7 +20,7 @@ from mribatch.errors import MribatchError
 from mribatch.model_spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
 from mribatch.onnx_graph import STANDARD_DOMAINS, TensorDeclaration, read_graph_facts
 
-DEFAULT_MODEL = "cnn"
+DEFAULT_MODEL = "efficientnet-lite2"
 SPEC_FILE, MODEL_FILE, GOLDEN_FILE, CARD_FILE = "bundle.json", "model.onnx", "golden.npz", "MODEL_CARD.md"
 
 _FLOAT32, _UINT8 = 1, 2  # TensorProto.DataType
