@@ -28,6 +28,7 @@ demo: $(STAMP_USE) ## Set up, draw a small folder of synthetic slices and classi
 	@$(BIN)/mribatch demo build/demo/slices
 	@$(BIN)/mribatch classify build/demo/slices --out build/demo/run --csv || test $$? -eq 3
 	@echo "The demo's folder has broken files on purpose, so some rows are not ok. Look into build/demo/run/."
+	@echo "Its slices are drawn by a program: how often the model agrees with their labels says nothing about the model."
 
 classify: $(STAMP_USE) ## Classify a folder: make classify DATA=folder OUT=results
 	@test -n "$(DATA)" -a -n "$(OUT)" || { echo "Error: DATA and OUT are needed. Fix: make classify DATA=folder OUT=results" >&2; exit 2; }
