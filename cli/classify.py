@@ -17,7 +17,7 @@ DECODERS = ("auto", "opencv", "dali")
     "--out", type=click.Path(path_type=str), help="Folder for the results: new, empty or a run to go on with."
 )
 @click.option("--model", help="Name of a shipped model, or the folder of a model bundle.  [default: the shipped one]")
-@click.option("--batch-size", type=int, help="Images per batch.  [default: 8 for each core]")
+@click.option("--batch-size", type=int, help="Images per batch.  [default: 8 for each core; 64 with dali or tensorrt]")
 @click.option("--threads", type=int, help="Cores to use.  [default: all that this process may use]")
 @click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True, help="What runs the model.")
 @click.option("--decoder", type=click.Choice(DECODERS), default="auto", show_default=True, help="What decodes images.")

@@ -64,7 +64,7 @@ def choose_decoder(wanted: str) -> Choice:
         if not installed:
             raise MribatchError(
                 "--decoder dali needs NVIDIA DALI, and it is not installed",
-                "pip install 'mribatch[dali]', or use --decoder opencv (the same pixels on the CPU)",
+                "pip install 'mribatch[dali]', or use --decoder opencv (the same within a level or two)",
             )
         return Choice(DALI, f"asked for; {where}")
     if wanted == OPENCV:

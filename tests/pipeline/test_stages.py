@@ -42,7 +42,7 @@ def test_dali_that_is_not_there_is_one_line_with_its_fix(monkeypatch: pytest.Mon
     with pytest.raises(MribatchError) as error:
         choose_decoder("dali")
     assert str(error.value) == ("--decoder dali needs NVIDIA DALI, and it is not installed. Fix: pip install "
-                                "'mribatch[dali]', or use --decoder opencv (the same pixels on the CPU)")  # fmt: skip
+                                "'mribatch[dali]', or use --decoder opencv (the same within a level or two)")  # fmt: skip
 
 
 def test_where_dali_decodes_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
