@@ -16,7 +16,7 @@ STAMP_TRAIN := $(VENV)/.installed-train
 STAMP_RTX := $(VENV)/.installed-rtx
 STAMP_DEV := $(VENV)/.installed-dev
 
-.PHONY: help demo classify report train engines doctor test test-slow test-gpu lint format links docs models bench clean
+.PHONY: help demo classify report train engines doctor test test-slow test-gpu lint format docs models bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,19 +57,14 @@ test-slow: $(STAMP_DEV) ## Run the tests that take minutes: kills, fuzzing, larg
 test-gpu: $(STAMP_DEV) ## Run the tests that need an NVIDIA GPU
 	$(BIN)/python -m pytest -m gpu
 
-lint: $(STAMP_DEV) links ## Check style and types
+lint: $(STAMP_DEV) ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy build/links/mribatch
+	$(BIN)/mypy mribatch
 
 format: $(STAMP_DEV) ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-
-links: ## Lay build/links/mribatch, the packages as static tools see them
-	@rm -rf build/links && mkdir -p build/links/mribatch
-	@for file in core/*; do ln -s "$(CURDIR)/$$file" build/links/mribatch/; done
-	@for folder in cli pipeline trt training models; do ln -s "$(CURDIR)/$$folder" build/links/mribatch/; done
 
 docs: $(STAMP_DEV) ## Write docs/cli.md again from --help
 	$(BIN)/python docs/make_cli_reference.py

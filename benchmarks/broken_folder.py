@@ -17,12 +17,12 @@ from typing import Any
 
 from benchmarks.conditions import RESULTS, conditions, machine, spread
 from benchmarks.cpu_ceiling import SIDE, drawn_jpegs, end_to_end
-from mribatch.bundle import DEFAULT_MODEL, load_bundle
-from mribatch.errors import MribatchError
-from mribatch.files import write_json
+from mribatch.core.bundle import DEFAULT_MODEL, load_bundle
+from mribatch.core.errors import MribatchError
+from mribatch.core.files import write_json
+from mribatch.pipeline.choices import DALI, OPENCV, choose_decoder
 from mribatch.pipeline.options import ClassifyOptions
-from mribatch.pipeline.run_folder import WORKER_LOG
-from mribatch.pipeline.stages import DALI, OPENCV, choose_decoder
+from mribatch.pipeline.output.folder import WORKER_LOG
 from tests.broken_files import broken_files
 from tests.folders import rows
 

@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mribatch import __version__
-from mribatch.cores import usable_cores
+from mribatch.core.about import __version__
+from mribatch.core.cores import usable_cores
 from mribatch.pipeline.doctor import diagnose
 from mribatch.trt.gpu import NoGpu, find_gpu
 

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.conditions import RESULTS, conditions, spread
-from mribatch.bundle import DEFAULT_MODEL, Bundle, load_bundle
-from mribatch.cores import usable_cores
-from mribatch.files import write_json
-from mribatch.pipeline.decode_ahead import DecodeAhead
-from mribatch.pipeline.infer_onnxruntime import OnnxRuntimeClassifier
+from mribatch.core.bundle import DEFAULT_MODEL, Bundle, load_bundle
+from mribatch.core.cores import usable_cores
+from mribatch.core.files import write_json
+from mribatch.core.synthetic import draw_slice
+from mribatch.pipeline.decode.opencv import DecodeAhead
+from mribatch.pipeline.decode.probe import DEFAULT_MAX_PIXELS
+from mribatch.pipeline.inference.onnxruntime import OnnxRuntimeClassifier
 from mribatch.pipeline.options import BATCH_SIZE_PER_CORE, ClassifyOptions
-from mribatch.pipeline.probe import DEFAULT_MAX_PIXELS
 from mribatch.pipeline.records import DecodedBatch, ImageFile
 from mribatch.pipeline.run import classify
-from mribatch.synthetic import draw_slice
 
 SIDE = 512  # pixels; most slices of the public brain tumour sets have it
 SAMPLE = 320  # images for the core-seconds

@@ -15,17 +15,17 @@ from numpy import uint8
 from numpy.typing import NDArray
 
 from benchmarks.conditions import RESULTS, conditions
-from mribatch.bundle import DEFAULT_MODEL, Bundle, load_bundle
-from mribatch.cores import usable_cores
-from mribatch.files import write_json
-from mribatch.pipeline.decode_opencv import decode_grey
-from mribatch.pipeline.infer_onnxruntime import OnnxRuntimeClassifier
-from mribatch.pipeline.probe import probe
-from mribatch.synthetic import draw_slice
-from mribatch.trt.agree import ImageAgreement, agreement_on_images, emulate
-from mribatch.trt.cpu_session import CpuClassifier
-from mribatch.trt.fp16_graph import fp16_graph_of
-from mribatch.trt.rounding import RoundingClassifier
+from mribatch.core.bundle import DEFAULT_MODEL, Bundle, load_bundle
+from mribatch.core.cores import usable_cores
+from mribatch.core.files import write_json
+from mribatch.core.synthetic import draw_slice
+from mribatch.pipeline.decode.grey import decode_grey
+from mribatch.pipeline.decode.probe import probe
+from mribatch.pipeline.inference.onnxruntime import OnnxRuntimeClassifier
+from mribatch.trt.gate import ImageAgreement, agreement_on_images, emulate
+from mribatch.trt.graph.cpu_session import CpuClassifier
+from mribatch.trt.graph.emulation import RoundingClassifier
+from mribatch.trt.graph.fp16 import fp16_graph_of
 
 BATCH_SIZE = 16
 _SUFFIXES = (".jpg", ".jpeg", ".png")

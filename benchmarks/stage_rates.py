@@ -18,16 +18,9 @@ from threading import Event
 
 import numpy as np
 
-from mribatch.bundle import Bundle
-from mribatch.classifier import Classifier
-from mribatch.pipeline.options import DEFAULT_TIMEOUT_S, ClassifyOptions
-from mribatch.pipeline.parquet import PartFacts, PartWriter
-from mribatch.pipeline.predictions import predictions
-from mribatch.pipeline.probe import DEFAULT_MAX_PIXELS
-from mribatch.pipeline.read import decoded_file, read_and_probe
-from mribatch.pipeline.records import Choice, ClassifiedBatch, DecodedFile, Decoder, FileClassifier, ImageFile
-from mribatch.pipeline.run import run
-from mribatch.pipeline.stages import (
+from mribatch.core.bundle import Bundle
+from mribatch.core.classifier import Classifier
+from mribatch.pipeline.choices import (
     DALI,
     ONNXRUNTIME,
     OPENCV,
@@ -37,10 +30,17 @@ from mribatch.pipeline.stages import (
     dali_decoder,
     opencv_decoder,
 )
+from mribatch.pipeline.decode.file import decoded_file, read_and_probe
+from mribatch.pipeline.decode.probe import DEFAULT_MAX_PIXELS
+from mribatch.pipeline.options import DEFAULT_TIMEOUT_S, ClassifyOptions
+from mribatch.pipeline.output.parts import PartFacts, PartWriter
+from mribatch.pipeline.output.rows import predictions
+from mribatch.pipeline.records import Choice, ClassifiedBatch, DecodedFile, Decoder, FileClassifier, ImageFile
+from mribatch.pipeline.run import run
 from mribatch.pipeline.stopwatch import Stopwatch
-from mribatch.pipeline.worker_messages import WorkOrder
+from mribatch.pipeline.worker.messages import WorkOrder
+from mribatch.trt.engine.maker import tell_nobody
 from mribatch.trt.gpu import NoGpu, find_gpu
-from mribatch.trt.obtain import tell_nobody
 
 WARM = 10  # batches; more than any stage holds ahead (a worker process: 8)
 DALI_ON_GPU = "dali_on_gpu"  # a decoder whose pixels stay on the GPU, for an engine there

@@ -37,17 +37,17 @@ from benchmarks.stage_rates import (
     worker_rate,
     write_rate,
 )
-from mribatch.bundle import DEFAULT_MODEL, Bundle, load_bundle
-from mribatch.classifier import Classifier
-from mribatch.cores import usable_cores
-from mribatch.errors import MribatchError
-from mribatch.files import write_json
-from mribatch.pipeline.dali_graph import HW_DECODER_LOAD
-from mribatch.pipeline.infer_onnxruntime import OnnxRuntimeClassifier
-from mribatch.pipeline.parquet import PART_ROWS
+from mribatch.core.bundle import DEFAULT_MODEL, Bundle, load_bundle
+from mribatch.core.classifier import Classifier
+from mribatch.core.cores import usable_cores
+from mribatch.core.errors import MribatchError
+from mribatch.core.files import write_json
+from mribatch.pipeline.choices import DALI, ONNXRUNTIME, OPENCV, TENSORRT, choose_backend, choose_decoder
+from mribatch.pipeline.decode.dali_graph import HW_DECODER_LOAD
+from mribatch.pipeline.inference.onnxruntime import OnnxRuntimeClassifier
+from mribatch.pipeline.output.parts import PART_ROWS
 from mribatch.pipeline.records import Choice
-from mribatch.pipeline.stages import DALI, ONNXRUNTIME, OPENCV, TENSORRT, choose_backend, choose_decoder
-from mribatch.trt.sidecar import DEFAULT_BATCH
+from mribatch.trt.engine.sidecar import DEFAULT_BATCH
 
 MOST_DRAWN = 6000  # files; more images are the same files again
 ON_CPU, ON_GPU = 3000, 60_000  # images that a stage is timed on: seconds of work, not moments
@@ -85,7 +85,7 @@ def find_parts(bundle: Bundle, batch_size: int, threads: int) -> Parts:
     decoders, left_out = {OPENCV: choose_decoder(OPENCV)}, {}
     try:
         choice = choose_backend(TENSORRT)
-        from mribatch.trt.ready import ready
+        from mribatch.trt.backend import ready
 
         made = ready(bundle, batch_size)
         backends[TENSORRT] = (Choice(choice.name, made.reason), made.classifier)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from mribatch.errors import ExitCode
+from mribatch.core.errors import ExitCode
 
 BACKENDS = ("auto", "onnxruntime", "tensorrt")
 DECODERS = ("auto", "opencv", "dali")

@@ -4,7 +4,7 @@ import json
 
 import click
 
-from mribatch.errors import ExitCode
+from mribatch.core.errors import ExitCode
 
 
 @click.command(short_help="Say what this machine has, what auto picks, and what is missing.")

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mribatch.errors import ExitCode, Interrupted, MribatchError, one_line
+from mribatch.core.errors import ExitCode, Interrupted, MribatchError, one_line
 
 if TYPE_CHECKING:
-    from mribatch.trt.build import BatchProfile, OnStep
-    from mribatch.trt.engine_table import EngineRow
-    from mribatch.trt.sidecar import EngineRequest
+    from mribatch.trt.engine.build import BatchProfile, OnStep
+    from mribatch.trt.engine.sidecar import EngineRequest
+    from mribatch.trt.engine.table import EngineRow
 
 _FLAVOURS = ("auto", "tensorrt", "tensorrt-rtx")
 
@@ -76,10 +76,10 @@ def build(
     Example:
       mribatch engine build cnn --flavour tensorrt-rtx --target sm86,sm89
     """
-    from mribatch.bundle import shipped_models
-    from mribatch.trt.cache import EngineCache
-    from mribatch.trt.engine_table import as_table
-    from mribatch.trt.sidecar import EngineRequest
+    from mribatch.core.bundle import shipped_models
+    from mribatch.trt.engine.cache import EngineCache
+    from mribatch.trt.engine.sidecar import EngineRequest
+    from mribatch.trt.engine.table import as_table
 
     chosen, targets = _wanted(flavour, target)
     profile = _profile(batch)
@@ -115,10 +115,10 @@ def verify(
     \b
     Exit codes: 0 it does; 1 it does not.
     """
-    from mribatch.bundle import load_bundle, shipped_models
     from mribatch.cli.engine_images import user_images
     from mribatch.cli.native_stderr import without_native_stderr
-    from mribatch.trt.cache import EngineCache
+    from mribatch.core.bundle import load_bundle, shipped_models
+    from mribatch.trt.engine.cache import EngineCache
     from mribatch.trt.verify import verify as verified
 
     results = []
@@ -140,8 +140,8 @@ def verify(
 @_trust_option
 def inspect(file: Path, folder: Path | None, trust_engine: bool) -> ExitCode:
     """Show the sidecar of an engine, after its hash has been checked, and its layers where its GPU is here."""
-    from mribatch.trt.cache import EngineCache, read_engine
-    from mribatch.trt.layers import text_of
+    from mribatch.trt.engine.cache import EngineCache, read_engine
+    from mribatch.trt.engine.inspect import text_of
 
     found = read_engine(file, trusted=trust_engine)
     text = json.dumps(found.sidecar, indent=2, ensure_ascii=False)
@@ -155,8 +155,8 @@ def inspect(file: Path, folder: Path | None, trust_engine: bool) -> ExitCode:
 @_json_option
 def list_engines(folder: Path | None, as_json: bool) -> ExitCode:
     """List the engines in the cache, with what their sidecars say."""
-    from mribatch.trt.cache import EngineCache
-    from mribatch.trt.engine_table import EngineRow, as_table
+    from mribatch.trt.engine.cache import EngineCache
+    from mribatch.trt.engine.table import EngineRow, as_table
 
     cache = EngineCache(folder)
     rows = [EngineRow(path, sidecar, True) for path, sidecar in cache.sidecars().items()]
@@ -172,7 +172,7 @@ def list_engines(folder: Path | None, as_json: bool) -> ExitCode:
 @_cache_option
 def clean(stale: bool, folder: Path | None) -> ExitCode:
     """Delete the engines in the cache. Files that mribatch did not put there stay."""
-    from mribatch.trt.cache import EngineCache
+    from mribatch.trt.engine.cache import EngineCache
     from mribatch.trt.library import Flavour, installed_version
 
     versions = {str(flavour): installed_version(flavour) for flavour in Flavour}
@@ -189,10 +189,10 @@ def _obtained(
     bundles: Sequence[str], requests: "Sequence[EngineRequest]", folder: Path | None, quiet: bool
 ) -> "tuple[list[EngineRow], list[MribatchError]]":
     """Every engine that can be had, and why the others cannot."""
-    from mribatch.bundle import load_bundle
-    from mribatch.trt.cache import EngineCache
-    from mribatch.trt.engine_table import EngineRow
-    from mribatch.trt.obtain import EngineMaker
+    from mribatch.core.bundle import load_bundle
+    from mribatch.trt.engine.cache import EngineCache
+    from mribatch.trt.engine.maker import EngineMaker
+    from mribatch.trt.engine.table import EngineRow
 
     rows: list[EngineRow] = []
     failures: list[MribatchError] = []
@@ -212,9 +212,9 @@ def _obtained(
 
 
 def _wanted(flavour: str, target: str | None) -> tuple[Any, tuple[str, ...]]:
+    from mribatch.trt.engine.maker import here_or_all
     from mribatch.trt.gpu import find_gpu
     from mribatch.trt.library import Flavour, installed_flavours, required_version
-    from mribatch.trt.obtain import here_or_all
 
     asked = None if flavour == "auto" else Flavour(flavour)
     if asked:
@@ -228,7 +228,7 @@ def _wanted(flavour: str, target: str | None) -> tuple[Any, tuple[str, ...]]:
 
 
 def _profile(text: str) -> "BatchProfile":
-    from mribatch.trt.build import BatchProfile
+    from mribatch.trt.engine.build import BatchProfile
 
     sizes = text.split(",")
     if len(sizes) > 2 or not all(re.fullmatch(r" *[0-9]{1,9} *", size) for size in sizes):

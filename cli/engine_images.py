@@ -10,11 +10,11 @@ import numpy as np
 from numpy import uint8
 from numpy.typing import NDArray
 
-from mribatch.bundle import Bundle
-from mribatch.cores import usable_cores
-from mribatch.pipeline.discover import Discovery, escape, resolve_inputs
+from mribatch.core.bundle import Bundle
+from mribatch.core.cores import usable_cores
+from mribatch.pipeline.decode.probe import DEFAULT_MAX_PIXELS
+from mribatch.pipeline.listing.discover import Discovery, escape, resolve_inputs
 from mribatch.pipeline.options import DEFAULT_TIMEOUT_S
-from mribatch.pipeline.probe import DEFAULT_MAX_PIXELS
 from mribatch.pipeline.records import ImageFile, Status
 from mribatch.trt.verify import UserImages
 
@@ -27,7 +27,7 @@ def user_images(folder: str, bundle: Bundle, limit: int | None) -> UserImages:
     Raises:
         MribatchError: There is no such folder.
     """
-    from mribatch.pipeline.infer_onnxruntime import OnnxRuntimeClassifier
+    from mribatch.pipeline.inference.onnxruntime import OnnxRuntimeClassifier
 
     files = _files(folder, limit)
     return UserImages(OnnxRuntimeClassifier(bundle, usable_cores()), len(files), _batches(files, bundle))
@@ -47,7 +47,7 @@ def _files(folder: str, limit: int | None) -> list[ImageFile]:
 
 
 def _batches(files: list[ImageFile], bundle: Bundle) -> Generator[NDArray[uint8], None, None]:
-    from mribatch.pipeline.decode_ahead import DecodeAhead
+    from mribatch.pipeline.decode.opencv import DecodeAhead
 
     decode = DecodeAhead(
         height=bundle.spec.height, width=bundle.spec.width, batch_size=_BATCH_SIZE, threads=usable_cores(),

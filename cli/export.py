@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mribatch.errors import ExitCode
+from mribatch.core.errors import ExitCode
 
 _PATH = click.Path(path_type=Path)
 _SCALES = ("none", "1/255", "-1..1", "imagenet", "caffe")  # training.keras_model.Scale, without its import
@@ -47,9 +47,9 @@ def export(classes: str, scale: str | None, outputs: str | None, as_json: bool, 
       mribatch export my-model.keras --out my-model --classes glioma,meningioma,no_tumor,pituitary
       mribatch classify scans/ --model my-model --out results
     """
-    from mribatch.training.classes import class_list
-    from mribatch.training.export_keras import ExportOptions, export_keras
-    from mribatch.training.keras_model import End, Scale
+    from mribatch.training.data.classes import class_list
+    from mribatch.training.export.from_keras import ExportOptions, export_keras
+    from mribatch.training.export.keras_model import End, Scale
 
     options = ExportOptions(
         classes=class_list(classes),
@@ -66,7 +66,7 @@ def export(classes: str, scale: str | None, outputs: str | None, as_json: bool, 
 
 
 def _shown(out: Path, agreement: str) -> str:
-    from mribatch import RESEARCH_NOTICE
+    from mribatch.core.about import RESEARCH_NOTICE
 
     return "\n".join(
         (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from mribatch.errors import ExitCode
+from mribatch.core.errors import ExitCode
 
 _SCALES = ("none", "1/255", "-1..1", "imagenet", "caffe")  # training.keras_model.Scale, without its import
 
@@ -27,8 +27,8 @@ def features(image: Path, model: Path, out: Path, scale: str | None, size: int |
     Example:
       mribatch features scan.png --model my-model-work/model.keras --out features/
     """
-    from mribatch.training.features import draw_features
-    from mribatch.training.keras_model import Scale
+    from mribatch.training.export.keras_model import Scale
+    from mribatch.training.figures.features import draw_features
 
     echo = (lambda _: None) if quiet else partial(click.echo, err=True)
     layers = draw_features(image, model, out, Scale(scale) if scale else None, size, echo, quiet)

@@ -6,8 +6,8 @@ from importlib import import_module
 
 import click
 
-from mribatch import RESEARCH_NOTICE, __version__
-from mribatch.errors import ExitCode, MribatchError
+from mribatch.core.about import RESEARCH_NOTICE, __version__
+from mribatch.core.errors import ExitCode, MribatchError
 
 # command -> (module, one line of help); a table, so that `mribatch --help` imports no command
 COMMANDS = {

@@ -47,8 +47,8 @@ def report(
     Example:
         mribatch report results --groups groups.csv --require 'sensitivity[glioma_tumor]@low>=0.9'
     """
-    from mribatch.pipeline.report import ReportOptions
-    from mribatch.pipeline.report import report as write_report
+    from mribatch.report.measure import ReportOptions
+    from mribatch.report.measure import report as write_report
 
     options = ReportOptions(run=run, groups=groups, group_by=group_by, require=require, protocol=protocol, seed=seed)
     result = write_report(options)

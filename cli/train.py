@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mribatch.errors import ExitCode, MribatchError
+from mribatch.core.errors import ExitCode, MribatchError
 
 if TYPE_CHECKING:
     from mribatch.training.prepare import TrainResult
@@ -114,8 +114,8 @@ def train(
       mribatch train cnn scans/ --groups groups.csv --out my-model
       mribatch train efficientnet_lite0 scans/ --groups groups.csv --split grouped --final --out my-model
     """
-    from mribatch.training.classes import class_list
-    from mribatch.training.data_sheets import data_sheet as sheet_named
+    from mribatch.training.data.classes import class_list
+    from mribatch.training.data.sheets import data_sheet as sheet_named
     from mribatch.training.folds import train_folds
     from mribatch.training.prepare import TrainOptions
     from mribatch.training.recipes import changed_recipe, recipe_named
@@ -141,7 +141,7 @@ def train(
 
 
 def _shown(result: "TrainResult") -> str:
-    from mribatch import RESEARCH_NOTICE
+    from mribatch.core.about import RESEARCH_NOTICE
 
     whole = result.facts["metrics"][0]["protocol"]
     lines = [

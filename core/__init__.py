@@ -1,8 +1,1 @@
-"""mribatch: classify whole folders of brain MRI slices, one row per file, at the speed of the hardware.
-
-Research use only. Not a medical device.
-"""
-
-__version__ = "0.1.0"
-
-RESEARCH_NOTICE = "Research use only, not a medical device."
+"""What every other package shares: errors, the model bundle and its contract, atomic files; stdlib and NumPy only."""

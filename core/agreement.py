@@ -6,7 +6,7 @@ import numpy as np
 from numpy import float32
 from numpy.typing import NDArray
 
-from mribatch.model_spec import Tolerance
+from mribatch.core.model_spec import Tolerance
 
 
 @dataclass(frozen=True, kw_only=True)

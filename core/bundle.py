@@ -16,9 +16,9 @@ import numpy as np
 from numpy import float32, uint8
 from numpy.typing import NDArray
 
-from mribatch.errors import MribatchError
-from mribatch.model_spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
-from mribatch.onnx_graph import STANDARD_DOMAINS, TensorDeclaration, read_graph_facts
+from mribatch.core.errors import MribatchError
+from mribatch.core.model_spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
+from mribatch.core.onnx_graph import STANDARD_DOMAINS, TensorDeclaration, read_graph_facts
 
 DEFAULT_MODEL = "efficientnet-lite2"
 SPEC_FILE, MODEL_FILE, GOLDEN_FILE, CARD_FILE = "bundle.json", "model.onnx", "golden.npz", "MODEL_CARD.md"

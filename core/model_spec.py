@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from mribatch.errors import MribatchError
+from mribatch.core.errors import MribatchError
 
 FORMAT_VERSION = 1
 INPUT_NAME = "images"

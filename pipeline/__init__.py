@@ -1,1 +1,1 @@
-"""One image file to one Parquet row: discover, probe, decode, classify, write."""
+"""One image file to one Parquet row: listing, decode, inference, output."""

@@ -5,19 +5,19 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mribatch.bundle import Bundle
-from mribatch.classifier import Classifier
-from mribatch.errors import Interrupted, MribatchError
-from mribatch.pipeline.classify_here import ClassifyHere
+from mribatch.core.bundle import Bundle
+from mribatch.core.classifier import Classifier
+from mribatch.core.errors import Interrupted, MribatchError
+from mribatch.pipeline.inference.in_process import ClassifyHere
 from mribatch.pipeline.options import BATCH_SIZE_PER_CORE, MAX_BATCH_SIZE, ClassifyOptions
 from mribatch.pipeline.records import Choice, Decoder, FileClassifier
-from mribatch.pipeline.supervisor import Supervised
-from mribatch.pipeline.worker_messages import WorkOrder
-from mribatch.trt.build import BuildStep, OnStep
+from mribatch.pipeline.worker.messages import WorkOrder
+from mribatch.pipeline.worker.supervisor import Supervised
+from mribatch.trt.engine.build import BuildStep, OnStep
+from mribatch.trt.engine.maker import Note
+from mribatch.trt.engine.sidecar import DEFAULT_BATCH
 from mribatch.trt.gpu import NoGpu, find_gpu
 from mribatch.trt.library import installed_flavours, nothing_installed
-from mribatch.trt.obtain import Note
-from mribatch.trt.sidecar import DEFAULT_BATCH
 
 ONNXRUNTIME, TENSORRT = "onnxruntime", "tensorrt"
 OPENCV, DALI = "opencv", "dali"
@@ -39,7 +39,7 @@ def choose_backend(wanted: str) -> Choice:
         MribatchError: The backend is not available; says what is missing.
     """
     if wanted == TENSORRT:
-        from mribatch.trt.ready import usable_flavour
+        from mribatch.trt.backend import usable_flavour
 
         return Choice(TENSORRT, f"asked for; {usable_flavour()}")
     if wanted == ONNXRUNTIME:
@@ -110,7 +110,7 @@ def build_here(bundle: Bundle, order: WorkOrder, note: Note) -> ClassifyHere:
 
 def _tensorrt(bundle: Bundle, order: WorkOrder, note: Note) -> tuple[Choice, Classifier | None]:
     """An engine that reproduces the golden answers; ONNX Runtime, with the reason, where none does."""
-    from mribatch.trt.ready import ready
+    from mribatch.trt.backend import ready
 
     try:
         made = ready(bundle, order.batch_size, note=note, on_step=_told_now_and_then(note))
@@ -136,14 +136,14 @@ def _told_now_and_then(note: Note) -> OnStep:
 
 
 def _onnxruntime(bundle: Bundle, order: WorkOrder) -> Classifier:
-    from mribatch.pipeline.infer_onnxruntime import OnnxRuntimeClassifier
+    from mribatch.pipeline.inference.onnxruntime import OnnxRuntimeClassifier
 
     return OnnxRuntimeClassifier(bundle, order.threads)
 
 
 def opencv_decoder(bundle: Bundle, order: WorkOrder) -> Decoder:
     """On the CPU, not entered."""
-    from mribatch.pipeline.decode_ahead import DecodeAhead
+    from mribatch.pipeline.decode.opencv import DecodeAhead
 
     return DecodeAhead(
         height=bundle.spec.height, width=bundle.spec.width, batch_size=order.batch_size, threads=order.threads,
@@ -153,8 +153,8 @@ def opencv_decoder(bundle: Bundle, order: WorkOrder) -> Decoder:
 
 def dali_decoder(bundle: Bundle, order: WorkOrder, backend: Choice) -> Decoder:
     """On the GPU where there is one, else on the CPU; not entered."""
-    from mribatch.pipeline.dali_graph import CPU, FIRST_GPU, GraphOptions
-    from mribatch.pipeline.decode_dali import DecodeDali, on_gpu, to_host
+    from mribatch.pipeline.decode.dali import DecodeDali, on_gpu, to_host
+    from mribatch.pipeline.decode.dali_graph import CPU, FIRST_GPU, GraphOptions
 
     device = CPU if isinstance(find_gpu(), NoGpu) else FIRST_GPU
     graph = GraphOptions(device=device, height=bundle.spec.height, width=bundle.spec.width, threads=order.threads)

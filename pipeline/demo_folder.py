@@ -9,8 +9,8 @@ import numpy as np
 from numpy import uint8
 from numpy.typing import NDArray
 
-from mribatch.errors import MribatchError
-from mribatch.synthetic import draw_slice
+from mribatch.core.errors import MribatchError
+from mribatch.core.synthetic import draw_slice
 
 DEFAULT_COUNT = 24
 MAX_COUNT = 100_000

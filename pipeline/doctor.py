@@ -10,13 +10,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mribatch import RESEARCH_NOTICE, __version__
-from mribatch.bundle import DEFAULT_MODEL, load_bundle, shipped_models
-from mribatch.cores import usable_cores
-from mribatch.errors import MribatchError
+from mribatch.core.about import RESEARCH_NOTICE, __version__
+from mribatch.core.bundle import DEFAULT_MODEL, load_bundle, shipped_models
+from mribatch.core.cores import usable_cores
+from mribatch.core.errors import MribatchError
+from mribatch.pipeline.choices import choose_backend, choose_decoder
 from mribatch.pipeline.options import AUTO
 from mribatch.pipeline.records import Choice
-from mribatch.pipeline.stages import choose_backend, choose_decoder
 
 _BASE = ("click", "numpy", "pyarrow", "onnxruntime", "opencv-python-headless", "scikit-learn", "scipy", "tqdm")
 _DRIVER = Path("/proc/driver/nvidia/version")

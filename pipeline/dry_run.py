@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mribatch import RESEARCH_NOTICE
-from mribatch.bundle import load_bundle
-from mribatch.cores import usable_cores
-from mribatch.errors import ExitCode, one_line
-from mribatch.pipeline.discover import Discovery, FoundFile, Input, SkipReason, escape, resolve_inputs
+from mribatch.core.about import RESEARCH_NOTICE
+from mribatch.core.bundle import load_bundle
+from mribatch.core.cores import usable_cores
+from mribatch.core.errors import ExitCode, one_line
+from mribatch.pipeline.choices import Stages, build_stages
+from mribatch.pipeline.listing.discover import Discovery, FoundFile, Input, SkipReason, escape, resolve_inputs
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.plan import no_image_error
 from mribatch.pipeline.progress import Progress
 from mribatch.pipeline.records import ImageFile, Status
 from mribatch.pipeline.run import run
-from mribatch.pipeline.stages import Stages, build_stages
 from mribatch.pipeline.stopwatch import Stopwatch
 
 _SAMPLE = 128  # files; spread over the listing

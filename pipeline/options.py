@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from mribatch.bundle import DEFAULT_MODEL
-from mribatch.errors import MribatchError
-from mribatch.pipeline.probe import DEFAULT_MAX_PIXELS
+from mribatch.core.bundle import DEFAULT_MODEL
+from mribatch.core.errors import MribatchError
+from mribatch.pipeline.decode.probe import DEFAULT_MAX_PIXELS
 
 AUTO = "auto"
 NONE = "none"

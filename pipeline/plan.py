@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mribatch.bundle import Bundle, load_bundle
-from mribatch.cores import usable_cores
-from mribatch.errors import MribatchError
-from mribatch.pipeline import parquet
-from mribatch.pipeline.discover import Input, escape, has_candidate, resolve_inputs
+from mribatch.core.bundle import Bundle, load_bundle
+from mribatch.core.cores import usable_cores
+from mribatch.core.errors import MribatchError
+from mribatch.pipeline.choices import Stages, build_stages
+from mribatch.pipeline.listing.discover import Input, escape, has_candidate, resolve_inputs
 from mribatch.pipeline.options import AUTO, ClassifyOptions
-from mribatch.pipeline.run_folder import WORKER_LOG, Fingerprint, RunFolder
-from mribatch.pipeline.stages import Stages, build_stages
-from mribatch.trt.obtain import Note, tell_nobody
+from mribatch.pipeline.output import parts as parquet
+from mribatch.pipeline.output.folder import WORKER_LOG, Fingerprint, RunFolder
+from mribatch.trt.engine.maker import Note, tell_nobody
 
 
 @dataclass(frozen=True)

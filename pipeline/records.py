@@ -12,7 +12,7 @@ from typing import Protocol, Self
 from numpy import float32, uint8
 from numpy.typing import NDArray
 
-from mribatch.agreement import Agreement
+from mribatch.core.agreement import Agreement
 from mribatch.pipeline.stopwatch import Stopwatch
 
 

@@ -7,19 +7,15 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from mribatch.errors import Interrupted, MribatchError
-from mribatch.files import FolderLock
-from mribatch.pipeline import parquet
-from mribatch.pipeline.csv_table import write_csv
-from mribatch.pipeline.discover import Discovery, Tick
-from mribatch.pipeline.labels import FolderLabels, Labels, NoLabels, TableLabels
-from mribatch.pipeline.listing import LISTING_FILE, Listing, ListingFacts, write_listing
+from mribatch.core.errors import Interrupted, MribatchError
+from mribatch.core.files import FolderLock
+from mribatch.pipeline.listing.discover import Discovery, Tick
+from mribatch.pipeline.listing.labels import FolderLabels, Labels, NoLabels, TableLabels
+from mribatch.pipeline.listing.table import LISTING_FILE, Listing, ListingFacts, write_listing
 from mribatch.pipeline.options import AUTO, NONE, ClassifyOptions
-from mribatch.pipeline.plan import Plan, make_plan, no_image_error
-from mribatch.pipeline.predictions import predictions
-from mribatch.pipeline.progress import Progress, SilentProgress
-from mribatch.pipeline.records import FileClassifier, ImageFile, Prediction, Sink, Status
-from mribatch.pipeline.run_folder import (
+from mribatch.pipeline.output import parts as parquet
+from mribatch.pipeline.output.csv_table import write_csv
+from mribatch.pipeline.output.folder import (
     CSV_FILE,
     DISCOVERY_DATABASE,
     FRESH_FOLDER,
@@ -27,10 +23,14 @@ from mribatch.pipeline.run_folder import (
     WORKER_LOG,
     RunState,
 )
+from mribatch.pipeline.output.rows import predictions
+from mribatch.pipeline.output.summary import RunSummary
+from mribatch.pipeline.plan import Plan, make_plan, no_image_error
+from mribatch.pipeline.progress import Progress, SilentProgress
+from mribatch.pipeline.records import FileClassifier, ImageFile, Prediction, Sink, Status
 from mribatch.pipeline.run_record import RunRecord
 from mribatch.pipeline.stop_signals import StopSignals
 from mribatch.pipeline.stopwatch import CHECKING, DECODING, LISTING, LOADING, WRITING, Stopwatch
-from mribatch.pipeline.summary import RunSummary
 
 FIRST_FAILURES = 1000
 _GO_ON = "type the same command again, without --overwrite; it goes on where it stopped"

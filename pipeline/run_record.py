@@ -9,16 +9,16 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from mribatch import RESEARCH_NOTICE, __version__
-from mribatch.agreement import Agreement
-from mribatch.errors import Interrupted, MribatchError
-from mribatch.pipeline import parquet
-from mribatch.pipeline.discover import escape
-from mribatch.pipeline.listing import LISTING_FILE, SKIPPED_FILE, ListingFacts
+from mribatch.core.about import RESEARCH_NOTICE, __version__
+from mribatch.core.agreement import Agreement
+from mribatch.core.errors import Interrupted, MribatchError
+from mribatch.pipeline.listing.discover import escape
+from mribatch.pipeline.listing.table import LISTING_FILE, SKIPPED_FILE, ListingFacts
+from mribatch.pipeline.output import parts as parquet
+from mribatch.pipeline.output.folder import FRESH_FOLDER, RunState
+from mribatch.pipeline.output.summary import RunSummary
 from mribatch.pipeline.plan import Plan
-from mribatch.pipeline.run_folder import FRESH_FOLDER, RunState
 from mribatch.pipeline.stopwatch import Stopwatch
-from mribatch.pipeline.summary import RunSummary
 
 
 class RunRecord:

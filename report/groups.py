@@ -11,8 +11,8 @@ import numpy as np
 from numpy import float32, float64, int64
 from numpy.typing import NDArray
 
-from mribatch.errors import MribatchError
-from mribatch.pipeline.report_rows import RunRows, group_columns
+from mribatch.core.errors import MribatchError
+from mribatch.report.rows import RunRows, group_columns
 
 GROUP_COLUMNS = ("series_id", "group_id", "patient")  # which one counts where a table has several
 PATIENT = "patient"

@@ -18,12 +18,11 @@ import numpy as np
 from numpy import float32, float64, int64
 from numpy.typing import NDArray
 
-from mribatch import RESEARCH_NOTICE, __version__
-from mribatch.errors import MribatchError
-from mribatch.files import publishing, write_json
-from mribatch.pipeline import metrics
-from mribatch.pipeline.metrics import Metric
-from mribatch.pipeline.report_groups import (
+from mribatch.core.about import RESEARCH_NOTICE, __version__
+from mribatch.core.errors import MribatchError
+from mribatch.core.files import publishing, write_json
+from mribatch.report import metrics
+from mribatch.report.groups import (
     Grouping,
     Patients,
     aggregate,
@@ -31,8 +30,9 @@ from mribatch.pipeline.report_groups import (
     groups_of,
     patients_of,
 )
-from mribatch.pipeline.report_rows import RunRows, load_rows, read_facts
-from mribatch.pipeline.report_text import NAMED, console_table, number, page
+from mribatch.report.metrics import Metric
+from mribatch.report.rows import RunRows, load_rows, read_facts
+from mribatch.report.text import NAMED, console_table, number, page
 
 SCHEMA_VERSION = 1
 METRICS_PARQUET, METRICS_JSON, PAGE = "metrics.parquet", "metrics.json", "report.md"
@@ -155,7 +155,7 @@ def report(options: ReportOptions) -> Report:
 
 def metrics_schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of metrics.json, as shipped with the package."""
-    text = resources.files("mribatch.pipeline").joinpath("metrics.schema.json").read_text(encoding="utf-8")
+    text = resources.files("mribatch.report").joinpath("metrics.schema.json").read_text(encoding="utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema
 

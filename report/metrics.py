@@ -17,7 +17,7 @@ import numpy as np
 from numpy import float32, float64, int64
 from numpy.typing import ArrayLike, NDArray
 
-from mribatch.errors import MribatchError
+from mribatch.core.errors import MribatchError
 
 RESAMPLES = 2_000
 LEVEL = 0.95

@@ -11,10 +11,10 @@ import numpy as np
 from numpy import float32, int64
 from numpy.typing import NDArray
 
-from mribatch.errors import MribatchError
-from mribatch.pipeline.parquet import PARTS_FOLDER, read_parts
+from mribatch.core.errors import MribatchError
+from mribatch.pipeline.output.folder import RUN_FILE, RunState
+from mribatch.pipeline.output.parts import PARTS_FOLDER, read_parts
 from mribatch.pipeline.records import Status
-from mribatch.pipeline.run_folder import RUN_FILE, RunState
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mribatch.pipeline.report_rows import counted
+from mribatch.report.rows import counted
 
 NAMED = 20  # files and notes that are named one by one; the rest is counted
 PATIENT_DEFINITION = (

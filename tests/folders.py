@@ -8,8 +8,8 @@ from typing import Any
 import cv2
 import pyarrow as pa
 
-from mribatch.pipeline.parquet import read_parts
-from mribatch.synthetic import draw_slice
+from mribatch.core.synthetic import draw_slice
+from mribatch.pipeline.output.parts import read_parts
 
 CLASSES = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")
 

@@ -24,10 +24,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from mribatch.bundle import CARD_FILE, GOLDEN_FILE, MODEL_FILE, SPEC_FILE
-from mribatch.files import write_json
-from mribatch.model_spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
-from mribatch.synthetic import golden_slices
+from mribatch.core.bundle import CARD_FILE, GOLDEN_FILE, MODEL_FILE, SPEC_FILE
+from mribatch.core.files import write_json
+from mribatch.core.model_spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
+from mribatch.core.synthetic import golden_slices
 
 OPSET, IR_VERSION = 17, 8  # ONNX 1.12
 CLASSES = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")

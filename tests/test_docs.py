@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mribatch.pipeline.discover import SkipReason
+from mribatch.pipeline.listing.discover import SkipReason
 from mribatch.pipeline.records import Flag, Status
 
 ROOT = Path(__file__).parents[1]

@@ -3,6 +3,7 @@
 import configparser
 import json
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -14,33 +15,44 @@ import pytest
 from tests.folders import draw_images
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = {"core": "mribatch", "cli": "mribatch/cli", "pipeline": "mribatch/pipeline", "trt": "mribatch/trt",
-           "training": "mribatch/training", "models": "mribatch/models"}  # fmt: skip
+FOLDERS = ("cli", "core", "models", "pipeline", "report", "training", "trt")
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    tracked = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True,
-                             check=True).stdout.splitlines()  # fmt: skip
-    for name in tracked:  # a build in the checkout would leave files behind
-        if not name.startswith(("tests/", "docs/", "benchmarks/")) and (ROOT / name).is_file():
-            (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / "source" / name).write_bytes((ROOT / name).read_bytes())
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
-               "--wheel-dir", str(folder), "./source"]  # fmt: skip
-    subprocess.run(command, cwd=folder, check=True)
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout as git would clone it, links included: a build in the checkout would leave files behind."""
+    folder = tmp_path_factory.mktemp("source") / "mribatch"
+    command = ["git", "ls-files", "-co", "--exclude-standard"]
+    tracked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    for name in tracked:
+        if not name.startswith(("tests/", "docs/", "benchmarks/")) and os.path.lexists(ROOT / name):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the source distribution and not from the checkout, so that both are right."""
+    folder = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(source)]
+    subprocess.run(build, check=True, capture_output=True)
     (path,) = folder.glob("mribatch-*.whl")
     return path
 
 
 def test_every_module_and_every_model_is_in_the_wheel(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    for folder, package in FOLDERS.items():
+    for folder in FOLDERS:
         files = [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
         assert files
-        missing = {f"{package}/{path.relative_to(ROOT / folder)}" for path in files} - names
-        assert not missing
+        assert not {f"mribatch/{path.relative_to(ROOT)}" for path in files} - names
+    assert {"mribatch/__init__.py", "mribatch/py.typed"} <= names
+
+
+def test_every_folder_is_linked_into_the_package() -> None:
+    links = {path.name: path.readlink() for path in (ROOT / "mribatch").iterdir() if path.is_symlink()}
+    assert links == {folder: Path("..", folder) for folder in FOLDERS}
 
 
 def test_nothing_but_mribatch_is_installed(wheel: Path) -> None:

@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from mribatch.bundle import CARD_FILE, DEFAULT_MODEL, load_bundle, shipped_models
-from mribatch.pipeline.classify_here import prove
-from mribatch.pipeline.infer_onnxruntime import OnnxRuntimeClassifier
+from mribatch.core.bundle import CARD_FILE, DEFAULT_MODEL, load_bundle, shipped_models
+from mribatch.pipeline.inference.in_process import prove
+from mribatch.pipeline.inference.onnxruntime import OnnxRuntimeClassifier
 from mribatch.pipeline.options import ClassifyOptions
-from mribatch.pipeline.report import ReportOptions, report
 from mribatch.pipeline.run import classify
+from mribatch.report.measure import ReportOptions, report
 
 MAX_BYTES = 25_000_000
 OUT_OF_FOLD = "out_of_fold.parquet"  # of a model whose figures are those of folds
@@ -44,8 +44,8 @@ def test_every_figure_has_its_protocol_and_leak_rate_and_stands_in_the_card(name
 
 
 def test_no_image_of_the_data_set_ships(data_folder: Path) -> None:
-    from mribatch.training.classes import BRAIN_TUMORS
-    from mribatch.training.data import load
+    from mribatch.training.data.classes import BRAIN_TUMORS
+    from mribatch.training.data.images import load
 
     for name in shipped_models():
         golden = load_bundle(name).golden.images
@@ -89,9 +89,9 @@ def test_out_of_fold_predictions_give_the_figures_of_the_bundle(name: str) -> No
 
 
 def test_classify_and_report_give_the_cards_figures_to_four_digits(data_folder: Path, tmp_path: Path) -> None:
-    from mribatch.training.classes import BRAIN_TUMORS
-    from mribatch.training.data import load
-    from mribatch.training.split import group, grouped_split, read_groups
+    from mribatch.training.data.classes import BRAIN_TUMORS
+    from mribatch.training.data.images import load
+    from mribatch.training.data.split import group, grouped_split, read_groups
 
     bundle = load_bundle("cnn")
     data = load(data_folder / "brain-mri", BRAIN_TUMORS, bundle.spec.height)

@@ -1,1 +1,1 @@
-"""The only home of tensorflow: data, recipes, fit, export, figures."""
+"""The only home of TensorFlow: data, networks, fit, export."""

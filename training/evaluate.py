@@ -9,8 +9,8 @@ import numpy as np
 from numpy import float32, int64
 from numpy.typing import NDArray
 
-from mribatch.pipeline.metrics import Metric, confusion, find, headline
-from mribatch.training.networks import calibrated, predict_logits
+from mribatch.report.metrics import Metric, confusion, find, headline
+from mribatch.training.networks.build import calibrated, predict_logits
 
 LEAKED, CLEAN = "leaked", "clean"
 FEWEST_APART = 20  # images: the figures of fewer tell nothing

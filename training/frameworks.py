@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from mribatch.errors import MribatchError
+from mribatch.core.errors import MribatchError
 
 _FIX = "pip install 'mribatch[train]'"
 

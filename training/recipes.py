@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from mribatch.errors import MribatchError
-from mribatch.training.augment import AUGMENTATIONS, LIGHT, REFERENCE, Augmentation
-from mribatch.training.schedule import SCHEDULES
+from mribatch.core.errors import MribatchError
+from mribatch.training.data.augment import AUGMENTATIONS, LIGHT, REFERENCE, Augmentation
+from mribatch.training.fit.schedule import SCHEDULES
 
 OPTIMIZERS = ("adam", "adamw")
 NO_WEIGHTS, IMAGENET = "none", "imagenet"

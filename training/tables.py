@@ -9,11 +9,11 @@ import numpy as np
 from numpy import float32, int64
 from numpy.typing import NDArray
 
-from mribatch.files import publishing
-from mribatch.pipeline.metrics import Metric
-from mribatch.training.data import DataSet
-from mribatch.training.fit import Epoch
-from mribatch.training.split import Grouping
+from mribatch.core.files import publishing
+from mribatch.report.metrics import Metric
+from mribatch.training.data.images import DataSet
+from mribatch.training.data.split import Grouping
+from mribatch.training.fit.loop import Epoch
 
 HISTORY, PARTS_TABLE, METRICS = "history.parquet", "parts.parquet", "metrics.parquet"
 TEST_PREDICTIONS, TEST_FILES = "test_predictions.parquet", "test_files.txt"

@@ -12,17 +12,20 @@ import numpy as np
 from numpy import int64
 from numpy.typing import NDArray
 
-from mribatch import __version__
-from mribatch.bundle import SPEC_FILE, load_bundle
-from mribatch.errors import MribatchError
-from mribatch.files import FolderLock, write_json
-from mribatch.training import figures, tables
-from mribatch.training.card import CardFacts, interval, model_card
-from mribatch.training.cited import SUMMARY_FILE, read_cited
-from mribatch.training.data import DataSet
+from mribatch.core.about import __version__
+from mribatch.core.bundle import SPEC_FILE, load_bundle
+from mribatch.core.errors import MribatchError
+from mribatch.core.files import FolderLock, write_json
+from mribatch.training import tables
+from mribatch.training.card.cited import SUMMARY_FILE, read_cited
+from mribatch.training.card.text import CardFacts, interval, model_card
+from mribatch.training.data.images import DataSet
+from mribatch.training.data.protocols import Division, divide
+from mribatch.training.data.split import PARTS, Grouping, Leak, check_parts, leak
 from mribatch.training.evaluate import Evaluation, evaluate, metric_facts, score_apart, size_shortcuts
-from mribatch.training.export import BundleFacts, check_names, check_replaceable, write_bundle
-from mribatch.training.fit import FINGERPRINT_FILE, STATE_FILE, Echo, FitResult, fit
+from mribatch.training.export.bundle import BundleFacts, check_names, check_replaceable, write_bundle
+from mribatch.training.figures import evaluation as figures
+from mribatch.training.fit.loop import FINGERPRINT_FILE, STATE_FILE, Echo, FitResult, fit
 from mribatch.training.frameworks import load_keras, versions
 from mribatch.training.prepare import (
     TrainOptions,
@@ -35,8 +38,6 @@ from mribatch.training.prepare import (
     read_images,
     watched_images,
 )
-from mribatch.training.protocols import Division, divide
-from mribatch.training.split import PARTS, Grouping, Leak, check_parts, leak
 
 ALREADY = "already holds this fit; nothing was written (--overwrite would write bundle and card anew)"
 _PROOF = "golden_max_difference"  # in the summary: a bundle was written and proven

@@ -1,1 +1,1 @@
-"""Keras and ONNX models as TensorRT engines; knows no files of images and no rows."""
+"""A bundle's graph as a TensorRT engine; knows no image files and no rows."""

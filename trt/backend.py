@@ -3,17 +3,17 @@
 from dataclasses import dataclass
 from functools import partial
 
-from mribatch.bundle import Bundle
-from mribatch.errors import MribatchError
-from mribatch.trt.agree import GateReport, gate
-from mribatch.trt.build import BatchProfile, OnStep
-from mribatch.trt.cache import EngineCache
-from mribatch.trt.engine import TensorRTClassifier
+from mribatch.core.bundle import Bundle
+from mribatch.core.errors import MribatchError
+from mribatch.trt.engine.build import BatchProfile, OnStep
+from mribatch.trt.engine.cache import EngineCache
+from mribatch.trt.engine.maker import EngineMaker, Note, gate_sizes, tell_nobody
+from mribatch.trt.engine.sidecar import FP16, FP32, EngineRequest
 from mribatch.trt.fallback import Candidate, first_that_holds
+from mribatch.trt.gate import GateReport, gate
 from mribatch.trt.gpu import NoGpu, find_gpu
 from mribatch.trt.library import Flavour, installed_flavours, nothing_installed
-from mribatch.trt.obtain import EngineMaker, Note, gate_sizes, tell_nobody
-from mribatch.trt.sidecar import FP16, FP32, EngineRequest
+from mribatch.trt.runtime.classifier import TensorRTClassifier
 
 _ON_CPU = "or use --backend onnxruntime (the same results on the CPU)"
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from mribatch.errors import Interrupted, MribatchError
-from mribatch.trt.agree import GateReport
+from mribatch.core.errors import Interrupted, MribatchError
+from mribatch.trt.gate import GateReport
 
 T = TypeVar("T")
 

@@ -12,11 +12,11 @@ import numpy as np
 from numpy import float32, uint8
 from numpy.typing import NDArray
 
-from mribatch.agreement import Agreement, compare
-from mribatch.bundle import Bundle
-from mribatch.classifier import Classifier
-from mribatch.trt.precision import Fp16Graph
-from mribatch.trt.rounding import RoundingClassifier
+from mribatch.core.agreement import Agreement, compare
+from mribatch.core.bundle import Bundle
+from mribatch.core.classifier import Classifier
+from mribatch.trt.graph.conversion import Fp16Graph
+from mribatch.trt.graph.emulation import RoundingClassifier
 
 ON_GPU, CPU_EMULATED = "gpu", "cpu-emulated"
 EMULATED_BATCH_SIZES = (1, 7)
@@ -129,7 +129,7 @@ def gate(classifier: Classifier, bundle: Bundle, *, batch_sizes: Sequence[int], 
 
 
 def emulate(bundle: Bundle, graph: Fp16Graph) -> GateReport:
-    """The gate without a GPU: the FP16 graph on the CPU, every FP16 tensor rounded (`mribatch.trt.rounding`).
+    """The gate without a GPU: the FP16 graph on the CPU, every FP16 tensor rounded (`mribatch.trt.graph.emulation`).
 
     Raises:
         MribatchError: ONNX Runtime does not accept the graph.

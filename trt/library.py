@@ -1,7 +1,7 @@
 """TensorRT and TensorRT for RTX: which is installed, in which version, and the module itself, loaded when asked for.
 
 Both flavours are used through one strongly typed path, with names that exist in TensorRT 10.12 to 11 and in TensorRT
-for RTX 1.7 (tests/trt/test_api_contract.py). What only one flavour has stands in trt/rtx.py and nowhere else.
+for RTX 1.7 (tests/trt/test_api_contract.py). What only one flavour has stands in trt/engine/rtx.py and nowhere else.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from mribatch.errors import MribatchError
+from mribatch.core.errors import MribatchError
 from mribatch.trt.gpu import INSTALL_CUDA
 
 

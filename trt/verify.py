@@ -9,10 +9,14 @@ from typing import Any
 from numpy import uint8
 from numpy.typing import NDArray
 
-from mribatch.bundle import Bundle
-from mribatch.classifier import Classifier
-from mribatch.errors import MribatchError
-from mribatch.trt.agree import (
+from mribatch.core.bundle import Bundle
+from mribatch.core.classifier import Classifier
+from mribatch.core.errors import MribatchError
+from mribatch.trt.engine.build import BatchProfile, BuildStep, OnStep, interrupted
+from mribatch.trt.engine.cache import EngineCache
+from mribatch.trt.engine.maker import EngineMaker, Note, gate_sizes, tell_nobody
+from mribatch.trt.engine.sidecar import EngineRequest
+from mribatch.trt.gate import (
     CPU_EMULATED,
     GOAL,
     ON_GPU,
@@ -22,15 +26,11 @@ from mribatch.trt.agree import (
     emulate,
     gate,
 )
-from mribatch.trt.build import BatchProfile, BuildStep, OnStep, interrupted
-from mribatch.trt.cache import EngineCache
-from mribatch.trt.engine import TensorRTClassifier
-from mribatch.trt.fp16_graph import fp16_graph_of
 from mribatch.trt.gpu import NoGpu, find_gpu
+from mribatch.trt.graph.emulation import RoundingClassifier
+from mribatch.trt.graph.fp16 import fp16_graph_of
 from mribatch.trt.library import installed_flavours, nothing_installed
-from mribatch.trt.obtain import EngineMaker, Note, gate_sizes, tell_nobody
-from mribatch.trt.rounding import RoundingClassifier
-from mribatch.trt.sidecar import EngineRequest
+from mribatch.trt.runtime.classifier import TensorRTClassifier
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 DALI knows no bad file: one that it refuses fails its whole batch, and one that it cannot parse may kill the process
 (2.2 to 2.4). So the probe looks first; a batch that fails all the same is done again image by image; and whoever runs
-this does it in a process that may die (`mribatch.pipeline.supervisor`).
+this does it in a process that may die (`mribatch.pipeline.worker.supervisor`).
 
 Every batch that DALI sees has the same size: a place without a good file holds a black image. What DALI is not asked to
 decode (anything but 8-bit JPEG and PNG) is decoded by OpenCV and passed through as a PGM file of the right size, which
@@ -21,12 +21,12 @@ import numpy as np
 from numpy import uint8
 from numpy.typing import NDArray
 
-from mribatch.errors import MribatchError
-from mribatch.pipeline.dali_graph import GraphOptions, Samples, prefetching, single
-from mribatch.pipeline.decode_opencv import decode_grey
-from mribatch.pipeline.read import decoded_file, read_and_probe, timed_out
+from mribatch.core.errors import MribatchError
+from mribatch.pipeline.decode.dali_graph import GraphOptions, Samples, prefetching, single
+from mribatch.pipeline.decode.file import decoded_file, read_and_probe, timed_out
+from mribatch.pipeline.decode.grey import decode_grey
+from mribatch.pipeline.decode.threads import WorkerThreads
 from mribatch.pipeline.records import DecodedBatch, DecodedFile, ImageFile, Status, Verdict
-from mribatch.pipeline.worker_threads import WorkerThreads
 
 _FORMATS = ("jpeg", "png")
 _MAX_PIXELS = 25_000_000  # of one image; a batch of larger ones does not fit beside an engine into a small GPU

@@ -3,7 +3,7 @@
 import time
 from hashlib import sha256
 
-from mribatch.pipeline.probe import probe, read_file, unreadable
+from mribatch.pipeline.decode.probe import probe, read_file, unreadable
 from mribatch.pipeline.records import DecodedFile, ImageFile, Status, Verdict
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy import uint8
 from numpy.typing import NDArray
 
-from mribatch.pipeline.probe import exif_orientation
+from mribatch.pipeline.decode.probe import exif_orientation
 from mribatch.pipeline.records import Flag, Status, Verdict
 
 

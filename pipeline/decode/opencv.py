@@ -9,10 +9,10 @@ import numpy as np
 from numpy import uint8
 from numpy.typing import NDArray
 
-from mribatch.pipeline.decode_opencv import decode_grey, opencv_version
-from mribatch.pipeline.read import decoded_file, read_and_probe, timed_out
+from mribatch.pipeline.decode.file import decoded_file, read_and_probe, timed_out
+from mribatch.pipeline.decode.grey import decode_grey, opencv_version
+from mribatch.pipeline.decode.threads import WorkerThreads
 from mribatch.pipeline.records import DecodedBatch, DecodedFile, ImageFile, Status
-from mribatch.pipeline.worker_threads import WorkerThreads
 
 _BATCHES_AHEAD = 3  # enough that the model never waits for the slowest file of the next batch; bounds the memory
 

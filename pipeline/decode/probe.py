@@ -6,7 +6,7 @@ decoder. It walks the container of each format (marker segments, chunks, boxes, 
 lies inside the file and that the header makes sense; it does not decompress pixels. docs/statuses.md lists the damage
 that no such walk can see. The probe is stricter than the decoders: what they would read only by guessing is refused.
 
-This module reads a file, tells its format and words the verdict; `mribatch.pipeline.formats` holds the walks, one
+This module reads a file, tells its format and words the verdict; `decode.formats` holds the walks, one
 module per format, each with the specification that it follows.
 """
 
@@ -16,10 +16,10 @@ import stat
 import struct
 from collections.abc import Callable, Iterator
 
-from mribatch.pipeline.formats import bmp, jpeg, jpeg2000, png, tiff, webp
-from mribatch.pipeline.formats.container import Image, Refused, truncated, unsupported
-from mribatch.pipeline.formats.exif import orientation_of
-from mribatch.pipeline.formats.foreign import is_text, what_else
+from mribatch.pipeline.decode.formats import bmp, jpeg, jpeg2000, png, tiff, webp
+from mribatch.pipeline.decode.formats.container import Image, Refused, truncated, unsupported
+from mribatch.pipeline.decode.formats.exif import orientation_of
+from mribatch.pipeline.decode.formats.foreign import is_text, what_else
 from mribatch.pipeline.records import Status, Verdict
 
 DEFAULT_MAX_PIXELS = 100_000_000

@@ -11,10 +11,10 @@ import numpy as np
 from numpy import float32, uint8
 from numpy.typing import NDArray
 
-from mribatch.agreement import Agreement, compare
-from mribatch.bundle import Bundle
-from mribatch.classifier import Classifier
-from mribatch.errors import MribatchError
+from mribatch.core.agreement import Agreement, compare
+from mribatch.core.bundle import Bundle
+from mribatch.core.classifier import Classifier
+from mribatch.core.errors import MribatchError
 from mribatch.pipeline.records import (
     Choice,
     ClassifiedBatch,

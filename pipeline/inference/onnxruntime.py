@@ -8,9 +8,9 @@ import numpy as np
 from numpy import float32, uint8
 from numpy.typing import NDArray
 
-from mribatch.bundle import Bundle
-from mribatch.errors import MribatchError
-from mribatch.model_spec import INPUT_NAME, OUTPUT_NAME
+from mribatch.core.bundle import Bundle
+from mribatch.core.errors import MribatchError
+from mribatch.core.model_spec import INPUT_NAME, OUTPUT_NAME
 
 ROWS_PER_CALL = 8
 """Rows that one thread gives to ONNX Runtime at once, always: the shape decides the kernels, and so the last bits.

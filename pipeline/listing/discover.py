@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from mribatch.errors import MribatchError
+from mribatch.core.errors import MribatchError
 
 IMAGE_SUFFIXES = (b".jpg", b".jpeg", b".jpe", b".png", b".bmp", b".tif", b".tiff", b".webp", b".jp2")
 DICOM_SUFFIXES = (b".dcm", b".dicom", b".ima")

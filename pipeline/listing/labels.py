@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from mribatch.errors import MribatchError
-from mribatch.model_spec import ModelSpec
-from mribatch.pipeline.discover import Input, escape
+from mribatch.core.errors import MribatchError
+from mribatch.core.model_spec import ModelSpec
+from mribatch.pipeline.listing.discover import Input, escape
 
 _MAX_NAMES = 1000  # distinct unknown names that are counted one by one; folders named after patients can be many
 _OTHERS = "(others)"

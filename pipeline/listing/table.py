@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mribatch.files import publishing
-from mribatch.pipeline.discover import Discovery, FoundFile, Input, SkipReason, Tick, escape, no_tick
-from mribatch.pipeline.labels import Labels
+from mribatch.core.files import publishing
+from mribatch.pipeline.listing.discover import Discovery, FoundFile, Input, SkipReason, Tick, escape, no_tick
+from mribatch.pipeline.listing.labels import Labels
 from mribatch.pipeline.records import ImageFile
 
 LISTING_FILE, SKIPPED_FILE = "listing.parquet", "skipped.parquet"

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from mribatch.files import publishing
-from mribatch.pipeline.parquet import read_parts
+from mribatch.core.files import publishing
+from mribatch.pipeline.output.parts import read_parts
 
 # A cell that begins like this is run as a formula by spreadsheets (OWASP, "CSV Injection"); file names are strangers'.
 _FORMULA = r"^[=+\-@\t\r]"

@@ -12,10 +12,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from mribatch.errors import MribatchError
-from mribatch.files import FolderLock, write_json
-from mribatch.pipeline.listing import LISTING_FILE, SKIPPED_FILE
-from mribatch.pipeline.parquet import PARTS_FOLDER
+from mribatch.core.errors import MribatchError
+from mribatch.core.files import FolderLock, write_json
+from mribatch.pipeline.listing.table import LISTING_FILE, SKIPPED_FILE
+from mribatch.pipeline.output.parts import PARTS_FOLDER
 
 RUN_FILE = "run.json"
 CSV_FILE = "predictions.csv"

@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mribatch.errors import MribatchError
-from mribatch.files import publishing
+from mribatch.core.errors import MribatchError
+from mribatch.core.files import publishing
 from mribatch.pipeline.records import Flag, Prediction
 
 SCHEMA_VERSION = 1

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mribatch import RESEARCH_NOTICE
-from mribatch.errors import ExitCode, one_line
-from mribatch.pipeline.parquet import PARTS_FOLDER, RowCounts
+from mribatch.core.about import RESEARCH_NOTICE
+from mribatch.core.errors import ExitCode, one_line
+from mribatch.pipeline.output.parts import PARTS_FOLDER, RowCounts
 from mribatch.pipeline.records import Status
 
 

@@ -1,4 +1,4 @@
-"""The worker process: slices of the listing in, rows out; started by `mribatch.pipeline.supervisor`.
+"""The worker process: slices of the listing in, rows out; started by `mribatch.pipeline.worker.supervisor`.
 
     python -P -m mribatch.pipeline.worker ORDER REQUESTS REPLIES
 
@@ -16,13 +16,13 @@ import traceback
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 
-from mribatch.bundle import load_bundle
-from mribatch.errors import MribatchError
-from mribatch.pipeline.classify_here import ClassifyHere
+from mribatch.core.bundle import load_bundle
+from mribatch.core.errors import MribatchError
+from mribatch.pipeline.choices import build_here
+from mribatch.pipeline.inference.in_process import ClassifyHere
 from mribatch.pipeline.records import ImageFile
-from mribatch.pipeline.stages import build_here
 from mribatch.pipeline.stopwatch import INFERENCE, WAITING, Stopwatch
-from mribatch.pipeline.worker_messages import (
+from mribatch.pipeline.worker.messages import (
     Answer,
     Batch,
     Begun,

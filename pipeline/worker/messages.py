@@ -15,7 +15,7 @@ import numpy as np
 from numpy import float32
 from numpy.typing import NDArray
 
-from mribatch.agreement import Agreement
+from mribatch.core.agreement import Agreement
 from mribatch.pipeline.records import (
     Choice,
     ClassifiedBatch,

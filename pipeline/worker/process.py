@@ -15,8 +15,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any
 
-from mribatch.errors import MribatchError
-from mribatch.pipeline.worker_messages import Failed, Reply, Request, WorkOrder, read_reply, request_bytes
+from mribatch.core.errors import MribatchError
+from mribatch.pipeline.worker.messages import Failed, Reply, Request, WorkOrder, read_reply, request_bytes
 
 _FIRST_FREE = 3  # descriptor behind the standard streams
 _EXIT_S = 10  # for a process whose pipe is closed already, or that was killed

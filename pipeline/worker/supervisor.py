@@ -20,13 +20,13 @@ import numpy as np
 from numpy import float32
 from numpy.typing import NDArray
 
-from mribatch.agreement import Agreement
-from mribatch.errors import MribatchError
-from mribatch.pipeline.probe import read_file
-from mribatch.pipeline.read import timed_out
+from mribatch.core.agreement import Agreement
+from mribatch.core.errors import MribatchError
+from mribatch.pipeline.decode.file import timed_out
+from mribatch.pipeline.decode.probe import read_file
 from mribatch.pipeline.records import ClassifiedBatch, DecodedFile, ImageFile, RunsWith, Status, Verdict
 from mribatch.pipeline.stopwatch import WAITING, Stopwatch
-from mribatch.pipeline.worker_messages import (
+from mribatch.pipeline.worker.messages import (
     Answer,
     Batch,
     Begun,
@@ -37,7 +37,7 @@ from mribatch.pipeline.worker_messages import (
     WorkOrder,
     with_files,
 )
-from mribatch.pipeline.worker_process import Death, WorkerDied, WorkerProcess
+from mribatch.pipeline.worker.process import Death, WorkerDied, WorkerProcess
 
 _AHEAD = 8  # batches without an answer: more than decoder and model hold back before the first one comes out
 _SLICE = 8  # files of one OneByOne: small, so that also a worker that is killed every second or two gets on

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mribatch.cli.engine import engine
-from mribatch.errors import ExitCode, MribatchError
+from mribatch.core.errors import ExitCode, MribatchError
 from mribatch.trt.gpu import NoGpu, find_gpu
 from tests.folders import draw_images
 
@@ -139,7 +139,7 @@ def test_ctrl_c_ends_a_comparison_between_two_batches(tiny_model: Path, tmp_path
     draw_images(tmp_path / "data", 41, size=32)
     code = """
 import os, signal, sys
-import mribatch.trt.rounding as rounding
+import mribatch.trt.graph.emulation as rounding
 call, calls = rounding.RoundingClassifier.__call__, []
 def counted(self, images):
     calls.append(len(images))
@@ -189,7 +189,7 @@ def test_a_signal_is_seen_while_the_main_thread_stands_in_a_library() -> None:
     code = """
 import ctypes, signal, threading
 from mribatch.cli.engine import _progress
-from mribatch.trt.build import BuildStep
+from mribatch.trt.engine.build import BuildStep
 seen = []
 def report(on_step):
     seen.append(on_step(BuildStep(1, 2, "x")))

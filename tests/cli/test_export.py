@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from mribatch.cli.classify import classify
 from mribatch.cli.export import _OUTPUTS, _SCALES, export
 from mribatch.cli.report import report
-from mribatch.errors import MribatchError
+from mribatch.core.errors import MribatchError
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -38,7 +38,7 @@ def test_nothing_heavy_before_it_is_used() -> None:
 
 
 def test_the_scales_on_the_command_line_are_those_of_the_code() -> None:
-    from mribatch.training.keras_model import DECLARABLE, Scale
+    from mribatch.training.export.keras_model import DECLARABLE, Scale
 
     assert tuple(Scale) == _SCALES and DECLARABLE == _OUTPUTS
     shown = run(export, "--help").output
@@ -48,7 +48,7 @@ def test_the_scales_on_the_command_line_are_those_of_the_code() -> None:
 def test_export_classify_report(model: Path, tmp_path: Path) -> None:
     import cv2
 
-    from mribatch.synthetic import draw_slice
+    from mribatch.core.synthetic import draw_slice
 
     result = run(export, model, "--out", tmp_path / "bundle", "--classes", "a,b,c")
     assert result.exit_code == 0, result.output
@@ -83,7 +83,7 @@ def test_export_classify_with_sigmoids(tmp_path: Path) -> None:
     import cv2
     import keras
 
-    from mribatch.synthetic import draw_slice
+    from mribatch.core.synthetic import draw_slice
     from tests.training import keras_models as models
 
     made = models.small(models.rescaling(), activation="sigmoid")

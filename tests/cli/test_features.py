@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mribatch.cli.features import _SCALES, features
-from mribatch.errors import MribatchError
-from mribatch.synthetic import draw_slice
+from mribatch.core.errors import MribatchError
+from mribatch.core.synthetic import draw_slice
 
 pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 pytest.importorskip("matplotlib", reason="needs the extra 'train'")

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from mribatch.cli.report import report
-from mribatch.errors import MribatchError
+from mribatch.core.errors import MribatchError
 from tests.finished_run import CLASSES, Row, scores_for, write_run
 
 

@@ -6,8 +6,8 @@ from hypothesis.extra.numpy import arrays
 from numpy import float32
 from numpy.typing import NDArray
 
-from mribatch.agreement import compare
-from mribatch.model_spec import Tolerance
+from mribatch.core.agreement import compare
+from mribatch.core.model_spec import Tolerance
 
 TOLERANCE = Tolerance()
 EXPECTED = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.334, 0.333, 0.333]], dtype=float32)

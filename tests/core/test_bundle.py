@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mribatch.bundle import DEFAULT_MODEL, GOLDEN_FILE, MODEL_FILE, SPEC_FILE, load_bundle, shipped_models
-from mribatch.errors import MribatchError
+from mribatch.core.bundle import DEFAULT_MODEL, GOLDEN_FILE, MODEL_FILE, SPEC_FILE, load_bundle, shipped_models
+from mribatch.core.errors import MribatchError
 from tests.make_models import BAD_BUNDLES, CLASSES, make_bad, make_tiny, set_golden
 
 EXPORT_FIX = "Fix: export the model again, or name another with --model"

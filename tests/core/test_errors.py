@@ -1,6 +1,6 @@
 import pytest
 
-from mribatch.errors import MribatchError
+from mribatch.core.errors import MribatchError
 
 
 def test_says_what_is_wrong_and_what_to_do() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mribatch.errors import MribatchError
-from mribatch.files import FolderLock, publishing, sha256_of_file, write_json
+from mribatch.core.errors import MribatchError
+from mribatch.core.files import FolderLock, publishing, sha256_of_file, write_json
 
 
 def _python(code: str, *arguments: str | Path) -> subprocess.Popen[str]:
@@ -68,8 +68,8 @@ def test_a_missing_folder_is_one_line_with_a_way_out(tmp_path: Path) -> None:
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
-from mribatch.errors import MribatchError
-from mribatch.files import publishing
+from mribatch.core.errors import MribatchError
+from mribatch.core.files import publishing
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
@@ -97,7 +97,7 @@ def test_a_full_disk_leaves_what_was_there_and_no_rest(tmp_path: Path, before: b
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from mribatch.files import publishing
+from mribatch.core.files import publishing
 with publishing(Path(sys.argv[1])) as temporary:
     temporary.write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -135,7 +135,7 @@ def test_hash_of_a_file_of_several_blocks(tmp_path: Path) -> None:
 HOLDER = """
 import sys
 from pathlib import Path
-from mribatch.files import FolderLock
+from mribatch.core.files import FolderLock
 with FolderLock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -8,9 +8,9 @@ import pytest
 from numpy import float32, uint8
 from numpy.typing import NDArray
 
-from mribatch.agreement import compare
-from mribatch.bundle import CARD_FILE, GOLDEN_FILE, MODEL_FILE, SPEC_FILE, Bundle, load_bundle
-from mribatch.synthetic import golden_slices
+from mribatch.core.agreement import compare
+from mribatch.core.bundle import CARD_FILE, GOLDEN_FILE, MODEL_FILE, SPEC_FILE, Bundle, load_bundle
+from mribatch.core.synthetic import golden_slices
 from tests.make_models import make_placeholder, make_tiny
 
 PLACEHOLDER = Path(__file__).parents[1] / "models" / "placeholder"

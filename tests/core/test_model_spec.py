@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mribatch.errors import MribatchError
-from mribatch.model_spec import ModelSpec, Tolerance, normalise_label
+from mribatch.core.errors import MribatchError
+from mribatch.core.model_spec import ModelSpec, Tolerance, normalise_label
 from tests.make_models import ALIASES, CLASSES
 
 SPEC = ModelSpec(

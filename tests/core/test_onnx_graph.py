@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
-from mribatch.bundle import MODEL_FILE, shipped_models
-from mribatch.onnx_graph import GraphFacts, TensorDeclaration, read_graph_facts
+from mribatch.core.bundle import MODEL_FILE, shipped_models
+from mribatch.core.onnx_graph import GraphFacts, TensorDeclaration, read_graph_facts
 from tests.make_models import BAD_BUNDLES, make_bad, tiny_model
 
 # --- the same facts by way of the onnx package ---------------------------------------------------------

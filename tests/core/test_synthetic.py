@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mribatch.synthetic import draw_slice, golden_slices
+from mribatch.core.synthetic import draw_slice, golden_slices
 
 
 def test_gives_the_same_pixels_on_every_machine() -> None:

@@ -2,10 +2,10 @@
 
 import pytest
 
-from mribatch.errors import MribatchError
-from mribatch.pipeline import stages
-from mribatch.pipeline.stages import choose_backend, choose_decoder
-from mribatch.trt.build import BuildStep
+from mribatch.core.errors import MribatchError
+from mribatch.pipeline import choices as stages
+from mribatch.pipeline.choices import choose_backend, choose_decoder
+from mribatch.trt.engine.build import BuildStep
 from mribatch.trt.gpu import Gpu, NoGpu
 from mribatch.trt.library import Flavour
 

@@ -6,7 +6,7 @@ import cv2
 import pytest
 
 from mribatch.cli.demo import demo
-from mribatch.errors import MribatchError
+from mribatch.core.errors import MribatchError
 from mribatch.pipeline.demo_folder import CLASS_FOLDERS, MARKER, broken_files, draw_demo_folder
 
 
@@ -56,7 +56,7 @@ def test_the_texts_say_that_these_are_drawings(drawn: Path) -> None:
     ],
 )
 def test_each_broken_file_has_its_own_verdict(drawn: Path, name: str, status: str) -> None:
-    from mribatch.pipeline.probe import probe
+    from mribatch.pipeline.decode.probe import probe
 
     verdict = probe((drawn / name).read_bytes())
     assert (verdict.status, bool(verdict.error)) == (status, True)

@@ -5,7 +5,7 @@ import shutil
 from itertools import cycle, islice
 from pathlib import Path
 
-from mribatch.errors import ExitCode
+from mribatch.core.errors import ExitCode
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.run import classify
 from tests.broken_files import broken_files

@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from mribatch.errors import ExitCode, Interrupted, MribatchError
+from mribatch.core.errors import ExitCode, Interrupted, MribatchError
 from mribatch.pipeline import run as run_module
 from mribatch.pipeline.options import ClassifyOptions
-from mribatch.pipeline.parquet import part_path
+from mribatch.pipeline.output.parts import part_path
+from mribatch.pipeline.output.summary import RunSummary
 from mribatch.pipeline.records import Prediction, Status
 from mribatch.pipeline.run import classify
-from mribatch.pipeline.summary import RunSummary
 from tests.broken_files import broken_files, good_files
 from tests.folders import draw_images, rows, table
 from tests.make_models import make_tiny
@@ -122,7 +122,7 @@ def test_a_file_gone_between_listing_and_reading_is_unreadable(tiny: Classify, t
 
 
 def test_a_stalled_read_is_a_timeout(tiny: Classify, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mribatch.pipeline import read
+    from mribatch.pipeline.decode import file as read
 
     draw_images(tmp_path / "data", 6)
     gate, really = threading.Event(), read.read_file
@@ -157,7 +157,7 @@ def test_an_answer_that_is_no_number_is_a_row_of_its_own(tmp_path: Path) -> None
 def test_a_model_that_does_not_reproduce_its_golden_answers_writes_no_row(
     tiny: Classify, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mribatch.pipeline.infer_onnxruntime import OnnxRuntimeClassifier
+    from mribatch.pipeline.inference.onnxruntime import OnnxRuntimeClassifier
 
     draw_images(tmp_path / "data", 4)
     really = OnnxRuntimeClassifier.__call__
@@ -321,7 +321,7 @@ def test_a_second_run_is_kept_out_while_the_first_lives(tiny: Classify, tmp_path
     draw_images(tmp_path / "data", 5)
     out = tmp_path / "out"
     code = (
-        "import sys, time; from pathlib import Path; from mribatch.files import FolderLock\n"
+        "import sys, time; from pathlib import Path; from mribatch.core.files import FolderLock\n"
         "with FolderLock(Path(sys.argv[1])): print('locked', flush=True); time.sleep(60)"
     )
     out.mkdir()
@@ -442,7 +442,7 @@ class FakePair:
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_run_passes_each_batch_through_every_stage(fails: bool) -> None:
-    from mribatch.pipeline.classify_here import ClassifyHere
+    from mribatch.pipeline.inference.in_process import ClassifyHere
     from mribatch.pipeline.records import Choice, ImageFile
     from mribatch.pipeline.stopwatch import Stopwatch
 
@@ -507,7 +507,7 @@ def test_kill_9_at_a_hundred_moments_loses_nothing(many: Path, tiny_model: Path,
 
 FULL_DISK = """
 import resource, signal, sys
-from mribatch.errors import MribatchError
+from mribatch.core.errors import MribatchError
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.progress import SilentProgress
 from mribatch.pipeline.run import classify

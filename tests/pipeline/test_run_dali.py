@@ -16,14 +16,14 @@ import cv2
 import pytest
 
 from benchmarks.broken_folder import BATCH, worker_deaths, write_folder
-from mribatch.errors import ExitCode
-from mribatch.pipeline import worker_process
+from mribatch.core.errors import ExitCode
+from mribatch.core.synthetic import draw_slice
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.progress import SilentProgress
 from mribatch.pipeline.run import classify
-from mribatch.synthetic import draw_slice
+from mribatch.pipeline.worker import process as worker_process
 from tests.folders import mribatch, rows
-from tests.pipeline.test_supervisor import CRASHING
+from tests.pipeline.worker.test_supervisor import CRASHING
 
 pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install 'mribatch[dali]'")
 

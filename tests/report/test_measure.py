@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import sklearn.metrics as sk
 
-from mribatch.errors import MribatchError
-from mribatch.pipeline.report import ReportOptions, metrics_schema, parse_requirement, report
+from mribatch.core.errors import MribatchError
+from mribatch.report.measure import ReportOptions, metrics_schema, parse_requirement, report
 from tests.finished_run import CLASSES, Row, scores_for, write_run
 
 GLIOMA, MENINGIOMA, NO_TUMOR, PITUITARY = CLASSES

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy import float32, int64
 from numpy.typing import NDArray
 
-from mribatch.errors import MribatchError
-from mribatch.pipeline.metrics import (
+from mribatch.core.errors import MribatchError
+from mribatch.report.metrics import (
     CLASS_METRICS,
     Metric,
     calibration,

@@ -25,7 +25,7 @@ def trained(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainRe
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training without its pictures, which take longer than a toy fit; `trained` has them."""
-    from mribatch.training import figures
+    from mribatch.training.figures import evaluation as figures
 
     monkeypatch.setattr(figures, "write_all", lambda *_, **__: [])
 
@@ -34,5 +34,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keras 3.15 on TensorFlow 2.21 still hands NumPy arrays without the copy keyword; not ours to mend."""
     quiet = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
     for item in items:
-        if item.path.parent == Path(__file__).parent:
+        if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(quiet)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mribatch.training import drawing
+from mribatch.training.figures import drawing
 
 
 class Texts:

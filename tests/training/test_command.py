@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mribatch.cli.train import train
-from mribatch.errors import MribatchError
-from mribatch.training.data_sheets import BRAIN_TUMOR_CLASSIFICATION_MRI, UNKNOWN, data_sheet
+from mribatch.core.errors import MribatchError
+from mribatch.training.data.sheets import BRAIN_TUMOR_CLASSIFICATION_MRI, UNKNOWN, data_sheet
 from mribatch.training.recipes import RECIPES
 
 

@@ -9,13 +9,13 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 
-from mribatch.bundle import load_bundle
-from mribatch.errors import MribatchError
-from mribatch.pipeline.metrics import find, headline
+from mribatch.core.bundle import load_bundle
+from mribatch.core.errors import MribatchError
+from mribatch.report.metrics import find, headline
 from mribatch.training import folds
-from mribatch.training.calibration import fit_temperature
+from mribatch.training.fit.calibration import fit_temperature
 from mribatch.training.folds import FINISHED_FOLD, final_recipe, train_folds
-from mribatch.training.networks import NETWORKS
+from mribatch.training.networks.build import NETWORKS
 from mribatch.training.prepare import TrainOptions, TrainResult
 from mribatch.training.recipes import RECIPES
 from tests.training.toy import Killed, dying_after, tiny_network, tiny_recipe

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mribatch.training.classes import BRAIN_TUMORS
-from mribatch.training.data import load
-from mribatch.training.protocols import reference_test
-from mribatch.training.split import check_parts, group, grouped_split, leak, read_groups
+from mribatch.training.data.classes import BRAIN_TUMORS
+from mribatch.training.data.images import load
+from mribatch.training.data.protocols import reference_test
+from mribatch.training.data.split import check_parts, group, grouped_split, leak, read_groups
 
 
 def test_the_grouped_split_does_not_leak_and_a_random_one_does(data_folder: Path):

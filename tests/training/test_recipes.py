@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from mribatch.cli.train import train
-from mribatch.errors import MribatchError
-from mribatch.training.augment import LIGHT, REFERENCE, Augmentation
+from mribatch.core.errors import MribatchError
+from mribatch.training.data.augment import LIGHT, REFERENCE, Augmentation
 from mribatch.training.recipes import RECIPES, changed_recipe
 
 

@@ -15,14 +15,14 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 
-from mribatch.bundle import load_bundle
-from mribatch.errors import MribatchError
+from mribatch.core.bundle import load_bundle
+from mribatch.core.errors import MribatchError
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.run import classify
-from mribatch.training.classes import ClassList
-from mribatch.training.fit import STATE_FILE
+from mribatch.training.data.classes import ClassList
+from mribatch.training.fit.loop import STATE_FILE
 from mribatch.training.folds import train_folds
-from mribatch.training.networks import NETWORKS
+from mribatch.training.networks.build import NETWORKS
 from mribatch.training.train import TrainResult, train
 from tests.training import toy
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from mribatch.synthetic import draw_slice
-from mribatch.training import fit
-from mribatch.training.augment import Augmentation
+from mribatch.core.synthetic import draw_slice
+from mribatch.training.data.augment import Augmentation
+from mribatch.training.fit import loop as fit
 from mribatch.training.prepare import TrainOptions
 from mribatch.training.recipes import RECIPES, Recipe
 

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from mribatch.bundle import load_bundle
-from mribatch.errors import MribatchError
-from mribatch.trt import library, ready, rtx
-from mribatch.trt.build import BatchProfile, build_plan
+from mribatch.core.bundle import load_bundle
+from mribatch.core.errors import MribatchError
+from mribatch.trt import backend as ready
+from mribatch.trt import library
+from mribatch.trt.engine import rtx
+from mribatch.trt.engine.build import BatchProfile, build_plan
+from mribatch.trt.engine.maker import gate_sizes, here_or_all
 from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
 from mribatch.trt.library import Flavour, Messages
-from mribatch.trt.obtain import gate_sizes, here_or_all
 
 no_gpu_here = pytest.mark.skipif(not isinstance(find_gpu(), NoGpu), reason="there is a GPU")
 
@@ -62,8 +64,8 @@ def test_a_run_without_a_gpu_is_told_why_and_what_to_do() -> None:
 
 @no_gpu_here
 def test_tensorrt_itself_builds_nothing_without_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mribatch.trt.build.load", lambda flavour: None)
-    monkeypatch.setattr("mribatch.trt.build.logger_for", lambda trt, messages: None)
+    monkeypatch.setattr("mribatch.trt.engine.build.load", lambda flavour: None)
+    monkeypatch.setattr("mribatch.trt.engine.build.logger_for", lambda trt, messages: None)
     with pytest.raises(MribatchError, match="there is none: .*--flavour tensorrt-rtx, which needs none"):
         build_plan(b"", Flavour.TENSORRT, "sm89", BatchProfile(1, 1))
 
@@ -103,7 +105,7 @@ def test_cuda_core_has_what_the_device_uses() -> None:
     for name, members in used.items():
         fields = set(dir(getattr(core, name))) | set(getattr(getattr(core, name), "__annotations__", ()))
         assert fields >= set(members), name
-    from mribatch.trt.cuda_device import CudaDevice
+    from mribatch.trt.runtime.cuda import CudaDevice
 
     with pytest.raises(MribatchError, match="there is no GPU to run on"):
         CudaDevice().open()

@@ -2,10 +2,10 @@
 
 import pytest
 
-from mribatch.agreement import Agreement
-from mribatch.errors import ExitCode, Interrupted, MribatchError
-from mribatch.trt.agree import BatchCheck, GateReport
+from mribatch.core.agreement import Agreement
+from mribatch.core.errors import ExitCode, Interrupted, MribatchError
 from mribatch.trt.fallback import Candidate, Refusal, first_that_holds
+from mribatch.trt.gate import BatchCheck, GateReport
 
 
 class Trail:

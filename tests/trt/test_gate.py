@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from numpy import float32, uint8
 from numpy.typing import NDArray
 
-from mribatch.bundle import Bundle, load_bundle
-from mribatch.pipeline.infer_onnxruntime import OnnxRuntimeClassifier
-from mribatch.trt.agree import CPU_EMULATED, Flip, GateReport, agreement_on_images, emulate, gate
-from mribatch.trt.build import BatchProfile
-from mribatch.trt.engine import TensorRTClassifier
-from mribatch.trt.fp16_graph import fp16_graph_of
+from mribatch.core.bundle import Bundle, load_bundle
+from mribatch.pipeline.inference.onnxruntime import OnnxRuntimeClassifier
+from mribatch.trt.engine.build import BatchProfile
+from mribatch.trt.engine.sidecar import EngineRequest
+from mribatch.trt.gate import CPU_EMULATED, Flip, GateReport, agreement_on_images, emulate, gate
+from mribatch.trt.graph.fp16 import fp16_graph_of
 from mribatch.trt.library import Flavour
-from mribatch.trt.sidecar import EngineRequest
-from tests.trt.graphs import GoldenClassifier, bundle_of, efficientnet_like
-from tests.trt.memory_device import MemoryDevice, MemoryEngine
+from mribatch.trt.runtime.classifier import TensorRTClassifier
+from tests.trt.graph.graphs import GoldenClassifier, bundle_of, efficientnet_like
+from tests.trt.runtime.memory_device import MemoryDevice, MemoryEngine
 
 Answers = NDArray[float32]
 SIZES = (1, 3, 16)
@@ -127,7 +127,7 @@ def test_one_last_bit_in_one_row_of_an_engine_is_caught(
     bits: int, alike: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through the inference loop itself, on the GPU in memory; the answers are golden but for that bit."""
-    monkeypatch.setattr("mribatch.trt.engine.required_version", lambda flavour: "1")
+    monkeypatch.setattr("mribatch.trt.runtime.classifier.required_version", lambda flavour: "1")
     found = bundle_of(efficientnet_like().model())
     golden, padding = GoldenClassifier(found), np.zeros((1, 4), float32)
 

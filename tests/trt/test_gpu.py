@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 from numpy import uint8
 
-from mribatch.bundle import Bundle, load_bundle
-from mribatch.errors import MribatchError
-from mribatch.synthetic import golden_slices
-from mribatch.trt.agree import ON_GPU, agreement_on_images, gate
-from mribatch.trt.build import BatchProfile
-from mribatch.trt.cache import EngineCache, EngineFile, read_engine
-from mribatch.trt.engine import TensorRTClassifier, open_plan
+from mribatch.core.bundle import Bundle, load_bundle
+from mribatch.core.errors import MribatchError
+from mribatch.core.synthetic import golden_slices
+from mribatch.trt.backend import ready
+from mribatch.trt.engine.build import BatchProfile
+from mribatch.trt.engine.cache import EngineCache, EngineFile, read_engine
+from mribatch.trt.engine.inspect import layers_of
+from mribatch.trt.engine.maker import EngineMaker, gate_sizes
+from mribatch.trt.engine.sidecar import FP32, EngineRequest, sidecar_path
+from mribatch.trt.gate import ON_GPU, agreement_on_images, gate
 from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
-from mribatch.trt.layers import layers_of
 from mribatch.trt.library import Flavour, installed_version
-from mribatch.trt.obtain import EngineMaker, gate_sizes
-from mribatch.trt.ready import ready
-from mribatch.trt.sidecar import FP32, EngineRequest, sidecar_path
+from mribatch.trt.runtime.classifier import TensorRTClassifier, open_plan
 
 pytestmark = pytest.mark.gpu
 
@@ -91,7 +91,7 @@ def test_ten_thousand_images_are_answered_alike_every_time(
     bundle: Bundle, built: EngineFile, request_for: EngineRequest
 ) -> None:
     pytest.importorskip("onnxruntime")
-    from mribatch.pipeline.infer_onnxruntime import OnnxRuntimeClassifier
+    from mribatch.pipeline.inference.onnxruntime import OnnxRuntimeClassifier
 
     slices = golden_slices(500, bundle.spec.height, bundle.spec.width)
     with TensorRTClassifier(bundle, built.content, request_for) as classify:
@@ -110,7 +110,7 @@ def test_ten_thousand_images_are_answered_alike_every_time(
 def test_a_batch_on_the_gpu_is_read_where_it_lies(
     bundle: Bundle, built: EngineFile, request_for: EngineRequest, synchronised: bool
 ) -> None:
-    from mribatch.trt.cuda_device import CudaDevice
+    from mribatch.trt.runtime.cuda import CudaDevice
 
     slices = golden_slices(BATCH.maximum, bundle.spec.height, bundle.spec.width)
     device = CudaDevice()
@@ -175,7 +175,7 @@ def test_an_engine_of_another_version_is_built_anew_beside_it(
 def test_too_little_memory_is_one_line_and_the_gpu_works_on(
     bundle: Bundle, gpu: Gpu, built: EngineFile, request_for: EngineRequest
 ) -> None:
-    from mribatch.trt.cuda_device import CudaDevice
+    from mribatch.trt.runtime.cuda import CudaDevice
 
     device = CudaDevice()
     device.open()

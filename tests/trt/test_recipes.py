@@ -7,15 +7,15 @@ import pytest
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install 'mribatch[rtx]'")
 pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 
-from mribatch.synthetic import golden_slices
-from mribatch.training.export import to_onnx
-from mribatch.training.networks import build
+from mribatch.core.synthetic import golden_slices
+from mribatch.training.export.bundle import to_onnx
+from mribatch.training.networks.build import build
 from mribatch.training.recipes import NO_WEIGHTS, RECIPES
-from mribatch.trt.build import BatchProfile, build_plan
+from mribatch.trt.engine.build import BatchProfile, build_plan
+from mribatch.trt.graph.conversion import to_fp16
+from mribatch.trt.graph.range_audit import audit
+from mribatch.trt.graph.turing import without_fp32_dense
 from mribatch.trt.library import Flavour
-from mribatch.trt.precision import to_fp16
-from mribatch.trt.range_audit import audit
-from mribatch.trt.turing import without_fp32_dense
 
 pytestmark = [
     pytest.mark.slow,

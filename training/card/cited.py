@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mribatch.errors import MribatchError
-from mribatch.pipeline.metrics import Metric, find
+from mribatch.core.errors import MribatchError
+from mribatch.report.metrics import Metric, find
 from mribatch.training.evaluate import CLEAN, LEAKED, Share, share_protocol
 from mribatch.training.tables import METRICS
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mribatch.errors import MribatchError
-from mribatch.model_spec import normalise_label
+from mribatch.core.errors import MribatchError
+from mribatch.core.model_spec import normalise_label
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ import numpy as np
 from numpy import int64, uint8
 from numpy.typing import NDArray
 
-from mribatch.cores import usable_cores
-from mribatch.errors import MribatchError
-from mribatch.pipeline.decode_opencv import decode_grey
-from mribatch.pipeline.discover import Discovery, escape, resolve_inputs
-from mribatch.pipeline.probe import probe, read_file
+from mribatch.core.cores import usable_cores
+from mribatch.core.errors import MribatchError
+from mribatch.pipeline.decode.grey import decode_grey
+from mribatch.pipeline.decode.probe import probe, read_file
+from mribatch.pipeline.listing.discover import Discovery, escape, resolve_inputs
 from mribatch.pipeline.records import Status, Verdict
-from mribatch.training.classes import ClassList
+from mribatch.training.data.classes import ClassList
 
 _QUIET_SECONDS = 2.0  # what is over sooner needs no progress bar
 

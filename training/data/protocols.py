@@ -16,10 +16,10 @@ import numpy as np
 from numpy import int64
 from numpy.typing import NDArray
 
-from mribatch.errors import MribatchError
-from mribatch.training.classes import BRAIN_TUMORS
-from mribatch.training.data import DataSet
-from mribatch.training.split import FRACTIONS, PARTS, Grouping, grouped_split
+from mribatch.core.errors import MribatchError
+from mribatch.training.data.classes import BRAIN_TUMORS
+from mribatch.training.data.images import DataSet
+from mribatch.training.data.split import FRACTIONS, PARTS, Grouping, grouped_split
 
 HOLDOUT, REFERENCE, OFFICIAL, FOLDER, GROUPED = "holdout", "reference", "official", "folder", "grouped"
 SPLITS = (HOLDOUT, REFERENCE, OFFICIAL, FOLDER, GROUPED)

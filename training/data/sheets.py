@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mribatch.errors import MribatchError
+from mribatch.core.errors import MribatchError
 
 _FIX = "name a JSON file with title, source, licence (texts) and limits (a list of texts), or one of: "
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy import int64
 from numpy.typing import NDArray
 
-from mribatch.errors import MribatchError
+from mribatch.core.errors import MribatchError
 
 PARTS = ("train", "validation", "test")
 FRACTIONS = (0.70, 0.15, 0.15)

@@ -19,16 +19,16 @@ import numpy as np
 from numpy import float32, uint8
 from numpy.typing import NDArray
 
-from mribatch.agreement import Agreement, compare
-from mribatch.bundle import CARD_FILE, GOLDEN_FILE, MODEL_FILE, SPEC_FILE, Bundle, load_bundle
-from mribatch.errors import MribatchError
-from mribatch.files import write_json
-from mribatch.model_spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
-from mribatch.pipeline.metrics import MACRO, WEIGHTED
-from mribatch.synthetic import golden_slices
-from mribatch.training.classes import ClassList
+from mribatch.core.agreement import Agreement, compare
+from mribatch.core.bundle import CARD_FILE, GOLDEN_FILE, MODEL_FILE, SPEC_FILE, Bundle, load_bundle
+from mribatch.core.errors import MribatchError
+from mribatch.core.files import write_json
+from mribatch.core.model_spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
+from mribatch.core.synthetic import golden_slices
+from mribatch.report.metrics import MACRO, WEIGHTED
+from mribatch.training.data.classes import ClassList
 from mribatch.training.frameworks import load_keras
-from mribatch.training.networks import calibrated, grey_to_rgb, logits_model, predict_logits
+from mribatch.training.networks.build import calibrated, grey_to_rgb, logits_model, predict_logits
 
 OPSET = 17  # the parsers of TensorRT 10, 11 and RTX and ONNX Runtime since 1.12 all read it
 _DATA_DOMAINS = {"", "ai.onnx"}

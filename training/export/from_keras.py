@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mribatch import RESEARCH_NOTICE, __version__
-from mribatch.agreement import Agreement
-from mribatch.bundle import SPEC_FILE
-from mribatch.errors import MribatchError
-from mribatch.training.classes import ClassList
-from mribatch.training.export import BundleFacts, check_names, check_replaceable, publish
-from mribatch.training.keras_file import file_facts, load_network
-from mribatch.training.keras_model import End, KerasClassifier, Scale, understand
+from mribatch.core.about import RESEARCH_NOTICE, __version__
+from mribatch.core.agreement import Agreement
+from mribatch.core.bundle import SPEC_FILE
+from mribatch.core.errors import MribatchError
+from mribatch.training.data.classes import ClassList
+from mribatch.training.export.bundle import BundleFacts, check_names, check_replaceable, publish
+from mribatch.training.export.keras_file import file_facts, load_network
+from mribatch.training.export.keras_model import End, KerasClassifier, Scale, understand
 
 Echo = Callable[[str], None]
 

@@ -19,7 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from mribatch.errors import MribatchError
+from mribatch.core.errors import MribatchError
 from mribatch.training.frameworks import load_keras
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"

@@ -15,10 +15,10 @@ import numpy as np
 from numpy import float32, uint8
 from numpy.typing import NDArray
 
-from mribatch.errors import MribatchError
-from mribatch.model_spec import MAX_SIDE
-from mribatch.synthetic import golden_slices
-from mribatch.training.export import Convertible
+from mribatch.core.errors import MribatchError
+from mribatch.core.model_spec import MAX_SIDE
+from mribatch.core.synthetic import golden_slices
+from mribatch.training.export.bundle import Convertible
 from mribatch.training.frameworks import load_keras
 
 _BATCH = 8  # slices at once where Keras answers; a large network at a large size takes a gigabyte for these

@@ -14,8 +14,8 @@ from typing import Any
 from numpy import generic
 from numpy.typing import NDArray
 
-from mribatch import RESEARCH_NOTICE
-from mribatch.files import publishing
+from mribatch.core.about import RESEARCH_NOTICE
+from mribatch.core.files import publishing
 
 WIDTH, HEIGHT = 12.8, 8.0  # inches, of the whole page
 MARGIN = 0.3  # inches

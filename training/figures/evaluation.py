@@ -15,11 +15,11 @@ import numpy as np
 from numpy import float32, float64, int64, uint8
 from numpy.typing import NDArray
 
-from mribatch.pipeline.metrics import ECE_BINS, Metric, calibration, confusion, ece_bins, find
-from mribatch.training.drawing import BLUE, GREY, SKY, VERMILLION, page, percent, shown
+from mribatch.report.metrics import ECE_BINS, Metric, calibration, confusion, ece_bins, find
+from mribatch.training.figures.drawing import BLUE, GREY, SKY, VERMILLION, page, percent, shown
 
 if TYPE_CHECKING:
-    from mribatch.training.fit import Epoch
+    from mribatch.training.fit.loop import Epoch
 
 _MATRIX_WITH_TEXT = 12  # classes; above, the cells of a matrix are too small for numbers
 _TICKS_AT_MOST = 40
@@ -71,7 +71,8 @@ def write_all(
     Returns:
         The files.
     """
-    from mribatch.training import feature_maps, slice_figures
+    from mribatch.training.figures import feature_maps
+    from mribatch.training.figures import slices as slice_figures
 
     labels, probabilities, pixels = tested.labels, tested.probabilities, tested.pixels
     counts = confusion(labels, probabilities, classes)

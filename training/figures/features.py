@@ -8,12 +8,12 @@ from typing import Any
 from numpy import uint8
 from numpy.typing import NDArray
 
-from mribatch.errors import MribatchError
-from mribatch.pipeline.decode_opencv import decode_grey
-from mribatch.pipeline.probe import probe, read_file
-from mribatch.training.feature_maps import draw_overview, draw_sheets, record_maps
-from mribatch.training.keras_file import load_network
-from mribatch.training.keras_model import Scale, understand_input
+from mribatch.core.errors import MribatchError
+from mribatch.pipeline.decode.grey import decode_grey
+from mribatch.pipeline.decode.probe import probe, read_file
+from mribatch.training.export.keras_file import load_network
+from mribatch.training.export.keras_model import Scale, understand_input
+from mribatch.training.figures.feature_maps import draw_overview, draw_sheets, record_maps
 
 _KERAS_OWN_NAMES = ("functional", "sequential", "model")  # given where the user gave none
 _QUIET_SECONDS = 2.0  # what is over sooner needs no progress bar

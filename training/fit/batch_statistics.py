@@ -14,7 +14,7 @@ from numpy import uint8
 from numpy.typing import NDArray
 
 from mribatch.training.frameworks import load_keras
-from mribatch.training.networks import grey_to_rgb, logits_model
+from mribatch.training.networks.build import grey_to_rgb, logits_model
 
 BATCHES, BATCH = 20, 64
 

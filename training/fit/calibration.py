@@ -11,7 +11,7 @@ import numpy as np
 from numpy import float32, float64, int64
 from numpy.typing import NDArray
 
-from mribatch.errors import MribatchError
+from mribatch.core.errors import MribatchError
 
 LOWEST, HIGHEST = 0.05, 20.0
 _PRECISION = 1e-7  # of the temperature's logarithm

@@ -20,14 +20,14 @@ import numpy as np
 from numpy import float32, int64, uint8
 from numpy.typing import NDArray
 
-from mribatch.errors import MribatchError
-from mribatch.files import publishing, write_json
-from mribatch.training.augment import augment
-from mribatch.training.batch_statistics import statistics_measurer
+from mribatch.core.errors import MribatchError
+from mribatch.core.files import publishing, write_json
+from mribatch.training.data.augment import augment
+from mribatch.training.fit.batch_statistics import statistics_measurer
+from mribatch.training.fit.schedule import SCHEDULES
 from mribatch.training.frameworks import load_keras
-from mribatch.training.networks import build, grey_to_rgb, logits_model, predictor
+from mribatch.training.networks.build import build, grey_to_rgb, logits_model, predictor
 from mribatch.training.recipes import Recipe
-from mribatch.training.schedule import SCHEDULES
 
 FINGERPRINT_FILE, STATE_FILE = "fit.json", "state.npz"
 _NO_EPOCH = 0  # augmentation draws from (seed, epoch, image); what stands here in place of an epoch never collides

@@ -13,10 +13,10 @@ import numpy as np
 from numpy import float32, uint8
 from numpy.typing import NDArray
 
-from mribatch.errors import MribatchError
-from mribatch.training.efficientnet import B_NAMES, b_maps
-from mribatch.training.efficientnet_lite import LITES, freeze, imagenet_file, lite_features, load_lite
+from mribatch.core.errors import MribatchError
 from mribatch.training.frameworks import load_keras
+from mribatch.training.networks.efficientnet import B_NAMES, b_maps
+from mribatch.training.networks.efficientnet_lite import LITES, freeze, imagenet_file, lite_features, load_lite
 from mribatch.training.recipes import IMAGENET, NO_WEIGHTS, Recipe
 
 LOGITS = "logits"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy import float32
 
-from mribatch.errors import MribatchError
+from mribatch.core.errors import MribatchError
 from mribatch.training.frameworks import load_keras
 
 B_NAMES: Mapping[str, str] = {f"efficientnetb{number}": f"EfficientNetB{number}" for number in (2, 3, 6)}

@@ -20,9 +20,9 @@ import numpy as np
 from numpy import float32
 from numpy.typing import NDArray
 
-from mribatch.errors import MribatchError
+from mribatch.core.errors import MribatchError
 from mribatch.training.frameworks import load_keras
-from mribatch.training.torch_weights import read_state_dict
+from mribatch.training.networks.torch_weights import read_state_dict
 
 _EPSILON = 1e-3
 _STEM, _HEAD = 32, 1280

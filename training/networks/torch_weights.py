@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mribatch.errors import MribatchError
+from mribatch.core.errors import MribatchError
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _LARGEST_FILE = 1 << 30  # bytes; the file is read into memory

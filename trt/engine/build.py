@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from mribatch.errors import ExitCode, Interrupted, MribatchError
-from mribatch.trt import rtx
+from mribatch.core.errors import ExitCode, Interrupted, MribatchError
+from mribatch.trt.engine import rtx
 from mribatch.trt.gpu import NoGpu, find_gpu
 from mribatch.trt.library import Flavour, Messages, in_one_line, load, logger_for, native_objects_freed
 

@@ -18,10 +18,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mribatch.errors import MribatchError
-from mribatch.files import publishing
-from mribatch.trt.build import interrupted
-from mribatch.trt.sidecar import MAX_SIDECAR_BYTES, EngineIdentity, parse_sidecar, sidecar_path
+from mribatch.core.errors import MribatchError
+from mribatch.core.files import publishing
+from mribatch.trt.engine.build import interrupted
+from mribatch.trt.engine.sidecar import MAX_SIDECAR_BYTES, EngineIdentity, parse_sidecar, sidecar_path
 
 SUFFIX = ".engine"
 ENVIRONMENT = "MRIBATCH_CACHE"

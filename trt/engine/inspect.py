@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mribatch.errors import MribatchError
-from mribatch.trt.cache import EngineFile, EngineRefused
-from mribatch.trt.engine import OpenEngine, open_plan
+from mribatch.core.errors import MribatchError
+from mribatch.trt.engine.cache import EngineFile, EngineRefused
 from mribatch.trt.gpu import NoGpu, find_gpu
 from mribatch.trt.library import Flavour, installed_version, load, native_objects_freed
+from mribatch.trt.runtime.classifier import OpenEngine, open_plan
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from mribatch.bundle import Bundle
-from mribatch.errors import MribatchError
-from mribatch.trt.build import BatchProfile, BuildStep, OnStep, Plan, build_plan
-from mribatch.trt.cache import EngineCache, EngineFile, EngineRefused
-from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
-from mribatch.trt.library import Flavour, required_version
-from mribatch.trt.precision import Fp16Graph
-from mribatch.trt.sidecar import (
+from mribatch.core.bundle import Bundle
+from mribatch.core.errors import MribatchError
+from mribatch.trt.engine.build import BatchProfile, BuildStep, OnStep, Plan, build_plan
+from mribatch.trt.engine.cache import EngineCache, EngineFile, EngineRefused
+from mribatch.trt.engine.sidecar import (
     FP16,
     FP32,
     EngineIdentity,
@@ -24,6 +21,9 @@ from mribatch.trt.sidecar import (
     new_sidecar,
     value_at,
 )
+from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
+from mribatch.trt.graph.conversion import Fp16Graph
+from mribatch.trt.library import Flavour, required_version
 
 NOT_VERIFIED = "not verified: no GPU"
 TURING = "sm75"
@@ -32,7 +32,7 @@ Note = Callable[[str], None]
 """Told one line that the user should read."""
 
 # What decides which graph comes of a bundle; their text is part of what a cached engine is recognised by.
-_CONVERTERS = ("precision.py", "typed_graph.py", "range_audit.py", "fp16_graph.py", "turing.py")
+_CONVERTERS = ("conversion.py", "typed.py", "range_audit.py", "fp16.py", "turing.py")
 
 
 def tell_nobody(text: str) -> None:
@@ -67,7 +67,7 @@ def source_of(bundle: Bundle, request: EngineRequest) -> str:
     """Hash of what decides the parsed graph and its proof; recognises a cached engine without converting anything."""
     parts = [bundle.sha256, request.precision]
     parts += ["turing" if _is_turing(request) else "any"]
-    parts += [(Path(__file__).parent / name).read_text(encoding="utf-8") for name in _CONVERTERS]
+    parts += [(Path(__file__).parents[1] / "graph" / name).read_text(encoding="utf-8") for name in _CONVERTERS]
     return sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -195,13 +195,13 @@ class EngineMaker:
             parsed = _Parsed(self._bundle.model, None)
         if not _is_turing(request):
             return parsed
-        from mribatch.trt.turing import without_fp32_dense
+        from mribatch.trt.graph.turing import without_fp32_dense
 
         model, added = without_fp32_dense(parsed.model)
         return _Parsed(model, None if parsed.fp32_nodes is None else parsed.fp32_nodes + added)
 
     def _half_graph(self) -> Fp16Graph:
-        from mribatch.trt.fp16_graph import fp16_graph_of
+        from mribatch.trt.graph.fp16 import fp16_graph_of
 
         if self._half is None:
             self._half = fp16_graph_of(self._bundle)
@@ -212,7 +212,7 @@ class EngineMaker:
     ) -> tuple[str, Mapping[str, Any]]:
         """On the GPU where it is here, else the FP16 graph in ONNX Runtime."""
         if gpu is not None:
-            from mribatch.trt.engine import TensorRTClassifier
+            from mribatch.trt.runtime.classifier import TensorRTClassifier
 
             with TensorRTClassifier(self._bundle, plan, request) as classify:
                 return self._passed(request, classify)
@@ -224,7 +224,7 @@ class EngineMaker:
         return self._parity[parsed.sha256]
 
     def _passed(self, request: EngineRequest, candidate: Any) -> tuple[str, dict[str, Any]]:
-        from mribatch.trt import agree
+        from mribatch.trt import gate as agree
 
         if isinstance(candidate, Fp16Graph):
             report = agree.emulate(self._bundle, candidate)
@@ -253,7 +253,7 @@ def here_or_all(flavour: Flavour | None, installed: list[Flavour], gpu: Gpu | No
     Raises:
         MribatchError: What is asked for cannot be built here.
     """
-    from mribatch.trt import rtx
+    from mribatch.trt.engine import rtx
     from mribatch.trt.library import nothing_installed
 
     if not installed and flavour is None:

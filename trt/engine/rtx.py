@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mribatch.errors import MribatchError
+from mribatch.core.errors import MribatchError
 
 TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120")
 """GPUs that engines are built for where none is present: Turing, A100, Ampere, Ada and Blackwell. There is no sm90:

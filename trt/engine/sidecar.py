@@ -10,10 +10,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from mribatch import RESEARCH_NOTICE, __version__
-from mribatch.bundle import Bundle
-from mribatch.errors import MribatchError
-from mribatch.trt.build import OPTIMIZATION_LEVEL, WORKSPACE_BYTES, BatchProfile, Plan
+from mribatch.core.about import RESEARCH_NOTICE, __version__
+from mribatch.core.bundle import Bundle
+from mribatch.core.errors import MribatchError
+from mribatch.trt.engine.build import OPTIMIZATION_LEVEL, WORKSPACE_BYTES, BatchProfile, Plan
 from mribatch.trt.gpu import Gpu
 from mribatch.trt.library import Flavour, required_version
 from mribatch.trt.revision import git_revision
@@ -141,7 +141,7 @@ def new_sidecar(
     """Everything that is known of an engine that has just been built.
 
     Args:
-        source_sha256: Of what the parsed graph was made from (`mribatch.trt.obtain.source_of`).
+        source_sha256: Of what the parsed graph was made from (`mribatch.trt.engine.maker.source_of`).
         fp32_nodes: Nodes that were kept in FP32; None in an FP32 engine.
         fp32_bytes: Size of the same model's FP32 engine.
         gpu: The GPU that the engine was verified on, if it was.

@@ -6,7 +6,7 @@ What a node may compute in FP16 is read from ONNX's operator schemas, not from a
 - the head, from the last global pooling to the softmax: a few nodes on one vector per image, where rounding would reach
   the probabilities at once;
 - what does not depend on the pixels: shape arithmetic, where 2049 is not 2048;
-- the nodes that the caller names, because the range audit (`mribatch.trt.range_audit`) saw them near FP16's limit;
+- the nodes that the caller names, because the range audit (`graph.range_audit`) saw them near FP16's limit;
 - inputs that an operator takes in FP32 only, such as the scales of Resize.
 
 FP16 is IEEE 754 binary16: 11 bits of precision, at most 65504. ONNX: https://onnx.ai/onnx/intro/concepts.html
@@ -22,7 +22,7 @@ import numpy as np
 from numpy import float16
 from numpy.typing import NDArray
 
-from mribatch.trt.typed_graph import FLOAT, HALF, TypedGraph, node_name, read_graph, refused
+from mribatch.trt.graph.typed import FLOAT, HALF, TypedGraph, node_name, read_graph, refused
 
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto
@@ -51,7 +51,7 @@ def to_fp16(model: bytes, *, keep_fp32: Collection[str] = ()) -> Fp16Graph:
 
     Args:
         model: ONNX bytes, of one or more outputs. A float input stays float32 and is cast behind it.
-        keep_fp32: Names of nodes (`mribatch.trt.typed_graph.node_name`) that must not compute in FP16.
+        keep_fp32: Names of nodes (`mribatch.trt.graph.typed.node_name`) that must not compute in FP16.
 
     Raises:
         MribatchError: The graph has subgraphs, custom operators or external data, or a constant of a node that is to

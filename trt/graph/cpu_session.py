@@ -8,9 +8,9 @@ import numpy as np
 from numpy import float32, uint8
 from numpy.typing import NDArray
 
-from mribatch.cores import usable_cores
-from mribatch.model_spec import INPUT_NAME, OUTPUT_NAME
-from mribatch.trt.typed_graph import refused
+from mribatch.core.cores import usable_cores
+from mribatch.core.model_spec import INPUT_NAME, OUTPUT_NAME
+from mribatch.trt.graph.typed import refused
 
 
 class CpuSession:

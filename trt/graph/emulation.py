@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from numpy import float32
 
-from mribatch.trt.cpu_session import CpuClassifier
-from mribatch.trt.precision import Fp16Graph
-from mribatch.trt.typed_graph import FLOAT, HALF, TypedGraph, read_graph
+from mribatch.trt.graph.conversion import Fp16Graph
+from mribatch.trt.graph.cpu_session import CpuClassifier
+from mribatch.trt.graph.typed import FLOAT, HALF, TypedGraph, read_graph
 
 if TYPE_CHECKING:
     from onnx import NodeProto

@@ -7,12 +7,12 @@ takes. They hold few weights, so the engine is hardly larger.
 
 import numpy as np
 
-from mribatch.agreement import compare
-from mribatch.bundle import Bundle
-from mribatch.trt.precision import Fp16Graph, may_be_half, to_fp16
-from mribatch.trt.range_audit import audit
-from mribatch.trt.rounding import RoundingClassifier
-from mribatch.trt.typed_graph import node_name, read_graph
+from mribatch.core.agreement import compare
+from mribatch.core.bundle import Bundle
+from mribatch.trt.graph.conversion import Fp16Graph, may_be_half, to_fp16
+from mribatch.trt.graph.emulation import RoundingClassifier
+from mribatch.trt.graph.range_audit import audit
+from mribatch.trt.graph.typed import node_name, read_graph
 
 _SHARES = (0.0, 1 / 16, 1 / 8, 1 / 4)
 """Of the nodes that could compute in FP16, in graph order: how many of the first stay in FP32, in turn."""

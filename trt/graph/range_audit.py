@@ -15,9 +15,9 @@ import numpy as np
 from numpy import uint8
 from numpy.typing import NDArray
 
-from mribatch.trt.cpu_session import CpuSession
-from mribatch.trt.precision import HALF_MAX, in_half, may_be_half
-from mribatch.trt.typed_graph import FLOAT, TypedGraph, node_name, read_graph, refused
+from mribatch.trt.graph.conversion import HALF_MAX, in_half, may_be_half
+from mribatch.trt.graph.cpu_session import CpuSession
+from mribatch.trt.graph.typed import FLOAT, TypedGraph, node_name, read_graph, refused
 
 if TYPE_CHECKING:
     from onnx import NodeProto

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mribatch.trt.typed_graph import FLOAT, TypedGraph, node_name, read_graph
+from mribatch.trt.graph.typed import FLOAT, TypedGraph, node_name, read_graph
 
 if TYPE_CHECKING:
     from onnx import NodeProto

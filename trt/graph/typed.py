@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mribatch.errors import MribatchError
-from mribatch.onnx_graph import STANDARD_DOMAINS, read_graph_facts
+from mribatch.core.errors import MribatchError
+from mribatch.core.onnx_graph import STANDARD_DOMAINS, read_graph_facts
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto

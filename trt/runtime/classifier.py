@@ -18,13 +18,13 @@ import numpy as np
 from numpy import float32, uint8
 from numpy.typing import NDArray
 
-from mribatch.bundle import Bundle
-from mribatch.errors import MribatchError
-from mribatch.model_spec import INPUT_NAME, OUTPUT_NAME
-from mribatch.trt.device import Buffer, Device, Event, HostBuffer, Stream
-from mribatch.trt.device_array import DeviceArray, DeviceImages, device_images
+from mribatch.core.bundle import Bundle
+from mribatch.core.errors import MribatchError
+from mribatch.core.model_spec import INPUT_NAME, OUTPUT_NAME
+from mribatch.trt.engine.sidecar import EngineRequest
 from mribatch.trt.library import Flavour, Messages, forget_variables, load, logger_for, required_version
-from mribatch.trt.sidecar import EngineRequest
+from mribatch.trt.runtime.device import Buffer, Device, Event, HostBuffer, Stream
+from mribatch.trt.runtime.device_array import DeviceArray, DeviceImages, device_images
 
 SLOTS = 2
 
@@ -45,7 +45,7 @@ OpenPlan = Callable[[Flavour, bytes], OpenEngine]
 
 
 def open_plan(flavour: Flavour, plan: bytes) -> OpenEngine:
-    """Deserialise a plan: runs native code out of it, so only one that `mribatch.trt.cache` has let pass.
+    """Deserialise a plan: runs native code out of it, so only one that `mribatch.trt.engine.cache` has let pass.
 
     Raises:
         MribatchError: The library refuses it, in its own words.
@@ -87,7 +87,7 @@ class TensorRTClassifier:
 
     Args:
         bundle: Whose graph the engine was built from.
-        plan: The engine's bytes, checked (`mribatch.trt.cache`).
+        plan: The engine's bytes, checked (`mribatch.trt.engine.cache`).
         request: What the engine is.
         device: The GPU; by default the first one, through CUDA.
         open_plan: Deserialises the plan.
@@ -139,7 +139,7 @@ class TensorRTClassifier:
         """
         assert self._opened is None, "entered already"
         if self._device is None:
-            from mribatch.trt.cuda_device import CudaDevice
+            from mribatch.trt.runtime.cuda import CudaDevice
 
             self._device = CudaDevice()
         gpu = self._device.open()

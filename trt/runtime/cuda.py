@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mribatch.errors import MribatchError
-from mribatch.trt.device import Buffer, HostBuffer, Stream
+from mribatch.core.errors import MribatchError
 from mribatch.trt.gpu import INSTALL_CUDA, Gpu, NoGpu, find_gpu
+from mribatch.trt.runtime.device import Buffer, HostBuffer, Stream
 
 
 class CudaDevice:

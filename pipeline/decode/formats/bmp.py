@@ -2,7 +2,7 @@
 
 import struct
 
-from mribatch.pipeline.formats.container import Image, ceil_div, damaged, truncated, u32_little, unsupported
+from mribatch.pipeline.decode.formats.container import Image, ceil_div, damaged, truncated, u32_little, unsupported
 from mribatch.pipeline.records import Flag
 
 SIGNATURE = b"BM"

@@ -4,8 +4,8 @@ import re
 import struct
 from collections.abc import Iterator
 
-from mribatch.pipeline.formats.container import Image, ceil_div, damaged, truncated, u16, unsupported
-from mribatch.pipeline.formats.exif import orientation_of
+from mribatch.pipeline.decode.formats.container import Image, ceil_div, damaged, truncated, u16, unsupported
+from mribatch.pipeline.decode.formats.exif import orientation_of
 
 SIGNATURE = b"\xff\xd8"
 

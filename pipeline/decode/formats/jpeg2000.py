@@ -3,7 +3,16 @@
 import struct
 from collections.abc import Iterator
 
-from mribatch.pipeline.formats.container import Image, Refused, ceil_div, damaged, truncated, u16, u32, unsupported
+from mribatch.pipeline.decode.formats.container import (
+    Image,
+    Refused,
+    ceil_div,
+    damaged,
+    truncated,
+    u16,
+    u32,
+    unsupported,
+)
 from mribatch.pipeline.records import Flag, Status
 
 JP2_SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"

@@ -4,8 +4,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from mribatch.pipeline.formats.container import Image, damaged, truncated, u32, unsupported
-from mribatch.pipeline.formats.exif import orientation_of
+from mribatch.pipeline.decode.formats.container import Image, damaged, truncated, u32, unsupported
+from mribatch.pipeline.decode.formats.exif import orientation_of
 from mribatch.pipeline.records import Flag
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"

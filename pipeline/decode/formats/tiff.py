@@ -4,7 +4,7 @@ import struct
 import zlib
 from collections.abc import Callable
 
-from mribatch.pipeline.formats.container import Image, ceil_div, damaged, truncated, unsupported
+from mribatch.pipeline.decode.formats.container import Image, ceil_div, damaged, truncated, unsupported
 from mribatch.pipeline.records import Flag
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # little and big endian; 43, the plus sign, is BigTIFF

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from mribatch.pipeline.formats.container import Image, damaged, truncated, u16_little, u32_little
-from mribatch.pipeline.formats.exif import orientation_of
+from mribatch.pipeline.decode.formats.container import Image, damaged, truncated, u16_little, u32_little
+from mribatch.pipeline.decode.formats.exif import orientation_of
 from mribatch.pipeline.records import Flag
 
 _ALPHA = 0x10  # among the features of VP8X

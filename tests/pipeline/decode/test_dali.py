@@ -12,14 +12,15 @@ import pytest
 from numpy import uint8
 from numpy.typing import NDArray
 
-from mribatch.errors import MribatchError
-from mribatch.pipeline import decode_dali, supervisor
-from mribatch.pipeline.dali_graph import CPU, FIRST_GPU, Device, GraphOptions
-from mribatch.pipeline.decode_ahead import DecodeAhead
-from mribatch.pipeline.decode_dali import DecodeDali
+from mribatch.core.errors import MribatchError
+from mribatch.pipeline.decode import dali as decode_dali
+from mribatch.pipeline.decode.dali import DecodeDali
+from mribatch.pipeline.decode.dali_graph import CPU, FIRST_GPU, Device, GraphOptions
+from mribatch.pipeline.decode.opencv import DecodeAhead
 from mribatch.pipeline.records import DecodedBatch, ImageFile, Status, Verdict
-from mribatch.trt.engine import TensorRTClassifier
+from mribatch.pipeline.worker import supervisor
 from mribatch.trt.gpu import NoGpu, find_gpu
+from mribatch.trt.runtime.classifier import TensorRTClassifier
 from tests.broken_files import broken_files, encode, good_files, png, with_exif
 from tests.folders import draw_images
 

@@ -2,7 +2,7 @@
 
 FUZZ_SECONDS (default 60) is how long. A crash is reproduced with the seed and case number of the report:
 
-    python -m tests.pipeline.test_fuzz --case SEED NUMBER
+    python -m tests.pipeline.decode.test_fuzz --case SEED NUMBER
 """
 
 import json
@@ -23,8 +23,8 @@ from pathlib import Path
 
 import pytest
 
-from mribatch.pipeline.decode_opencv import decode_grey
-from mribatch.pipeline.probe import probe
+from mribatch.pipeline.decode.grey import decode_grey
+from mribatch.pipeline.decode.probe import probe
 from mribatch.pipeline.records import Status
 from tests.broken_files import broken_files, good_files
 
@@ -33,7 +33,7 @@ MEMORY_BYTES = 6 << 30  # address space of the child: an image that asks for mor
 HANG_SECONDS = 30
 DEADLY_CASE = -1  # the child dies in it for certain, to show that the supervisor sees a death
 EDGES = (0, 1, 2, 7, 8, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 # ------------------------------------------------------------------------------------------------------------ mutations
@@ -179,7 +179,15 @@ def _supervise(seed: int, first: int, seconds: float, folder: Path) -> tuple[str
     """Run one child: (what went wrong or "", its report, number of its last case)."""
     progress = folder / "progress"
     progress.write_bytes(struct.pack("<q", first))
-    command = [sys.executable, "-m", "tests.pipeline.test_fuzz", str(seed), str(first), str(seconds), str(progress)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.pipeline.decode.test_fuzz",
+        str(seed),
+        str(first),
+        str(seconds),
+        str(progress),
+    ]
     with (folder / "out").open("w+") as out, (folder / "err").open("w+") as err:
         # The allocator fills fresh memory, so that a decoder that reads what it never wrote shows it.
         environment = os.environ | {"OPENCV_LOG_LEVEL": "OFF", "MALLOC_PERTURB_": "165"}

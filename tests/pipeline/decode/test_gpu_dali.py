@@ -8,15 +8,15 @@ import pytest
 from numpy import uint8
 from numpy.typing import NDArray
 
-from mribatch.bundle import DEFAULT_MODEL, load_bundle
-from mribatch.errors import ExitCode
-from mribatch.pipeline.dali_graph import CPU, FIRST_GPU, Device, GraphOptions
-from mribatch.pipeline.decode_dali import DecodeDali, OnGpu
+from mribatch.core.bundle import DEFAULT_MODEL, load_bundle
+from mribatch.core.errors import ExitCode
+from mribatch.pipeline.decode.dali import DecodeDali, OnGpu
+from mribatch.pipeline.decode.dali_graph import CPU, FIRST_GPU, Device, GraphOptions
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.records import ImageFile
 from mribatch.pipeline.run import classify
-from mribatch.trt.device_array import device_images
 from mribatch.trt.gpu import NoGpu, find_gpu
+from mribatch.trt.runtime.device_array import device_images
 from tests.broken_files import broken_files, good_files
 from tests.folders import draw_images, rows
 

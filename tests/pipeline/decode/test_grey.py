@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from numpy import uint8
 from numpy.typing import NDArray
 
-from mribatch.pipeline import decode_opencv
-from mribatch.pipeline.decode_opencv import decode_grey, opencv_version
-from mribatch.pipeline.probe import probe
+from mribatch.pipeline.decode import grey as decode_opencv
+from mribatch.pipeline.decode.grey import decode_grey, opencv_version
+from mribatch.pipeline.decode.probe import probe
 from mribatch.pipeline.records import Flag, Status, Verdict
 from tests import broken_files as made
 from tests.broken_files import broken_files, colour_pixels, good_files, slice_pixels
@@ -250,5 +250,5 @@ def test_version_is_opencvs() -> None:
 
 
 def test_import_does_not_load_opencv() -> None:
-    code = "import sys, mribatch.pipeline.decode_opencv; sys.exit('cv2' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
+    code = "import sys, mribatch.pipeline.decode.grey; sys.exit('cv2' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False).returncode == 0

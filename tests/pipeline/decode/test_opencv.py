@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mribatch.pipeline.decode_ahead import DecodeAhead
+from mribatch.pipeline.decode.opencv import DecodeAhead
 from mribatch.pipeline.records import ImageFile, Status
 from tests.folders import draw_images
 

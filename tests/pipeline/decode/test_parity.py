@@ -13,14 +13,14 @@ import pytest
 from numpy import uint8
 from numpy.typing import NDArray
 
-from mribatch.bundle import DEFAULT_MODEL, load_bundle
-from mribatch.pipeline.dali_graph import CPU, GraphOptions
-from mribatch.pipeline.decode_ahead import DecodeAhead
-from mribatch.pipeline.decode_dali import DecodeDali
+from mribatch.core.bundle import DEFAULT_MODEL, load_bundle
+from mribatch.core.synthetic import draw_slice
+from mribatch.pipeline.decode.dali import DecodeDali
+from mribatch.pipeline.decode.dali_graph import CPU, GraphOptions
+from mribatch.pipeline.decode.opencv import DecodeAhead
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.records import ImageFile
 from mribatch.pipeline.run import classify
-from mribatch.synthetic import draw_slice
 from tests.broken_files import good_files
 from tests.folders import rows
 

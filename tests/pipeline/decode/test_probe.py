@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from numpy import uint8
 from numpy.typing import NDArray
 
-from mribatch.pipeline import probe as probe_module
-from mribatch.pipeline.decode_opencv import decode_grey
-from mribatch.pipeline.probe import DEFAULT_MAX_PIXELS, probe, read_file, unreadable
+from mribatch.pipeline.decode import probe as probe_module
+from mribatch.pipeline.decode.grey import decode_grey
+from mribatch.pipeline.decode.probe import DEFAULT_MAX_PIXELS, probe, read_file, unreadable
 from mribatch.pipeline.records import Flag, Status, Verdict
 from tests import broken_files as made
 from tests.broken_files import broken_files, good_files

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from mribatch.pipeline.worker_threads import WorkerThreads
+from mribatch.pipeline.decode.threads import WorkerThreads
 
 
 def late(item: int) -> str:

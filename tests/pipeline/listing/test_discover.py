@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mribatch.errors import MribatchError
-from mribatch.pipeline.discover import (
+from mribatch.core.errors import MribatchError
+from mribatch.pipeline.listing.discover import (
     Discovery,
     FoundFile,
     InputKind,

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from mribatch.bundle import load_bundle
-from mribatch.errors import MribatchError
-from mribatch.model_spec import ModelSpec
-from mribatch.pipeline.discover import Input, InputKind
-from mribatch.pipeline.labels import FolderLabels, TableLabels
+from mribatch.core.bundle import load_bundle
+from mribatch.core.errors import MribatchError
+from mribatch.core.model_spec import ModelSpec
+from mribatch.pipeline.listing.discover import Input, InputKind
+from mribatch.pipeline.listing.labels import FolderLabels, TableLabels
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mribatch.errors import MribatchError
-from mribatch.pipeline import parquet
+from mribatch.core.errors import MribatchError
+from mribatch.pipeline.output import parts as parquet
 from mribatch.pipeline.records import DecodedFile, Flag, ImageFile, Prediction, Status, Verdict
 from tests.folders import rows
 
@@ -124,7 +124,7 @@ def test_missing_and_doubled_rows_are_found(tmp_path: Path) -> None:
 
 
 def test_the_documented_schema_is_the_real_one() -> None:
-    page = (Path(__file__).parents[2] / "docs/parquet-schema.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/parquet-schema.md").read_text()
     documented = re.findall(r"^\| `(\w+)` \| ([\w<>]+) \| (yes|no) \|", page, re.M)
     schema = parquet.predictions_schema(["<class>"])
     real = [(field.name, str(field.type).replace("list<element: string>", "list<string>").replace("list<item: string>", "list<string>"),

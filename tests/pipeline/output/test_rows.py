@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mribatch.pipeline.predictions import predictions
+from mribatch.pipeline.output.rows import predictions
 from mribatch.pipeline.records import ClassifiedBatch, DecodedFile, ImageFile, Status, Verdict
 
 CLASSES = ("a", "b", "c")

@@ -11,10 +11,12 @@ import sys
 import time
 from pathlib import Path
 
-from mribatch.errors import MribatchError
-from mribatch.pipeline import decode_ahead, decode_dali, worker
-from mribatch.pipeline.read import read_and_probe
+from mribatch.core.errors import MribatchError
+from mribatch.pipeline.decode import dali as decode_dali
+from mribatch.pipeline.decode import opencv as decode_ahead
+from mribatch.pipeline.decode.file import read_and_probe
 from mribatch.pipeline.records import ImageFile, Status, Verdict
+from mribatch.pipeline.worker import __main__ as worker
 
 _Read = tuple[bytes | None, Verdict]
 

@@ -16,17 +16,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mribatch.bundle import load_bundle
-from mribatch.errors import MribatchError
-from mribatch.pipeline import plan, supervisor
+from mribatch.core.bundle import load_bundle
+from mribatch.core.errors import MribatchError
+from mribatch.pipeline import plan
+from mribatch.pipeline.choices import Stages
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.records import Choice, ClassifiedBatch, ImageFile, Status
 from mribatch.pipeline.run import classify
-from mribatch.pipeline.stages import Stages
 from mribatch.pipeline.stopwatch import Stopwatch
-from mribatch.pipeline.supervisor import Supervised
-from mribatch.pipeline.worker_messages import Batch, OneByOne, WorkOrder, read_request, request_bytes
-from mribatch.pipeline.worker_process import interpreter_options
+from mribatch.pipeline.worker import supervisor
+from mribatch.pipeline.worker.messages import Batch, OneByOne, WorkOrder, read_request, request_bytes
+from mribatch.pipeline.worker.process import interpreter_options
+from mribatch.pipeline.worker.supervisor import Supervised
 from tests.folders import draw_images, rows
 
 BATCH = 8
@@ -203,11 +204,11 @@ def test_where_nothing_helps_it_gives_up_with_the_reason(make: Make, tmp_path: P
 def test_it_does_not_outlive_its_parent(make: Make, tmp_path: Path, tiny_model: Path) -> None:
     drawn(tmp_path / "data", 40)
     script = (
-        "import sys, time; from tests.pipeline.test_supervisor import *\n"
+        "import sys, time; from tests.pipeline.worker.test_supervisor import *\n"
         f"order = {make()._order!r}\n"
         "with Supervised(order, None) as supervised:\n    print(supervised.worker_pid, flush=True); time.sleep(60)\n"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=root)
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
@@ -248,12 +249,12 @@ def test_it_imports_from_where_its_parent_does(isolated: int, options: list[str]
 def test_it_starts_where_standard_streams_are_closed(make: Make) -> None:
     """`mribatch ... <&- >&- 2>&-`: the first descriptors that are opened get the numbers of these streams."""
     script = (
-        "import os, sys; from tests.pipeline.test_supervisor import *\n"
+        "import os, sys; from tests.pipeline.worker.test_supervisor import *\n"
         f"order = {make()._order!r}\n"
         "for stream in (0, 1, 2):\n    os.close(stream)\n"
         "with Supervised(order, None) as supervised:\n    os._exit(42 if supervised.prove().holds else 1)\n"
     )
-    parent = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], timeout=120, check=False)
+    parent = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[3], timeout=120, check=False)
     assert parent.returncode == 42
 
 

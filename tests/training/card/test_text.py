@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from mribatch.training.card import _start
+from mribatch.training.card.text import _start
 from mribatch.training.recipes import RECIPES
 
 

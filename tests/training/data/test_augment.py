@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mribatch.synthetic import draw_slice
-from mribatch.training.augment import Augmentation, augment
+from mribatch.core.synthetic import draw_slice
+from mribatch.training.data.augment import Augmentation, augment
 from mribatch.training.recipes import RECIPES
 
 REFERENCE = RECIPES["cnn"].augmentation

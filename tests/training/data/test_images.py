@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
-from mribatch.errors import MribatchError
+from mribatch.core.errors import MribatchError
+from mribatch.core.synthetic import draw_slice
 from mribatch.pipeline.records import Status
-from mribatch.synthetic import draw_slice
-from mribatch.training.classes import BRAIN_TUMORS, ClassList, class_list
-from mribatch.training.data import load
+from mribatch.training.data.classes import BRAIN_TUMORS, ClassList, class_list
+from mribatch.training.data.images import load
 from tests.training.toy import draw_data
 
 

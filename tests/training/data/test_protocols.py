@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mribatch.errors import MribatchError
-from mribatch.training.classes import BRAIN_TUMORS
-from mribatch.training.data import DataSet
-from mribatch.training.protocols import SPLITS, deal_folds, divide, fold_parts, folder_parts, reference_test
-from mribatch.training.split import GroupsTable, group, leak
-from tests.training.test_split import digests
+from mribatch.core.errors import MribatchError
+from mribatch.training.data.classes import BRAIN_TUMORS
+from mribatch.training.data.images import DataSet
+from mribatch.training.data.protocols import SPLITS, deal_folds, divide, fold_parts, folder_parts, reference_test
+from mribatch.training.data.split import GroupsTable, group, leak
+from tests.training.data.test_split import digests
 
 TRAIN, VALIDATION, TEST = range(3)
 LABELS = np.repeat(np.arange(4), 40)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mribatch.errors import MribatchError
-from mribatch.training.split import FRACTIONS, GroupsTable, check_parts, group, grouped_split, leak, read_groups
+from mribatch.core.errors import MribatchError
+from mribatch.training.data.split import FRACTIONS, GroupsTable, check_parts, group, grouped_split, leak, read_groups
 
 TRAIN, VALIDATION, TEST = range(3)
 

@@ -11,17 +11,17 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 
-from mribatch.bundle import load_bundle
 from mribatch.cli.train import _shown
-from mribatch.errors import MribatchError
-from mribatch.pipeline.metrics import find
-from mribatch.synthetic import draw_slice
-from mribatch.training.cited import read_cited
-from mribatch.training.classes import BRAIN_TUMORS
-from mribatch.training.data import load
-from mribatch.training.data_sheets import BRAIN_TUMOR_CLASSIFICATION_MRI
+from mribatch.core.bundle import load_bundle
+from mribatch.core.errors import MribatchError
+from mribatch.core.synthetic import draw_slice
+from mribatch.report.metrics import find
+from mribatch.training.card.cited import read_cited
+from mribatch.training.data.classes import BRAIN_TUMORS
+from mribatch.training.data.images import load
+from mribatch.training.data.sheets import BRAIN_TUMOR_CLASSIFICATION_MRI
 from mribatch.training.evaluate import FEWEST_APART, score_apart
-from mribatch.training.networks import NETWORKS
+from mribatch.training.networks.build import NETWORKS
 from mribatch.training.prepare import TrainOptions, fit_fingerprint
 from mribatch.training.recipes import RECIPES
 from mribatch.training.train import train

@@ -13,14 +13,14 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
-from mribatch.bundle import load_bundle
-from mribatch.errors import MribatchError
-from mribatch.onnx_graph import read_graph_facts
-from mribatch.synthetic import golden_slices
-from mribatch.training import export
-from mribatch.training.classes import BRAIN_TUMORS
-from mribatch.training.export import BundleFacts, clean, to_onnx, write_bundle
-from mribatch.training.networks import build, calibrated, logits_model, predict_logits
+from mribatch.core.bundle import load_bundle
+from mribatch.core.errors import MribatchError
+from mribatch.core.onnx_graph import read_graph_facts
+from mribatch.core.synthetic import golden_slices
+from mribatch.training.data.classes import BRAIN_TUMORS
+from mribatch.training.export import bundle as export
+from mribatch.training.export.bundle import BundleFacts, clean, to_onnx, write_bundle
+from mribatch.training.networks.build import build, calibrated, logits_model, predict_logits
 from mribatch.training.recipes import RECIPES
 
 FACTS = BundleFacts(name="toy", classes=BRAIN_TUMORS, temperature=1.7, licences={"weights": "none"})

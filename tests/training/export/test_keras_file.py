@@ -13,9 +13,9 @@ pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 import h5py
 import keras
 
-from mribatch.errors import MribatchError
-from mribatch.training import keras_file
-from mribatch.training.keras_file import file_facts, load_network
+from mribatch.core.errors import MribatchError
+from mribatch.training.export import keras_file
+from mribatch.training.export.keras_file import file_facts, load_network
 from tests.training import keras_models as models
 
 

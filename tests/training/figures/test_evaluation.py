@@ -11,11 +11,13 @@ pytest.importorskip("matplotlib", reason="needs the extra 'train'")
 import cv2
 import matplotlib.axes
 
-from mribatch.pipeline.metrics import confusion, headline
-from mribatch.synthetic import draw_slice
-from mribatch.training import drawing, figures, slice_figures
-from mribatch.training.classes import BRAIN_TUMORS
-from mribatch.training.fit import Epoch
+from mribatch.core.synthetic import draw_slice
+from mribatch.report.metrics import confusion, headline
+from mribatch.training.data.classes import BRAIN_TUMORS
+from mribatch.training.figures import drawing
+from mribatch.training.figures import evaluation as figures
+from mribatch.training.figures import slices as slice_figures
+from mribatch.training.fit.loop import Epoch
 from tests.training.drawn_texts import Texts, drawn_pages  # noqa: F401  (the fixture `pages`)
 
 CLASSES = BRAIN_TUMORS.names
@@ -214,7 +216,7 @@ def test_pyplot_is_never_loaded():
     import sys
 
     code = (
-        "import sys, numpy as np, pathlib, tempfile; from mribatch.training.figures import draw_confusion; "
+        "import sys, numpy as np, pathlib, tempfile; from mribatch.training.figures.evaluation import draw_confusion; "
         "draw_confusion(np.eye(2, dtype=int), ('a', 'b'), 't', pathlib.Path(tempfile.mkdtemp())); "
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )

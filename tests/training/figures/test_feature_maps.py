@@ -11,9 +11,9 @@ pytest.importorskip("matplotlib", reason="needs the extra 'train'")
 import cv2
 import keras
 
-from mribatch.errors import MribatchError
-from mribatch.synthetic import draw_slice
-from mribatch.training.feature_maps import (
+from mribatch.core.errors import MribatchError
+from mribatch.core.synthetic import draw_slice
+from mribatch.training.figures.feature_maps import (
     CHANNELS_AT_MOST,
     LAYERS_AT_MOST,
     LayerMaps,
@@ -22,7 +22,7 @@ from mribatch.training.feature_maps import (
     draw_sheets,
     record_maps,
 )
-from mribatch.training.features import draw_features, read_slice
+from mribatch.training.figures.features import draw_features, read_slice
 from tests.training.drawn_texts import Texts, drawn_pages  # noqa: F401  (the fixture `pages`)
 from tests.training.keras_models import SIDE, rescaling, saved, small
 

@@ -7,9 +7,9 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 
-from mribatch.training.batch_statistics import BATCH, BATCHES, statistics_measurer
-from mribatch.training.fit import Images, fit
-from mribatch.training.networks import NETWORKS, build
+from mribatch.training.fit.batch_statistics import BATCH, BATCHES, statistics_measurer
+from mribatch.training.fit.loop import Images, fit
+from mribatch.training.networks.build import NETWORKS, build
 from tests.training.toy import tiny_network, tiny_recipe
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (150, 8, 8, 1), dtype=np.uint8)

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mribatch.errors import MribatchError
-from mribatch.pipeline.metrics import find, headline
-from mribatch.training.calibration import fit_temperature, negative_log_likelihood
+from mribatch.core.errors import MribatchError
+from mribatch.report.metrics import find, headline
+from mribatch.training.fit.calibration import fit_temperature, negative_log_likelihood
 
 
 def drawn(temperature: float, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,12 +9,12 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 
-from mribatch.errors import MribatchError
-from mribatch.training import efficientnet
-from mribatch.training.batch_statistics import statistics_measurer
-from mribatch.training.export import to_onnx
+from mribatch.core.errors import MribatchError
+from mribatch.training.export.bundle import to_onnx
+from mribatch.training.fit.batch_statistics import statistics_measurer
 from mribatch.training.frameworks import load_keras
-from mribatch.training.networks import build, calibrated, predict_logits, weights_file
+from mribatch.training.networks import efficientnet
+from mribatch.training.networks.build import build, calibrated, predict_logits, weights_file
 from mribatch.training.recipes import NO_WEIGHTS, RECIPES
 
 SIZE = 64  # small, so that a test takes seconds; the graph is the same
@@ -58,7 +58,7 @@ def test_the_head_of_b3(monkeypatch: pytest.MonkeyPatch):
         maps.append((name, weights))
         return keras.layers.Conv2D(8, 3)(pixels)
 
-    monkeypatch.setattr("mribatch.training.networks.b_maps", few_maps)
+    monkeypatch.setattr("mribatch.training.networks.build.b_maps", few_maps)
     network = build(replace(RECIPES["efficientnetb3"], size=SIZE), 4, seed=1)
     assert maps == [("efficientnetb3", "imagenet")]
     kinds = [type(layer).__name__ for layer in network.layers[2:]]

@@ -9,10 +9,10 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 
-from mribatch.errors import MribatchError
-from mribatch.training import efficientnet_lite as module
-from mribatch.training.efficientnet_lite import LITES, Lite, freeze, imagenet_file, lite_features, load_lite
+from mribatch.core.errors import MribatchError
 from mribatch.training.frameworks import load_keras
+from mribatch.training.networks import efficientnet_lite as module
+from mribatch.training.networks.efficientnet_lite import LITES, Lite, freeze, imagenet_file, lite_features, load_lite
 from tests.training.state_dicts import write_stream
 
 NARROW = Lite(0.1, 1.0, "no_package")  # every stage has the fewest filters; stem and head are as wide as ever

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mribatch.errors import MribatchError
-from mribatch.training import torch_weights
-from mribatch.training.torch_weights import read_state_dict
+from mribatch.core.errors import MribatchError
+from mribatch.training.networks import torch_weights
+from mribatch.training.networks.torch_weights import read_state_dict
 from tests.training.state_dicts import (
     Call,
     Global,

@@ -10,19 +10,20 @@ from typing import Any
 import onnx
 import pytest
 
-from mribatch.bundle import Bundle, load_bundle
-from mribatch.errors import ExitCode, Interrupted, MribatchError
-from mribatch.trt import library, rtx
-from mribatch.trt.agree import CPU_EMULATED
-from mribatch.trt.build import BatchProfile, BuildStep, Plan, build_plan
-from mribatch.trt.cache import EngineCache, read_engine
-from mribatch.trt.fp16_graph import fp16_graph_of
+from mribatch.core.bundle import Bundle, load_bundle
+from mribatch.core.errors import ExitCode, Interrupted, MribatchError
+from mribatch.trt import library
+from mribatch.trt.engine import rtx
+from mribatch.trt.engine.build import BatchProfile, BuildStep, Plan, build_plan
+from mribatch.trt.engine.cache import EngineCache, read_engine
+from mribatch.trt.engine.maker import NOT_VERIFIED, EngineMaker, GateFailed
+from mribatch.trt.engine.sidecar import EngineRequest, sidecar_path
+from mribatch.trt.gate import CPU_EMULATED
 from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
+from mribatch.trt.graph.conversion import Fp16Graph, to_fp16
+from mribatch.trt.graph.fp16 import fp16_graph_of
+from mribatch.trt.graph.turing import without_fp32_dense
 from mribatch.trt.library import Flavour
-from mribatch.trt.obtain import NOT_VERIFIED, EngineMaker, GateFailed
-from mribatch.trt.precision import Fp16Graph, to_fp16
-from mribatch.trt.sidecar import EngineRequest, sidecar_path
-from mribatch.trt.turing import without_fp32_dense
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install 'mribatch[rtx]'")
 
@@ -95,9 +96,9 @@ def test_the_librarys_own_words_are_the_error(model: bytes, words: str) -> None:
 
 COLLECTED_IN_THE_MIDDLE = """
 import gc
-from mribatch.errors import MribatchError
-from mribatch.trt import build
-from mribatch.trt.build import BatchProfile, build_plan
+from mribatch.core.errors import MribatchError
+from mribatch.trt.engine import build
+from mribatch.trt.engine.build import BatchProfile, build_plan
 from mribatch.trt.library import Flavour
 def fail():
     try:
@@ -233,7 +234,7 @@ def test_an_engine_of_the_same_graph_from_another_source_is_compared_again_not_b
         tiny.golden, images=tiny.golden.images[:3], probabilities=tiny.golden.probabilities[:3]
     )
     other = dataclasses.replace(tiny, golden=golden, sha256="e" * 64)
-    monkeypatch.setattr("mribatch.trt.obtain.build_plan", pytest.fail)
+    monkeypatch.setattr("mribatch.trt.engine.maker.build_plan", pytest.fail)
     notes: list[str] = []
     cache = EngineCache(tmp_path / "cache")
     found = EngineMaker(other, cache, notes.append).obtain(REQUEST)
@@ -253,7 +254,7 @@ def test_an_engine_of_the_same_graph_from_another_source_is_compared_again_not_b
 def test_a_comparison_on_a_gpu_names_it(maker: EngineMaker, tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     first = maker.obtain(REQUEST).engine
     assert first.sidecar["gpu_name"] is None
-    monkeypatch.setattr("mribatch.trt.obtain._gpu_of", lambda request: Gpu("ada", "8.9", 1, "13.0", "12.9"))
+    monkeypatch.setattr("mribatch.trt.engine.maker._gpu_of", lambda request: Gpu("ada", "8.9", 1, "13.0", "12.9"))
     monkeypatch.setattr(EngineMaker, "_verified", lambda *arguments: ("gpu", {"n": 1}))
     cache = EngineCache(first.path.parent)
     now = EngineMaker(dataclasses.replace(tiny, sha256="e" * 64), cache).obtain(REQUEST).engine.sidecar
@@ -283,7 +284,7 @@ def test_another_version_is_named_and_built_beside_the_old_one(
     maker: EngineMaker, notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("mribatch.trt.sidecar.required_version", lambda flavour: "1.6.0.0")
+        patch.setattr("mribatch.trt.engine.sidecar.required_version", lambda flavour: "1.6.0.0")
         old = maker.obtain(REQUEST).engine.path
     new = maker.obtain(REQUEST).engine
     assert new.path != old and old.exists() and notes == [
@@ -300,7 +301,7 @@ def test_the_wrong_answers_keep_an_engine_out_of_the_cache(
         built.append(build_plan(*arguments, **options))
         return built[-1]
 
-    monkeypatch.setattr("mribatch.trt.obtain.build_plan", counted)
+    monkeypatch.setattr("mribatch.trt.engine.maker.build_plan", counted)
     swapped = dataclasses.replace(tiny.golden, probabilities=tiny.golden.probabilities[:, ::-1].copy())
     cache = EngineCache(tmp_path)
     with pytest.raises(MribatchError, match="does not reproduce the model's golden answers"):
@@ -311,12 +312,12 @@ def test_the_wrong_answers_keep_an_engine_out_of_the_cache(
 BUILDER = """
 import sys
 from pathlib import Path
-from mribatch.bundle import load_bundle
-from mribatch.trt.build import BatchProfile
-from mribatch.trt.cache import EngineCache
+from mribatch.core.bundle import load_bundle
+from mribatch.trt.engine.build import BatchProfile
+from mribatch.trt.engine.cache import EngineCache
 from mribatch.trt.library import Flavour
-from mribatch.trt.obtain import EngineMaker
-from mribatch.trt.sidecar import EngineRequest
+from mribatch.trt.engine.maker import EngineMaker
+from mribatch.trt.engine.sidecar import EngineRequest
 request = EngineRequest(flavour=Flavour.RTX, target="sm89", batch=BatchProfile(2, 4))
 print(EngineMaker(load_bundle(sys.argv[1]), EngineCache(Path(sys.argv[2]))).obtain(request).from_cache)
 """
@@ -337,7 +338,7 @@ def test_a_signal_cancels_a_build_with_one_line(tiny_model: Path, tmp_path: Path
     code = """
 import os, signal, sys
 from pathlib import Path
-import mribatch.trt.obtain as obtain
+import mribatch.trt.engine.maker as obtain
 build_plan = obtain.build_plan
 def interrupted(*arguments, on_step, **options):
     def step(progress):

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mribatch.errors import MribatchError
-from mribatch.trt.build import BuildStep, _checked_types, _Monitor, _timings, _use_timing_cache
+from mribatch.core.errors import MribatchError
+from mribatch.trt.engine.build import BuildStep, _checked_types, _Monitor, _timings, _use_timing_cache
 from mribatch.trt.library import Flavour, in_one_line, native_objects_freed
 
 

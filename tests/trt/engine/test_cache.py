@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from mribatch.bundle import Bundle, load_bundle
-from mribatch.errors import Interrupted, MribatchError
-from mribatch.trt.build import BatchProfile, Plan
-from mribatch.trt.cache import EngineCache, EngineRefused, default_folder, read_engine
+from mribatch.core.bundle import Bundle, load_bundle
+from mribatch.core.errors import Interrupted, MribatchError
+from mribatch.trt.engine.build import BatchProfile, Plan
+from mribatch.trt.engine.cache import EngineCache, EngineRefused, default_folder, read_engine
+from mribatch.trt.engine.sidecar import EngineIdentity, bundle_facts, new_sidecar, sidecar_path
 from mribatch.trt.library import Flavour
 from mribatch.trt.revision import git_revision
-from mribatch.trt.sidecar import EngineIdentity, bundle_facts, new_sidecar, sidecar_path
 
 ENGINE = bytes(range(256)) * 40
 IDENTITY = EngineIdentity(onnx_sha256="a" * 64, precision="fp16", batch=BatchProfile(32, 64), flavour=Flavour.RTX,
@@ -261,7 +261,7 @@ def test_a_crash_between_the_two_files_is_no_engine(cache: EngineCache, bundle: 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from mribatch.trt.cache import EngineCache
+from mribatch.trt.engine.cache import EngineCache
 with EngineCache(Path(sys.argv[1])).locked(print):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
@@ -293,7 +293,7 @@ def test_a_file_system_without_locks_is_one_line(cache: EngineCache, monkeypatch
     def no_locks(descriptor: int, how: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("mribatch.trt.cache.fcntl.flock", no_locks)
+    monkeypatch.setattr("mribatch.trt.engine.cache.fcntl.flock", no_locks)
     with pytest.raises(MribatchError, match="No locks available.*--cache"), cache.locked(pytest.fail):
         pass
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from mribatch.errors import MribatchError
-from mribatch.trt import layers
-from mribatch.trt.cache import EngineFile, EngineRefused
-from mribatch.trt.engine import OpenEngine
+from mribatch.core.errors import MribatchError
+from mribatch.trt.engine import inspect as layers
+from mribatch.trt.engine.cache import EngineFile, EngineRefused
 from mribatch.trt.gpu import Gpu
 from mribatch.trt.library import Messages
+from mribatch.trt.runtime.classifier import OpenEngine
 
 SIDECAR = {"trt_flavor": "tensorrt", "trt_version": "11.4.0.106", "target": "sm89"}
 TRT = SimpleNamespace(LayerInformationFormat=SimpleNamespace(JSON=1))

@@ -11,10 +11,10 @@ from numpy import float32, uint8
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from mribatch.bundle import Bundle, Golden
-from mribatch.model_spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
-from mribatch.synthetic import golden_slices
-from mribatch.trt.cpu_session import CpuSession
+from mribatch.core.bundle import Bundle, Golden
+from mribatch.core.model_spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
+from mribatch.core.synthetic import golden_slices
+from mribatch.trt.graph.cpu_session import CpuSession
 
 CLASSES = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")
 SIDE = 32

@@ -10,18 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from mribatch.bundle import MODEL_FILE, load_bundle, shipped_models
-from mribatch.errors import MribatchError
-from mribatch.model_spec import INPUT_NAME, OUTPUT_NAME
-from mribatch.onnx_graph import read_graph_facts
-from mribatch.synthetic import golden_slices
-from mribatch.trt.cpu_session import CpuSession
-from mribatch.trt.precision import in_half, to_fp16
-from mribatch.trt.typed_graph import read_graph
+from mribatch.core.bundle import MODEL_FILE, load_bundle, shipped_models
+from mribatch.core.errors import MribatchError
+from mribatch.core.model_spec import INPUT_NAME, OUTPUT_NAME
+from mribatch.core.onnx_graph import read_graph_facts
+from mribatch.core.synthetic import golden_slices
+from mribatch.trt.graph.conversion import in_half, to_fp16
+from mribatch.trt.graph.cpu_session import CpuSession
+from mribatch.trt.graph.typed import read_graph
 from tests.make_models import BAD_BUNDLES, make_bad, tiny_model
-from tests.trt.graphs import EFFICIENTNET_HEAD, SIDE, Graph, efficientnet_like, run_fp32
+from tests.trt.graph.graphs import EFFICIENTNET_HEAD, SIDE, Graph, efficientnet_like, run_fp32
 
-PLACEHOLDER = Path(__file__).parents[1] / "models/placeholder"
+PLACEHOLDER = Path(__file__).parents[2] / "models/placeholder"
 BUNDLES = [*map(str, shipped_models().values()), str(PLACEHOLDER)]
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 

@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy import float16, float32
 
-from mribatch.model_spec import OUTPUT_NAME
-from mribatch.onnx_graph import read_graph_facts
-from mribatch.synthetic import golden_slices
-from mribatch.trt.cpu_session import CpuSession
-from mribatch.trt.precision import to_fp16
-from mribatch.trt.rounding import RoundingClassifier, rounding_model
-from tests.trt.graphs import SIDE, Graph, efficientnet_like, run_fp32
+from mribatch.core.model_spec import OUTPUT_NAME
+from mribatch.core.onnx_graph import read_graph_facts
+from mribatch.core.synthetic import golden_slices
+from mribatch.trt.graph.conversion import to_fp16
+from mribatch.trt.graph.cpu_session import CpuSession
+from mribatch.trt.graph.emulation import RoundingClassifier, rounding_model
+from tests.trt.graph.graphs import SIDE, Graph, efficientnet_like, run_fp32
 
 IMAGES = golden_slices(3, 8, 8)
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from mribatch.bundle import load_bundle
-from mribatch.trt.agree import emulate
-from mribatch.trt.fp16_graph import fp16_graph_of
-from mribatch.trt.precision import to_fp16
-from tests.trt.graphs import Graph, bundle_of, efficientnet_like
+from mribatch.core.bundle import load_bundle
+from mribatch.trt.gate import emulate
+from mribatch.trt.graph.conversion import to_fp16
+from mribatch.trt.graph.fp16 import fp16_graph_of
+from tests.trt.graph.graphs import Graph, bundle_of, efficientnet_like
 
 
 def amplifier(nodes_behind: int) -> Graph:

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from numpy import uint8
 from numpy.typing import NDArray
 
-from mribatch.bundle import load_bundle, shipped_models
-from mribatch.errors import MribatchError
-from mribatch.synthetic import golden_slices
-from mribatch.trt import range_audit
-from mribatch.trt.agree import emulate
-from mribatch.trt.cpu_session import CpuSession
-from mribatch.trt.fp16_graph import fp16_graph_of
-from mribatch.trt.precision import to_fp16
-from mribatch.trt.range_audit import LIMIT, audit
-from tests.trt.graphs import SIDE, Graph, bundle_of, efficientnet_like, run_fp32, scaled_up_and_down
+from mribatch.core.bundle import load_bundle, shipped_models
+from mribatch.core.errors import MribatchError
+from mribatch.core.synthetic import golden_slices
+from mribatch.trt.gate import emulate
+from mribatch.trt.graph import range_audit
+from mribatch.trt.graph.conversion import to_fp16
+from mribatch.trt.graph.cpu_session import CpuSession
+from mribatch.trt.graph.fp16 import fp16_graph_of
+from mribatch.trt.graph.range_audit import LIMIT, audit
+from tests.trt.graph.graphs import SIDE, Graph, bundle_of, efficientnet_like, run_fp32, scaled_up_and_down
 
 IMAGES = golden_slices(6, SIDE, SIDE)
 WHITE = np.full((1, SIDE, SIDE, 1), 255, dtype=uint8)

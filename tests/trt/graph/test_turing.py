@@ -8,9 +8,9 @@ import pytest
 from numpy import float32
 from onnx import TensorProto, helper, numpy_helper
 
-from mribatch.bundle import load_bundle
-from mribatch.trt.cpu_session import CpuSession
-from mribatch.trt.turing import without_fp32_dense
+from mribatch.core.bundle import load_bundle
+from mribatch.trt.graph.cpu_session import CpuSession
+from mribatch.trt.graph.turing import without_fp32_dense
 from tests.make_models import CLASSES, tiny_model
 
 

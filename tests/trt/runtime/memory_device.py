@@ -20,11 +20,11 @@ import numpy as np
 from numpy import float32, uint8
 from numpy.typing import NDArray
 
-from mribatch.bundle import Bundle
-from mribatch.errors import MribatchError
-from mribatch.trt.engine import OpenEngine
+from mribatch.core.bundle import Bundle
+from mribatch.core.errors import MribatchError
 from mribatch.trt.gpu import Gpu
 from mribatch.trt.library import Flavour, Messages
+from mribatch.trt.runtime.classifier import OpenEngine
 
 GPU = Gpu("memory", "8.9", 1 << 30, "13.0", "13.0")
 _GARBAGE = 0xFF  # as float32: NaN

@@ -1,4 +1,4 @@
-"""The inference loop's logic, on a GPU in memory (tests/trt/memory_device.py). No CUDA and no TensorRT runs here."""
+"""The inference loop's logic, on a GPU in memory (tests/trt/runtime/memory_device.py). No CUDA and no TensorRT runs here."""
 
 import gc
 import itertools
@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 from numpy import float32, uint8
 from numpy.typing import NDArray
 
-from mribatch.errors import MribatchError
-from mribatch.pipeline.classify_here import ClassifyHere
+from mribatch.core.errors import MribatchError
+from mribatch.pipeline.inference.in_process import ClassifyHere
 from mribatch.pipeline.records import Choice, DecodedBatch, DecodedFile, ImageFile, Status, Verdict
 from mribatch.pipeline.stopwatch import Stopwatch
-from mribatch.trt.build import BatchProfile
-from mribatch.trt.engine import OpenEngine, TensorRTClassifier, _Slot
+from mribatch.trt.engine.build import BatchProfile
+from mribatch.trt.engine.sidecar import EngineRequest
 from mribatch.trt.gpu import Gpu
 from mribatch.trt.library import Flavour
-from mribatch.trt.sidecar import EngineRequest
-from tests.trt.memory_device import (
+from mribatch.trt.runtime.classifier import OpenEngine, TensorRTClassifier, _Slot
+from tests.trt.runtime.memory_device import (
     DataType,
     MemoryBuffer,
     MemoryDevice,
@@ -103,7 +103,7 @@ def test_nothing_touches_the_gpu_before_enter() -> None:
 def test_importing_the_loop_loads_neither_cuda_nor_tensorrt() -> None:
     code = """
 import sys
-import mribatch.trt.engine, mribatch.trt.obtain, mribatch.trt.ready, mribatch.trt.verify, mribatch.cli.engine
+import mribatch.trt.runtime.classifier, mribatch.trt.engine.maker, mribatch.trt.backend, mribatch.trt.verify, mribatch.cli.engine
 heavy = {"tensorrt", "tensorrt_rtx", "cuda", "onnx", "onnxruntime", "cv2", "tqdm"} & set(sys.modules)
 assert not heavy, heavy
 """

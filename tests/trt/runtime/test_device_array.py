@@ -9,11 +9,11 @@ import pytest
 from numpy import float32, uint8
 from numpy.typing import NDArray
 
-from mribatch.errors import MribatchError
-from mribatch.trt.device_array import DeviceImages, device_images
-from mribatch.trt.engine import TensorRTClassifier, _Slot
-from tests.trt.memory_device import MemoryArray, MemoryDevice, MemoryStream, RuleBroken
-from tests.trt.test_engine import BATCH, answers, images, make
+from mribatch.core.errors import MribatchError
+from mribatch.trt.runtime.classifier import TensorRTClassifier, _Slot
+from mribatch.trt.runtime.device_array import DeviceImages, device_images
+from tests.trt.runtime.memory_device import MemoryArray, MemoryDevice, MemoryStream, RuleBroken
+from tests.trt.runtime.test_classifier import BATCH, answers, images, make
 
 SHAPE = (BATCH, 4, 4, 1)
 PRODUCER = 0x7F00
@@ -132,7 +132,7 @@ def test_the_array_is_held_until_its_event_has_fired() -> None:
 
 def test_cuda_is_told_which_stream_to_wait_for() -> None:
     core = pytest.importorskip("cuda.core", exc_type=ImportError)
-    from mribatch.trt.cuda_device import _CudaStream
+    from mribatch.trt.runtime.cuda import _CudaStream
 
     waited: list[Any] = []
     stream = _CudaStream(SimpleNamespace(handle=4711, wait=waited.append))

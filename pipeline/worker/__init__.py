@@ -1,0 +1,1 @@
+"""The same stages in a process that may die, and its supervisor."""

@@ -1,0 +1,1 @@
+"""Keras to a proven model bundle."""

@@ -1,0 +1,1 @@
+"""Pictures of a fit, of slices and of feature maps."""

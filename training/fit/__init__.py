@@ -1,0 +1,1 @@
+"""Fitting: the loop, the learning rate, batch statistics, the temperature."""

@@ -1,0 +1,1 @@
+"""The bundle's graph in FP16: types, ranges, emulation."""

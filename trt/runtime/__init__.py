@@ -1,0 +1,1 @@
+"""Engines at work: device, buffers, the classifier."""
