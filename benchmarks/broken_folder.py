@@ -30,9 +30,22 @@ BATCH = 64
 ONE_IN = 20  # files is broken
 # What damaged folders hold; over the first four DALI 2.4 kills its process.
 FIFTEEN = (
-    "text.jpg", "noise.jpg", "page.jpg", "zeros.jpg", "empty.jpg", "animation.jpg", "avif.jpg", "dicom.jpg",
-    "cut_in_header.jpg", "half.jpg", "no_eoi.jpg", "giant.jpg", "cut.png", "checksum.png", "cut.bmp",
-)  # fmt: skip
+    "text.jpg",
+    "noise.jpg",
+    "page.jpg",
+    "zeros.jpg",
+    "empty.jpg",
+    "animation.jpg",
+    "avif.jpg",
+    "dicom.jpg",
+    "cut_in_header.jpg",
+    "half.jpg",
+    "no_eoi.jpg",
+    "giant.jpg",
+    "cut.png",
+    "checksum.png",
+    "cut.bmp",
+)
 
 Rows = dict[str, dict[str, Any]]  # by path
 
@@ -141,8 +154,13 @@ def main() -> None:
     facts, spec = conditions(), load_bundle(options.model).spec
     with tempfile.TemporaryDirectory(prefix="mribatch-bench-") as scratch:
         result = measure(Path(scratch), options.model, options.count, options.repeats)
-    about = {"model": spec.name, "model_sha256": spec.model_sha256, "batch_size": BATCH, "decoder": f"dali, {reason}",
-             "page_cache": "warm: both folders had just been written"}  # fmt: skip
+    about = {
+        "model": spec.name,
+        "model_sha256": spec.model_sha256,
+        "batch_size": BATCH,
+        "decoder": f"dali, {reason}",
+        "page_cache": "warm: both folders had just been written",
+    }
     name = f"broken_folder-{spec.name}-synthetic{SIDE}px-{machine(facts)}-batch{BATCH}-{options.count}files.json"
     options.results.mkdir(parents=True, exist_ok=True)
     write_json(options.results / name, {"conditions": facts, "data": f"synthetic{SIDE}px"} | about | result)
@@ -150,8 +168,10 @@ def main() -> None:
         digits = 3 if key.endswith("_to_clean") else 1
         low, high = (f"{result[key][end]:.{digits}f}" for end in ("low", "high"))
         print(f"{key:<40}{result[key]['median']:10.{digits}f}  ({low} to {high})")
-    print(f"{result['broken']:,} of {result['files']:,} files broken, all rows right; "
-          f"worker deaths: {sum(result['worker_deaths']['broken'])}")  # fmt: skip
+    print(
+        f"{result['broken']:,} of {result['files']:,} files broken, all rows right; "
+        f"worker deaths: {sum(result['worker_deaths']['broken'])}"
+    )
     print(f"written: {options.results / name}")
 
 

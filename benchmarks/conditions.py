@@ -17,9 +17,20 @@ from mribatch.trt.gpu import NoGpu, find_gpu
 
 RESULTS = Path(__file__).parent / "results"
 _LIBRARIES = ("numpy", "pyarrow", "onnxruntime", "opencv-python-headless")
-_OPTIONAL = ("nvidia-dali-cuda120", "nvidia-dali-cuda130", "nvidia-nvimgcodec-cu12", "nvidia-nvimgcodec-cu13",
-             "nvidia-nvjpeg-cu12", "nvidia-nvjpeg", "tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx",
-             "cuda-bindings", "cuda-core")  # fmt: skip
+_OPTIONAL = (
+    "nvidia-dali-cuda120",
+    "nvidia-dali-cuda130",
+    "nvidia-nvimgcodec-cu12",
+    "nvidia-nvimgcodec-cu13",
+    "nvidia-nvjpeg-cu12",
+    "nvidia-nvjpeg",
+    "tensorrt",
+    "tensorrt-cu12",
+    "tensorrt-cu13",
+    "tensorrt-rtx",
+    "cuda-bindings",
+    "cuda-core",
+)
 
 
 def conditions() -> dict[str, Any]:
@@ -64,9 +75,15 @@ def _gpu() -> dict[str, Any] | None:
     if isinstance(gpu, NoGpu):
         return None
     there = diagnose()
-    return {"name": gpu.name, "compute_capability": gpu.compute_capability, "memory_bytes": gpu.memory_bytes,
-            "driver": there.driver, "cuda_of_driver": gpu.driver, "cuda_runtime": gpu.runtime,
-            "nvidia_smi": list(there.gpus)}  # fmt: skip
+    return {
+        "name": gpu.name,
+        "compute_capability": gpu.compute_capability,
+        "memory_bytes": gpu.memory_bytes,
+        "driver": there.driver,
+        "cuda_of_driver": gpu.driver,
+        "cuda_runtime": gpu.runtime,
+        "nvidia_smi": list(there.gpus),
+    }
 
 
 def _processor() -> str:

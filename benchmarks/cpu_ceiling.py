@@ -69,8 +69,12 @@ def measure(data: Path, model: str, repeats: int) -> dict[str, Any]:
         if repeat:
             for key, value in once.items():
                 figures.setdefault(key, []).append(value)
-    facts = {"model": bundle.spec.name, "model_sha256": bundle.spec.model_sha256, "images": len(paths),
-             "batch_size": BATCH_SIZE}  # fmt: skip
+    facts = {
+        "model": bundle.spec.name,
+        "model_sha256": bundle.spec.model_sha256,
+        "images": len(paths),
+        "batch_size": BATCH_SIZE,
+    }
     return facts | {key: spread(values) for key, values in figures.items()}
 
 
@@ -97,10 +101,17 @@ def core_seconds(files: Sequence[ImageFile], bundle: Bundle, threads: int, batch
     return decode, _inference(batches, bundle, threads)
 
 
-def _decoding(files: Sequence[ImageFile], bundle: Bundle, threads: int,
-              batch_size: int) -> tuple[float, list[DecodedBatch]]:  # fmt: skip
-    decoder = DecodeAhead(height=bundle.spec.height, width=bundle.spec.width, batch_size=batch_size, threads=threads,
-                          max_pixels=DEFAULT_MAX_PIXELS, timeout_s=60)  # fmt: skip
+def _decoding(
+    files: Sequence[ImageFile], bundle: Bundle, threads: int, batch_size: int
+) -> tuple[float, list[DecodedBatch]]:
+    decoder = DecodeAhead(
+        height=bundle.spec.height,
+        width=bundle.spec.width,
+        batch_size=batch_size,
+        threads=threads,
+        max_pixels=DEFAULT_MAX_PIXELS,
+        timeout_s=60,
+    )
     remaining = iter(files)
     groups = iter(lambda: list(islice(remaining, batch_size)), [])
     with decoder:

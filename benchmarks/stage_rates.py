@@ -123,9 +123,16 @@ def decoder(work: Work, name: str) -> Decoder:
 
 
 def _order(work: Work, backend: Choice, chosen: Choice) -> WorkOrder:
-    return WorkOrder(model=str(work.bundle.folder), bundle_sha256=work.bundle.sha256, backend=backend, decoder=chosen,
-                     batch_size=work.batch_size, threads=work.threads, max_pixels=DEFAULT_MAX_PIXELS,
-                     timeout_s=DEFAULT_TIMEOUT_S)  # fmt: skip
+    return WorkOrder(
+        model=str(work.bundle.folder),
+        bundle_sha256=work.bundle.sha256,
+        backend=backend,
+        decoder=chosen,
+        batch_size=work.batch_size,
+        threads=work.threads,
+        max_pixels=DEFAULT_MAX_PIXELS,
+        timeout_s=DEFAULT_TIMEOUT_S,
+    )
 
 
 def read_rate(work: Work) -> float:
@@ -224,8 +231,9 @@ def whole_rate(work: Work, pair: Pair) -> float:
 
 def worker_rate(work: Work, pair: Pair) -> float:
     """As `whole_rate`, with files to probabilities in a supervised worker process, as a run has it with DALI."""
-    options = ClassifyOptions(model=str(work.bundle.folder), batch_size=work.batch_size, backend=pair.backend.name,
-                              decoder=pair.decoder.name)  # fmt: skip
+    options = ClassifyOptions(
+        model=str(work.bundle.folder), batch_size=work.batch_size, backend=pair.backend.name, decoder=pair.decoder.name
+    )
     return _rows_rate(work, pair, build_stages(work.bundle, options, work.threads, None, tell_nobody).classify)
 
 

@@ -222,8 +222,13 @@ def main() -> None:
         paths = image_paths(data)
         if not paths:
             sys.exit(f"Error: {data} holds no JPEG or PNG file. Fix: name another folder with --data")
-        work = Work(bundle=bundle, paths=tuple(paths), batch_size=options.batch,
-                    batches=-(-timed // options.batch), threads=threads)  # fmt: skip
+        work = Work(
+            bundle=bundle,
+            paths=tuple(paths),
+            batch_size=options.batch,
+            batches=-(-timed // options.batch),
+            threads=threads,
+        )
         parts = find_parts(bundle, options.batch, threads)
         result = describe(work, parts, gpu)
         figures = measure(work, parts, options.repeats, gpu)
@@ -240,8 +245,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of real images; synthetic ones are drawn without it")
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--count", type=int, help=f"images that each stage is timed on; the files are taken again and "
-                        f"again (default: {ON_CPU}, on a GPU {ON_GPU})")  # fmt: skip
+    parser.add_argument(
+        "--count",
+        type=int,
+        help=f"images that each stage is timed on; the files are taken again and "
+        f"again (default: {ON_CPU}, on a GPU {ON_GPU})",
+    )
     parser.add_argument("--batch", type=int, default=DEFAULT_BATCH.maximum, help="images in a batch of every stage")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()

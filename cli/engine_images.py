@@ -50,9 +50,13 @@ def _batches(files: list[ImageFile], bundle: Bundle) -> Generator[NDArray[uint8]
     from mribatch.pipeline.decode.opencv import DecodeAhead
 
     decode = DecodeAhead(
-        height=bundle.spec.height, width=bundle.spec.width, batch_size=_BATCH_SIZE, threads=usable_cores(),
-        max_pixels=DEFAULT_MAX_PIXELS, timeout_s=DEFAULT_TIMEOUT_S,
-    )  # fmt: skip
+        height=bundle.spec.height,
+        width=bundle.spec.width,
+        batch_size=_BATCH_SIZE,
+        threads=usable_cores(),
+        max_pixels=DEFAULT_MAX_PIXELS,
+        timeout_s=DEFAULT_TIMEOUT_S,
+    )
     groups = (files[start : start + _BATCH_SIZE] for start in range(0, len(files), _BATCH_SIZE))
     with decode:
         for batch in decode.batches(groups):

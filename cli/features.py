@@ -12,8 +12,13 @@ _SCALES = ("none", "1/255", "-1..1", "imagenet", "caffe")  # training.keras_mode
 
 @click.command(short_help="Draw what every convolutional layer of a Keras model makes of one image.")
 @click.argument("image", type=click.Path(path_type=Path))
-@click.option("--model", type=click.Path(path_type=Path), required=True, metavar="MODEL.keras",
-              help="Of mribatch train (model.keras in its work folder), or your own.")  # fmt: skip
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="MODEL.keras",
+    help="Of mribatch train (model.keras in its work folder), or your own.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the pictures.")
 @click.option("--scale", type=click.Choice(_SCALES), help="As for `mribatch export`; for a model that does not scale.")
 @click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Height and width, for a model that takes any.")

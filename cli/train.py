@@ -83,9 +83,17 @@ def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> N
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def train(
-    recipe: str, settings: tuple[str, ...], augment: str | None, weights: str | None, classes: str | None,
-    data_sheet: str | None, licence: str, as_json: bool, quiet: bool, **chosen: Any,
-) -> ExitCode:  # fmt: skip
+    recipe: str,
+    settings: tuple[str, ...],
+    augment: str | None,
+    weights: str | None,
+    classes: str | None,
+    data_sheet: str | None,
+    licence: str,
+    as_json: bool,
+    quiet: bool,
+    **chosen: Any,
+) -> ExitCode:
     """Train RECIPE on the images in DIR, one folder per class at any depth, and write a model bundle.
 
     The test part, whose figures are reported, never chooses anything. The exported graph is proven equal to Keras

@@ -30,9 +30,18 @@ _MAX_GOLDEN_BYTES = 1 << 28
 # RuntimeError: an encrypted entry, or an unknown compression (NotImplementedError). MemoryError: a header that promises
 # an array of any size.
 _ARCHIVE_ERRORS = (
-    ValueError, KeyError, OSError, EOFError, RuntimeError, MemoryError, OverflowError,
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error,
-)  # fmt: skip
+    ValueError,
+    KeyError,
+    OSError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    OverflowError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+)
 _FIX = "restore the bundle from where it came, export it again, or name another with --model"
 
 

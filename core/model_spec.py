@@ -67,8 +67,11 @@ class ModelSpec:
         for name in self.classes:
             _check(bool(_CLASS_NAME.fullmatch(name)), "classes", name)
         for alias, target in self.aliases.items():
-            _check(target in self.classes and normalise_label(alias) not in map(normalise_label, self.classes),
-                   "aliases", f"{alias} -> {target}")  # fmt: skip
+            _check(
+                target in self.classes and normalise_label(alias) not in map(normalise_label, self.classes),
+                "aliases",
+                f"{alias} -> {target}",
+            )
         _check(1 <= self.height <= MAX_SIDE and 1 <= self.width <= MAX_SIDE, "input", f"{self.height}x{self.width}")
         _check(bool(_SHA256.fullmatch(self.model_sha256)), "model_sha256", self.model_sha256)
         _check(bool(_SHA256.fullmatch(self.golden_sha256)), "golden_sha256", self.golden_sha256)

@@ -103,8 +103,12 @@ def _dimension(message: memoryview) -> int | None:
 
 
 def _inside(messages: list[memoryview], number: int) -> list[memoryview]:
-    return [value for message in messages for found, value in _fields(message)
-            if found == number and isinstance(value, memoryview)]  # fmt: skip
+    return [
+        value
+        for message in messages
+        for found, value in _fields(message)
+        if found == number and isinstance(value, memoryview)
+    ]
 
 
 def _text(message: memoryview, number: int) -> str:

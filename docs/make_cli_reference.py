@@ -37,8 +37,14 @@ def _sections(title: str, command: click.Command, parent: click.Context) -> list
 
 def _section(title: str, command: click.Command, parent: click.Context | None) -> str:
     name = title.rsplit(" ", 1)[-1]
-    context = click.Context(command, info_name=name, parent=parent, terminal_width=_WIDTH, max_content_width=_WIDTH,
-                            help_option_names=["-h", "--help"])  # fmt: skip
+    context = click.Context(
+        command,
+        info_name=name,
+        parent=parent,
+        terminal_width=_WIDTH,
+        max_content_width=_WIDTH,
+        help_option_names=["-h", "--help"],
+    )
     return f"## {title}\n\n```text\n{command.get_help(context)}\n```"
 
 

@@ -89,10 +89,15 @@ def build_stages(bundle: Bundle, options: ClassifyOptions, threads: int, log: Pa
     if backend.name == TENSORRT or decoder.name == DALI:
         default = DEFAULT_BATCH.maximum
     order = WorkOrder(
-        model=str(bundle.folder.absolute()), bundle_sha256=bundle.sha256, backend=backend, decoder=decoder,
-        batch_size=options.batch_size or default, threads=threads, max_pixels=options.max_pixels,
+        model=str(bundle.folder.absolute()),
+        bundle_sha256=bundle.sha256,
+        backend=backend,
+        decoder=decoder,
+        batch_size=options.batch_size or default,
+        threads=threads,
+        max_pixels=options.max_pixels,
         timeout_s=options.timeout_s,
-    )  # fmt: skip
+    )
     if (backend.name, decoder.name) == (ONNXRUNTIME, OPENCV):
         return Stages(order.batch_size, build_here(bundle, order, note))
     return Stages(order.batch_size, Supervised(order, log, note))
@@ -146,9 +151,13 @@ def opencv_decoder(bundle: Bundle, order: WorkOrder) -> Decoder:
     from mribatch.pipeline.decode.opencv import DecodeAhead
 
     return DecodeAhead(
-        height=bundle.spec.height, width=bundle.spec.width, batch_size=order.batch_size, threads=order.threads,
-        max_pixels=order.max_pixels, timeout_s=order.timeout_s,
-    )  # fmt: skip
+        height=bundle.spec.height,
+        width=bundle.spec.width,
+        batch_size=order.batch_size,
+        threads=order.threads,
+        max_pixels=order.max_pixels,
+        timeout_s=order.timeout_s,
+    )
 
 
 def dali_decoder(bundle: Bundle, order: WorkOrder, backend: Choice) -> Decoder:
@@ -159,9 +168,12 @@ def dali_decoder(bundle: Bundle, order: WorkOrder, backend: Choice) -> Decoder:
     device = CPU if isinstance(find_gpu(), NoGpu) else FIRST_GPU
     graph = GraphOptions(device=device, height=bundle.spec.height, width=bundle.spec.width, threads=order.threads)
     return DecodeDali(
-        graph, batch_size=order.batch_size, max_pixels=order.max_pixels, timeout_s=order.timeout_s,
+        graph,
+        batch_size=order.batch_size,
+        max_pixels=order.max_pixels,
+        timeout_s=order.timeout_s,
         place=on_gpu if backend.name == TENSORRT and device is FIRST_GPU else to_host,
-    )  # fmt: skip
+    )
 
 
 def _dali_installed() -> bool:

@@ -40,13 +40,19 @@ class Extra:
 _EXTRAS: dict[str, tuple[str, Sequence[str]]] = {
     "train": ("mribatch train: fit a model with Keras and export it", ("tensorflow", "tf2onnx", "onnx", "matplotlib")),
     "dali": ("decoding with NVIDIA DALI, also without a GPU", ("nvidia-dali-cuda120",)),
-    "rtx": ("TensorRT for RTX engines, built also without a GPU",
-            ("tensorrt-rtx", "onnx", "cuda-core", "cuda-bindings")),
-    "gpu-cu12": ("TensorRT engines and DALI on a GPU with CUDA 12",
-                 ("tensorrt-cu12", "nvidia-dali-cuda120", "cuda-core", "cuda-bindings")),
-    "gpu-cu13": ("TensorRT engines and DALI on a GPU with CUDA 13",
-                 ("tensorrt-cu13", "nvidia-dali-cuda130", "cuda-core", "cuda-bindings")),
-}  # fmt: skip
+    "rtx": (
+        "TensorRT for RTX engines, built also without a GPU",
+        ("tensorrt-rtx", "onnx", "cuda-core", "cuda-bindings"),
+    ),
+    "gpu-cu12": (
+        "TensorRT engines and DALI on a GPU with CUDA 12",
+        ("tensorrt-cu12", "nvidia-dali-cuda120", "cuda-core", "cuda-bindings"),
+    ),
+    "gpu-cu13": (
+        "TensorRT engines and DALI on a GPU with CUDA 13",
+        ("tensorrt-cu13", "nvidia-dali-cuda130", "cuda-core", "cuda-bindings"),
+    ),
+}
 
 
 # distribution -> others that bring the same package
@@ -123,10 +129,11 @@ def diagnose() -> Diagnosis:
         models=tuple(shipped_models()),
         default_model=DEFAULT_MODEL,
         notice=notice,
-        extras=tuple(Extra(name, adds, {one: _version(one) for one in packages})
-                     for name, (adds, packages) in _EXTRAS.items()),
+        extras=tuple(
+            Extra(name, adds, {one: _version(one) for one in packages}) for name, (adds, packages) in _EXTRAS.items()
+        ),
         problems=tuple(problems),
-    )  # fmt: skip
+    )
 
 
 def _version(distribution: str) -> str | None:

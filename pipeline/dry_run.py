@@ -50,8 +50,10 @@ class Estimate:
         lines += [f"  {one_line(suffix):<18}{count:>10,}" for suffix, count in sorted(self.by_suffix.items())]
         lines += [f"not listed, {reason}: {count:,}" for reason, count in sorted(self.skipped.items())]
         lines += [f"{self.sampled_not_ok} of {self.sampled} sampled files are not ok"] if self.sampled_not_ok else []
-        lines += [f"About {_shown(self.seconds)} at {self.images_per_second:,.0f} images/s ({self.backend} + "
-                  f"{self.decoder}, measured on {self.sampled} of them). Nothing was written."]  # fmt: skip
+        lines += [
+            f"About {_shown(self.seconds)} at {self.images_per_second:,.0f} images/s ({self.backend} + "
+            f"{self.decoder}, measured on {self.sampled} of them). Nothing was written."
+        ]
         return "\n".join(lines)
 
 
@@ -92,10 +94,17 @@ def estimate(inputs: Sequence[str | Path], out: str | None, options: ClassifyOpt
         runs_with = classify_files.runs_with
         rate, not_ok = _rate(sample.files(resolved), stages, bundle.spec.classes)
     return Estimate(
-        files=files, bytes=size, by_suffix=suffixes, skipped={SkipReason(key): n for key, n in skipped.items()},
-        sampled=len(sample.chosen), sampled_not_ok=not_ok, images_per_second=rate, seconds=files / rate,
-        backend=runs_with.backend.name, decoder=runs_with.decoder.name,
-    )  # fmt: skip
+        files=files,
+        bytes=size,
+        by_suffix=suffixes,
+        skipped={SkipReason(key): n for key, n in skipped.items()},
+        sampled=len(sample.chosen),
+        sampled_not_ok=not_ok,
+        images_per_second=rate,
+        seconds=files / rate,
+        backend=runs_with.backend.name,
+        decoder=runs_with.decoder.name,
+    )
 
 
 class _Sample:

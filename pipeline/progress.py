@@ -77,8 +77,17 @@ class BarProgress:
     def _new_bar(self, what: str, unit: str, total: int | None, initial: int) -> Any:
         from tqdm import tqdm
 
-        return tqdm(desc=what, unit=unit, total=total, initial=initial, file=self._stream, delay=_QUIET_SECONDS / 4,
-                    leave=False, dynamic_ncols=True, smoothing=0.1)  # fmt: skip
+        return tqdm(
+            desc=what,
+            unit=unit,
+            total=total,
+            initial=initial,
+            file=self._stream,
+            delay=_QUIET_SECONDS / 4,
+            leave=False,
+            dynamic_ncols=True,
+            smoothing=0.1,
+        )
 
 
 class LineProgress:

@@ -103,8 +103,9 @@ def run(
         yield rows
 
 
-def _classify_missing(plan: Plan, record: RunRecord, done: set[int], watch: Stopwatch, stop: StopSignals,
-                      progress: Progress) -> None:  # fmt: skip
+def _classify_missing(
+    plan: Plan, record: RunRecord, done: set[int], watch: Stopwatch, stop: StopSignals, progress: Progress
+) -> None:
     """Rows for every part that is not there yet."""
     listing = Listing(plan.folder.path / LISTING_FILE, plan.inputs)
     facts = parquet.PartFacts(plan.bundle.spec.classes, record.part_facts(), record.run_id)

@@ -86,8 +86,12 @@ class RunRecord:
 
     def proved(self, agreement: Agreement) -> None:
         """Note that the backend reproduced the golden slices."""
-        self._content["proof"] = {"golden_slices": agreement.rows, "max_difference": agreement.max_difference,
-                                  "limit": agreement.limit, "flips": agreement.flips}  # fmt: skip
+        self._content["proof"] = {
+            "golden_slices": agreement.rows,
+            "max_difference": agreement.max_difference,
+            "limit": agreement.limit,
+            "flips": agreement.flips,
+        }
 
     @contextlib.contextmanager
     def attempt(self, watch: Stopwatch) -> Iterator[None]:
@@ -112,9 +116,13 @@ class RunRecord:
         """Say that there is one row for each file."""
         if self.state is RunState.COMPLETE:
             return
-        self._content["counts"] = {"rows": counts.rows, "by_status": dict(counts.by_status),
-                                   "by_class": dict(counts.by_class), "labelled": counts.labelled,
-                                   "correct": counts.correct}  # fmt: skip
+        self._content["counts"] = {
+            "rows": counts.rows,
+            "by_status": dict(counts.by_status),
+            "by_class": dict(counts.by_class),
+            "labelled": counts.labelled,
+            "correct": counts.correct,
+        }
         self._content["attempts"][-1]["seconds"] = _rounded(watch.seconds)
         self._save(RunState.COMPLETE)
 

@@ -8,7 +8,13 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 LISTING, LOADING, WAITING, INFERENCE, WRITING, CHECKING = (
-    "listing", "loading", "waiting_for_decoding", "inference", "writing", "checking")  # fmt: skip
+    "listing",
+    "loading",
+    "waiting_for_decoding",
+    "inference",
+    "writing",
+    "checking",
+)
 DECODING = "decoding_core_seconds"  # of all decode threads together; they run beside the other stages
 
 _BOTTLENECKS = {WAITING: "decoding", INFERENCE: "inference", WRITING: "writing"}

@@ -98,13 +98,17 @@ def patients_of(option: str, rows: RunRows, inputs: Sequence[Mapping[str, Any]])
     except re.error as error:
         raise MribatchError(f"--group-by: '{rule}' is not a regular expression: {error}", "correct it") from error
     if pattern.groups < 1:
-        raise MribatchError(f"--group-by: '{rule}' has no capture group",
-                            "put parentheses around what names the patient, e.g. patient='(P[0-9]+)_'")  # fmt: skip
+        raise MribatchError(
+            f"--group-by: '{rule}' has no capture group",
+            "put parentheses around what names the patient, e.g. patient='(P[0-9]+)_'",
+        )
     matches = (pattern.search(path) for path in rows.paths)
     grouping = _grouping([match.group(1) or None if match else None for match in matches], f"pattern {rule}")
     if not grouping.names:
-        raise MribatchError(f"--group-by: '{rule}' matches none of {len(rows):,} paths, e.g. '{rows.paths[0]}'",
-                            "write a pattern that fits the column path of the predictions")  # fmt: skip
+        raise MribatchError(
+            f"--group-by: '{rule}' matches none of {len(rows):,} paths, e.g. '{rows.paths[0]}'",
+            "write a pattern that fits the column path of the predictions",
+        )
     return grouping
 
 
@@ -130,8 +134,13 @@ def aggregate(rows: RunRows, patients: Grouping, classes: Sequence[str]) -> Pati
         labels = lowest[~mixed]
     else:
         mean = worst = np.zeros((0, len(classes)))
-    named = [{"patient": patients.names[code], "labels": [classes[k] for k in np.unique(
-        rows.labels[used & (patients.codes == code)])]} for code in several[:20]]  # fmt: skip
+    named = [
+        {
+            "patient": patients.names[code],
+            "labels": [classes[k] for k in np.unique(rows.labels[used & (patients.codes == code)])],
+        }
+        for code in several[:20]
+    ]
     damaged = np.unique(patients.codes[~rows.readable & (patients.codes >= 0)])
     facts = {
         "source": patients.source,
@@ -170,8 +179,9 @@ def _group_column(table: Path) -> str:
     for column in GROUP_COLUMNS:
         if column in header:
             return column
-    raise MribatchError(f"{table} has none of the columns {', '.join(GROUP_COLUMNS)}",
-                        f"name the column: --groups {table}:COLUMN")  # fmt: skip
+    raise MribatchError(
+        f"{table} has none of the columns {', '.join(GROUP_COLUMNS)}", f"name the column: --groups {table}:COLUMN"
+    )
 
 
 def _from_table(option: str, table: Path, column: str, rows: RunRows, inputs: Sequence[Mapping[str, Any]]) -> Grouping:
@@ -184,8 +194,9 @@ def _from_table(option: str, table: Path, column: str, rows: RunRows, inputs: Se
     for line in lines:
         path, value = _normal(line["path"] or ""), (line[column] or "").strip()
         if known.setdefault(path, value) != value:
-            raise MribatchError(f"{table} names two groups for '{path}': '{known[path]}' and '{value}'",
-                                "keep one line for each file")  # fmt: skip
+            raise MribatchError(
+                f"{table} names two groups for '{path}': '{known[path]}' and '{value}'", "keep one line for each file"
+            )
     roots = [_root(item) for item in inputs]
     values: list[str | None] = []
     taken: dict[str, str] = {}
@@ -193,13 +204,17 @@ def _from_table(option: str, table: Path, column: str, rows: RunRows, inputs: Se
         names = _names_of(path, roots[position] if position < len(roots) else [])
         name = next((name for name in names if name in known), None)
         if name is not None and taken.setdefault(name, path) != path:
-            raise MribatchError(f"{table}: '{name}' could be '{taken[name]}' or '{path}'",
-                                "write its column path like the column path of the predictions")  # fmt: skip
+            raise MribatchError(
+                f"{table}: '{name}' could be '{taken[name]}' or '{path}'",
+                "write its column path like the column path of the predictions",
+            )
         values.append(known[name] if name is not None else None)
     grouping = _grouping(values, f"{column} of {table.name}")
     if len(rows) and not grouping.names:
-        raise MribatchError(f"{option} {table} knows none of the {len(rows):,} paths, e.g. '{rows.paths[0]}'",
-                            "write its column path like the column path of the predictions")  # fmt: skip
+        raise MribatchError(
+            f"{option} {table} knows none of the {len(rows):,} paths, e.g. '{rows.paths[0]}'",
+            "write its column path like the column path of the predictions",
+        )
     return grouping
 
 

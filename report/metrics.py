@@ -175,8 +175,15 @@ def calibration(labels: ArrayLike, probabilities: ArrayLike, classes: Sequence[s
         inside = bins == position
         low, high = position / ECE_BINS, (position + 1) / ECE_BINS
         mean = float(scored.confidence[inside].mean(dtype=float64))
-        table.append({"low": low, "high": high, "n": int(inside.sum()), "confidence": mean,
-                      "accuracy": float(scored.hits[inside].mean())})  # fmt: skip
+        table.append(
+            {
+                "low": low,
+                "high": high,
+                "n": int(inside.sum()),
+                "confidence": mean,
+                "accuracy": float(scored.hits[inside].mean()),
+            }
+        )
     return table
 
 

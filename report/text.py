@@ -122,8 +122,14 @@ def _matrix_section(classes: Sequence[str], level: Mapping[str, Any]) -> list[st
 
 
 def _predicted_section(predicted: Mapping[str, Any]) -> list[str]:
-    lines = ["## Predictions", "", "Over every readable file, with or without a label.", "", "| class | predicted |",
-             "| --- | ---: |"]  # fmt: skip
+    lines = [
+        "## Predictions",
+        "",
+        "Over every readable file, with or without a label.",
+        "",
+        "| class | predicted |",
+        "| --- | ---: |",
+    ]
     lines += [f"| {name} | {count:,} |" for name, count in predicted["counts"].items()]
     return [*lines, "", _confidence_sentence(predicted), ""]
 
@@ -144,13 +150,19 @@ def _worth(content: Mapping[str, Any]) -> Iterator[str]:
     if image is not None:
         intervals = image["intervals"]
         if intervals["unit"] == "image":
-            yield ("The intervals take every image for independent. Slices of one patient are not; where there are "
-                   "several, the intervals are too narrow: give --groups or --group-by.")  # fmt: skip
+            yield (
+                "The intervals take every image for independent. Slices of one patient are not; where there are "
+                "several, the intervals are too narrow: give --groups or --group-by."
+            )
         if intervals["units"] < FEW_UNITS:
-            yield (f"With {intervals['units']} {intervals['unit']}s the intervals are rough, and rather too narrow "
-                   f"than too wide; below {FEW_UNITS} they are known to be.")  # fmt: skip
-        yield ("Sensitivity and specificity hold for images like these. Where the classes come from different sources, "
-               "a model can tell them apart by size or borders instead of by what they show.")  # fmt: skip
+            yield (
+                f"With {intervals['units']} {intervals['unit']}s the intervals are rough, and rather too narrow "
+                f"than too wide; below {FEW_UNITS} they are known to be."
+            )
+        yield (
+            "Sensitivity and specificity hold for images like these. Where the classes come from different sources, "
+            "a model can tell them apart by size or borders instead of by what they show."
+        )
     if not content["run"]["trained"]:
         yield "The model was never trained: the figures test the tool, not a model."
     yield content["research_notice"]
@@ -165,8 +177,10 @@ def _level_lines(classes: Sequence[str], level: Mapping[str, Any]) -> list[str]:
     lines += _aligned([("", "value", "95 % interval"), *headline])
     lines += ["", *_aligned([("class", *(_HEADS.get(m, m) for m in _BY_CLASS)), *_class_cells(classes, level)])]
     if len(classes) <= _WIDEST_MATRIX["console"]:
-        cells = [(name, *(f"{count:,}" for count in counts))
-                 for name, counts in zip(classes, level["confusion"], strict=True)]  # fmt: skip
+        cells = [
+            (name, *(f"{count:,}" for count in counts))
+            for name, counts in zip(classes, level["confusion"], strict=True)
+        ]
         lines += ["", "Confusion matrix (rows: label, columns: predicted)", *_aligned([("", *classes), *cells])]
     notes = _notes(level)
     lines += [f"  {note}" for note in notes[:5]] + _more(len(notes), min(5, len(notes)))
@@ -193,8 +207,10 @@ def _unreadable_sentence(files: Mapping[str, Any]) -> str:
     missing = {status: count for status, count in files["by_status"].items() if status != "ok"}
     total = files["total"] - files["readable"]
     labelled = files["unreadable_with_label"]
-    return (f"{total:,} of {files['total']:,} files could not be classified and count in no metric: "
-            f"{counted(missing)}. Labelled among them: {labelled:,}.")  # fmt: skip
+    return (
+        f"{total:,} of {files['total']:,} files could not be classified and count in no metric: "
+        f"{counted(missing)}. Labelled among them: {labelled:,}."
+    )
 
 
 def _scored_sentence(files: Mapping[str, Any]) -> str:
@@ -220,8 +236,10 @@ def _calibration_sentence(level: Mapping[str, Any]) -> str:
     gap = facts["mean_confidence"] - facts["accuracy"]
     verdict = "over-confident" if gap > 0 else "under-confident"
     ece = next(row for row in level["metrics"] if row["metric"] == "ece")
-    return (f"Calibration: mean confidence {number(facts['mean_confidence'])}, accuracy {number(facts['accuracy'])} "
-            f"({verdict} by {number(abs(gap))}); ECE {number(ece['value'])} over 15 bins.")  # fmt: skip
+    return (
+        f"Calibration: mean confidence {number(facts['mean_confidence'])}, accuracy {number(facts['accuracy'])} "
+        f"({verdict} by {number(abs(gap))}); ECE {number(ece['value'])} over 15 bins."
+    )
 
 
 def _confidence_sentence(predicted: Mapping[str, Any]) -> str:
@@ -234,8 +252,10 @@ def _confidence_sentence(predicted: Mapping[str, Any]) -> str:
 def _protocol_sentence(content: Mapping[str, Any]) -> str:
     if content["protocol"]:
         return f"Protocol, as given and not checked here: {_printable(content['protocol'])}."
-    return ("Protocol: not given. Whether these images, copies or neighbouring slices of them were in the training "
-            "data is not known; if they were, the figures are too good. State it with --protocol.")  # fmt: skip
+    return (
+        "Protocol: not given. Whether these images, copies or neighbouring slices of them were in the training "
+        "data is not known; if they were, the figures are too good. State it with --protocol."
+    )
 
 
 def _patients_lines(facts: Mapping[str, Any]) -> list[str]:

@@ -60,8 +60,17 @@ def scores_for(predicted: int, confidence: float, classes: int = len(CLASSES)) -
 
 
 def _record(index: int, row: Row, classes: Sequence[str]) -> dict[str, Any]:
-    record: dict[str, Any] = {"index": index, "input": 0, "path": row.path, "label": row.label, "status": row.status,
-                              "error": row.error, "flags": [], "bytes": 10, "sha256": f"{index:064x}"}  # fmt: skip
+    record: dict[str, Any] = {
+        "index": index,
+        "input": 0,
+        "path": row.path,
+        "label": row.label,
+        "status": row.status,
+        "error": row.error,
+        "flags": [],
+        "bytes": 10,
+        "sha256": f"{index:064x}",
+    }
     if row.scores is not None:
         scores = np.array(row.scores, dtype=np.float32)
         best = int(scores.argmax())

@@ -50,13 +50,19 @@ def test_the_readme_example_in_python_runs(tmp_path: Path, tiny_model: Path, mon
 
 
 def test_the_command_line_reference_is_what_help_says() -> None:
-    result = subprocess.run([sys.executable, "-c", "import make_cli_reference as page; print(page.reference(), end='')"],
-                            cwd=ROOT / "docs", capture_output=True, text=True, check=True)  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, "-c", "import make_cli_reference as page; print(page.reference(), end='')"],
+        cwd=ROOT / "docs",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert (ROOT / "docs/cli.md").read_text() == result.stdout, "stale: make docs"
 
 
-def test_every_way_to_open_the_results_works(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch,
-                                             capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_every_way_to_open_the_results_works(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from mribatch.pipeline.options import ClassifyOptions
     from mribatch.pipeline.run import classify
     from tests.folders import draw_images

@@ -72,8 +72,14 @@ def test_the_installed_wheel_finds_its_model_outside_the_checkout(wheel: Path, t
     draw_images(tmp_path / "data", 3, size=64)
     python = environment / "bin" / "python"
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "COV_"))}
-    where = subprocess.run([python, "-c", "import mribatch; print(mribatch.__file__)"], cwd=tmp_path, env=environ,
-                           capture_output=True, text=True, check=True).stdout  # fmt: skip
+    where = subprocess.run(
+        [python, "-c", "import mribatch; print(mribatch.__file__)"],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     assert where.startswith(str(site))
     command = [python, "-m", "mribatch.cli", "classify", "data", "--out", "out", "--json"]
     result = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)

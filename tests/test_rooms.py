@@ -29,22 +29,25 @@ def write(root: Path, files: dict[str, str]) -> Path:
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """The package as a folder of links: five rooms in pipeline, and one in core."""
-    write(tmp_path, {
-        "mribatch/__init__.py": "",
-        "mribatch/__main__.py": "from mribatch.pipeline.run import run\n",
-        "core/__init__.py": "",
-        "core/errors.py": "class MribatchError(Exception): ...\n",
-        "pipeline/__init__.py": "from mribatch.pipeline.run import run\n",
-        "pipeline/run.py": "import mribatch.pipeline.plan\nfrom mribatch.pipeline import decode, plan\nfrom mribatch.core.errors import MribatchError\n",
-        "pipeline/plan.py": "def plan():\n    from mribatch.pipeline.listing.labels import read\n    return read\n",
-        "pipeline/listing/__init__.py": "",
-        "pipeline/listing/labels.py": "",
-        "pipeline/decode/__init__.py": "from mribatch.pipeline.listing.labels import read\n",
-        "pipeline/decode/probe.py": "from mribatch.pipeline.decode.formats import png\nimport json, numpy\n",
-        "pipeline/decode/formats/__init__.py": "",
-        "pipeline/decode/formats/png.py": "def size():\n    wide = 1\n    return wide\n",
-        "pipeline/records.py": TYPES_ONLY,
-    })  # fmt: skip
+    write(
+        tmp_path,
+        {
+            "mribatch/__init__.py": "",
+            "mribatch/__main__.py": "from mribatch.pipeline.run import run\n",
+            "core/__init__.py": "",
+            "core/errors.py": "class MribatchError(Exception): ...\n",
+            "pipeline/__init__.py": "from mribatch.pipeline.run import run\n",
+            "pipeline/run.py": "import mribatch.pipeline.plan\nfrom mribatch.pipeline import decode, plan\nfrom mribatch.core.errors import MribatchError\n",
+            "pipeline/plan.py": "def plan():\n    from mribatch.pipeline.listing.labels import read\n    return read\n",
+            "pipeline/listing/__init__.py": "",
+            "pipeline/listing/labels.py": "",
+            "pipeline/decode/__init__.py": "from mribatch.pipeline.listing.labels import read\n",
+            "pipeline/decode/probe.py": "from mribatch.pipeline.decode.formats import png\nimport json, numpy\n",
+            "pipeline/decode/formats/__init__.py": "",
+            "pipeline/decode/formats/png.py": "def size():\n    wide = 1\n    return wide\n",
+            "pipeline/records.py": TYPES_ONLY,
+        },
+    )
     for name in ("core", "pipeline"):
         (tmp_path / "mribatch" / name).symlink_to(Path("..") / name)
     return tmp_path
@@ -100,23 +103,31 @@ def test_two_circles_stay_apart(rooms: ModuleType) -> None:
 def test_an_arrow_back_is_seen_between_rooms_and_between_folders(rooms: ModuleType, tree: Path) -> None:
     assert folder(rooms, tree, "pipeline").back == ()  # type: ignore[attr-defined]
     assert "arrows back 0." in rooms.page(tree)
-    write(tree, {"pipeline/listing/labels.py": "import mribatch.pipeline.decode.probe\n",
-                 "core/errors.py": "from mribatch.pipeline.plan import plan\n"})  # fmt: skip
+    write(
+        tree,
+        {
+            "pipeline/listing/labels.py": "import mribatch.pipeline.decode.probe\n",
+            "core/errors.py": "from mribatch.pipeline.plan import plan\n",
+        },
+    )
     text = rooms.page(tree)
     assert "- Arrow back in pipeline: listing -> decode" in text and "- Arrow back: core -> pipeline" in text
     assert "- Circle: core, pipeline" in text
 
 
 def test_the_tree_before_has_core_as_the_package_itself(rooms: ModuleType, tmp_path: Path) -> None:
-    write(tmp_path, {
-        "core/__init__.py": "__version__ = '0'\n",
-        "core/errors.py": "",
-        "core/files.py": "from mribatch import __version__, errors\n",
-        "pipeline/__init__.py": "",
-        "pipeline/run.py": "from mribatch import __version__\nfrom mribatch.pipeline import probe\n",
-        "pipeline/probe.py": "from mribatch.files import write\n",
-        "tests/__init__.py": "from mribatch.pipeline import probe\n",
-    })  # fmt: skip
+    write(
+        tmp_path,
+        {
+            "core/__init__.py": "__version__ = '0'\n",
+            "core/errors.py": "",
+            "core/files.py": "from mribatch import __version__, errors\n",
+            "pipeline/__init__.py": "",
+            "pipeline/run.py": "from mribatch import __version__\nfrom mribatch.pipeline import probe\n",
+            "pipeline/probe.py": "from mribatch.files import write\n",
+            "tests/__init__.py": "from mribatch.pipeline import probe\n",
+        },
+    )
     assert arrows(rooms, tmp_path, "core") == ["files -> errors"]
     assert arrows(rooms, tmp_path, "pipeline") == ["run -> probe"]
     assert arrows(rooms, tmp_path, None) == ["pipeline -> core"]

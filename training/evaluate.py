@@ -45,17 +45,26 @@ class Evaluation:
 
 
 def evaluate(
-    network: Any, images: NDArray[np.uint8], labels: NDArray[int64], classes: Sequence[str],
-    units: NDArray[int64], temperature: float, protocol: str,
-) -> Evaluation:  # fmt: skip
+    network: Any,
+    images: NDArray[np.uint8],
+    labels: NDArray[int64],
+    classes: Sequence[str],
+    units: NDArray[int64],
+    temperature: float,
+    protocol: str,
+) -> Evaluation:
     """Score images with Keras; intervals are resampled over units, never over single images."""
     return score(predict_logits(network, images), labels, classes, units, temperature, protocol)
 
 
 def score(
-    logits: NDArray[float32], labels: NDArray[int64], classes: Sequence[str], units: NDArray[int64],
-    temperature: float, protocol: str,
-) -> Evaluation:  # fmt: skip
+    logits: NDArray[float32],
+    labels: NDArray[int64],
+    classes: Sequence[str],
+    units: NDArray[int64],
+    temperature: float,
+    protocol: str,
+) -> Evaluation:
     """As `evaluate`, from logits that are there already."""
     probabilities = calibrated(logits, temperature)
     metrics = headline(labels, probabilities, classes, groups=units, protocol=protocol)
@@ -63,9 +72,13 @@ def score(
 
 
 def score_apart(
-    probabilities: NDArray[float32], labels: NDArray[int64], leaked: NDArray[np.bool_], units: NDArray[int64],
-    classes: Sequence[str], protocol: str,
-) -> tuple[Share, ...]:  # fmt: skip
+    probabilities: NDArray[float32],
+    labels: NDArray[int64],
+    leaked: NDArray[np.bool_],
+    units: NDArray[int64],
+    classes: Sequence[str],
+    protocol: str,
+) -> tuple[Share, ...]:
     """Leaked and clean test images apart: what a leak is worth. Nothing where all are the one or the other.
 
     Args:
@@ -83,8 +96,13 @@ def score_apart(
         count = int(chosen.sum())
         metrics: tuple[Metric, ...] = ()
         if count >= FEWEST_APART:
-            scored = headline(labels[chosen], probabilities[chosen], classes, groups=units[chosen],
-                              protocol=share_protocol(protocol, name))  # fmt: skip
+            scored = headline(
+                labels[chosen],
+                probabilities[chosen],
+                classes,
+                groups=units[chosen],
+                protocol=share_protocol(protocol, name),
+            )
             metrics = tuple(find(scored, *key) for key in SHARE_METRICS)
         shares.append(Share(name, count, metrics))
     return tuple(shares)
@@ -116,9 +134,12 @@ class Shortcut:
 
 
 def size_shortcuts(
-    stored_sizes: Sequence[tuple[int, int]], labels: NDArray[int64], trained: NDArray[np.bool_],
-    tested: NDArray[np.bool_], classes: Sequence[str],
-) -> list[Shortcut]:  # fmt: skip
+    stored_sizes: Sequence[tuple[int, int]],
+    labels: NDArray[int64],
+    trained: NDArray[np.bool_],
+    tested: NDArray[np.bool_],
+    classes: Sequence[str],
+) -> list[Shortcut]:
     """For each class: answer as most training images of the same size do, as most of all where the size is new."""
     rows = []
     for index, name in enumerate(classes):

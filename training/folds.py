@@ -149,8 +149,17 @@ def _one_fold(options: TrainOptions, folds: _Folds, fold: int, echo: Echo) -> tu
     if known is not None:
         return known
     echo(f"fold {fold + 1} of {options.folds}")
-    fitted = fit(recipe, images_of(data, parts, "train"), watched_images(data, parts), len(data.classes.names),
-                 options.seed, work, fingerprint, echo, options.quiet)  # fmt: skip
+    fitted = fit(
+        recipe,
+        images_of(data, parts, "train"),
+        watched_images(data, parts),
+        len(data.classes.names),
+        options.seed,
+        work,
+        fingerprint,
+        echo,
+        options.quiet,
+    )
     tested = images_of(data, parts, "test")
     logits = predict_logits(fitted.network, tested.pixels)
     accuracy = float((logits.argmax(axis=1) == tested.labels).mean())
@@ -158,8 +167,13 @@ def _one_fold(options: TrainOptions, folds: _Folds, fold: int, echo: Echo) -> tu
     tables.write_history(work, fitted.history)
     seconds = sum(row.seconds for row in fitted.history)
     with publishing(work / FINISHED_FOLD) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, logits=logits, epoch=np.array(fitted.best_epoch), seconds=np.array(seconds),
-                 fingerprint=np.array(digest(fingerprint)))  # fmt: skip
+        np.savez(
+            stream,
+            logits=logits,
+            epoch=np.array(fitted.best_epoch),
+            seconds=np.array(seconds),
+            fingerprint=np.array(digest(fingerprint)),
+        )
     if not options.keep_work:
         remove_state(work)
     return logits, fitted.best_epoch, seconds
@@ -186,10 +200,18 @@ def _write_outputs(options: TrainOptions, folds: _Folds, pooled: _Pooled) -> Non
     tables.write_parts(work, data, folds.grouping, _fold_names(folds))
     tables.write_out_of_fold(work, data, folds.grouping, folds.dealt, pooled.logits, pooled.after.probabilities)
     tables.write_metrics(work, pooled.after.metrics)
-    tested = figures.Tested(labels=data.labels, probabilities=pooled.after.probabilities, pixels=data.pixels,
-                            metrics=pooled.after.metrics)  # fmt: skip
-    figures.write_all(work / "figures", name=options.recipe.name, classes=data.classes.names, protocol=folds.protocol,
-                      tested=tested, data=(data.pixels, data.labels), seed=options.seed)  # fmt: skip
+    tested = figures.Tested(
+        labels=data.labels, probabilities=pooled.after.probabilities, pixels=data.pixels, metrics=pooled.after.metrics
+    )
+    figures.write_all(
+        work / "figures",
+        name=options.recipe.name,
+        classes=data.classes.names,
+        protocol=folds.protocol,
+        tested=tested,
+        data=(data.pixels, data.labels),
+        seed=options.seed,
+    )
 
 
 def _final(
@@ -201,17 +223,22 @@ def _final(
     everything = Images(data.pixels, data.labels)
     nothing = Images(data.pixels[:0], data.labels[:0], "none")
     fingerprint = fit_fingerprint(options, recipe, data, np.zeros(len(data.labels), dtype=int64))
-    fitted = fit(recipe, everything, nothing, len(data.classes.names), options.seed, work, fingerprint, echo,
-                 options.quiet)  # fmt: skip
+    fitted = fit(
+        recipe, everything, nothing, len(data.classes.names), options.seed, work, fingerprint, echo, options.quiet
+    )
     tables.write_history(work, fitted.history)
     save_network(fitted.network, options.work_folder)
     metrics = metric_facts(pooled.after.metrics, folds.leak.rate)
     name = options.bundle_name
     bundle = BundleFacts(
-        name=name, classes=options.classes, temperature=pooled.temperature,
-        description=f"{recipe.name}: {recipe.description}", training=training, metrics=metrics,
+        name=name,
+        classes=options.classes,
+        temperature=pooled.temperature,
+        description=f"{recipe.name}: {recipe.description}",
+        training=training,
+        metrics=metrics,
         licences={"weights": options.weights_licence, "training_data": options.sheet.licence},
-    )  # fmt: skip
+    )
     card = _card(options, folds, pooled, fitted, recipe, name)
     agreement = write_bundle(fitted.network, bundle, card, options.out)
     echo(f"ONNX Runtime against Keras on the golden slices: {agreement}")
@@ -305,14 +332,30 @@ def _card(options: TrainOptions, folds: _Folds, pooled: _Pooled, fitted: FitResu
         "are the folds', whose networks saw a part of the images each.",
     )
     facts = CardFacts(
-        name=name, recipe=recipe, data=data, sheet=options.sheet, grouping=folds.grouping, parts=_fold_names(folds),
-        keeps_units=True, tested=everything, fit=fitted, evaluation=pooled.after, leak=folds.leak,
-        shortcuts=_shortcuts(folds), shortcuts_of="learned on the other folds, measured on the first",
-        epochs_from=epochs_from, protocol=folds.protocol,
-        measured="each once, by the network of the fold that left it out", notes=notes,
-        cited=read_cited(options.cite), seed=options.seed, split_seed=options.split_seed,
-        temperature=pooled.temperature, weights_licence=options.weights_licence, versions=versions(),
-    )  # fmt: skip
+        name=name,
+        recipe=recipe,
+        data=data,
+        sheet=options.sheet,
+        grouping=folds.grouping,
+        parts=_fold_names(folds),
+        keeps_units=True,
+        tested=everything,
+        fit=fitted,
+        evaluation=pooled.after,
+        leak=folds.leak,
+        shortcuts=_shortcuts(folds),
+        shortcuts_of="learned on the other folds, measured on the first",
+        epochs_from=epochs_from,
+        protocol=folds.protocol,
+        measured="each once, by the network of the fold that left it out",
+        notes=notes,
+        cited=read_cited(options.cite),
+        seed=options.seed,
+        split_seed=options.split_seed,
+        temperature=pooled.temperature,
+        weights_licence=options.weights_licence,
+        versions=versions(),
+    )
     return model_card(facts)
 
 

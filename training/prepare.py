@@ -86,8 +86,10 @@ def read_images(options: TrainOptions, echo: Echo) -> tuple[DataSet, Grouping]:
     _tell_left_out(data, echo)
     grouping = group(data.paths, data.pixel_sha256, table)
     if table is not None and grouping.listed < len(data.paths):
-        echo(f"{len(data.paths) - grouping.listed} of {len(data.paths)} images are not in the groups file; "
-             "each is a unit of its own")  # fmt: skip
+        echo(
+            f"{len(data.paths) - grouping.listed} of {len(data.paths)} images are not in the groups file; "
+            "each is a unit of its own"
+        )
     return data, grouping
 
 

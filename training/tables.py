@@ -28,12 +28,18 @@ def write_history(work: Path, history: Sequence[Epoch]) -> None:
 def write_parts(work: Path, data: DataSet, grouping: Grouping, parts: Sequence[str]) -> None:
     """parts.parquet: path, label, part, unit, near_duplicates, error; files that were left out come last."""
     rows: list[dict[str, Any]] = [
-        {"path": path, "label": data.classes.names[label], "part": part, "unit": unit,
-         "near_duplicates": close, "error": None}
+        {
+            "path": path,
+            "label": data.classes.names[label],
+            "part": part,
+            "unit": unit,
+            "near_duplicates": close,
+            "error": None,
+        }
         for path, label, part, unit, close in zip(
-            data.paths, data.labels, parts, grouping.units.tolist(), grouping.near_duplicates.tolist(),
-            strict=True)
-    ]  # fmt: skip
+            data.paths, data.labels, parts, grouping.units.tolist(), grouping.near_duplicates.tolist(), strict=True
+        )
+    ]
     empty = dict.fromkeys(("label", "unit", "near_duplicates"))
     rows += [
         {**empty, "path": item.path, "part": LEFT_OUT, "error": f"{item.status.value}: {item.error}"}
@@ -48,9 +54,13 @@ def write_test_predictions(work: Path, data: DataSet, tested: NDArray[int64], pr
 
 
 def write_out_of_fold(
-    work: Path, data: DataSet, grouping: Grouping, dealt: NDArray[int64], logits: NDArray[float32],
+    work: Path,
+    data: DataSet,
+    grouping: Grouping,
+    dealt: NDArray[int64],
+    logits: NDArray[float32],
     probabilities: NDArray[float32],
-) -> None:  # fmt: skip
+) -> None:
     """out_of_fold.parquet: each image's prediction by the network that did not see its fold.
 
     Columns: path, label, fold (from 1), unit, predicted, confidence, p_<class> (calibrated), logit_<class> (before).

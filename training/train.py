@@ -94,9 +94,17 @@ def train(options: TrainOptions, echo: Echo = lambda _: None) -> TrainResult:
         if finished is not None:
             echo(f"{options.out} {ALREADY}")
             return finished
-        fitted = fit(options.chosen_recipe, images_of(prepared.data, prepared.parts, "train"),
-                     watched_images(prepared.data, prepared.parts), len(options.classes.names), options.seed,
-                     options.work_folder, prepared.fingerprint, echo, options.quiet)  # fmt: skip
+        fitted = fit(
+            options.chosen_recipe,
+            images_of(prepared.data, prepared.parts, "train"),
+            watched_images(prepared.data, prepared.parts),
+            len(options.classes.names),
+            options.seed,
+            options.work_folder,
+            prepared.fingerprint,
+            echo,
+            options.quiet,
+        )
         evaluation = _evaluate(options, prepared, fitted)
         _write_outputs(options, prepared, fitted, evaluation)
         result = _publish(options, prepared, fitted, evaluation, echo)
@@ -177,12 +185,23 @@ def _write_outputs(options: TrainOptions, prepared: _Prepared, fitted: FitResult
     shares = (row for share in evaluation.apart for row in share.metrics)
     tables.write_metrics(work, [*evaluation.metrics, *shares])
     figures.write_all(
-        work / "figures", name=options.recipe.name, classes=data.classes.names, protocol=prepared.protocol,
-        tested=figures.Tested(labels=data.labels[tested], probabilities=evaluation.probabilities,
-                              pixels=data.pixels[tested], metrics=evaluation.metrics),
-        history=fitted.history, best_epoch=fitted.best_epoch, data=(data.pixels, data.labels),
-        watched=watched_images(data, prepared.parts).name, network=fitted.network, seed=options.seed,
-    )  # fmt: skip
+        work / "figures",
+        name=options.recipe.name,
+        classes=data.classes.names,
+        protocol=prepared.protocol,
+        tested=figures.Tested(
+            labels=data.labels[tested],
+            probabilities=evaluation.probabilities,
+            pixels=data.pixels[tested],
+            metrics=evaluation.metrics,
+        ),
+        history=fitted.history,
+        best_epoch=fitted.best_epoch,
+        data=(data.pixels, data.labels),
+        watched=watched_images(data, prepared.parts).name,
+        network=fitted.network,
+        seed=options.seed,
+    )
     save_network(fitted.network, work)
 
 
@@ -212,8 +231,14 @@ def _publish(
         "bundle": str(options.out),
         "tables": str(options.work_folder),
     }
-    facts = {"name": name, "out": str(options.out), "training": training, "metrics": metrics, "summary": summary,
-             _PROOF: agreement.max_difference}  # fmt: skip
+    facts = {
+        "name": name,
+        "out": str(options.out),
+        "training": training,
+        "metrics": metrics,
+        "summary": summary,
+        _PROOF: agreement.max_difference,
+    }
     write_json(options.work_folder / SUMMARY_FILE, facts)
     return TrainResult(options.out, options.work_folder, facts)
 
@@ -222,9 +247,10 @@ def _shares(evaluation: Evaluation) -> dict[str, str]:
     """For people: "leaked": "accuracy 0.9909 (0.9700 to 1.0000) of 110 test images"."""
     return {
         share.name: f"accuracy {interval(share.metrics[0])} of {share.images} test images"
-        if share.metrics else f"{share.images} test images, too few for a figure"
+        if share.metrics
+        else f"{share.images} test images, too few for a figure"
         for share in evaluation.apart
-    }  # fmt: skip
+    }
 
 
 def _card(options: TrainOptions, prepared: _Prepared, fitted: FitResult, evaluation: Evaluation, name: str) -> str:

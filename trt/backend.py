@@ -34,8 +34,9 @@ def usable_flavour() -> Flavour:
     """
     installed, gpu = installed_flavours(), find_gpu()
     if isinstance(gpu, NoGpu):
-        raise MribatchError(f"--backend tensorrt needs an NVIDIA GPU, and there is none: {gpu.reason}",
-                            f"{gpu.fix}, {_ON_CPU}")  # fmt: skip
+        raise MribatchError(
+            f"--backend tensorrt needs an NVIDIA GPU, and there is none: {gpu.reason}", f"{gpu.fix}, {_ON_CPU}"
+        )
     if not installed:
         error = nothing_installed()
         raise MribatchError(f"--backend tensorrt cannot run: {error.problem}", f"{error.fix}, {_ON_CPU}")

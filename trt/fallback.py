@@ -75,8 +75,10 @@ def first_that_holds(candidates: Sequence[Candidate[T]]) -> Choice[T]:
             return Choice(candidate.name, value, outcome, tuple(refused))
         refused.append(outcome)
     reasons = "; ".join(f"{refusal.name}: {refusal.reason}" for refusal in refused)
-    raise MribatchError(f"nothing that was tried can be used ({reasons or 'nothing was tried'})",
-                        "mend the first reason that is given, or use --backend onnxruntime")  # fmt: skip
+    raise MribatchError(
+        f"nothing that was tried can be used ({reasons or 'nothing was tried'})",
+        "mend the first reason that is given, or use --backend onnxruntime",
+    )
 
 
 def _proven(candidate: Candidate[T], value: T) -> GateReport | Refusal:

@@ -49,10 +49,24 @@ class Verification:
 
     def to_json(self) -> dict[str, Any]:
         images = self.images
-        shown = None if images is None else {"images": images.images, "same_class": images.same, "share": images.share,
-                                             "max_difference": _finite(images.max_difference)}  # fmt: skip
-        return {"bundle": self.bundle, "verified": self.verified, "holds": self.holds, "goal": GOAL,
-                "golden_max_difference": _finite(self.gate.max_difference), "images": shown}  # fmt: skip
+        shown = (
+            None
+            if images is None
+            else {
+                "images": images.images,
+                "same_class": images.same,
+                "share": images.share,
+                "max_difference": _finite(images.max_difference),
+            }
+        )
+        return {
+            "bundle": self.bundle,
+            "verified": self.verified,
+            "holds": self.holds,
+            "goal": GOAL,
+            "golden_max_difference": _finite(self.gate.max_difference),
+            "images": shown,
+        }
 
     def to_text(self) -> str:
         lines = [f"{self.bundle}: {self.gate}"]

@@ -61,8 +61,14 @@ class OnGpu:
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         shape = tuple(self._tensor.shape())
-        return {"shape": shape, "typestr": "|u1", "data": (self._tensor.data_ptr(), True), "strides": None,
-                "version": 3, "stream": None}  # fmt: skip
+        return {
+            "shape": shape,
+            "typestr": "|u1",
+            "data": (self._tensor.data_ptr(), True),
+            "strides": None,
+            "version": 3,
+            "stream": None,
+        }
 
 
 @dataclass(frozen=True, slots=True)

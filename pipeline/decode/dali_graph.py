@@ -46,8 +46,12 @@ def prefetching(options: GraphOptions, batch_size: int, next_samples: Callable[[
     """A pipeline that asks `next_samples` for a batch, _PREFETCHED of them ahead, until it raises StopIteration."""
     from nvidia.dali import Pipeline, fn, types
 
-    pipeline = Pipeline(batch_size=batch_size, num_threads=options.threads, device_id=options.device.number,
-                        prefetch_queue_depth=_PREFETCHED)  # fmt: skip
+    pipeline = Pipeline(
+        batch_size=batch_size,
+        num_threads=options.threads,
+        device_id=options.device.number,
+        prefetch_queue_depth=_PREFETCHED,
+    )
     with pipeline:
         encoded = fn.external_source(source=next_samples, batch=True, dtype=types.UINT8, ndim=1)
         pipeline.set_outputs(_pixels(encoded, options))

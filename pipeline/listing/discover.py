@@ -164,8 +164,16 @@ class Discovery:
         seen = 0
         for position, item in enumerate(self._inputs):
             for line, entry in _walk_input(item, self._excluded):
-                yield (position, line, entry.path, _key(entry.real), entry.size, entry.mtime_ns, entry.skipped,
-                       entry.detail)  # fmt: skip
+                yield (
+                    position,
+                    line,
+                    entry.path,
+                    _key(entry.real),
+                    entry.size,
+                    entry.mtime_ns,
+                    entry.skipped,
+                    entry.detail,
+                )
                 seen += 1
                 if seen % _TICK == 0:
                     tick(seen)

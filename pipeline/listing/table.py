@@ -96,8 +96,9 @@ class _TableWriter:
         self._writer.close()
 
 
-def write_listing(folder: Path, inputs: Sequence[Input], discovery: Discovery, labels: Labels,
-                  tick: Tick = no_tick) -> ListingFacts:  # fmt: skip
+def write_listing(
+    folder: Path, inputs: Sequence[Input], discovery: Discovery, labels: Labels, tick: Tick = no_tick
+) -> ListingFacts:
     """Walk the inputs and write listing.parquet and skipped.parquet into `folder`, each whole or not at all.
 
     Raises:
@@ -114,8 +115,9 @@ def write_listing(folder: Path, inputs: Sequence[Input], discovery: Discovery, l
                 facts.skip(found, found.skipped, path)
                 continue
             label = labels.of(inputs[found.input], found.path)
-            listing.add(facts.files, found.input, path, found.size, found.mtime_ns, label,
-                        found.path if escaped else None)  # fmt: skip
+            listing.add(
+                facts.files, found.input, path, found.size, found.mtime_ns, label, found.path if escaped else None
+            )
             digest.update(repr((found.input, found.path, found.size, found.mtime_ns, label)).encode())
             facts.files += 1
             facts.labelled += label is not None

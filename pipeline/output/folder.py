@@ -25,8 +25,17 @@ FRESH_FOLDER = ".fresh"  # a new listing, until it is known to fit
 _TOOL = "mribatch"
 # What a run leaves in its folder and --overwrite may delete; anything else there is the user's. WORKER_LOG, too, but
 # only before the new run's worker writes to it.
-_OWN_FILES = (LISTING_FILE, SKIPPED_FILE, CSV_FILE, "metrics.parquet", "metrics.json", "report.md", "patients.parquet",
-              DISCOVERY_DATABASE, LABELS_DATABASE)  # fmt: skip
+_OWN_FILES = (
+    LISTING_FILE,
+    SKIPPED_FILE,
+    CSV_FILE,
+    "metrics.parquet",
+    "metrics.json",
+    "report.md",
+    "patients.parquet",
+    DISCOVERY_DATABASE,
+    LABELS_DATABASE,
+)
 _OWN_FOLDERS = (PARTS_FOLDER, "figures", FRESH_FOLDER)
 
 

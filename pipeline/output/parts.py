@@ -168,8 +168,9 @@ def count_rows(run: Path, files: int) -> RowCounts:
         rows += len(indices)
         by_status.update(table.column("status").to_pylist())
         by_class.update(name for name in table.column("predicted").to_pylist() if name is not None)
-        for label, predicted in zip(table.column("label").to_pylist(), table.column("predicted").to_pylist(),
-                                    strict=True):  # fmt: skip
+        for label, predicted in zip(
+            table.column("label").to_pylist(), table.column("predicted").to_pylist(), strict=True
+        ):
             labelled += label is not None
             labelled_ok += label is not None and predicted is not None
             correct += label is not None and label == predicted

@@ -18,14 +18,18 @@ def predictions(batch: ClassifiedBatch, classes: Sequence[str]) -> list[Predicti
     best = safe.argmax(axis=1)  # the first maximum: ties take the lowest class
     top = np.sort(safe, axis=1)[:, -2:]
     entropy = -np.where(safe > 0, safe * np.log(np.where(safe > 0, safe, 1.0), dtype=np.float64), 0.0).sum(axis=1)
-    columns = zip(batch.files, finite.tolist(), best.tolist(), top.tolist(), entropy.tolist(), scores.tolist(),
-                  strict=True)  # fmt: skip
-    return [_row(decoded, is_finite, classes[winner], pair, disorder, row)
-            for decoded, is_finite, winner, pair, disorder, row in columns]  # fmt: skip
+    columns = zip(
+        batch.files, finite.tolist(), best.tolist(), top.tolist(), entropy.tolist(), scores.tolist(), strict=True
+    )
+    return [
+        _row(decoded, is_finite, classes[winner], pair, disorder, row)
+        for decoded, is_finite, winner, pair, disorder, row in columns
+    ]
 
 
-def _row(decoded: DecodedFile, finite: bool, predicted: str, top: list[float], entropy: float,
-         probabilities: list[float]) -> Prediction:  # fmt: skip
+def _row(
+    decoded: DecodedFile, finite: bool, predicted: str, top: list[float], entropy: float, probabilities: list[float]
+) -> Prediction:
     if decoded.verdict.status is not Status.OK:
         return Prediction(decoded, decoded.verdict.status, decoded.verdict.error)
     if not finite:

@@ -95,8 +95,9 @@ def _one_by_one(classify_files: ClassifyHere, request: OneByOne, replies: Connec
     _send(replies, Answer(classify_files.one_by_one(bare_files(request.paths), begin), {}))
 
 
-def _batches(classify_files: ClassifyHere, first: Batch, incoming: "queue.SimpleQueue[Request]",
-             replies: Connection) -> None:  # fmt: skip
+def _batches(
+    classify_files: ClassifyHere, first: Batch, incoming: "queue.SimpleQueue[Request]", replies: Connection
+) -> None:
     """Answer batch after batch until the parent says that there are no more."""
     watch, told = Stopwatch(), {WAITING: 0.0, INFERENCE: 0.0}
     for batch in classify_files.batches(_groups(first, incoming), watch):

@@ -130,8 +130,11 @@ def reply_bytes(reply: Reply) -> bytes:
     probabilities = b""
     if isinstance(reply, Answer):
         scores = reply.batch.probabilities
-        content: Any = {"files": [_file_facts(file) for file in reply.batch.files], "seconds": dict(reply.seconds),
-                        "shape": None if scores is None else scores.shape}  # fmt: skip
+        content: Any = {
+            "files": [_file_facts(file) for file in reply.batch.files],
+            "seconds": dict(reply.seconds),
+            "shape": None if scores is None else scores.shape,
+        }
         probabilities = b"" if scores is None else np.ascontiguousarray(scores, float32).tobytes()
     elif isinstance(reply, Ready):
         content = {"runs_with": asdict(reply.runs_with), "agreement": asdict(reply.agreement)}
@@ -169,8 +172,18 @@ def _with_choices(facts: dict[str, Any]) -> dict[str, Any]:
 
 def _file_facts(decoded: DecodedFile) -> list[Any]:
     verdict = decoded.verdict
-    return [verdict.status, verdict.error, verdict.format, verdict.width, verdict.height, list(verdict.flags),
-            verdict.bits, decoded.bytes, decoded.sha256, decoded.seconds]  # fmt: skip
+    return [
+        verdict.status,
+        verdict.error,
+        verdict.format,
+        verdict.width,
+        verdict.height,
+        list(verdict.flags),
+        verdict.bits,
+        decoded.bytes,
+        decoded.sha256,
+        decoded.seconds,
+    ]
 
 
 def _decoded(position: int, facts: list[Any]) -> DecodedFile:

@@ -231,8 +231,10 @@ class Supervised:
             for it in (self._ready.runs_with, ready.runs_with)
         )
         if before != now:
-            raise MribatchError(f"the worker process ran with {' '.join(before)}, after it died with {' '.join(now)}",
-                                f"{self._where_to_look()}, then type the same command again")  # fmt: skip
+            raise MribatchError(
+                f"the worker process ran with {' '.join(before)}, after it died with {' '.join(now)}",
+                f"{self._where_to_look()}, then type the same command again",
+            )
 
     def _buried(self, death: Death, blames: bool = False) -> None:
         """Take note of a death; give up where nothing seems to help.

@@ -47,8 +47,19 @@ def test_a_wrong_row_ends_the_measurement() -> None:
 
 def test_it_is_measured(tmp_path: Path, tiny_model: Path) -> None:
     pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install 'mribatch[dali]'")
-    command = [sys.executable, "-m", "benchmarks.broken_folder", "--model", tiny_model, "--count", "100",
-               "--repeats", "1", "--results", tmp_path / "results"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.broken_folder",
+        "--model",
+        tiny_model,
+        "--count",
+        "100",
+        "--repeats",
+        "1",
+        "--results",
+        tmp_path / "results",
+    ]
     result = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     (path,) = (tmp_path / "results").iterdir()

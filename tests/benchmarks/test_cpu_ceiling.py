@@ -12,8 +12,19 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_cpu_ceiling_is_measured(tmp_path: Path, tiny_model: Path) -> None:
     draw_images(tmp_path / "data", 20)
-    command = [sys.executable, "-m", "benchmarks.cpu_ceiling", "--data", tmp_path / "data", "--model", tiny_model,
-               "--repeats", "1", "--results", tmp_path / "results"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.cpu_ceiling",
+        "--data",
+        tmp_path / "data",
+        "--model",
+        tiny_model,
+        "--repeats",
+        "1",
+        "--results",
+        tmp_path / "results",
+    ]
     result = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     (path,) = (tmp_path / "results").iterdir()

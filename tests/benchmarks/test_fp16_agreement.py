@@ -16,8 +16,17 @@ ROOT = Path(__file__).parents[2]
 def test_fp16_is_compared(tmp_path: Path, tiny_model: Path, real: bool) -> None:
     draw_images(tmp_path / "data", 20)
     (tmp_path / "data/broken.jpg").write_bytes(b"no image")
-    command = [sys.executable, "-m", "benchmarks.fp16_agreement", "--model", tiny_model, "--count", "9",
-               "--results", tmp_path / "results"] + (["--data", tmp_path / "data"] if real else [])  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.fp16_agreement",
+        "--model",
+        tiny_model,
+        "--count",
+        "9",
+        "--results",
+        tmp_path / "results",
+    ] + (["--data", tmp_path / "data"] if real else [])
     result = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     (path,) = (tmp_path / "results").iterdir()

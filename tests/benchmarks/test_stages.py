@@ -24,8 +24,22 @@ def has_dali() -> bool:
 
 
 def measured(tmp_path: Path, model: Path, *more: str) -> dict[str, object]:
-    command = [sys.executable, "-m", "benchmarks.stages", "--model", model, "--repeats", "1", "--count", "20",
-               "--batch", "8", "--results", tmp_path / "results", *more]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.stages",
+        "--model",
+        model,
+        "--repeats",
+        "1",
+        "--count",
+        "20",
+        "--batch",
+        "8",
+        "--results",
+        tmp_path / "results",
+        *more,
+    ]
     result = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     (path,) = (tmp_path / "results").iterdir()
@@ -39,8 +53,14 @@ def test_every_stage_is_measured(tmp_path: Path, tiny_model: Path) -> None:
     draw_images(tmp_path / "data", 11)
     content = measured(tmp_path, tiny_model, "--data", str(tmp_path / "data"))
     assert (content["files"], content["images_timed"], content["batch_size"]) == (11, 24, 8)
-    stages = ["read", "decode_opencv", "infer_onnxruntime", "infer_onnxruntime_beside_opencv", "write",
-              "all_onnxruntime_opencv"]  # fmt: skip
+    stages = [
+        "read",
+        "decode_opencv",
+        "infer_onnxruntime",
+        "infer_onnxruntime_beside_opencv",
+        "write",
+        "all_onnxruntime_opencv",
+    ]
     if has_dali():
         stages += ["decode_dali", "infer_onnxruntime_beside_dali", "all_onnxruntime_dali"]
         assert any(key.startswith("worker_") and key.endswith("_to_all") for key in content)
@@ -65,20 +85,28 @@ def pair(backend: str, decoder: str) -> Pair:
 
 
 def test_on_a_cpu_the_ceiling_is_that_of_the_cores() -> None:
-    once = {"decode_opencv_images_per_second": 2000.0, "decode_dali_images_per_second": 1000.0,
-            "decode_dali_process_core_seconds": 0.002, "all_onnxruntime_opencv_images_per_second": 360.0,
-            "all_onnxruntime_dali_images_per_second": 300.0, "worker_onnxruntime_dali_images_per_second": 270.0,
-            "decode_core_seconds": 0.001, "inference_core_seconds": 0.004}  # fmt: skip
+    once = {
+        "decode_opencv_images_per_second": 2000.0,
+        "decode_dali_images_per_second": 1000.0,
+        "decode_dali_process_core_seconds": 0.002,
+        "all_onnxruntime_opencv_images_per_second": 360.0,
+        "all_onnxruntime_dali_images_per_second": 300.0,
+        "worker_onnxruntime_dali_images_per_second": 270.0,
+        "decode_core_seconds": 0.001,
+        "inference_core_seconds": 0.004,
+    }
     found = ratios(once, [pair("onnxruntime", "opencv"), pair("onnxruntime", "dali")], cores=2, gpu=False)
-    assert found == pytest.approx({
-        "ceiling": 400.0,
-        "all_onnxruntime_opencv_to_ceiling": 0.9,
-        "all_onnxruntime_dali_to_ceiling": 0.75,
-        "all_onnxruntime_dali_to_own_ceiling": 0.9,
-        "decode_dali_to_opencv": 0.5,
-        "all_onnxruntime_dali_to_opencv": 300 / 360,
-        "worker_onnxruntime_dali_to_all": 0.9,
-    })  # fmt: skip
+    assert found == pytest.approx(
+        {
+            "ceiling": 400.0,
+            "all_onnxruntime_opencv_to_ceiling": 0.9,
+            "all_onnxruntime_dali_to_ceiling": 0.75,
+            "all_onnxruntime_dali_to_own_ceiling": 0.9,
+            "decode_dali_to_opencv": 0.5,
+            "all_onnxruntime_dali_to_opencv": 300 / 360,
+            "worker_onnxruntime_dali_to_all": 0.9,
+        }
+    )
 
 
 def test_on_a_gpu_the_slower_of_decoding_and_inference_is_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,19 +114,26 @@ def test_on_a_gpu_the_slower_of_decoding_and_inference_is_the_limit(monkeypatch:
     both = pair("tensorrt", "dali")
     assert (both.decodes, both.infers) == (DALI_ON_GPU, "tensorrt_on_gpu")
     assert (pair("tensorrt", "opencv").infers, pair("onnxruntime", "dali").decodes) == ("tensorrt", "dali")
-    once = {"decode_opencv_images_per_second": 4000.0, "decode_dali_on_gpu_images_per_second": 8000.0,
-            "infer_tensorrt_on_gpu_images_per_second": 10_000.0, "infer_tensorrt_images_per_second": 9000.0,
-            "infer_tensorrt_on_gpu_beside_dali_on_gpu_images_per_second": 7000.0,
-            "infer_tensorrt_beside_opencv_images_per_second": 8500.0,
-            "all_tensorrt_dali_images_per_second": 7000.0, "all_tensorrt_opencv_images_per_second": 3800.0,
-            "worker_tensorrt_dali_images_per_second": 6300.0}  # fmt: skip
+    once = {
+        "decode_opencv_images_per_second": 4000.0,
+        "decode_dali_on_gpu_images_per_second": 8000.0,
+        "infer_tensorrt_on_gpu_images_per_second": 10_000.0,
+        "infer_tensorrt_images_per_second": 9000.0,
+        "infer_tensorrt_on_gpu_beside_dali_on_gpu_images_per_second": 7000.0,
+        "infer_tensorrt_beside_opencv_images_per_second": 8500.0,
+        "all_tensorrt_dali_images_per_second": 7000.0,
+        "all_tensorrt_opencv_images_per_second": 3800.0,
+        "worker_tensorrt_dali_images_per_second": 6300.0,
+    }
     found = ratios(once, [pair("tensorrt", "opencv"), both], cores=16, gpu=True)
-    assert found == pytest.approx({
-        "all_tensorrt_opencv_to_min_decode_infer": 0.95,
-        "all_tensorrt_opencv_to_min_decode_infer_beside": 0.95,
-        "all_tensorrt_dali_to_min_decode_infer": 0.875,
-        "all_tensorrt_dali_to_min_decode_infer_beside": 1.0,
-        "decode_dali_on_gpu_to_opencv": 2.0,
-        "all_tensorrt_dali_to_opencv": 7000 / 3800,
-        "worker_tensorrt_dali_to_all": 0.9,
-    })  # fmt: skip
+    assert found == pytest.approx(
+        {
+            "all_tensorrt_opencv_to_min_decode_infer": 0.95,
+            "all_tensorrt_opencv_to_min_decode_infer_beside": 0.95,
+            "all_tensorrt_dali_to_min_decode_infer": 0.875,
+            "all_tensorrt_dali_to_min_decode_infer_beside": 1.0,
+            "decode_dali_on_gpu_to_opencv": 2.0,
+            "all_tensorrt_dali_to_opencv": 7000 / 3800,
+            "worker_tensorrt_dali_to_all": 0.9,
+        }
+    )

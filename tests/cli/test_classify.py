@@ -111,25 +111,58 @@ def test_a_dry_run_counts_and_estimates_and_writes_nothing(tmp_path: Path, tiny_
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["gone", "--out", "o"], 1, "Error: there is no file or folder 'gone'. Fix: check the path and the current folder"),
-        (["empty", "--out", "o"], 1, "Error: there is no image in the inputs (a file that ends in .jpg, .png, .tif, .bmp, "
-         ".webp or .jp2). Fix: check the folder, or name the files outright to read them whatever they are called"),
+        (
+            ["gone", "--out", "o"],
+            1,
+            "Error: there is no file or folder 'gone'. Fix: check the path and the current folder",
+        ),
+        (
+            ["empty", "--out", "o"],
+            1,
+            "Error: there is no image in the inputs (a file that ends in .jpg, .png, .tif, .bmp, "
+            ".webp or .jp2). Fix: check the folder, or name the files outright to read them whatever they are called",
+        ),
         (["data"], 2, "Error: Missing option '--out'. Fix: see mribatch classify --help"),
-        (["data", "--out", "o", "--backend", "cuda"], 2, "Error: Invalid value for '--backend': 'cuda' is not one of "
-         "'auto', 'onnxruntime', 'tensorrt'. Fix: see mribatch classify --help"),
-        (["data", "--out", "o", "--no-such"], 2, "Error: No such option '--no-such'. Fix: see mribatch classify --help"),
-        (["data", "--out", "o", "--batch-size", "0"], 1, "Error: --batch-size 0 is out of range. Fix: choose a value from 1 "
-         "to 1024"),
-        (["data", "--out", "o", "--labels", "x.csv"], 1, "Error: there is no labels file 'x.csv'. Fix: give auto, none or a "
-         "CSV with path,label"),
-        (["data", "--out", "data/a.jpg"], 1, "Error: --out data/a.jpg is not a folder. Fix: name a folder that is new or "
-         "empty"),
-        (["data", "--out", "full"], 1, "Error: --out full is not a run folder of mribatch: it holds 'x.txt' and no run.json. "
-         "Fix: name a folder that is new or empty"),
-        (["data", "--out", "full", "--overwrite"], 1, "Error: --out full is not a run folder of mribatch: it holds 'x.txt' "
-         "and no run.json. Fix: name a folder that is new or empty"),
+        (
+            ["data", "--out", "o", "--backend", "cuda"],
+            2,
+            "Error: Invalid value for '--backend': 'cuda' is not one of "
+            "'auto', 'onnxruntime', 'tensorrt'. Fix: see mribatch classify --help",
+        ),
+        (
+            ["data", "--out", "o", "--no-such"],
+            2,
+            "Error: No such option '--no-such'. Fix: see mribatch classify --help",
+        ),
+        (
+            ["data", "--out", "o", "--batch-size", "0"],
+            1,
+            "Error: --batch-size 0 is out of range. Fix: choose a value from 1 to 1024",
+        ),
+        (
+            ["data", "--out", "o", "--labels", "x.csv"],
+            1,
+            "Error: there is no labels file 'x.csv'. Fix: give auto, none or a CSV with path,label",
+        ),
+        (
+            ["data", "--out", "data/a.jpg"],
+            1,
+            "Error: --out data/a.jpg is not a folder. Fix: name a folder that is new or empty",
+        ),
+        (
+            ["data", "--out", "full"],
+            1,
+            "Error: --out full is not a run folder of mribatch: it holds 'x.txt' and no run.json. "
+            "Fix: name a folder that is new or empty",
+        ),
+        (
+            ["data", "--out", "full", "--overwrite"],
+            1,
+            "Error: --out full is not a run folder of mribatch: it holds 'x.txt' "
+            "and no run.json. Fix: name a folder that is new or empty",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_is_one_line_and_nothing_is_written(
     tmp_path: Path, tiny_model: Path, arguments: list[str], code: int, message: str
 ) -> None:

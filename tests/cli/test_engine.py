@@ -60,7 +60,9 @@ def test_build_prints_one_row_for_each_engine_and_finds_it_again(built: Path, ti
     rows = json.loads(run(*arguments, "--json").stdout)
     assert time.monotonic() - begin < 3
     assert [(row["target"], row["from_cache"], row["verified"]) for row in rows] == [
-        ("sm86", True, "cpu-emulated"), ("sm89", True, "cpu-emulated")]  # fmt: skip
+        ("sm86", True, "cpu-emulated"),
+        ("sm89", True, "cpu-emulated"),
+    ]
     assert all(row["precision"]["mode"] == "fp16" and row["ratio_to_fp32"] > 0 for row in rows)
 
 
@@ -153,22 +155,30 @@ try:
 finally:
     print(calls.count(16), calls.count(9))
 """
-    result = subprocess.run([sys.executable, "-c", code, tiny_model, "--data", tmp_path / "data"], capture_output=True,
-                            text=True, timeout=120, check=False)  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, "-c", code, tiny_model, "--data", tmp_path / "data"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert result.returncode == ExitCode.INTERRUPTED, result.stderr
     assert result.stderr.startswith("Error: stopped by a signal while comparing images") and result.stdout == "1 0\n"
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (("--batch", "x"), "--batch 'x' is no batch size"),
-    (("--batch", "²"), "--batch '²' is no batch size"),
-    (("--batch", "9" * 5000), "is no batch size"),
-    (("--batch", "4,8,16"), "is no batch size"),
-    (("--batch", "8,4"), "do not rise"),
-    (("--target", "ada"), "--target 'ada' names no GPU"),
-    (("--target", "sm²"), "names no GPU"),
-    (("--flavour", "tensorrt"), "tensorrt is not installed|there is none"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("--batch", "x"), "--batch 'x' is no batch size"),
+        (("--batch", "²"), "--batch '²' is no batch size"),
+        (("--batch", "9" * 5000), "is no batch size"),
+        (("--batch", "4,8,16"), "is no batch size"),
+        (("--batch", "8,4"), "do not rise"),
+        (("--target", "ada"), "--target 'ada' names no GPU"),
+        (("--target", "sm²"), "names no GPU"),
+        (("--flavour", "tensorrt"), "tensorrt is not installed|there is none"),
+    ],
+)
 @no_gpu_here
 def test_what_cannot_be_built_is_one_line_with_a_fix(
     rtx: None, arguments: tuple[str, ...], words: str, tmp_path: Path

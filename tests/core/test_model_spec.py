@@ -103,9 +103,16 @@ def test_an_untrained_model_says_so_and_a_trained_one_does_not() -> None:
 def test_the_contract_of_the_graph_stands_in_the_file() -> None:
     content = SPEC.to_json()
     assert content["input"] == {
-        "name": "images", "dtype": "uint8", "layout": "NHWC", "height": 160, "width": 128,
-        "colour": "grey", "resize": "linear", "antialias": False, "value_range": [0, 255],
-    }  # fmt: skip
+        "name": "images",
+        "dtype": "uint8",
+        "layout": "NHWC",
+        "height": 160,
+        "width": 128,
+        "colour": "grey",
+        "resize": "linear",
+        "antialias": False,
+        "value_range": [0, 255],
+    }
     assert content["output"] == {"name": "probabilities", "dtype": "float32", "activation": "softmax"}
 
 
@@ -137,7 +144,7 @@ def test_the_contract_of_the_graph_stands_in_the_file() -> None:
         ("tolerance.fp32", 0.5, FIELD.format("tolerance", "0.5")),
         ("tolerance.margin", None, FIELD.format("margin", "None")),
     ],
-)  # fmt: skip
+)
 def test_a_field_that_does_not_fit_is_named_with_its_value(place: str, value: object, problem: str) -> None:
     content: dict[str, Any] = copy.deepcopy(SPEC.to_json())
     *parents, key = place.split(".")

@@ -28,9 +28,16 @@ def machine(monkeypatch: pytest.MonkeyPatch, gpu: Gpu | NoGpu, flavours: list[Fl
         (L4, [Flavour.RTX], False, "tensorrt", "opencv", "tensorrt-rtx on the NVIDIA L4 (compute capability 8.9)"),
         (L4, [Flavour.TENSORRT, Flavour.RTX], True, "tensorrt", "dali", "on the NVIDIA L4"),
     ],
-)  # fmt: skip
-def test_auto(monkeypatch: pytest.MonkeyPatch, gpu: Gpu | NoGpu, flavours: list[Flavour], dali: bool, backend: str,
-              decoder: str, because: str) -> None:  # fmt: skip
+)
+def test_auto(
+    monkeypatch: pytest.MonkeyPatch,
+    gpu: Gpu | NoGpu,
+    flavours: list[Flavour],
+    dali: bool,
+    backend: str,
+    decoder: str,
+    because: str,
+) -> None:
     machine(monkeypatch, gpu, flavours, dali)
     assert (choose_backend("auto").name, choose_decoder("auto").name) == (backend, decoder)
     assert because in choose_backend("auto").reason
@@ -41,8 +48,10 @@ def test_dali_that_is_not_there_is_one_line_with_its_fix(monkeypatch: pytest.Mon
     machine(monkeypatch, NONE, [], dali=False)
     with pytest.raises(MribatchError) as error:
         choose_decoder("dali")
-    assert str(error.value) == ("--decoder dali needs NVIDIA DALI, and it is not installed. Fix: pip install "
-                                "'mribatch[dali]', or use --decoder opencv (the same within a level or two)")  # fmt: skip
+    assert str(error.value) == (
+        "--decoder dali needs NVIDIA DALI, and it is not installed. Fix: pip install "
+        "'mribatch[dali]', or use --decoder opencv (the same within a level or two)"
+    )
 
 
 def test_where_dali_decodes_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,5 +68,7 @@ def test_a_long_build_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> N
     for second in range(25):
         now[0] = 100.0 + second
         assert on_step(BuildStep(second, 50, "kernels"))
-    assert told == ["building a TensorRT engine, once for this model and GPU: 20%",
-                    "building a TensorRT engine, once for this model and GPU: 40%"]  # fmt: skip
+    assert told == [
+        "building a TensorRT engine, once for this model and GPU: 20%",
+        "building a TensorRT engine, once for this model and GPU: 40%",
+    ]

@@ -49,8 +49,10 @@ def test_dali_and_its_supervisor_need_no_more_for_50000_files(tmp_path: Path, ti
             os.link(images[number % 64], tmp_path / name / f"slice_{number:06d}.jpg")
     small = peak_kib(tmp_path / "small", tmp_path / "out_small", tiny_model, "dali")
     large = peak_kib(tmp_path / "large", tmp_path / "out_large", tiny_model, "dali")
-    print(f"peak memory, KiB: {small[1]:,} and worker {small[2]:,} for {small[0]:,} files, {large[1]:,} and worker "
-          f"{large[2]:,} for {large[0]:,}")  # fmt: skip
+    print(
+        f"peak memory, KiB: {small[1]:,} and worker {small[2]:,} for {small[0]:,} files, {large[1]:,} and worker "
+        f"{large[2]:,} for {large[0]:,}"
+    )
     assert (small[0], large[0]) == (5_000, 50_000) and small[2] > 0
     assert large[2] <= 1.1 * small[2]
     assert large[1] + large[2] <= 1.1 * (small[1] + small[2])

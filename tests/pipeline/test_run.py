@@ -473,8 +473,18 @@ def kill_at(command: list[str], seconds: float) -> None:
 def killed_again_and_again(many: Path, model: Path, tmp_path: Path, kills: int, longest_s: float) -> None:
     """SIGKILL at random moments, then the same command: the uninterrupted run's table, finished parts untouched."""
     random = np.random.default_rng(7)
-    command = [sys.executable, "-m", "mribatch.cli", "classify", str(many), "--model", str(model), "--batch-size", "8",
-               "--out"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "mribatch.cli",
+        "classify",
+        str(many),
+        "--model",
+        str(model),
+        "--batch-size",
+        "8",
+        "--out",
+    ]
     classify([many], tmp_path / "whole", ClassifyOptions(model=str(model), batch_size=8))
     whole, seen, finished = table(tmp_path / "whole"), {}, 0
     for kill in range(kills):
@@ -491,8 +501,13 @@ def killed_again_and_again(many: Path, model: Path, tmp_path: Path, kills: int, 
     end = subprocess.run([*command, str(out)], capture_output=True, text=True, check=False)
     assert end.returncode == ExitCode.ROWS_NOT_OK, end.stderr
     assert table(out).equals(whole)
-    assert {path.name for path in out.iterdir()} == {".lock", "listing.parquet", "predictions", "run.json",
-                                                     "skipped.parquet"}  # fmt: skip
+    assert {path.name for path in out.iterdir()} == {
+        ".lock",
+        "listing.parquet",
+        "predictions",
+        "run.json",
+        "skipped.parquet",
+    }
     assert len(list((out / "predictions").iterdir())) == 3
 
 
@@ -541,8 +556,17 @@ def test_a_full_disk_leaves_a_run_that_goes_on(many: Path, tiny_model: Path, tmp
 
 
 def test_ctrl_c_on_the_command_line(many: Path, tiny_model: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mribatch.cli", "classify", str(many), "--model", str(tiny_model),
-               "--out", str(tmp_path / "out")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "mribatch.cli",
+        "classify",
+        str(many),
+        "--model",
+        str(tiny_model),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     first_part = part_path(tmp_path / "out", 0)
     while not first_part.exists() and process.poll() is None:

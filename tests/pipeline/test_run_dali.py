@@ -189,8 +189,19 @@ def test_on_the_command_line(pictures: list[bytes], tiny_model: Path, tmp_path: 
 
 def test_a_run_that_is_stopped_or_killed_goes_on(pictures: list[bytes], tiny_model: Path, tmp_path: Path) -> None:
     write(tmp_path / "data", pictures, batches=96, broken_per_batch=1)
-    command = [sys.executable, "-m", "mribatch.cli", "classify", str(tmp_path / "data"), "--model", str(tiny_model),
-               "--decoder", "dali", "--out", str(tmp_path / "out")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "mribatch.cli",
+        "classify",
+        str(tmp_path / "data"),
+        "--model",
+        str(tiny_model),
+        "--decoder",
+        "dali",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     stops = ((signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED), (signal.SIGKILL, -9))
     for number, code in stops:
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)

@@ -130,8 +130,14 @@ def test_the_figures_are_those_of_the_readable_labelled_rows(run: Path) -> None:
     assert value(content, "accuracy")["value"] == pytest.approx(7 / 8)
     assert value(content, "log_loss")["value"] == pytest.approx(sk.log_loss(labels, scores, labels=range(4)), rel=1e-6)
     assert value(content, "support", GLIOMA) | {"note": None} == {
-        "metric": "support", "class": GLIOMA, "value": 2.0, "low": None, "high": None, "n": 8, "note": None,
-    }  # fmt: skip
+        "metric": "support",
+        "class": GLIOMA,
+        "value": 2.0,
+        "low": None,
+        "high": None,
+        "n": 8,
+        "note": None,
+    }
     assert content["files"] == {
         "total": 11,
         "by_status": {"empty": 1, "ok": 9, "truncated": 1},
@@ -445,9 +451,10 @@ def test_a_requirement_on_what_is_undefined_fails(tmp_path: Path) -> None:
         "sensitivity[no_tumor] is undefined (this class never occurs), required <= 0.9",
     )
     unlabelled = write_run(tmp_path / "none", [Row("a.png", None, scores_for(0, 0.9))])
-    assert "accuracy is undefined (no label is known" in report(
-        ReportOptions(run=unlabelled, require=("accuracy>=0",))
-    ).unmet[0]  # fmt: skip
+    assert (
+        "accuracy is undefined (no label is known"
+        in report(ReportOptions(run=unlabelled, require=("accuracy>=0",))).unmet[0]
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,14 @@ CLASSES = 3
 
 
 def small(
-    *before: Any, channels: int = 3, side: int | None = SIDE, activation: str | None = "softmax", after: Any = (), seed: int = 1,
+    *before: Any,
+    channels: int = 3,
+    side: int | None = SIDE,
+    activation: str | None = "softmax",
+    after: Any = (),
+    seed: int = 1,
     spread: float = 2.0,
-) -> Any:  # fmt: skip
+) -> Any:
     """before -> convolution -> mean -> Dense -> after, with weights large enough that slices are told apart."""
     import keras
 

@@ -10,8 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-STORAGES = {"float32": "FloatStorage", "float64": "DoubleStorage", "float16": "HalfStorage", "int64": "LongStorage",
-            "int32": "IntStorage", "int16": "ShortStorage", "int8": "CharStorage", "uint8": "ByteStorage"}  # fmt: skip
+STORAGES = {
+    "float32": "FloatStorage",
+    "float64": "DoubleStorage",
+    "float16": "HalfStorage",
+    "int64": "LongStorage",
+    "int32": "IntStorage",
+    "int16": "ShortStorage",
+    "int8": "CharStorage",
+    "uint8": "ByteStorage",
+}
 
 
 @dataclass(frozen=True)
@@ -69,15 +77,24 @@ def code(value: Any) -> bytes:
 def tensor(array: NDArray[Any], key: str, view: bool = True, **changed: Any) -> Call:
     """A tensor as PyTorch pickles it; `changed` lies about it: offset, shape, strides, count, storage."""
     facts: dict[str, Any] = {
-        "offset": 0, "shape": array.shape, "strides": tuple(step // array.itemsize for step in array.strides),
-        "count": array.size, "storage": STORAGES[array.dtype.name],
-    } | changed  # fmt: skip
+        "offset": 0,
+        "shape": array.shape,
+        "strides": tuple(step // array.itemsize for step in array.strides),
+        "count": array.size,
+        "storage": STORAGES[array.dtype.name],
+    } | changed
     identity = ("storage", Global("torch", facts["storage"]), key, "cpu", facts["count"])
     return Call(
         Global("torch._utils", "_rebuild_tensor_v2"),
-        (Stored((*identity, b"N") if view else identity), facts["offset"], facts["shape"], facts["strides"], False,
-         Call(Global("collections", "OrderedDict"), ())),
-    )  # fmt: skip
+        (
+            Stored((*identity, b"N") if view else identity),
+            facts["offset"],
+            facts["shape"],
+            facts["strides"],
+            False,
+            Call(Global("collections", "OrderedDict"), ()),
+        ),
+    )
 
 
 def write_stream(path: Path, arrays: Mapping[str, NDArray[Any]], state: Any = None, tail: bytes = b"") -> Path:

@@ -80,8 +80,16 @@ def test_folds_divide_no_unit(whole: TrainResult):
 
 def test_the_card_tells_the_folds_and_the_calibration(whole: TrainResult):
     card = (whole.out / "MODEL_CARD.md").read_text()
-    for text in ("| fold 3 | 4 | 4 | 4 | 4 | 16 |", "grouped 3-fold cross-validation", "Calibration, fitted on the pooled",
-                 "expected calibration error", "Accuracy of the folds one by one: ", "standard deviation 0.", "0.0% (0 of 48 test images", "no image chose them"):  # fmt: skip
+    for text in (
+        "| fold 3 | 4 | 4 | 4 | 4 | 16 |",
+        "grouped 3-fold cross-validation",
+        "Calibration, fitted on the pooled",
+        "expected calibration error",
+        "Accuracy of the folds one by one: ",
+        "standard deviation 0.",
+        "0.0% (0 of 48 test images",
+        "no image chose them",
+    ):
         assert text in card
     assert f"temperature {whole.facts['training']['temperature']:g}, inside the graph" in card
 

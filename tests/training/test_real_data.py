@@ -37,7 +37,10 @@ def test_the_references_split_is_the_one_whose_test_part_is_held_back(data_folde
     assert tested.sum() == 490
     for name, folder in (("gg", "glioma_tumor"), ("p", "pituitary_tumor")):
         here = {path.name for path in (data_folder / "brain-mri" / "Training" / folder).iterdir()}
-        expected = {path.rsplit("/", 1)[1] for path, chosen in zip(paths, tested, strict=True)
-                    if chosen and path.startswith(f"Training/{name}/")}  # fmt: skip
+        expected = {
+            path.rsplit("/", 1)[1]
+            for path, chosen in zip(paths, tested, strict=True)
+            if chosen and path.startswith(f"Training/{name}/")
+        }
         whole = {f"{name} ({number}).jpg" for number in range(1, counts[name][0] + 1)}
         assert whole - here == expected

@@ -55,8 +55,14 @@ def test_the_card_holds_the_same_numbers_and_the_warnings(trained: TrainResult):
     metrics = {(row["metric"], row["class"]): row for row in load_bundle(str(trained.out)).spec.metrics}
     assert f"| accuracy | {metrics['accuracy', None]['value']:.4f} (" in card
     assert f"| macro F1 | {metrics['f1', 'macro']['value']:.4f} (" in card
-    for text in ("Research use only, not a medical device.", "0.0% (0 of 8 test images", "ends in a softmax", "Licences",
-                 "| test | 2 | 2 | 2 | 2 | 8 | 8 |", "size in pixels alone"):  # fmt: skip
+    for text in (
+        "Research use only, not a medical device.",
+        "0.0% (0 of 8 test images",
+        "ends in a softmax",
+        "Licences",
+        "| test | 2 | 2 | 2 | 2 | 8 | 8 |",
+        "size in pixels alone",
+    ):
         assert text in card
 
 
@@ -114,9 +120,12 @@ def test_another_fit_is_refused_by_name(trained: TrainResult, toy_data: Path, ch
     [
         ({"name": "my model"}, "'name' does not fit: my model"),
         ({"classes": ClassList(("glioma tumor", "no"))}, "'classes' does not fit: glioma tumor"),
-        ({"classes": ClassList(("glioma_tumor", "macro"))}, "a class is called 'macro', which is the name of an average"),
+        (
+            {"classes": ClassList(("glioma_tumor", "macro"))},
+            "a class is called 'macro', which is the name of an average",
+        ),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("start", [train, train_folds])
 def test_names_that_no_bundle_can_hold_are_refused_before_any_work(start, toy_data, tmp_path: Path, change, problem):
     with pytest.raises(MribatchError, match=problem):

@@ -18,8 +18,15 @@ LISTINGS = {path.stem: json.loads(path.read_text()) for path in sorted(API.glob(
 MODULE = "module"
 
 # Variables that hold an object of the library wherever they are not annotated as something else.
-NAMES = {"trt": MODULE, "builder": "Builder", "network": "INetworkDefinition", "config": "IBuilderConfig", "parser": "OnnxParser",
-         "engine": "ICudaEngine", "context": "IExecutionContext"}  # fmt: skip
+NAMES = {
+    "trt": MODULE,
+    "builder": "Builder",
+    "network": "INetworkDefinition",
+    "config": "IBuilderConfig",
+    "parser": "OnnxParser",
+    "engine": "ICudaEngine",
+    "context": "IExecutionContext",
+}
 # The same for attributes of our own objects.
 ATTRIBUTES = {"opened.engine": "ICudaEngine", "_opened.engine": "ICudaEngine", "self._context": "IExecutionContext"}
 # What a method gives, where the code goes on with it.
@@ -40,7 +47,7 @@ RETURNS = {
     ("ICudaEngine", "create_engine_inspector"): "EngineInspector",
     ("ICudaEngine", "get_tensor_mode"): "TensorIOMode",
     ("ICudaEngine", "get_tensor_dtype"): "DataType",
-}  # fmt: skip
+}
 
 
 @dataclass
@@ -125,32 +132,48 @@ def test_four_libraries_are_looked_at() -> None:
 def test_the_walk_sees_what_the_code_does() -> None:
     seen = {(owner, name) for path in MODULES for owner, name, _ in uses_of(path.read_text())}
     assert seen >= {
-        (MODULE, "Builder"), (MODULE, "OnnxParser"), (MODULE, "Runtime"), (MODULE, "ILogger"), (MODULE, "IProgressMonitor"),
-        ("NetworkDefinitionCreationFlag", "STRONGLY_TYPED"), ("BuilderFlag", "TF32"), ("MemoryPoolType", "WORKSPACE"),
-        ("Builder", "create_network"), ("Builder", "build_serialized_network"), ("OnnxParser", "parse"),
-        ("ParserError", "desc"), ("IBuilderConfig", "progress_monitor"), ("IBuilderConfig", "set_timing_cache"),
-        ("ITimingCache", "serialize"), ("IOptimizationProfile", "set_shape"), ("ILayer", "metadata"), ("ITensor", "dtype"),
-        ("IBuilderConfig", "set_compute_capability"), ("Runtime", "deserialize_cuda_engine"),
-        ("ICudaEngine", "create_execution_context"), ("ICudaEngine", "get_tensor_profile_shape"), ("TensorIOMode", "name"),
-        ("IExecutionContext", "set_input_shape"), ("IExecutionContext", "set_tensor_address"),
-        ("IExecutionContext", "execute_async_v3"), ("EngineInspector", "get_engine_information"),
-    }  # fmt: skip
+        (MODULE, "Builder"),
+        (MODULE, "OnnxParser"),
+        (MODULE, "Runtime"),
+        (MODULE, "ILogger"),
+        (MODULE, "IProgressMonitor"),
+        ("NetworkDefinitionCreationFlag", "STRONGLY_TYPED"),
+        ("BuilderFlag", "TF32"),
+        ("MemoryPoolType", "WORKSPACE"),
+        ("Builder", "create_network"),
+        ("Builder", "build_serialized_network"),
+        ("OnnxParser", "parse"),
+        ("ParserError", "desc"),
+        ("IBuilderConfig", "progress_monitor"),
+        ("IBuilderConfig", "set_timing_cache"),
+        ("ITimingCache", "serialize"),
+        ("IOptimizationProfile", "set_shape"),
+        ("ILayer", "metadata"),
+        ("ITensor", "dtype"),
+        ("IBuilderConfig", "set_compute_capability"),
+        ("Runtime", "deserialize_cuda_engine"),
+        ("ICudaEngine", "create_execution_context"),
+        ("ICudaEngine", "get_tensor_profile_shape"),
+        ("TensorIOMode", "name"),
+        ("IExecutionContext", "set_input_shape"),
+        ("IExecutionContext", "set_tensor_address"),
+        ("IExecutionContext", "execute_async_v3"),
+        ("EngineInspector", "get_engine_information"),
+    }
 
 
 PLANTED = {
     "config.set_flag(trt.BuilderFlag.FP16)": "BuilderFlag.FP16",
-    "builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH))":
-        "NetworkDefinitionCreationFlag.EXPLICIT_BATCH",
+    "builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH))": "NetworkDefinitionCreationFlag.EXPLICIT_BATCH",
     "builder.platform_has_fast_fp16": "Builder.platform_has_fast_fp16",
     "config.max_workspace_size = 1": "IBuilderConfig.max_workspace_size",
     "builder.build_engine(network, config)": "Builder.build_engine",
-    "trt.Runtime(logger).deserialize_cuda_engine(b'').create_execution_context().execute_async_v2([], 0)":
-        "IExecutionContext.execute_async_v2",
+    "trt.Runtime(logger).deserialize_cuda_engine(b'').create_execution_context().execute_async_v2([], 0)": "IExecutionContext.execute_async_v2",
     "layer = network.get_layer(0); layer.precision": "ILayer.precision",
     "trt.IInt8EntropyCalibrator2": "IInt8EntropyCalibrator2",
     "engine.num_bindings": "ICudaEngine.num_bindings",
     "config.set_compute_capability(0, 0)": "IBuilderConfig.set_compute_capability",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("line", PLANTED)

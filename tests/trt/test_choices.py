@@ -99,9 +99,14 @@ def test_a_gpus_target_is_named_by_its_compute_capability() -> None:
 @no_gpu_here
 def test_cuda_core_has_what_the_device_uses() -> None:
     core = pytest.importorskip("cuda.core", reason="cuda-core is not installed: pip install 'mribatch[gpu-cu13]'")
-    used = {"Device": ("set_current", "create_stream", "allocate"), "Buffer": ("copy_to", "close", "handle", "size"),
-            "Stream": ("record", "sync", "close", "handle"), "Event": ("sync",),
-            "LegacyPinnedMemoryResource": ("allocate",), "StreamOptions": ("nonblocking",)}  # fmt: skip
+    used = {
+        "Device": ("set_current", "create_stream", "allocate"),
+        "Buffer": ("copy_to", "close", "handle", "size"),
+        "Stream": ("record", "sync", "close", "handle"),
+        "Event": ("sync",),
+        "LegacyPinnedMemoryResource": ("allocate",),
+        "StreamOptions": ("nonblocking",),
+    }
     for name, members in used.items():
         fields = set(dir(getattr(core, name))) | set(getattr(getattr(core, name), "__annotations__", ()))
         assert fields >= set(members), name

@@ -27,8 +27,13 @@ class Trail:
             if isinstance(prove, Exception):
                 raise prove
             agreement = Agreement(rows=1, max_difference=prove, flips=0, limit=0.01)
-            return GateReport(backend=name, library_version="1", precision="fp16", verified="gpu",
-                              checks=(BatchCheck(batch_size=1, agreement=agreement),))  # fmt: skip
+            return GateReport(
+                backend=name,
+                library_version="1",
+                precision="fp16",
+                verified="gpu",
+                checks=(BatchCheck(batch_size=1, agreement=agreement),),
+            )
 
         return Candidate(name, do_prepare, do_prove, lambda value: self.events.append(f"discard {value}"))
 
@@ -56,9 +61,16 @@ def test_the_chain_goes_on_and_says_why() -> None:
     assert "max |Δp| 5.00e-01" in choice.refused[0].reason
     assert choice.refused[1:] == (Refusal("fp32", "the build failed"), Refusal("other", "the device is lost"))
     assert trail.events == [
-        "prepare fp16", "prove fp16", "discard the fp16", "prepare fp32", "prepare other", "prove other",
-        "discard the other", "prepare onnxruntime", "prove onnxruntime",
-    ]  # fmt: skip
+        "prepare fp16",
+        "prove fp16",
+        "discard the fp16",
+        "prepare fp32",
+        "prepare other",
+        "prove other",
+        "discard the other",
+        "prepare onnxruntime",
+        "prove onnxruntime",
+    ]
     assert choice.note is not None and choice.note.startswith("fell back to onnxruntime (fp16: ")
 
 

@@ -69,8 +69,9 @@ def _of_report(folder: Path) -> Cited:
 
 
 def _metric(row: Mapping[str, Any]) -> Metric:
-    return Metric(row["metric"], row["class"], row["value"], row["low"], row["high"], row["n"], row["protocol"],
-                  row.get("note"))  # fmt: skip
+    return Metric(
+        row["metric"], row["class"], row["value"], row["low"], row["high"], row["n"], row["protocol"], row.get("note")
+    )
 
 
 def _shares(rows: Sequence[Metric]) -> tuple[Share, ...]:

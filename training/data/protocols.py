@@ -27,9 +27,14 @@ SPLITS = (HOLDOUT, REFERENCE, OFFICIAL, FOLDER, GROUPED)
 REFERENCE_SEED, REFERENCE_TEST, REFERENCE_IMAGES = 42, 0.15, 3264
 _TRAIN, _VALIDATION, _TEST = range(3)
 _FOLDER_NAMES: Mapping[str, int] = {
-    "train": _TRAIN, "training": _TRAIN, "val": _VALIDATION, "valid": _VALIDATION, "validation": _VALIDATION,
-    "test": _TEST, "testing": _TEST,
-}  # fmt: skip
+    "train": _TRAIN,
+    "training": _TRAIN,
+    "val": _VALIDATION,
+    "valid": _VALIDATION,
+    "validation": _VALIDATION,
+    "test": _TEST,
+    "testing": _TEST,
+}
 
 
 @dataclass(frozen=True)
@@ -81,8 +86,13 @@ def divide(split: str, data: DataSet, grouping: Grouping, seed: int, chooses: bo
 def with_validation(parts: NDArray[int64], data: DataSet, grouping: Grouping, seed: int) -> NDArray[int64]:
     """Move 15 % of the training part, whole units, into the validation part."""
     trained = np.flatnonzero(parts == _TRAIN)
-    inside = Grouping(grouping.units[trained], grouping.near_duplicates[trained], grouping.basis,
-                      grouping.duplicates_basis, grouping.listed)  # fmt: skip
+    inside = Grouping(
+        grouping.units[trained],
+        grouping.near_duplicates[trained],
+        grouping.basis,
+        grouping.duplicates_basis,
+        grouping.listed,
+    )
     digests = [data.pixel_sha256[position] for position in trained]
     chosen = grouped_split(data.labels[trained], inside, digests, seed, (0.85, 0.15))
     changed = parts.copy()

@@ -111,8 +111,16 @@ def check_names(name: str, classes: ClassList) -> None:
     """
     nothing = "0" * 64
     try:
-        ModelSpec(name=name, classes=classes.names, aliases=dict(classes.aliases), height=1, width=1,
-                  model_sha256=nothing, golden_sha256=nothing, trained=True)  # fmt: skip
+        ModelSpec(
+            name=name,
+            classes=classes.names,
+            aliases=dict(classes.aliases),
+            height=1,
+            width=1,
+            model_sha256=nothing,
+            golden_sha256=nothing,
+            trained=True,
+        )
     except MribatchError as error:
         fix = "names of models (--name, or the folder's) and of classes have letters, digits, '_', '.', '-', at most 64"
         raise MribatchError(error.problem, fix) from error

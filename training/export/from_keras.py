@@ -22,8 +22,10 @@ _ENDS = {
     End.SIGMOID: "sigmoids, each of which the graph divides by their sum",
 }
 _ACTIVATIONS = {
-    End.PROBABILITIES: "softmax", End.LOGITS: "softmax", End.SIGMOID: "sigmoid divided by the sum of all sigmoids",
-}  # fmt: skip
+    End.PROBABILITIES: "softmax",
+    End.LOGITS: "softmax",
+    End.SIGMOID: "sigmoid divided by the sum of all sigmoids",
+}
 _SUFFIXES = {End.SIGMOID: "; its sigmoids are divided by their sum"}
 _SIGMOID_NOTE = """- The probabilities are p_i / (p_1 + … + p_k) of the model's sigmoids p, as Keras' categorical
   cross-entropy has them in training; the largest sigmoid stays the largest. They say how the classes compare, not how
@@ -69,8 +71,12 @@ def export_keras(options: ExportOptions, echo: Echo) -> ExportResult:
     known = understand(model, len(options.classes.names), options.scale, options.outputs, options.size)
     for line in (*_told(known), *known.pixels.notes):
         echo(line)
-    training = {"source": "a user's own Keras model", **file_facts(options.model), **_facts(known),
-                "mribatch": __version__}  # fmt: skip
+    training = {
+        "source": "a user's own Keras model",
+        **file_facts(options.model),
+        **_facts(known),
+        "mribatch": __version__,
+    }
     facts = BundleFacts(
         name=name,
         classes=options.classes,
@@ -80,8 +86,11 @@ def export_keras(options: ExportOptions, echo: Echo) -> ExportResult:
         licences={"weights": options.licence, "training_data": "not stated"},
     )
     agreement = _published(known, facts, model_card(name, options, known, training), options.out)
-    return ExportResult(options.out, agreement, {"name": name, "out": str(options.out), **training,
-                                                 "golden_max_difference": agreement.max_difference})  # fmt: skip
+    return ExportResult(
+        options.out,
+        agreement,
+        {"name": name, "out": str(options.out), **training, "golden_max_difference": agreement.max_difference},
+    )
 
 
 def model_card(name: str, options: ExportOptions, known: KerasClassifier, facts: Mapping[str, Any]) -> str:
@@ -145,9 +154,14 @@ def _told(known: KerasClassifier) -> tuple[str, str]:
 
 def _facts(known: KerasClassifier) -> dict[str, Any]:
     pixels = known.pixels
-    return {"weights": known.model.count_params(), "channels": pixels.channels, "scale": str(pixels.scale),
-            "scaled_by_layers": list(pixels.inside), "ends_in": str(known.end),
-            "probabilities": _ACTIVATIONS[known.end]}  # fmt: skip
+    return {
+        "weights": known.model.count_params(),
+        "channels": pixels.channels,
+        "scale": str(pixels.scale),
+        "scaled_by_layers": list(pixels.inside),
+        "ends_in": str(known.end),
+        "probabilities": _ACTIVATIONS[known.end],
+    }
 
 
 def _published(known: KerasClassifier, facts: BundleFacts, card: str, out: Path) -> Agreement:

@@ -31,8 +31,18 @@ _FREE_BYTES = 1 << 20  # what may be unpacked at any ratio
 _MAX_DEPTH = 200
 _MAX_GROUPS_AND_DATASETS = 200_000  # EfficientNetB7 has 5,000
 # Where Keras keeps what networks are made of; keras.utils or keras.config have nothing to do in one.
-_PARTS_OF_NETWORKS = {"activations", "constraints", "dtype_policies", "initializers", "layers", "models", "ops",
-                      "quantizers", "random", "regularizers"}  # fmt: skip
+_PARTS_OF_NETWORKS = {
+    "activations",
+    "constraints",
+    "dtype_policies",
+    "initializers",
+    "layers",
+    "models",
+    "ops",
+    "quantizers",
+    "random",
+    "regularizers",
+}
 _FILE_LAYERS = {"StringLookup", "IntegerLookup", "TextVectorization"}  # read the file that their configuration names
 # These run what the file brings along.
 _CODE_LAYERS = {"Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}

@@ -45,11 +45,19 @@ class Tested:
 
 
 def write_all(
-    folder: Path, *, name: str, classes: Sequence[str], protocol: str, tested: Tested,
-    history: Sequence["Epoch"] = (), best_epoch: int = 0,
-    watched: str = "validation", data: tuple[NDArray[uint8], NDArray[int64]] | None = None, network: Any = None,
+    folder: Path,
+    *,
+    name: str,
+    classes: Sequence[str],
+    protocol: str,
+    tested: Tested,
+    history: Sequence["Epoch"] = (),
+    best_epoch: int = 0,
+    watched: str = "validation",
+    data: tuple[NDArray[uint8], NDArray[int64]] | None = None,
+    network: Any = None,
     seed: int = 0,
-) -> list[Path]:  # fmt: skip
+) -> list[Path]:
     """Every picture that can be made of what is given, each as PNG and SVG.
 
     Without slices: training_curves, confusion_matrix, class_table, reliability. With slices, never to be published:
@@ -119,9 +127,17 @@ def draw_training_curves(
         values = [getattr(row, f"val_{what}") for row in scored]
         axes.plot([row.epoch for row in scored], values, color=VERMILLION, marker=mark, linestyle="--", label=watched)
         axes.axvline(best_epoch, color=GREY, linestyle=":", linewidth=1)
-        axes.plot(best_epoch, getattr(best, f"val_{what}"), marker="o", markersize=9, markerfacecolor="none",
-                  markeredgecolor=VERMILLION, markeredgewidth=1.8, linestyle="none",
-                  label=f"kept: epoch {best_epoch}")  # fmt: skip
+        axes.plot(
+            best_epoch,
+            getattr(best, f"val_{what}"),
+            marker="o",
+            markersize=9,
+            markerfacecolor="none",
+            markeredgecolor=VERMILLION,
+            markeredgewidth=1.8,
+            linestyle="none",
+            label=f"kept: epoch {best_epoch}",
+        )
         axes.set(xlabel="epoch", ylabel=unit)
         axes.xaxis.get_major_locator().set_params(integer=True)
         _plain_axes(axes)
@@ -208,9 +224,13 @@ def draw_class_table(
 
 
 def draw_reliability(
-    labels: NDArray[int64], probabilities: NDArray[float32], classes: Sequence[str], title: str, folder: Path,
+    labels: NDArray[int64],
+    probabilities: NDArray[float32],
+    classes: Sequence[str],
+    title: str,
+    folder: Path,
     protocol: str = "",
-) -> list[Path]:  # fmt: skip
+) -> list[Path]:
     """The reliability diagram of Guo et al. 2017: 15 bins of confidence, the accuracy in each, and its images."""
     bins = calibration(labels, probabilities, classes)
     total = len(labels)
@@ -245,8 +265,17 @@ def _draw_bins(axes: Any, bins: Sequence[dict[str, Any]]) -> None:
     accuracy = np.array([row["accuracy"] for row in bins], dtype=float64)
     confidence = np.array([row["confidence"] for row in bins], dtype=float64)
     axes.bar(middles, accuracy, width=width, color=SKY, label="accuracy")
-    axes.bar(middles, confidence - accuracy, width=width, bottom=accuracy, facecolor="none", edgecolor=VERMILLION,
-             hatch="////", linewidth=0.8, label="gap to the confidence")  # fmt: skip
+    axes.bar(
+        middles,
+        confidence - accuracy,
+        width=width,
+        bottom=accuracy,
+        facecolor="none",
+        edgecolor=VERMILLION,
+        hatch="////",
+        linewidth=0.8,
+        label="gap to the confidence",
+    )
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2, label="perfect calibration")
     axes.set(ylim=(0, 1.02), ylabel="accuracy in the bin")
     axes.legend(frameon=False, loc="upper left")
@@ -260,8 +289,16 @@ def _write_cells(axes: Any, counts: NDArray[int64], shares: NDArray[float64]) ->
             if len(counts) > 6:
                 continue
             colour = "0.6"
-        axes.text(column, row - 0.03, f"{counts[row, column]:,}", ha="center", va="bottom", size=size, weight="bold",
-                  color=colour)  # fmt: skip
+        axes.text(
+            column,
+            row - 0.03,
+            f"{counts[row, column]:,}",
+            ha="center",
+            va="bottom",
+            size=size,
+            weight="bold",
+            color=colour,
+        )
         share = percent(float(shares[row, column]))
         axes.text(column, row + 0.05, share, ha="center", va="top", size=0.72 * size, color=colour)
 

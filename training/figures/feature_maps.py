@@ -69,8 +69,11 @@ def draw_sheets(recorded: Sequence[LayerMaps], title: str, folder: Path) -> Iter
 def draw_layer(layer: LayerMaps, title: str, folder: Path, name: str) -> list[Path]:
     """The channels of one layer, each on its own scale from its smallest value (dark) to its largest (bright)."""
     height, width, channels = layer.shape
-    which = f"All {channels} channels" if len(layer.channels) == channels else (
-        f"{len(layer.channels)} of {channels} channels, evenly spaced")  # fmt: skip
+    which = (
+        f"All {channels} channels"
+        if len(layer.channels) == channels
+        else (f"{len(layer.channels)} of {channels} channels, evenly spaced")
+    )
     constant = f" {layer.constant} of all channels are constant (flat grey)." if layer.constant else ""
     lines = (
         f"{layer.kind}, output {height} x {width} x {channels}. {which}, for one image (n = 1). Each map has its own "
@@ -95,8 +98,11 @@ def draw_overview(recorded: Sequence[LayerMaps], image: NDArray[uint8], title: s
         title: Of the picture.
         folder: Where it goes.
     """
-    picked = recorded if len(recorded) <= LAYERS_AT_MOST else [
-        recorded[place] for place in _spaced(len(recorded), LAYERS_AT_MOST)]  # fmt: skip
+    picked = (
+        recorded
+        if len(recorded) <= LAYERS_AT_MOST
+        else [recorded[place] for place in _spaced(len(recorded), LAYERS_AT_MOST)]
+    )
     which = f"all {len(recorded)}"
     if len(picked) < len(recorded):
         which = f"{len(picked)} of {len(recorded)}, evenly spaced,"

@@ -20,9 +20,14 @@ _QUIET_SECONDS = 2.0  # what is over sooner needs no progress bar
 
 
 def draw_features(
-    image: Path, model: Path, out: Path, scale: Scale | None, size: int | None, echo: Callable[[str], None],
+    image: Path,
+    model: Path,
+    out: Path,
+    scale: Scale | None,
+    size: int | None,
+    echo: Callable[[str], None],
     quiet: bool = False,
-) -> int:  # fmt: skip
+) -> int:
     """Draw a sheet per convolutional layer, layer_<place>_<name>, and features_overview.
 
     Returns:

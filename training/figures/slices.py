@@ -61,9 +61,15 @@ def draw_data_images(
 
 
 def draw_test_images(
-    pixels: NDArray[uint8], labels: NDArray[int64], probabilities: NDArray[float32], classes: Sequence[str],
-    title: str, folder: Path, protocol: str = "", seed: int = 0,
-) -> list[Path]:  # fmt: skip
+    pixels: NDArray[uint8],
+    labels: NDArray[int64],
+    probabilities: NDArray[float32],
+    classes: Sequence[str],
+    title: str,
+    folder: Path,
+    protocol: str = "",
+    seed: int = 0,
+) -> list[Path]:
     """Test images drawn at random with predicted class and confidence; errors have a frame, a cross and their label."""
     count = min(_TEST_IMAGES, len(labels))
     chosen = np.sort(np.random.default_rng(seed).choice(len(labels), count, replace=False))
@@ -78,9 +84,14 @@ def draw_test_images(
 
 
 def draw_test_errors(
-    pixels: NDArray[uint8], labels: NDArray[int64], probabilities: NDArray[float32], classes: Sequence[str],
-    title: str, folder: Path, protocol: str = "",
-) -> list[Path]:  # fmt: skip
+    pixels: NDArray[uint8],
+    labels: NDArray[int64],
+    probabilities: NDArray[float32],
+    classes: Sequence[str],
+    title: str,
+    folder: Path,
+    protocol: str = "",
+) -> list[Path]:
     """The errors with the highest confidence. Returns no file where there is no error, and removes an earlier one."""
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     if not len(wrong):
@@ -99,9 +110,13 @@ def draw_test_errors(
 
 
 def _predictions(
-    pixels: NDArray[uint8], labels: NDArray[int64], probabilities: NDArray[float32], classes: Sequence[str],
-    chosen: NDArray[intp], heading: tuple[str, str, str],
-) -> Page:  # fmt: skip
+    pixels: NDArray[uint8],
+    labels: NDArray[int64],
+    probabilities: NDArray[float32],
+    classes: Sequence[str],
+    chosen: NDArray[intp],
+    heading: tuple[str, str, str],
+) -> Page:
     made = page(heading[0], heading[1:])
     axes = made.canvas()
     grid = tiles(len(chosen), _ACROSS, made.body_height, caption=0.62, gap=0.1, words=1.64)
@@ -125,5 +140,6 @@ def _draw_slice(axes: Any, image: NDArray[uint8], x: float, y: float, side: floa
 
     draw_image(axes, image[:, :, 0], x, y, side, cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
     if frame is not None:
-        axes.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=frame, linewidth=_FRAME_POINTS,
-                                 zorder=3, clip_on=False))  # fmt: skip
+        axes.add_patch(
+            Rectangle((x, y), side, side, fill=False, edgecolor=frame, linewidth=_FRAME_POINTS, zorder=3, clip_on=False)
+        )

@@ -70,9 +70,16 @@ Echo = Callable[[str], None]
 
 
 def fit(
-    recipe: Recipe, train: Images, validation: Images, classes: int, seed: int, work: Path,
-    fingerprint: Mapping[str, Any], echo: Echo, quiet: bool = True,
-) -> FitResult:  # fmt: skip
+    recipe: Recipe,
+    train: Images,
+    validation: Images,
+    classes: int,
+    seed: int,
+    work: Path,
+    fingerprint: Mapping[str, Any],
+    echo: Echo,
+    quiet: bool = True,
+) -> FitResult:
     """Train from scratch or go on where `work` stands, until patience or epochs run out.
 
     Raises:
@@ -204,9 +211,13 @@ class _Trainer:
                 self._measure(train.pixels, np.random.default_rng((self._seed, _NO_EPOCH, number, _STATISTICS)))
             val_loss, val_accuracy = self._score(validation) if seen else (math.nan, math.nan)
         row = Epoch(
-            epoch=number, loss=loss, accuracy=accuracy, val_loss=val_loss, val_accuracy=val_accuracy,
+            epoch=number,
+            loss=loss,
+            accuracy=accuracy,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
             seconds=time.perf_counter() - started,
-        )  # fmt: skip
+        )
         if not np.isfinite([loss, val_loss] if seen else [loss]).all():
             raise MribatchError(f"the loss of epoch {number} is not a finite number", "use a lower learning rate")
         return row

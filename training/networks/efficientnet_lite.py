@@ -82,8 +82,15 @@ def lite_features(lite: Lite, pixels: Any, options: Mapping[str, float]) -> Any:
         return layers.ReLU(6.0, name=f"{name}_relu6")(features) if activation else features
 
     def convolved(features: Any, filters: int, kernel: int, stride: int, name: str, activation: bool = True) -> Any:
-        made = layers.Conv2D(filters, kernel, stride, padding="same", use_bias=False, name=f"{name}_conv",
-                             kernel_initializer=_initializer())(features)  # fmt: skip
+        made = layers.Conv2D(
+            filters,
+            kernel,
+            stride,
+            padding="same",
+            use_bias=False,
+            name=f"{name}_conv",
+            kernel_initializer=_initializer(),
+        )(features)
         return normalised(made, name, activation)
 
     def block(features: Any, shape: _Stage, name: str, drop: float) -> Any:
@@ -91,9 +98,13 @@ def lite_features(lite: Lite, pixels: Any, options: Mapping[str, float]) -> Any:
         if shape.expansion != 1:
             inside = convolved(inside, int(features.shape[-1]) * shape.expansion, 1, 1, f"{name}_expand")
         depthwise = layers.DepthwiseConv2D(
-            shape.kernel, shape.stride, padding="same", use_bias=False, name=f"{name}_depthwise_conv",
+            shape.kernel,
+            shape.stride,
+            padding="same",
+            use_bias=False,
+            name=f"{name}_depthwise_conv",
             depthwise_initializer=_initializer(),
-        )  # fmt: skip
+        )
         inside = normalised(depthwise(inside), f"{name}_depthwise")
         inside = convolved(inside, shape.filters, 1, 1, f"{name}_project", activation=False)
         if shape.stride != 1 or features.shape[-1] != shape.filters:

@@ -28,9 +28,15 @@ _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _LARGEST_FILE = 1 << 30  # bytes; the file is read into memory
 _LARGEST_PICKLE = 16 << 20  # bytes: names, shapes and offsets only; 100,000 tensors fit
 _DTYPES = {
-    "FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "LongStorage": "<i8", "IntStorage": "<i4",
-    "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1",
-}  # fmt: skip
+    "FloatStorage": "<f4",
+    "DoubleStorage": "<f8",
+    "HalfStorage": "<f2",
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+}
 _OPCODES = (
     "PROTO STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINUNICODE SHORT_BINUNICODE "
     "BINPUT LONG_BINPUT BINGET LONG_BINGET MEMOIZE FRAME EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND "

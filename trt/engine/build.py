@@ -137,19 +137,26 @@ def _built(
 
 def interrupted(what: str) -> Interrupted:
     """What to raise where `on_step` has returned False while `what` was done."""
-    return Interrupted(ExitCode.INTERRUPTED, f"stopped by a signal while {what}",
-                       "type the same command again; finished engines are in the cache")  # fmt: skip
+    return Interrupted(
+        ExitCode.INTERRUPTED,
+        f"stopped by a signal while {what}",
+        "type the same command again; finished engines are in the cache",
+    )
 
 
 def _builder(trt: Any, flavour: Flavour, target: str, logger: Any) -> Any:
     if flavour is Flavour.TENSORRT:
         gpu = find_gpu()
         if isinstance(gpu, NoGpu):
-            raise MribatchError(f"TensorRT builds on the GPU that the engine is for, and there is none: {gpu.reason}",
-                                f"{gpu.fix}; or --flavour tensorrt-rtx, which needs none")  # fmt: skip
+            raise MribatchError(
+                f"TensorRT builds on the GPU that the engine is for, and there is none: {gpu.reason}",
+                f"{gpu.fix}; or --flavour tensorrt-rtx, which needs none",
+            )
         if gpu.target != target:
-            raise MribatchError(f"TensorRT builds for the GPU that is here, {gpu}, not for {target}",
-                                f"leave --target out or give --target {gpu.target}")  # fmt: skip
+            raise MribatchError(
+                f"TensorRT builds for the GPU that is here, {gpu}, not for {target}",
+                f"leave --target out or give --target {gpu.target}",
+            )
     try:
         return trt.Builder(logger)
     except (TypeError, RuntimeError) as error:  # pybind11 says no more than that the factory returned nullptr

@@ -69,8 +69,10 @@ def default_folder() -> Path:
     try:
         return Path.home() / ".cache" / "mribatch"
     except RuntimeError as error:
-        raise MribatchError(f"there is no folder for engines: user {os.geteuid()} has no home",
-                            f"name one with --cache, or set {ENVIRONMENT}") from error  # fmt: skip
+        raise MribatchError(
+            f"there is no folder for engines: user {os.geteuid()} has no home",
+            f"name one with --cache, or set {ENVIRONMENT}",
+        ) from error
 
 
 class EngineCache:
@@ -246,13 +248,16 @@ def read_engine(path: Path, identity: EngineIdentity | None = None, *, trusted: 
         sidecar = _parsed(text, facts_path)
         size = os.fstat(stream.fileno()).st_size
         if size != sidecar["engine_bytes"]:
-            raise EngineRefused("engine_bytes", f"{path} has engine_bytes {size}, its sidecar says "
-                                f"{sidecar['engine_bytes']}")  # fmt: skip
+            raise EngineRefused(
+                "engine_bytes", f"{path} has engine_bytes {size}, its sidecar says {sidecar['engine_bytes']}"
+            )
         content = stream.read(size)
     digest = sha256(content).hexdigest()
     if sidecar["engine_sha256"] != digest:
-        raise EngineRefused("engine_sha256", f"{path} has engine_sha256 {digest[:16]}…, its sidecar says "
-                            f"{sidecar['engine_sha256'][:16]}…")  # fmt: skip
+        raise EngineRefused(
+            "engine_sha256",
+            f"{path} has engine_sha256 {digest[:16]}…, its sidecar says {sidecar['engine_sha256'][:16]}…",
+        )
     difference = identity.difference(sidecar) if identity else None
     if difference:
         raise EngineRefused(difference.split(" is ")[0], f"{path} does not fit: {difference}")
@@ -351,5 +356,7 @@ def _set_aside(path: Path) -> None:
 
 
 def _unwritable(folder: Path, error: OSError) -> MribatchError:
-    return MribatchError(f"cannot write to the cache {folder}: {error.strerror or error}",
-                         "name another folder with --cache, or set MRIBATCH_CACHE")  # fmt: skip
+    return MribatchError(
+        f"cannot write to the cache {folder}: {error.strerror or error}",
+        "name another folder with --cache, or set MRIBATCH_CACHE",
+    )

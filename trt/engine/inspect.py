@@ -38,8 +38,9 @@ def _described(trt: Any, opened: OpenEngine) -> EngineLayers:
         layers = tuple(json.loads(text)["Layers"])
     except (ValueError, TypeError, KeyError) as error:
         reason = opened.messages.errors() or "its inspector gave no list of layers"
-        raise MribatchError(f"the library cannot describe the engine: {reason}",
-                            "build it again: mribatch engine build") from error  # fmt: skip
+        raise MribatchError(
+            f"the library cannot describe the engine: {reason}", "build it again: mribatch engine build"
+        ) from error
     return EngineLayers(layers, int(opened.engine.device_memory_size_v2))
 
 
@@ -64,8 +65,11 @@ def text_of(engine: EngineFile, *, trusted: bool, folder: Path) -> str:
     if installed != wanted:
         return f"Its layers can be shown by {engine.sidecar['trt_flavor']} {wanted} only; installed is {installed}."
     if not trusted and engine.path.parent.resolve() != folder.resolve():
-        raise EngineRefused("place", f"{engine.path} lies outside the cache {folder}; an engine is native code",
-                            "give --trust-engine if you trust whoever built it")  # fmt: skip
+        raise EngineRefused(
+            "place",
+            f"{engine.path} lies outside the cache {folder}; an engine is native code",
+            "give --trust-engine if you trust whoever built it",
+        )
     found = layers_of(engine)
     shown = [json.dumps(layer, ensure_ascii=False) if isinstance(layer, dict) else str(layer) for layer in found.layers]
     return "\n".join([f"{len(shown)} layers, {found.memory_bytes / 1e6:.1f} MB of GPU memory", *shown])

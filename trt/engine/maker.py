@@ -154,8 +154,12 @@ class EngineMaker:
         return self._cache.store_sidecar(there, dict(there.sidecar) | now)
 
     def _say_what_differs(self, identity: EngineIdentity) -> None:
-        same = {"trt_flavor": str(identity.flavour), "target": identity.target, "model_name": self._bundle.spec.name,
-                "precision.mode": identity.precision}  # fmt: skip
+        same = {
+            "trt_flavor": str(identity.flavour),
+            "target": identity.target,
+            "model_name": self._bundle.spec.name,
+            "precision.mode": identity.precision,
+        }
         for path, sidecar in self._cache.sidecars().items():
             difference = identity.difference(sidecar)
             if difference and all(value_at(sidecar, name) == value for name, value in same.items()):
@@ -169,9 +173,16 @@ class EngineMaker:
             single = dataclasses.replace(request, precision=FP32)
             fp32_bytes = len(self._plan(single, identity, self._graph(single)).content)
         sidecar = new_sidecar(
-            self._bundle, identity, plan, source_sha256=source_of(self._bundle, request), fp32_nodes=parsed.fp32_nodes,
-            fp32_bytes=fp32_bytes, gpu=gpu, verified=verified, parity=parity,
-        )  # fmt: skip
+            self._bundle,
+            identity,
+            plan,
+            source_sha256=source_of(self._bundle, request),
+            fp32_nodes=parsed.fp32_nodes,
+            fp32_bytes=fp32_bytes,
+            gpu=gpu,
+            verified=verified,
+            parity=parity,
+        )
         return self._cache.store(identity, self._bundle.spec.name, plan.content, sidecar)
 
     def _plan(self, request: EngineRequest, identity: EngineIdentity, parsed: _Parsed) -> Plan:
@@ -180,9 +191,14 @@ class EngineMaker:
             return self._on_step(dataclasses.replace(step, phase=named)) if self._on_step else True
 
         plan = build_plan(
-            parsed.model, request.flavour, request.target, request.batch, fp32_nodes=parsed.fp32_nodes,
-            timing_cache=self._cache.timing_cache(identity), on_step=on_step,
-        )  # fmt: skip
+            parsed.model,
+            request.flavour,
+            request.target,
+            request.batch,
+            fp32_nodes=parsed.fp32_nodes,
+            timing_cache=self._cache.timing_cache(identity),
+            on_step=on_step,
+        )
         if plan.timing_cache:
             self._cache.store_timing_cache(identity, plan.timing_cache)
         return plan

@@ -25,10 +25,19 @@ MAX_SIDECAR_BYTES = 1 << 22
 _BUILD_AGAIN = "build the engine again: mribatch engine build"
 # What the code reads out of a sidecar without looking twice. "engine_bytes" also bounds what is read of the engine.
 _KINDS: Mapping[str, type | tuple[type, ...]] = {
-    "engine_sha256": str, "engine_bytes": int, "onnx_sha256": str, "source_sha256": str, "model_name": str,
-    "precision.mode": str, "trt_flavor": str, "trt_version": str, "target": str, "ratio_to_fp32": (int, float),
-    "seconds": (int, float), "verified": str,
-}  # fmt: skip
+    "engine_sha256": str,
+    "engine_bytes": int,
+    "onnx_sha256": str,
+    "source_sha256": str,
+    "model_name": str,
+    "precision.mode": str,
+    "trt_flavor": str,
+    "trt_version": str,
+    "target": str,
+    "ratio_to_fp32": (int, float),
+    "seconds": (int, float),
+    "verified": str,
+}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -83,9 +92,14 @@ class EngineRequest:
         Raises:
             MribatchError: The flavour is not installed.
         """
-        return EngineIdentity(onnx_sha256=onnx_sha256, precision=self.precision, batch=self.batch,
-                              flavour=self.flavour, version=required_version(self.flavour),
-                              target=self.target)  # fmt: skip
+        return EngineIdentity(
+            onnx_sha256=onnx_sha256,
+            precision=self.precision,
+            batch=self.batch,
+            flavour=self.flavour,
+            version=required_version(self.flavour),
+            target=self.target,
+        )
 
     def __str__(self) -> str:
         return f"{self.precision} engine for {self.target} ({self.flavour})"

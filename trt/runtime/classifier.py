@@ -144,8 +144,10 @@ class TensorRTClassifier:
             self._device = CudaDevice()
         gpu = self._device.open()
         if gpu.target != self._request.target:
-            raise MribatchError(f"the engine is for {self._request.target}, this GPU is {gpu}",
-                                "build one for it: mribatch engine build")  # fmt: skip
+            raise MribatchError(
+                f"the engine is for {self._request.target}, this GPU is {gpu}",
+                "build one for it: mribatch engine build",
+            )
         try:
             self._opened = self._open_plan(self._request.flavour, self._plan)
             self._check_tensors(self._opened.engine)
@@ -285,10 +287,13 @@ class TensorRTClassifier:
         }
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         found = {
-            name: (engine.get_tensor_mode(name).name, engine.get_tensor_dtype(name).name,
-                   tuple(engine.get_tensor_shape(name)))
+            name: (
+                engine.get_tensor_mode(name).name,
+                engine.get_tensor_dtype(name).name,
+                tuple(engine.get_tensor_shape(name)),
+            )
             for name in names
-        }  # fmt: skip
+        }
         if found != expected:
             raise self._failed(f"use this engine: its tensors are {found}, the bundle wants {expected}")
         largest = tuple(engine.get_tensor_profile_shape(INPUT_NAME, 0)[-1])

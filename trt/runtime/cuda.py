@@ -23,8 +23,10 @@ class CudaDevice:
     def open(self) -> Gpu:
         gpu = find_gpu()
         if isinstance(gpu, NoGpu):
-            raise MribatchError(f"there is no GPU to run on: {gpu.reason}",
-                                f"{gpu.fix}; or use --backend onnxruntime (the same results on the CPU)")  # fmt: skip
+            raise MribatchError(
+                f"there is no GPU to run on: {gpu.reason}",
+                f"{gpu.fix}; or use --backend onnxruntime (the same results on the CPU)",
+            )
         try:
             from cuda.core import Device, LegacyPinnedMemoryResource
         except ImportError as error:

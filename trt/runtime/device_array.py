@@ -53,8 +53,10 @@ def device_images(array: DeviceArray, shape: tuple[int, ...]) -> DeviceImages:
     if interface["typestr"] not in _UINT8 or found[1:] != shape[1:]:
         raise ValueError(f"{interface['typestr']} {found} on the GPU for uint8 {shape}")
     if found != shape:
-        raise ValueError(f"{found[0]} images on the GPU, wanted is a full batch of {shape[0]}: pad it, or copy it to "
-                         "the host, from where any number is taken")  # fmt: skip
+        raise ValueError(
+            f"{found[0]} images on the GPU, wanted is a full batch of {shape[0]}: pad it, or copy it to "
+            "the host, from where any number is taken"
+        )
     _, height, width, depth = shape
     contiguous = (height * width * depth, width * depth, depth, 1)
     strides = interface.get("strides")

@@ -85,8 +85,9 @@ def test_pixels_of_every_format_are_opencvs_within_one_level(
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_exif_orientations(orientation: int, suffix: str, dali: DecodeDali, opencv: DecodeAhead,
-                           tmp_path: Path) -> None:  # fmt: skip
+def test_exif_orientations(
+    orientation: int, suffix: str, dali: DecodeDali, opencv: DecodeAhead, tmp_path: Path
+) -> None:
     grey = (np.arange(48 * 64).reshape(48, 64) * 255 // (48 * 64)).astype(uint8)
     content = with_exif(encode(".jpg", grey), orientation)
     if suffix == ".png":

@@ -75,8 +75,9 @@ def test_auto_takes_the_gpu_and_gives_the_cpus_classes(tmp_path: Path) -> None:
     for number, (name, (content, _)) in enumerate(broken_files().items()):
         (tmp_path / "data" / f"{number:03d}_{name}").write_bytes(content)
     summary = classify([tmp_path / "data"], tmp_path / "gpu", ClassifyOptions(keep_going=True))
-    classify([tmp_path / "data"], tmp_path / "cpu",
-             ClassifyOptions(keep_going=True, backend="onnxruntime", decoder="opencv"))  # fmt: skip
+    classify(
+        [tmp_path / "data"], tmp_path / "cpu", ClassifyOptions(keep_going=True, backend="onnxruntime", decoder="opencv")
+    )
     assert summary.decoder == "dali" and summary.exit_code is ExitCode.ROWS_NOT_OK
     for cpu, gpu in zip(rows(tmp_path / "cpu"), rows(tmp_path / "gpu"), strict=True):
         assert cpu["status"] == gpu["status"]

@@ -63,9 +63,10 @@ def test_pixels(folder: Path, tmp_path: Path) -> None:
     graph = GraphOptions(device=CPU, height=spec.height, width=spec.width, threads=2)
     with (
         DecodeDali(graph, batch_size=len(group), max_pixels=10**8, timeout_s=60) as dali,
-        DecodeAhead(height=spec.height, width=spec.width, batch_size=len(group), threads=2, max_pixels=10**8,
-                    timeout_s=60) as opencv,
-    ):  # fmt: skip
+        DecodeAhead(
+            height=spec.height, width=spec.width, batch_size=len(group), threads=2, max_pixels=10**8, timeout_s=60
+        ) as opencv,
+    ):
         (got,), (expected,) = dali.batches([group]), opencv.batches([group])
     assert [file.verdict for file in got.files] == [file.verdict for file in expected.files]
     difference = np.abs(got.pixels.astype(int) - expected.pixels)

@@ -19,8 +19,9 @@ from mribatch.pipeline.listing.discover import (
 )
 
 
-def found(*inputs: Path | str, from_file: str | None = None, excluded: Path | None = None,
-          database: Path) -> list[FoundFile]:  # fmt: skip
+def found(
+    *inputs: Path | str, from_file: str | None = None, excluded: Path | None = None, database: Path
+) -> list[FoundFile]:
     with Discovery(resolve_inputs(inputs, from_file), database / "names.sqlite", excluded) as discovery:
         return list(discovery.files())
 
@@ -44,8 +45,11 @@ def test_order_is_the_raw_bytes_of_the_relative_path(tmp_path: Path) -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.sets(st.lists(st.sampled_from(["a", "b", "a.jpg", "-", "Z", "é"]), min_size=1, max_size=3).map(tuple),
-               max_size=12))  # fmt: skip
+@given(
+    st.sets(
+        st.lists(st.sampled_from(["a", "b", "a.jpg", "-", "Z", "é"]), min_size=1, max_size=3).map(tuple), max_size=12
+    )
+)
 def test_any_tree_is_listed_sorted_and_whole(
     tmp_path_factory: pytest.TempPathFactory, tree: set[tuple[str, ...]]
 ) -> None:
@@ -60,11 +64,35 @@ def test_any_tree_is_listed_sorted_and_whole(
 
 def test_suffixes_in_any_case_are_candidates_and_others_are_skipped_with_a_reason(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    make(data, "a.JPG", "b.Jpeg", "c.jpe", "d.PNG", "e.bmp", "f.tif", "g.TIFF", "h.webp", "i.jp2",
-         "notes.txt", "scan.dcm", "brain.nii.gz", "brain.NII", "README")  # fmt: skip
+    make(
+        data,
+        "a.JPG",
+        "b.Jpeg",
+        "c.jpe",
+        "d.PNG",
+        "e.bmp",
+        "f.tif",
+        "g.TIFF",
+        "h.webp",
+        "i.jp2",
+        "notes.txt",
+        "scan.dcm",
+        "brain.nii.gz",
+        "brain.NII",
+        "README",
+    )
     reasons = {file.path: file.skipped for file in found(data, database=tmp_path)}
     assert [name for name, reason in reasons.items() if reason is None] == [
-        b"a.JPG", b"b.Jpeg", b"c.jpe", b"d.PNG", b"e.bmp", b"f.tif", b"g.TIFF", b"h.webp", b"i.jp2"]  # fmt: skip
+        b"a.JPG",
+        b"b.Jpeg",
+        b"c.jpe",
+        b"d.PNG",
+        b"e.bmp",
+        b"f.tif",
+        b"g.TIFF",
+        b"h.webp",
+        b"i.jp2",
+    ]
     assert reasons[b"scan.dcm"] is SkipReason.DICOM
     assert reasons[b"brain.nii.gz"] is reasons[b"brain.NII"] is SkipReason.NIFTI
     assert reasons[b"notes.txt"] is reasons[b"README"] is SkipReason.SUFFIX
@@ -83,7 +111,11 @@ def test_the_second_name_of_a_real_path_is_a_duplicate(tmp_path: Path) -> None:
     files = found(data, data / "a.jpg", data / "sub", database=tmp_path)
     assert [(file.input, file.path) for file in files if file.skipped is None] == [(0, b"a.jpg"), (0, b"other/b.jpg")]
     assert [(file.input, file.path) for file in files if file.skipped is SkipReason.DUPLICATE] == [
-        (0, b"sub/b.jpg"), (0, b"z.jpg"), (1, b"a.jpg"), (2, b"b.jpg")]  # fmt: skip
+        (0, b"sub/b.jpg"),
+        (0, b"z.jpg"),
+        (1, b"a.jpg"),
+        (2, b"b.jpg"),
+    ]
 
 
 def test_hard_links_are_files_of_their_own(tmp_path: Path) -> None:
@@ -178,7 +210,9 @@ def test_an_unreadable_folder_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "scandir", refuse)
     files = found(data, database=tmp_path)
     assert [(file.path, file.skipped, file.detail) for file in files] == [
-        (b"a.jpg", None, None), (b"locked/", SkipReason.UNREADABLE_FOLDER, "Permission denied")]  # fmt: skip
+        (b"a.jpg", None, None),
+        (b"locked/", SkipReason.UNREADABLE_FOLDER, "Permission denied"),
+    ]
 
 
 def test_the_database_is_gone_afterwards_and_an_old_one_does_not_matter(tmp_path: Path) -> None:

@@ -24,7 +24,13 @@ def test_the_parent_folder_is_the_label_where_the_model_knows_it(spec: ModelSpec
     labels = FolderLabels(spec)
     paths = [b"no/1.jpg", b"Glioma Tumor/1.jpg", b"x/notumor/1.jpg", b"unsure/1.jpg", b"unsure/2.jpg", b"1.jpg"]
     assert [labels.of(folder(), path) for path in paths] == [
-        "no_tumor", "glioma_tumor", "no_tumor", None, None, "glioma_tumor"]  # fmt: skip
+        "no_tumor",
+        "glioma_tumor",
+        "no_tumor",
+        None,
+        None,
+        "glioma_tumor",
+    ]
     assert labels.unknown == {"unsure": 2}
 
 
@@ -41,7 +47,12 @@ def test_a_table_gives_labels_by_relative_or_absolute_path(spec: ModelSpec, tmp_
     table.write_text("\ufeffpath,label\na.jpg,glioma\n/data/glioma/b.jpg,No Tumor\nc.jpg,unknown\nd.jpg,\n", "utf-8")
     labels = TableLabels(spec, table, tmp_path / "labels.sqlite")
     assert [labels.of(folder(), path) for path in (b"a.jpg", b"b.jpg", b"c.jpg", b"d.jpg", b"e.jpg")] == [
-        "glioma_tumor", "no_tumor", None, None, None]  # fmt: skip
+        "glioma_tumor",
+        "no_tumor",
+        None,
+        None,
+        None,
+    ]
     assert labels.unknown == {"unknown": 1}
     labels.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.csv"]

@@ -49,9 +49,25 @@ def test_parts_have_1024_rows_and_one_row_group_each(tmp_path: Path) -> None:
 def test_rows_that_are_not_ok_have_null_and_never_nan(tmp_path: Path) -> None:
     write(tmp_path, 4)
     good, bad = rows(tmp_path)[0], rows(tmp_path)[1]
-    assert good == {"index": 0, "input": 0, "path": "0.jpg", "label": "a", "status": "ok", "error": None, "flags": [],
-                    "predicted": "b", "confidence": 0.75, "margin": 0.5, "entropy": pytest.approx(0.1), "p_a": 0.25,
-                    "p_b": 0.75, "width": 10, "height": 20, "bytes": 5, "sha256": "00"}  # fmt: skip
+    assert good == {
+        "index": 0,
+        "input": 0,
+        "path": "0.jpg",
+        "label": "a",
+        "status": "ok",
+        "error": None,
+        "flags": [],
+        "predicted": "b",
+        "confidence": 0.75,
+        "margin": 0.5,
+        "entropy": pytest.approx(0.1),
+        "p_a": 0.25,
+        "p_b": 0.75,
+        "width": 10,
+        "height": 20,
+        "bytes": 5,
+        "sha256": "00",
+    }
     assert bad["flags"] == ["name_escaped", "first_page"]
     assert [bad[name] for name in ("predicted", "confidence", "margin", "entropy", "p_a", "p_b")] == [None] * 6
     assert (bad["status"], bad["error"], bad["width"]) == ("truncated", "ends early", 10)
@@ -127,8 +143,16 @@ def test_the_documented_schema_is_the_real_one() -> None:
     page = (Path(__file__).parents[3] / "docs/parquet-schema.md").read_text()
     documented = re.findall(r"^\| `(\w+)` \| ([\w<>]+) \| (yes|no) \|", page, re.M)
     schema = parquet.predictions_schema(["<class>"])
-    real = [(field.name, str(field.type).replace("list<element: string>", "list<string>").replace("list<item: string>", "list<string>"),
-             "yes" if field.nullable else "no") for field in schema]  # fmt: skip
+    real = [
+        (
+            field.name,
+            str(field.type)
+            .replace("list<element: string>", "list<string>")
+            .replace("list<item: string>", "list<string>"),
+            "yes" if field.nullable else "no",
+        )
+        for field in schema
+    ]
     expected = [("p_CLASS" if name == "p_<class>" else name, kind, null) for name, kind, null in real]
     assert documented[: len(expected)] == expected
     assert isinstance(schema, pa.Schema)

@@ -41,10 +41,15 @@ def make(tiny_model: Path, tmp_path: Path) -> Make:
 
     def supervised(hook: str | None = None, log: Path | None = None, **changes: object) -> Supervised:
         facts: dict[str, object] = {
-            "model": str(tiny_model), "bundle_sha256": load_bundle(str(tiny_model)).sha256,
-            "backend": Choice("onnxruntime", "a test"), "decoder": Choice("opencv", "a test"), "batch_size": BATCH,
-            "threads": 2, "max_pixels": 10**8, "timeout_s": 60.0,
-        }  # fmt: skip
+            "model": str(tiny_model),
+            "bundle_sha256": load_bundle(str(tiny_model)).sha256,
+            "backend": Choice("onnxruntime", "a test"),
+            "decoder": Choice("opencv", "a test"),
+            "batch_size": BATCH,
+            "threads": 2,
+            "max_pixels": 10**8,
+            "timeout_s": 60.0,
+        }
         command = None if hook is None else (sys.executable, str(CRASHING), hook)
         order = WorkOrder(**(facts | changes))  # type: ignore[arg-type]
         return Supervised(order, log or tmp_path / "worker.log", command=command)
@@ -161,8 +166,7 @@ def test_a_file_over_which_it_hangs_is_a_timeout(make: Make, tmp_path: Path, mon
     assert batches[0].files[4].bytes is None, "what hung the worker is not read here"
 
 
-def test_a_worker_that_reads_nothing_does_not_hold_up_its_parent(make: Make,
-                                                                 monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_a_worker_that_reads_nothing_does_not_hold_up_its_parent(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """More is sent ahead than a pipe holds."""
     long = [[ImageFile(number, 0, "", b"/" + b"x" * 400_000)] for number in range(6)]
     with make() as supervised:
@@ -228,8 +232,9 @@ def _is_running(pid: int) -> bool:
     return state != "Z"
 
 
-def test_nothing_is_imported_from_the_current_folder(make: Make, tmp_path: Path,
-                                                     monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_nothing_is_imported_from_the_current_folder(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The folder may be a stranger's: `python -m` alone would import this numpy."""
     stranger = tmp_path / "stranger"
     stranger.mkdir()
@@ -275,8 +280,7 @@ def test_what_cannot_start_is_one_line_with_its_fix_and_leaves_nothing_open(make
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_overwrite_keeps_the_log_of_its_own_worker(make: Make, tmp_path: Path,
-                                                   monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_overwrite_keeps_the_log_of_its_own_worker(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     monkeypatch.setattr(plan, "build_stages", lambda *_: Stages(BATCH, make(log=out / "worker.log")))
     drawn(tmp_path / "data", 1)

@@ -20,10 +20,17 @@ LABELS = np.repeat(np.arange(4), 40)
 
 def data_set(paths: list[str], labels: np.ndarray = LABELS) -> DataSet:
     return DataSet(
-        root=Path("brain"), classes=BRAIN_TUMORS, paths=tuple(paths), files=tuple(path.encode() for path in paths),
-        labels=labels, pixels=np.zeros((len(paths), 1, 1, 1), np.uint8), pixel_sha256=tuple(digests(len(paths))),
-        stored_sizes=((1, 1),) * len(paths), left_out=(), other_folders={},
-    )  # fmt: skip
+        root=Path("brain"),
+        classes=BRAIN_TUMORS,
+        paths=tuple(paths),
+        files=tuple(path.encode() for path in paths),
+        labels=labels,
+        pixels=np.zeros((len(paths), 1, 1, 1), np.uint8),
+        pixel_sha256=tuple(digests(len(paths))),
+        stored_sizes=((1, 1),) * len(paths),
+        left_out=(),
+        other_folders={},
+    )
 
 
 PATHS = [f"{('Training', 'Testing')[number % 4 == 0]}/c{label}/{number}.png" for number, label in enumerate(LABELS)]
@@ -61,8 +68,12 @@ def test_the_references_draws_are_scikit_learns_of_the_pooled_list():
     from sklearn.model_selection import train_test_split
     from sklearn.utils import shuffle
 
-    listed = [f"{part}/c{label}/{name}.png" for label in range(2) for part in ("Training", "Testing")
-              for name in ("a", "B", "c", "D", "e")]  # fmt: skip
+    listed = [
+        f"{part}/c{label}/{name}.png"
+        for label in range(2)
+        for part in ("Training", "Testing")
+        for name in ("a", "B", "c", "D", "e")
+    ]
     labels = np.repeat([0, 1], 10)
     files, classes = shuffle(np.array(listed), labels, random_state=42)
     _, expected, _, _ = train_test_split(files, classes, test_size=0.15, random_state=42, stratify=classes)

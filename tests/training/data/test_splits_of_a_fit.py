@@ -67,11 +67,20 @@ def test_official_tells_leaked_and_clean_images_apart(published: Path, tmp_path:
     assert all(row["low"] <= row["value"] <= row["high"] for row in accuracies if row["low"] is not None)
     assert spec.training["validation"] is None  # the test part was looked at, and is no validation part
     card = (tmp_path / "model" / "MODEL_CARD.md").read_text()
-    for text in ("official split", "50.0% (24 of 48 test images", "came last", "drawn at random",
-                 "this protocol divides units between parts", "Specificity, negative predictive value and every figure "
-                 "of no_tumor measured here say nothing clinical.", "There are no patient identities.",
-                 "At least 20 of the images are CT, not MRI.", "figshare part is CC BY 4.0", "see Limits before quoting",
-                 "Research use only", "must not be used to diagnose"):  # fmt: skip
+    for text in (
+        "official split",
+        "50.0% (24 of 48 test images",
+        "came last",
+        "drawn at random",
+        "this protocol divides units between parts",
+        "Specificity, negative predictive value and every figure of no_tumor measured here say nothing clinical.",
+        "There are no patient identities.",
+        "At least 20 of the images are CT, not MRI.",
+        "figshare part is CC BY 4.0",
+        "see Limits before quoting",
+        "Research use only",
+        "must not be used to diagnose",
+    ):
         assert text in card
     summary = result.facts["summary"]
     for name, images, row in zip(("all", "leaked only", "clean only"), (48, 24, 24), accuracies, strict=True):
@@ -85,8 +94,10 @@ def test_official_tells_leaked_and_clean_images_apart(published: Path, tmp_path:
     ]
     lines = _shown(result).splitlines()
     assert [line.split("  ")[0] for line in lines if line.startswith("accuracy")] == [
-        "accuracy", "accuracy (leaked test images only)", "accuracy (clean test images only)",
-    ]  # fmt: skip
+        "accuracy",
+        "accuracy (leaked test images only)",
+        "accuracy (clean test images only)",
+    ]
 
 
 def test_what_chose_the_epoch_counts_as_seen(published: Path, tmp_path: Path):

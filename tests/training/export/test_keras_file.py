@@ -136,10 +136,13 @@ def replace_weights(content: bytes) -> Any:
         (lambda parts: parts.update({"../x": b""}), "it holds '../x'"),
         (lambda parts: parts.update({"config.json": b"{"}), "can be used"),
         (lambda parts: parts.update({"config.json": b"[" * 100_000}), "nested too deeply"),
-        (lambda parts: parts.update({"config.json": b'{"config": {"a": ' + b"[" * 300 + b"]" * 300 + b"}}"}), "too deeply"),
+        (
+            lambda parts: parts.update({"config.json": b'{"config": {"a": ' + b"[" * 300 + b"]" * 300 + b"}}"}),
+            "too deeply",
+        ),
         (replace_weights(b"no hdf5"), "can be used"),
     ],
-)  # fmt: skip
+)
 def test_changed_parts_are_refused(good: Path, tmp_path: Path, change: Any, problem: str):
     assert problem in refused(models.rewritten(good, tmp_path / "m.keras", change)).problem
 

@@ -95,9 +95,15 @@ def test_what_the_bundle_and_its_card_say(tmp_path: Path):
     assert spec.training["source"] == "a user's own Keras model" and spec.training["file"] == "mine.keras"
     assert spec.training["scaled_by_layers"] == ["rescaling"]
     card = (result.out / "MODEL_CARD.md").read_text()
-    for text in ("A user's own Keras model", "Nothing is known here about how good it is", "Research use only",
-                 spec.training["sha256"], "grey repeated to three channels, scaled by the model's own rescaling",
-                 "a, b, c", "Weights: CC BY 4.0."):  # fmt: skip
+    for text in (
+        "A user's own Keras model",
+        "Nothing is known here about how good it is",
+        "Research use only",
+        spec.training["sha256"],
+        "grey repeated to three channels, scaled by the model's own rescaling",
+        "a, b, c",
+        "Weights: CC BY 4.0.",
+    ):
         assert text in card
 
 
@@ -182,13 +188,17 @@ def test_three_channels_scaling_does_not_fit_one_channel(scale: Scale):
         (None, lambda: (layers.Dropout(0.5), layers.Activation("softmax"), layers.Reshape((3,))), End.PROBABILITIES),
         (None, lambda: (keras.ops.softmax,), End.PROBABILITIES),
         ("softmax", lambda: (layers.Activation("linear"),), End.PROBABILITIES),
-        (None, lambda: (keras.Sequential([keras.Input((3,)), layers.Dense(3, activation="softmax")]),), End.PROBABILITIES),
+        (
+            None,
+            lambda: (keras.Sequential([keras.Input((3,)), layers.Dense(3, activation="softmax")]),),
+            End.PROBABILITIES,
+        ),
         ("softmax", lambda: (lambda p: layers.Average()([p, p[:, ::-1]]),), End.PROBABILITIES),
         (None, lambda: (layers.Identity(),), End.LOGITS),
         (None, lambda: (layers.Dropout(0.5),), End.LOGITS),
         ("log_softmax", lambda: (), End.LOGITS),
     ],
-)  # fmt: skip
+)
 def test_the_last_activation_decides(activation: str | None, after: Any, end: End):
     model = small(rescaling(), activation=activation, after=after())
     assert understand(model, CLASSES, None, None, None).end is end
@@ -299,10 +309,14 @@ def test_normalised_sigmoids_are_probabilities_in_the_same_order(sigmoids: np.nd
     [
         ("softmax", lambda: (), "the model ends in 'softmax', --outputs says sigmoid"),
         (None, lambda: (), "the model ends in 'linear', --outputs says sigmoid"),
-        ("softmax", lambda: (lambda p: layers.Average()([p, p[:, ::-1]]),), "add up to 1 already, --outputs says sigmoid"),
+        (
+            "softmax",
+            lambda: (lambda p: layers.Average()([p, p[:, ::-1]]),),
+            "add up to 1 already, --outputs says sigmoid",
+        ),
         (None, lambda: (layers.BatchNormalization(),), "--outputs says sigmoid, which is 0 to 1"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_sigmoid_is_not_taken_for_one(activation: str | None, after: Any, problem: str):
     model = small(rescaling(), activation=activation, after=after())
     assert problem in refused(model, outputs=End.SIGMOID).problem

@@ -50,9 +50,15 @@ def draw_everything(
     pixels = PIXELS[np.arange(len(labels)) % COUNT]
     tested = figures.Tested(labels=labels, probabilities=probabilities, pixels=pixels, metrics=metrics)
     return figures.write_all(
-        folder, name="toy", classes=classes, protocol=PROTOCOL, tested=tested, history=HISTORY, best_epoch=7,
+        folder,
+        name="toy",
+        classes=classes,
+        protocol=PROTOCOL,
+        tested=tested,
+        history=HISTORY,
+        best_epoch=7,
         data=(pixels, labels),
-    )  # fmt: skip
+    )
 
 
 LONG = "a_class_with_a_name_of_more_letters_than_any_place_has"
@@ -60,14 +66,22 @@ MANY = tuple(f"class_{number:02}" for number in range(30))
 
 
 @pytest.mark.parametrize(
-    "classes", [CLASSES, ("no_tumor", "tumor"), (LONG + "_1", LONG + "_2", "c$lass$"), MANY[:11], MANY],
+    "classes",
+    [CLASSES, ("no_tumor", "tumor"), (LONG + "_1", LONG + "_2", "c$lass$"), MANY[:11], MANY],
     ids=["four", "two", "long", "eleven", "thirty"],
-)  # fmt: skip
+)
 def test_no_text_touches_another_or_the_edge(classes: tuple[str, ...], pages: dict[str, Texts], tmp_path: Path):
     labels = np.arange(COUNT) % len(classes)
     draw_everything(tmp_path, classes, labels, scores(labels, len(classes)))
-    assert set(pages) == {"training_curves", "confusion_matrix", "class_table", "reliability", "data_images",
-                          "test_images", "test_errors"}  # fmt: skip
+    assert set(pages) == {
+        "training_curves",
+        "confusion_matrix",
+        "class_table",
+        "reliability",
+        "data_images",
+        "test_images",
+        "test_errors",
+    }
     for name, texts in pages.items():
         assert (name, texts.overlapping()) == (name, [])
         assert (name, texts.outside()) == (name, [])
@@ -96,10 +110,16 @@ def test_epochs_without_a_score_break_no_line(pages: dict[str, Texts], tmp_path:
     monkeypatch.setattr(matplotlib.axes.Axes, "plot", plot)
     nothing = float("nan")
     history = [
-        Epoch(epoch=e, loss=1, accuracy=0.5, val_loss=0.4 if e % 4 == 0 else nothing,
-              val_accuracy=0.8 if e % 4 == 0 else nothing, seconds=1)
+        Epoch(
+            epoch=e,
+            loss=1,
+            accuracy=0.5,
+            val_loss=0.4 if e % 4 == 0 else nothing,
+            val_accuracy=0.8 if e % 4 == 0 else nothing,
+            seconds=1,
+        )
         for e in range(1, 41)
-    ]  # fmt: skip
+    ]
     figures.draw_training_curves(history, 40, "toy", tmp_path, "test")
     assert [(list(x), list(y)) for x, y in drawn["test"]] == [
         (list(range(4, 41, 4)), [0.4] * 10),

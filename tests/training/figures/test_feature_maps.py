@@ -151,7 +151,11 @@ def test_from_an_image_file_and_a_model_file_to_pictures(tmp_path: Path):
     told: list[str] = []
     assert draw_features(tmp_path / "slice.png", model, tmp_path / "out", None, None, told.append) == 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "features_overview.png", "features_overview.svg", "layer_1_convolution.png", "layer_1_convolution.svg"]  # fmt: skip
+        "features_overview.png",
+        "features_overview.svg",
+        "layer_1_convolution.png",
+        "layer_1_convolution.svg",
+    ]
     assert told == ["slice.png through 'small': 1 convolutional layers with maps"]
 
 

@@ -42,8 +42,15 @@ def run(work: Path, recipe: Recipe | None = None, seed: int = 1, **fingerprint: 
     )
 
 
-CYCLE = {"schedule": "one_cycle", "optimizer": "adamw", "weight_decay": 0.1, "label_smoothing": 0.1,
-         "weights_average": 0.9, "keep": "last", "clipnorm": 0.5}  # fmt: skip
+CYCLE = {
+    "schedule": "one_cycle",
+    "optimizer": "adamw",
+    "weight_decay": 0.1,
+    "label_smoothing": 0.1,
+    "weights_average": 0.9,
+    "keep": "last",
+    "clipnorm": 0.5,
+}
 
 
 def numbers(result: FitResult) -> list[tuple[float, ...]]:

@@ -97,8 +97,17 @@ def test_a_file_of_weights_gives_what_imagenet_would_have_given(tmp_path: Path, 
     def small(weights, input_tensor, include_top):
         """B0 without the division where weights is a file: what keras.applications does, with its own code."""
         blocks = [{**theirs.DEFAULT_BLOCKS_ARGS[0]}]
-        return theirs.EfficientNet(1.0, 1.0, 224, blocks_args=blocks, weights=weights, input_tensor=input_tensor,
-                                   include_top=include_top, name="efficientnetb0", weights_name="b0")  # fmt: skip
+        return theirs.EfficientNet(
+            1.0,
+            1.0,
+            224,
+            blocks_args=blocks,
+            weights=weights,
+            input_tensor=input_tensor,
+            include_top=include_top,
+            name="efficientnetb0",
+            weights_name="b0",
+        )
 
     monkeypatch.setattr(keras.applications, "EfficientNetB2", small)
     pixels = keras.Input((SIZE, SIZE, 3))

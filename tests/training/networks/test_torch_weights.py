@@ -65,10 +65,17 @@ class Ran(Exception):
 @WRITERS
 @pytest.mark.parametrize(
     "function",
-    [("os", "system"), ("builtins", "eval"), ("builtins", "getattr"), ("torch", "load"), ("torch._utils", "_rebuild"),
-     ("collections", "Counter"), ("torch", "storage._load_from_bytes")],
+    [
+        ("os", "system"),
+        ("builtins", "eval"),
+        ("builtins", "getattr"),
+        ("torch", "load"),
+        ("torch._utils", "_rebuild"),
+        ("collections", "Counter"),
+        ("torch", "storage._load_from_bytes"),
+    ],
     ids="·".join,
-)  # fmt: skip
+)
 def test_a_hostile_pickle_is_refused_and_never_runs(tmp_path: Path, write, function):
     bait = tmp_path / "ran"
     state = {"a": tensor(ARRAY, "0"), "b": Call(Global(*function), (f"touch {bait}",))}

@@ -18,11 +18,32 @@ import zipfile
 from pathlib import Path
 
 CLASSES = (
-    "Builder", "BuilderFlag", "ComputeCapability", "DataType", "EngineInspector", "ICudaEngine", "IBuilderConfig",
-    "IExecutionContext", "IHostMemory", "ILayer", "ILogger", "INetworkDefinition", "IOptimizationProfile",
-    "IProgressMonitor", "ITensor", "ITimingCache", "LayerInformationFormat", "LayerType", "MemoryPoolType",
-    "NetworkDefinitionCreationFlag", "OnnxParser", "ParserError", "ProfilingVerbosity", "Runtime", "TensorIOMode",
-)  # fmt: skip
+    "Builder",
+    "BuilderFlag",
+    "ComputeCapability",
+    "DataType",
+    "EngineInspector",
+    "ICudaEngine",
+    "IBuilderConfig",
+    "IExecutionContext",
+    "IHostMemory",
+    "ILayer",
+    "ILogger",
+    "INetworkDefinition",
+    "IOptimizationProfile",
+    "IProgressMonitor",
+    "ITensor",
+    "ITimingCache",
+    "LayerInformationFormat",
+    "LayerType",
+    "MemoryPoolType",
+    "NetworkDefinitionCreationFlag",
+    "OnnxParser",
+    "ParserError",
+    "ProfilingVerbosity",
+    "Runtime",
+    "TensorIOMode",
+)
 
 _READ = """
 import importlib, inspect, json, sys

@@ -287,9 +287,14 @@ def test_another_version_is_named_and_built_beside_the_old_one(
         patch.setattr("mribatch.trt.engine.sidecar.required_version", lambda flavour: "1.6.0.0")
         old = maker.obtain(REQUEST).engine.path
     new = maker.obtain(REQUEST).engine
-    assert new.path != old and old.exists() and notes == [
-        f"{old.name} does not fit: trt_version is 1.6.0.0, wanted is {new.sidecar['trt_version']}; building another beside it"
-    ]  # fmt: skip
+    assert (
+        new.path != old
+        and old.exists()
+        and notes
+        == [
+            f"{old.name} does not fit: trt_version is 1.6.0.0, wanted is {new.sidecar['trt_version']}; building another beside it"
+        ]
+    )
 
 
 def test_the_wrong_answers_keep_an_engine_out_of_the_cache(
@@ -350,8 +355,13 @@ from mribatch.cli import main
 main.COMMANDS["engine"] = ("mribatch.cli.engine", "")
 main.main(["engine", "build", sys.argv[1], "--flavour", "tensorrt-rtx", "--target", "sm89", "--cache", sys.argv[2]])
 """
-    result = subprocess.run([sys.executable, "-c", code, tiny_model, tmp_path / "cache", name], capture_output=True,
-                            text=True, timeout=120, check=False)  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, "-c", code, tiny_model, tmp_path / "cache", name],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert result.returncode == exit_code, result.stderr
     assert result.stderr.startswith("Error: stopped by a signal while building") and result.stderr.count("\n") == 1
     assert not list((tmp_path / "cache").glob("*engine*"))

@@ -22,13 +22,23 @@ IMAGES, ANSWERS = SimpleNamespace(dtype=Kind.UINT8), SimpleNamespace(dtype=Kind.
 
 def layer(node: str | None, *kinds: Kind, kind: str = "other") -> Any:
     """An ILayer, as the parser makes one for a node of the graph, or for its own use (None)."""
-    return SimpleNamespace(num_outputs=len(kinds), get_output=lambda slot: SimpleNamespace(dtype=kinds[slot]), type=kind,
-                           metadata="" if node is None else f"[ONNX Layer: {node}]")  # fmt: skip
+    return SimpleNamespace(
+        num_outputs=len(kinds),
+        get_output=lambda slot: SimpleNamespace(dtype=kinds[slot]),
+        type=kind,
+        metadata="" if node is None else f"[ONNX Layer: {node}]",
+    )
 
 
 def checked(*layers: Any, fp32_nodes: tuple[str, ...] | None = ("head",), **changes: Any) -> tuple[int, int]:
-    network = SimpleNamespace(num_inputs=1, num_outputs=1, get_input=lambda index: IMAGES, num_layers=len(layers),
-                              get_output=lambda index: ANSWERS, get_layer=lambda index: layers[index])  # fmt: skip
+    network = SimpleNamespace(
+        num_inputs=1,
+        num_outputs=1,
+        get_input=lambda index: IMAGES,
+        num_layers=len(layers),
+        get_output=lambda index: ANSWERS,
+        get_layer=lambda index: layers[index],
+    )
     network.__dict__.update(changes)
     return _checked_types(TRT, network, Flavour.TENSORRT, fp32_nodes)
 
@@ -42,14 +52,17 @@ def test_layers_are_counted_by_what_they_give() -> None:
     assert checked(HEAD, layer("conv", Kind.FLOAT), fp32_nodes=None) == (0, 2)
 
 
-@pytest.mark.parametrize("layers, fp32_nodes, words", [
-    ([BODY, layer("head", Kind.HALF)], ("head",), "it differs at head"),
-    ([layer("conv", Kind.FLOAT), HEAD], ("head",), "it differs at conv"),
-    ([BODY, HEAD], None, "it differs at conv"),
-    ([BODY, HEAD, layer("topk", Kind.HALF, Kind.FLOAT)], ("head",), "it differs at topk"),
-    ([HEAD], ("head",), "it differs at all"),
-    ([layer(None, Kind.HALF), layer(None, Kind.FLOAT)], ("head",), "does not name the nodes of the layers"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "layers, fp32_nodes, words",
+    [
+        ([BODY, layer("head", Kind.HALF)], ("head",), "it differs at head"),
+        ([layer("conv", Kind.FLOAT), HEAD], ("head",), "it differs at conv"),
+        ([BODY, HEAD], None, "it differs at conv"),
+        ([BODY, HEAD, layer("topk", Kind.HALF, Kind.FLOAT)], ("head",), "it differs at topk"),
+        ([HEAD], ("head",), "it differs at all"),
+        ([layer(None, Kind.HALF), layer(None, Kind.FLOAT)], ("head",), "does not name the nodes of the layers"),
+    ],
+)
 def test_another_type_than_the_graphs_is_refused(
     layers: list[Any], fp32_nodes: tuple[str, ...] | None, words: str
 ) -> None:
@@ -57,9 +70,15 @@ def test_another_type_than_the_graphs_is_refused(
         checked(*layers, fp32_nodes=fp32_nodes)
 
 
-@pytest.mark.parametrize("changes", [
-    {"num_inputs": 2}, {"num_outputs": 0}, {"get_input": lambda index: ANSWERS}, {"get_output": lambda index: IMAGES},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_inputs": 2},
+        {"num_outputs": 0},
+        {"get_input": lambda index: ANSWERS},
+        {"get_output": lambda index: IMAGES},
+    ],
+)
 def test_another_input_or_output_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(MribatchError, match="cannot use the model"):
         checked(BODY, HEAD, **changes)
@@ -108,12 +127,15 @@ class Config:
         return None if self.cache is None else SimpleNamespace(serialize=lambda: self.cache or None)
 
 
-@pytest.mark.parametrize("known, given, used", [
-    ((b"old", b""), b"old", b"old"),
-    ((b"old", b""), b"of another GPU", None),
-    ((b"",), None, None),
-    ((), None, None),  # TensorRT makes none at all: the build goes on without
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "known, given, used",
+    [
+        ((b"old", b""), b"old", b"old"),
+        ((b"old", b""), b"of another GPU", None),
+        ((b"",), None, None),
+        ((), None, None),  # TensorRT makes none at all: the build goes on without
+    ],
+)
 def test_timings_are_used_where_they_fit_and_their_lack_costs_no_engine(
     known: tuple[bytes, ...], given: bytes | None, used: bytes | None
 ) -> None:

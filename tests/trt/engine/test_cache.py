@@ -23,8 +23,14 @@ from mribatch.trt.library import Flavour
 from mribatch.trt.revision import git_revision
 
 ENGINE = bytes(range(256)) * 40
-IDENTITY = EngineIdentity(onnx_sha256="a" * 64, precision="fp16", batch=BatchProfile(32, 64), flavour=Flavour.RTX,
-                          version="1.7.1.116", target="sm89")  # fmt: skip
+IDENTITY = EngineIdentity(
+    onnx_sha256="a" * 64,
+    precision="fp16",
+    batch=BatchProfile(32, 64),
+    flavour=Flavour.RTX,
+    version="1.7.1.116",
+    target="sm89",
+)
 OTHERS: dict[str, dict[str, Any]] = {
     "onnx_sha256": {"onnx_sha256": "b" * 64},
     "precision.mode": {"precision": "fp32"},
@@ -47,8 +53,17 @@ def cache(tmp_path: Path) -> EngineCache:
 
 def store(cache: EngineCache, bundle: Bundle, content: bytes = ENGINE, identity: EngineIdentity = IDENTITY) -> Path:
     plan = Plan(content, half_layers=9, float_layers=3, seconds=1.5, timing_cache=None)
-    sidecar = new_sidecar(bundle, identity, plan, source_sha256="c" * 64, fp32_nodes=("head",), fp32_bytes=20480,
-                          gpu=None, verified="cpu-emulated", parity={"n": 8})  # fmt: skip
+    sidecar = new_sidecar(
+        bundle,
+        identity,
+        plan,
+        source_sha256="c" * 64,
+        fp32_nodes=("head",),
+        fp32_bytes=20480,
+        gpu=None,
+        verified="cpu-emulated",
+        parity={"n": 8},
+    )
     with cache.locked(pytest.fail):
         return cache.store(identity, "tiny", content, sidecar).path
 
@@ -78,14 +93,17 @@ def test_what_was_stored_is_found(cache: EngineCache, bundle: Bundle) -> None:
     assert found.sidecar["git_rev"] == git_revision() and found.sidecar["keras_sha256"] is None
 
 
-@pytest.mark.parametrize("training, expected", [
-    ({"file": "mine.keras", "sha256": "d" * 64}, "d" * 64),
-    ({"file": "mine.keras"}, None),
-    ({"file": "mine.keras", "sha256": "unknown"}, None),
-    ({"file": "mine.keras", "sha256": ["d" * 64]}, None),
-    ({"file": "scans.csv", "sha256": "d" * 64}, None),
-    ({"sha256": "d" * 64}, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "training, expected",
+    [
+        ({"file": "mine.keras", "sha256": "d" * 64}, "d" * 64),
+        ({"file": "mine.keras"}, None),
+        ({"file": "mine.keras", "sha256": "unknown"}, None),
+        ({"file": "mine.keras", "sha256": ["d" * 64]}, None),
+        ({"file": "scans.csv", "sha256": "d" * 64}, None),
+        ({"sha256": "d" * 64}, None),
+    ],
+)
 def test_the_hash_of_the_keras_file_is_what_the_bundle_records(
     bundle: Bundle, training: dict[str, Any], expected: str | None
 ) -> None:
@@ -138,11 +156,25 @@ def test_a_sidecar_that_is_none_is_refused(cache: EngineCache, bundle: Bundle, t
     assert cache.sidecars() == {}
 
 
-@pytest.mark.parametrize("name, value", [
-    ("engine_bytes", "10240"), ("engine_bytes", 1e999), ("engine_sha256", None), ("onnx_sha256", 7), ("target", ["sm89"]),
-    ("source_sha256", {}), ("precision", ["fp16"]), ("precision", {"mode": 16}), ("trt_version", 1.7), ("model_name", 1),
-    ("trt_flavor", "polygraphy"), ("ratio_to_fp32", float("nan")), ("seconds", "fast"), ("verified", True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("engine_bytes", "10240"),
+        ("engine_bytes", 1e999),
+        ("engine_sha256", None),
+        ("onnx_sha256", 7),
+        ("target", ["sm89"]),
+        ("source_sha256", {}),
+        ("precision", ["fp16"]),
+        ("precision", {"mode": 16}),
+        ("trt_version", 1.7),
+        ("model_name", 1),
+        ("trt_flavor", "polygraphy"),
+        ("ratio_to_fp32", float("nan")),
+        ("seconds", "fast"),
+        ("verified", True),
+    ],
+)
 def test_a_sidecar_with_a_field_of_another_kind_is_refused(
     cache: EngineCache, bundle: Bundle, name: str, value: Any
 ) -> None:

@@ -34,10 +34,13 @@ def test_an_engine_of_the_cache_is_opened(engine: EngineFile) -> None:
     assert text_of(engine) == '1 layers, 2.0 MB of GPU memory\n{"Name": "conv"}'
 
 
-@pytest.mark.parametrize("changes, words", [
-    ({"trt_version": "11.3.0.1"}, "by tensorrt 11.3.0.1 only; installed is 11.4.0.106"),
-    ({"target": "sm86"}, "on its GPU only; this one is ada"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"trt_version": "11.3.0.1"}, "by tensorrt 11.3.0.1 only; installed is 11.4.0.106"),
+        ({"target": "sm86"}, "on its GPU only; this one is ada"),
+    ],
+)
 @pytest.mark.parametrize("trusted", [False, True])
 def test_another_version_or_gpu_is_never_opened(
     engine: EngineFile, changes: dict[str, str], words: str, trusted: bool, monkeypatch: pytest.MonkeyPatch

@@ -126,8 +126,16 @@ def bundle_of(model: bytes, count: int = 10, side: int = SIDE) -> Bundle:
     images = golden_slices(count, side, side)
     golden = Golden(images, run_fp32(model, images))
     digest = "0" * 64
-    spec = ModelSpec(name="test", classes=CLASSES, aliases={}, height=side, width=side, model_sha256=digest,
-                     golden_sha256=digest, trained=False)  # fmt: skip
+    spec = ModelSpec(
+        name="test",
+        classes=CLASSES,
+        aliases={},
+        height=side,
+        width=side,
+        model_sha256=digest,
+        golden_sha256=digest,
+        trained=False,
+    )
     return Bundle(Path("test"), spec, digest, model, golden)
 
 

@@ -227,8 +227,10 @@ def test_subgraphs_are_refused() -> None:
     graph = Graph()
     branch = helper.make_graph(
         [helper.make_node("Identity", ["weight_0"], ["chosen"])],
-        "branch", [], [helper.make_tensor_value_info("chosen", FLOAT, [])],
-    )  # fmt: skip
+        "branch",
+        [],
+        [helper.make_tensor_value_info("chosen", FLOAT, [])],
+    )
     x = graph.conv(graph.pixels(), 3, 4)
     condition = graph.weight(True, dtype=bool)
     factor = graph.add("If", condition, name="choice", then_branch=branch, else_branch=branch)

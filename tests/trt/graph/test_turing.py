@@ -39,10 +39,12 @@ def dense_model(opset: int, *, transposed: bool, bias: str) -> bytes:
         helper.make_node("Softmax", ["z"], ["probabilities"], axis=1),
     ]
     graph = helper.make_graph(
-        nodes, "dense", [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", 2, 2, 1])],
+        nodes,
+        "dense",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", 2, 2, 1])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 3])],
         [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in weights.items()],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     return bytes(model.SerializeToString())
 

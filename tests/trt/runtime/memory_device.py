@@ -177,8 +177,14 @@ class MemoryDevice:
             write()
         else:
             self.producers.setdefault(stream, []).append(write)
-        truth = {"shape": pixels.shape, "typestr": "|u1", "data": (buffer.address, False), "version": 3,
-                 "strides": None, "stream": stream}  # fmt: skip
+        truth = {
+            "shape": pixels.shape,
+            "typestr": "|u1",
+            "data": (buffer.address, False),
+            "version": 3,
+            "strides": None,
+            "stream": stream,
+        }
         return MemoryArray(buffer, truth | changes)
 
     def upload(self, source: Any, target: Any, stream: Any) -> None:
@@ -221,8 +227,10 @@ class MemoryDevice:
 
     def _new(self, size: int) -> MemoryBuffer:
         if sum(buffer.size for buffer in self.buffers) + size > self.memory:
-            raise MribatchError(f"the GPU could not allocate {size:,} bytes on the GPU: CUDA_ERROR_OUT_OF_MEMORY",
-                                "use a smaller --batch-size")  # fmt: skip
+            raise MribatchError(
+                f"the GPU could not allocate {size:,} bytes on the GPU: CUDA_ERROR_OUT_OF_MEMORY",
+                "use a smaller --batch-size",
+            )
         self._next_address += 0x10000000
         self.buffers.append(MemoryBuffer(self, size, self._next_address, self.buffers))
         return self.buffers[-1]

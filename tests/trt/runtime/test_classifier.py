@@ -143,13 +143,16 @@ def test_another_gpu_is_refused_before_the_engine_is_opened() -> None:
         classify.__enter__()
 
 
-@pytest.mark.parametrize("name, value", [
-    ("images", (TensorIOMode.INPUT, DataType.FLOAT, (-1, 4, 4, 1))),
-    ("images", (TensorIOMode.INPUT, DataType.UINT8, (-1, 8, 4, 1))),
-    ("probabilities", (TensorIOMode.OUTPUT, DataType.HALF, (-1, 3))),
-    ("probabilities", (TensorIOMode.OUTPUT, DataType.FLOAT, (-1, 4))),
-    ("mask", (TensorIOMode.INPUT, DataType.UINT8, (-1, 4, 4, 1))),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("images", (TensorIOMode.INPUT, DataType.FLOAT, (-1, 4, 4, 1))),
+        ("images", (TensorIOMode.INPUT, DataType.UINT8, (-1, 8, 4, 1))),
+        ("probabilities", (TensorIOMode.OUTPUT, DataType.HALF, (-1, 3))),
+        ("probabilities", (TensorIOMode.OUTPUT, DataType.FLOAT, (-1, 4))),
+        ("mask", (TensorIOMode.INPUT, DataType.UINT8, (-1, 4, 4, 1))),
+    ],
+)
 def test_an_engine_of_other_tensors_is_refused(name: str, value: Any) -> None:
     classify, device = make(change=lambda engine: engine.tensors.update({name: value}))
     with pytest.raises(MribatchError, match="its tensors are"):

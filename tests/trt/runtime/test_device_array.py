@@ -78,23 +78,26 @@ def test_afterwards_the_array_is_the_producers_again() -> None:
         assert not device.foreign
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"typestr": "<f4"}, "<f4"),
-    ({"typestr": "|i1"}, "i1"),
-    ({"shape": (BATCH, 4, 4)}, r"\(4, 4, 4\) on the GPU for uint8 \(4, 4, 4, 1\)"),
-    ({"shape": (BATCH, 8, 2, 1)}, "for uint8"),
-    ({"shape": (BATCH, 4, 4, 3)}, "for uint8"),
-    ({"shape": (BATCH - 1, 4, 4, 1)}, "3 images on the GPU, wanted is a full batch of 4"),
-    ({"shape": (BATCH + 1, 4, 4, 1)}, "5 images on the GPU, wanted is a full batch of 4"),
-    ({"strides": (16, 1, 4, 1)}, "C-contiguous"),
-    ({"strides": (32, 4, 1, 1)}, "C-contiguous"),
-    ({"mask": object()}, "masked"),
-    ({"version": 2}, "version 2"),
-    ({"data": (0, False)}, "address 0x0"),
-    ({"data": (0x10010, False)}, "multiple of 256"),
-    ({"stream": 0}, "stream 0"),
-    ({"stream": -1}, "stream -1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"typestr": "<f4"}, "<f4"),
+        ({"typestr": "|i1"}, "i1"),
+        ({"shape": (BATCH, 4, 4)}, r"\(4, 4, 4\) on the GPU for uint8 \(4, 4, 4, 1\)"),
+        ({"shape": (BATCH, 8, 2, 1)}, "for uint8"),
+        ({"shape": (BATCH, 4, 4, 3)}, "for uint8"),
+        ({"shape": (BATCH - 1, 4, 4, 1)}, "3 images on the GPU, wanted is a full batch of 4"),
+        ({"shape": (BATCH + 1, 4, 4, 1)}, "5 images on the GPU, wanted is a full batch of 4"),
+        ({"strides": (16, 1, 4, 1)}, "C-contiguous"),
+        ({"strides": (32, 4, 1, 1)}, "C-contiguous"),
+        ({"mask": object()}, "masked"),
+        ({"version": 2}, "version 2"),
+        ({"data": (0, False)}, "address 0x0"),
+        ({"data": (0x10010, False)}, "multiple of 256"),
+        ({"stream": 0}, "stream 0"),
+        ({"stream": -1}, "stream -1"),
+    ],
+)
 def test_another_array_is_refused_before_the_gpu_sees_it(changes: dict[str, Any], message: str) -> None:
     classify, device = make()
     with classify, pytest.raises(ValueError, match=message):
