@@ -16,7 +16,7 @@ STAMP_TRAIN := $(VENV)/.installed-train
 STAMP_RTX := $(VENV)/.installed-rtx
 STAMP_DEV := $(VENV)/.installed-dev
 
-.PHONY: help demo classify report train engines doctor test test-slow test-gpu lint format docs models bench clean
+.PHONY: help demo classify report train engines doctor test coverage test-lowest test-slow test-gpu lint format docs models bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,15 @@ doctor: $(STAMP_USE) ## Say what this machine has and what is missing
 
 test: $(STAMP_DEV) ## Set up and run the quick tests (under four minutes on two cores)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+coverage: $(STAMP_DEV) ## Run the quick tests and show which lines they miss; the page is in build/coverage/html
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term --cov-report=html:build/coverage/html
+
+test-lowest: ## Run the quick tests with the lowest versions that setup.cfg allows, in an environment of their own
+	@test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	@mkdir -p build && $(PYTHON) -m tests.lowest_versions > build/lowest.txt
+	PYTHONWARNINGS=ignore .venv-lowest/bin/python -m pip install --quiet --constraint build/lowest.txt --editable '.[dev,train,rtx,dali]'
+	.venv-lowest/bin/python -m pytest -n $(JOBS) --dist loadfile -W default
 
 test-slow: $(STAMP_DEV) ## Run the tests that take minutes: kills, fuzzing, large folders
 	$(BIN)/python -m pytest -m slow
@@ -89,7 +98,7 @@ bench: $(if $(HAS_GPU),$(BENCH_VENV)/.installed,$(STAMP_DEV)) ## Measure every s
 	@touch $@
 
 clean: ## Remove what make has built, the environment included
-	rm -rf build $(VENV) .venv-gpu-*
+	rm -rf build $(VENV) .venv-gpu-* .venv-lowest
 
 $(STAMP_USE): setup.cfg pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
