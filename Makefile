@@ -75,7 +75,7 @@ format: $(STAMP_DEV) ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(STAMP_DEV) ## Write docs/cli.md again from --help
+docs: $(STAMP_DEV) ## Write docs/reference/cli.md again from --help
 	$(BIN)/python docs/make_cli_reference.py
 
 models: $(STAMP_DEV) ## Make the untrained bundle of the tests again

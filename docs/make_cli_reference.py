@@ -1,4 +1,4 @@
-"""Writes docs/cli.md from the commands' own --help: python docs/make_cli_reference.py (make docs)"""
+"""Writes docs/reference/cli.md from the commands' own --help: python docs/make_cli_reference.py (make docs)"""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import click
 
 from mribatch.cli.main import COMMANDS, cli
 
-PAGE = Path(__file__).with_name("cli.md")
+PAGE = Path(__file__).with_name("reference") / "cli.md"
 _WIDTH = 110
 
 

@@ -57,7 +57,7 @@ def test_the_command_line_reference_is_what_help_says() -> None:
         text=True,
         check=True,
     )
-    assert (ROOT / "docs/cli.md").read_text() == result.stdout, "stale: make docs"
+    assert (ROOT / "docs/reference/cli.md").read_text() == result.stdout, "stale: make docs"
 
 
 def test_every_way_to_open_the_results_works(
@@ -80,12 +80,12 @@ def test_every_way_to_open_the_results_works(
 
 
 def test_every_status_and_flag_is_documented_and_no_other() -> None:
-    page = (ROOT / "docs/statuses.md").read_text()
+    page = (ROOT / "docs/reference/statuses.md").read_text()
     documented = set(re.findall(r"^\| `([a-z0-9_]+)` \|", page, re.M))
     assert documented == {*map(str, Status), *map(str, Flag)}
 
 
 def test_every_reason_to_skip_is_documented() -> None:
-    page = (ROOT / "docs/parquet-schema.md").read_text()
+    page = (ROOT / "docs/reference/parquet-schema.md").read_text()
     documented = set(re.findall(r"^\| `([a-z_]+)` \| [^|]+ \|$", page, re.M))
     assert documented >= set(map(str, SkipReason))
