@@ -76,7 +76,7 @@ format: $(STAMP_DEV) ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(STAMP_DEV) ## Rewrite the generated pages in docs/reference/
+docs: $(STAMP_DEV) ## Write the generated pages again: command line, Python, run.json
 	$(BIN)/python docs/make_cli_reference.py
 
 models: $(STAMP_DEV) ## Rebuild the untrained bundle that the tests use
