@@ -1,4 +1,4 @@
-# mribatch: every target of the project. `make` alone shows them.
+# Every target of the project; `make` alone lists them.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -7,10 +7,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
-# An editable install warns that the folders have the packages' names; here they are the packages.
+# An editable install warns about a folder in the working directory with the package's name. Here it is the package.
 INSTALL = PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable
 
-# What a test may need and a user need not: the stamp says which extras the environment has.
+# A user needs fewer extras than the tests; a stamp says which ones the environment has.
 STAMP_USE := $(VENV)/.installed
 STAMP_TRAIN := $(VENV)/.installed-train
 STAMP_RTX := $(VENV)/.installed-rtx
@@ -27,8 +27,9 @@ demo: $(STAMP_USE) ## Set up, draw a small folder of synthetic slices and classi
 	@rm -rf build/demo
 	@$(BIN)/mribatch demo build/demo/slices
 	@$(BIN)/mribatch classify build/demo/slices --out build/demo/run --csv || test $$? -eq 3
-	@echo "The demo's folder has broken files on purpose, so some rows are not ok. Look into build/demo/run/."
-	@echo "Its slices are drawn by a program: how often the model agrees with their labels says nothing about the model."
+	@echo "Some of the demo's files are broken on purpose, so some rows are not ok. The results are in build/demo/run/."
+	@echo "The slices are drawn by a program: how often the model agrees with their labels says nothing about the model."
+	@echo "Next: docs/getting-started.md"
 
 classify: $(STAMP_USE) ## Classify a folder: make classify DATA=folder OUT=results
 	@test -n "$(DATA)" -a -n "$(OUT)" || { echo "Error: DATA and OUT are needed. Fix: make classify DATA=folder OUT=results" >&2; exit 2; }
@@ -42,19 +43,19 @@ train: $(STAMP_TRAIN) ## Train a bundle: make train RECIPE=cnn DATA=folder OUT=b
 	@test -n "$(RECIPE)" -a -n "$(DATA)" -a -n "$(OUT)" || { echo "Error: RECIPE, DATA and OUT are needed. Fix: make train RECIPE=cnn DATA=folder OUT=bundle" >&2; exit 2; }
 	$(BIN)/mribatch train "$(RECIPE)" "$(DATA)" --out "$(OUT)" $(if $(GROUPS_CSV),--groups "$(GROUPS_CSV)")
 
-engines: $(STAMP_RTX) ## Build TensorRT engines of every shipped bundle, or find them: make engines [CACHE=folder]
+engines: $(STAMP_RTX) ## Build TensorRT engines for every shipped bundle, or find them in the cache: make engines [CACHE=folder]
 	@$(BIN)/mribatch engine build $(if $(CACHE),--cache "$(CACHE)")
 
-doctor: $(STAMP_USE) ## Say what this machine has and what is missing
+doctor: $(STAMP_USE) ## Show what this machine has and what is missing
 	@$(BIN)/mribatch doctor
 
 test: $(STAMP_DEV) ## Set up and run the quick tests (under four minutes on two cores)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-coverage: $(STAMP_DEV) ## Run the quick tests and show which lines they miss; the page is in build/coverage/html
+coverage: $(STAMP_DEV) ## Run the quick tests and show which lines they do not reach; the report is in build/coverage/html
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term --cov-report=html:build/coverage/html
 
-test-lowest: ## Run the quick tests with the lowest versions that setup.cfg allows, in an environment of their own
+test-lowest: ## Run the quick tests with the lowest versions that setup.cfg allows, in a separate environment
 	@test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	@mkdir -p build && $(PYTHON) -m tests.lowest_versions > build/lowest.txt
 	PYTHONWARNINGS=ignore .venv-lowest/bin/python -m pip install --quiet --constraint build/lowest.txt --editable '.[dev,train,rtx,dali]'
@@ -75,19 +76,19 @@ format: $(STAMP_DEV) ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(STAMP_DEV) ## Write docs/cli.md again from --help
+docs: $(STAMP_DEV) ## Write the generated pages again: command line, Python, run.json
 	$(BIN)/python docs/make_cli_reference.py
 
-models: $(STAMP_DEV) ## Make the untrained bundle of the tests again
+models: $(STAMP_DEV) ## Rebuild the untrained bundle that the tests use
 	$(BIN)/python -m tests.make_models tests/models/placeholder
 
-# On a host with a GPU: TensorRT and DALI of one CUDA major, in an environment of their own, since both majors' DALI are
-# the same Python package. With a driver older than R580: make bench GPU_EXTRA=gpu-cu12
+# On a host with a GPU: TensorRT and DALI for one CUDA major version, in a separate environment, because DALI for CUDA 12 and
+# DALI for CUDA 13 are the same Python package. With a driver older than R580: make bench GPU_EXTRA=gpu-cu12
 GPU_EXTRA ?= gpu-cu13
 HAS_GPU := $(shell command -v nvidia-smi)
 BENCH_VENV := $(if $(HAS_GPU),.venv-$(GPU_EXTRA),$(VENV))
 
-bench: $(if $(HAS_GPU),$(BENCH_VENV)/.installed,$(STAMP_DEV)) ## Measure every stage, whole runs and broken folders, on the CPU and on a GPU if there is one
+bench: $(if $(HAS_GPU),$(BENCH_VENV)/.installed,$(STAMP_DEV)) ## Measure every stage, whole runs and folders with broken files, on the CPU and on a GPU if there is one
 	$(BENCH_VENV)/bin/python -m benchmarks.cpu_ceiling
 	$(BENCH_VENV)/bin/python -m benchmarks.stages
 	$(BENCH_VENV)/bin/python -m benchmarks.broken_folder
@@ -97,7 +98,7 @@ bench: $(if $(HAS_GPU),$(BENCH_VENV)/.installed,$(STAMP_DEV)) ## Measure every s
 	PYTHONWARNINGS=ignore $(@D)/bin/python -m pip install --quiet --editable '.[dev,gpu-$*]'
 	@touch $@
 
-clean: ## Remove what make has built, the environment included
+clean: ## Remove everything that make has built, including the environments
 	rm -rf build $(VENV) .venv-gpu-* .venv-lowest
 
 $(STAMP_USE): setup.cfg pyproject.toml

@@ -1,4 +1,4 @@
-"""Writes docs/cli.md from the commands' own --help: python docs/make_cli_reference.py (make docs)"""
+"""Write docs/reference/cli.md from the commands' own --help: python docs/make_cli_reference.py (make docs)"""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import click
 
 from mribatch.cli.main import COMMANDS, cli
 
-PAGE = Path(__file__).with_name("cli.md")
+PAGE = Path(__file__).with_name("reference") / "cli.md"
 _WIDTH = 110
 
 
@@ -14,7 +14,7 @@ def reference() -> str:
     """The page's text."""
     parts = [
         "# Command line reference",
-        "Generated from `--help` by `make docs`; a test fails where it is stale.",
+        "Generated from `--help` by `make docs`; a test fails if it is out of date.",
         _section("mribatch", cli, None),
     ]
     top = click.Context(cli, info_name="mribatch")

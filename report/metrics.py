@@ -5,7 +5,7 @@ groups (a patient, a series) are drawn with replacement, so that images that res
 independent evidence (cluster bootstrap: Davison and Hinkley 1997, section 3.8; Field and Welsh 2007).
 
 What is undefined (the sensitivity to a class that never occurs) is None with a note that says why, never NaN.
-`docs/metrics.md` defines every metric.
+`docs/reference/metrics.md` defines every metric.
 """
 
 import warnings

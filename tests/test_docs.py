@@ -1,34 +1,149 @@
-"""Docs say what is so: links lead somewhere, commands and names exist."""
+"""The docs match the code: links, anchors, commands, options, file names, tables and examples."""
 
+import functools
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
+from mribatch.cli.main import cli
+from mribatch.core.about import __version__
 from mribatch.pipeline.listing.discover import SkipReason
+from mribatch.pipeline.listing.table import LISTING_SCHEMA
 from mribatch.pipeline.records import Flag, Status
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "models").rglob("*.md")])
+CODE = sorted(
+    path
+    for folder in ("benchmarks", "cli", "core", "docs", "mribatch", "pipeline", "report", "tests", "training", "trt")
+    for path in (ROOT / folder).rglob("*.py")
+)
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.*)$", text, re.M):
+        anchor = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        number = next(count for count in range(100) if (f"{anchor}-{count}" if count else anchor) not in found)
+        found.add(f"{anchor}-{number}" if number else anchor)
+    return found
+
+
+def dead_links(page: Path) -> list[str]:
+    """The links of a page to files or headings of the project that are not there."""
+    dead = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)):
+        name, _, anchor = target.partition("#")
+        if name.startswith(("http://", "https://")):
+            continue
+        linked = page.parent / name if name else page
+        if not linked.exists() or (anchor and anchor not in anchors(linked)):
+            dead.append(target)
+    return dead
+
+
+@each_page
 def test_links_inside_the_project_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
-        if not target.startswith(("http://", "https://")):
-            assert (page.parent / target).exists(), target
+    assert dead_links(page) == []
 
 
-def make_targets() -> set[str]:
-    return set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.M))
+def test_a_dead_link_and_a_dead_anchor_are_seen(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A `b`, c: d\n[1](#a-b-c-d) [2](#missing) [3](page.md#a-b-c-d) [4](gone.md) [5](https://example.org/x#y)\n"
+        "# Where is ...?\n[6](#where-is-)\n# Twice\n# Twice\n[7](#twice-1) [8](#twice-2)\n```\n[9](gone.md)\n```\n"
+    )
+    assert dead_links(page) == ["#missing", "gone.md", "#twice-2"]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_page_is_in_the_index() -> None:
+    index = ROOT / "docs/README.md"
+    linked = {(index.parent / target).resolve() for target in re.findall(r"\]\(([^)#]+)", index.read_text())}
+    assert set((ROOT / "docs").rglob("*.md")) - linked == {index}
+
+
+def test_pages_that_code_names_exist() -> None:
+    for path in (ROOT / "Makefile", ROOT / "setup.cfg", *CODE):
+        for name in re.findall(r"(?<![\w/.])docs/[\w./-]+\.(?:md|py)", path.read_text()):
+            assert (ROOT / name).exists(), f"{path}: {name}"
+
+
+@each_page
+def test_files_of_the_project_that_pages_name_exist(page: Path) -> None:
+    folders = "benchmarks|cli|core|docs|mribatch|pipeline|report|tests|training|trt"
+    for name in re.findall(rf"`((?:{folders})/[\w./-]*)`", page.read_text()):
+        assert (ROOT / name).exists(), name
+
+
+# Commands
+
+
+def command_lines(page: Path) -> Iterator[list[str]]:
+    """The words of each `mribatch ...` command in a page's shell blocks; pipes and variables are cut off."""
+    for block in re.findall(r"^ *```(?:sh|console)\n(.*?)^ *```", page.read_text(), re.M | re.S):
+        for line in re.sub(r"\\\n", " ", block).splitlines():
+            for part in line.split("|"):
+                words = shlex.split(part, comments=True)
+                if words and (words[0].rpartition("/")[2] == "mribatch" or words[:3] == ["python", "-m", "mribatch"]):
+                    yield words[1:] if words[0] != "python" else words[3:]
+
+
+def check_command(words: list[str]) -> None:
+    """Parse a command line with the real commands, and run none of them.
+
+    Raises:
+        click.UsageError: There is no such command or option, or an option's value is not one of its choices.
+    """
+    command: click.Command = cli
+    context = click.Context(cli, info_name="mribatch")
+    while isinstance(command, click.Group):
+        child = command.get_command(context, words[0]) if words else None
+        if child is None:
+            raise click.UsageError(f"no command {words[:1]}")
+        context = click.Context(child, info_name=words[0], parent=context)
+        command, words = child, words[1:]
+    values, _, _ = command.make_parser(context).parse_args(args=list(words))
+    for parameter in command.params:
+        if isinstance(parameter.type, click.Choice) and isinstance(values.get(parameter.name or ""), str):
+            parameter.type.convert(values[parameter.name or ""], parameter, context)
+
+
+@each_page
+def test_commands_in_the_docs_exist_with_their_options(page: Path) -> None:
+    for words in command_lines(page):
+        check_command(words)
+
+
+def test_enough_commands_are_found_to_check() -> None:
+    assert sum(1 for page in PAGES for _ in command_lines(page)) > 20
+
+
+@pytest.mark.parametrize(
+    "line", ["clasify scans/", "classify --ot results", "engine biuld", "train cnn x --split gruoped", "engine"]
+)
+def test_a_wrong_command_is_seen(line: str) -> None:
+    with pytest.raises(click.UsageError):
+        check_command(shlex.split(line))
+
+
+@functools.cache
+def make_targets() -> frozenset[str]:
+    return frozenset(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.M))
+
+
+@each_page
 def test_make_targets_in_the_docs_exist(page: Path) -> None:
     named = set(re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.M))
-    assert named <= make_targets()
+    assert named <= make_targets() | ({"links"} if page.name in ("CHANGELOG.md", "0001-packaging.md") else set())
 
 
 def test_every_make_target_is_phony_and_in_the_help() -> None:
@@ -39,16 +154,6 @@ def test_every_make_target_is_phony_and_in_the_help() -> None:
     assert make_targets() <= {line.split()[0] for line in shown.splitlines() if line}
 
 
-def test_the_readme_example_in_python_runs(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.folders import draw_images
-
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    draw_images(tmp_path / "scans", 3)
-    monkeypatch.chdir(tmp_path)
-    exec(code, {})
-    assert (tmp_path / "results" / "run.json").exists()
-
-
 def test_the_command_line_reference_is_what_help_says() -> None:
     result = subprocess.run(
         [sys.executable, "-c", "import make_cli_reference as page; print(page.reference(), end='')"],
@@ -57,7 +162,26 @@ def test_the_command_line_reference_is_what_help_says() -> None:
         text=True,
         check=True,
     )
-    assert (ROOT / "docs/cli.md").read_text() == result.stdout, "stale: make docs"
+    assert (ROOT / "docs/reference/cli.md").read_text() == result.stdout, "stale: make docs"
+
+
+# Examples
+
+
+def examples(page: Path) -> list[str]:
+    """The Python blocks of a page, without their indentation."""
+    blocks = re.findall(r"^( *)```python\n(.*?)^ *```", page.read_text(), re.M | re.S)
+    return [re.sub(rf"^{indent}", "", code, flags=re.M) for indent, code in blocks]
+
+
+def test_the_readme_example_in_python_runs(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.folders import draw_images
+
+    (code,) = examples(ROOT / "README.md")
+    draw_images(tmp_path / "scans", 3)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert (tmp_path / "results" / "run.json").exists()
 
 
 def test_every_way_to_open_the_results_works(
@@ -71,21 +195,82 @@ def test_every_way_to_open_the_results_works(
     (tmp_path / "scans" / "broken.png").write_text("no image")
     classify([tmp_path / "scans"], tmp_path / "results", ClassifyOptions(model=str(tiny_model)))
     monkeypatch.chdir(tmp_path)
-    examples = re.findall(r"```python\n(.*?)```", (ROOT / "docs/how-to/open-the-results.md").read_text(), re.S)
-    assert len(examples) == 4
-    for code in examples:
+    codes = examples(ROOT / "docs/how-to/open-the-results.md")
+    assert len(codes) == 4
+    for code in codes:
         exec(code, {})
     shown = capsys.readouterr().out
     assert "broken.png" in shown and "unsupported" in shown and "glioma_tumor" in shown
 
 
+def test_getting_started_tells_what_the_demo_does(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mribatch.pipeline.demo_folder import draw_demo_folder
+    from mribatch.pipeline.options import ClassifyOptions
+    from mribatch.pipeline.run import classify
+
+    page = ROOT / "docs/getting-started.md"
+    monkeypatch.chdir(tmp_path)
+    draw_demo_folder(Path("build/demo/slices"))
+    for out in ("build/demo/run", "results"):
+        summary = classify(["build/demo/slices"], out, ClassifyOptions(model=str(tiny_model)))
+    counts = summary.to_text().split("31 files: ")[1].split("Predicted:")[0]
+    assert "24 ok, 7 not ok" in counts and counts in page.read_text()
+    assert summary.skipped == {"suffix": 2} and "Not listed (suffix 2): see" in page.read_text()
+    first, second = examples(page)
+    exec(first, {})
+    assert capsys.readouterr().out.count("'path': ") == 5
+    exec(second, {})
+    assert capsys.readouterr().out.count("'error': ") == 7
+
+
+# Tables and facts
+
+
+def test_the_citation_has_the_version_and_the_licence_of_the_package() -> None:
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert re.findall(r"^version: (.*)$", citation, re.M) == [__version__]
+    assert re.findall(r"^license: (.*)$", citation, re.M) == ["Apache-2.0"]
+
+
 def test_every_status_and_flag_is_documented_and_no_other() -> None:
-    page = (ROOT / "docs/statuses.md").read_text()
+    page = (ROOT / "docs/reference/statuses.md").read_text()
     documented = set(re.findall(r"^\| `([a-z0-9_]+)` \|", page, re.M))
     assert documented == {*map(str, Status), *map(str, Flag)}
 
 
 def test_every_reason_to_skip_is_documented() -> None:
-    page = (ROOT / "docs/parquet-schema.md").read_text()
+    page = (ROOT / "docs/reference/parquet-schema.md").read_text()
     documented = set(re.findall(r"^\| `([a-z_]+)` \| [^|]+ \|$", page, re.M))
     assert documented >= set(map(str, SkipReason))
+
+
+def test_every_column_of_the_listing_is_documented() -> None:
+    page = (ROOT / "docs/reference/parquet-schema.md").read_text()
+    section = page.split("\n## listing.parquet\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]+`) \| (\w+) \| (yes|no) \|", section, re.M)
+    documented = [(name, kind, null) for names, kind, null in rows for name in re.findall(r"`(\w+)`", names)]
+    real = [(field.name, str(field.type), "yes" if field.nullable else "no") for field in LISTING_SCHEMA]
+    assert sorted(documented) == sorted(real)
+
+
+def test_ten_questions_are_answered_with_files_that_exist() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    section = page.split("\n## Where is ...?\n")[1]
+    answers = re.findall(r"^\| Wh[^|]+\? \| ([^|]+) \|$", section, re.M)
+    assert len(answers) >= 10
+    for answer in answers:
+        files = re.findall(r"`([\w/]+\.py)`", answer)
+        assert files, answer
+        for name in files:
+            assert (ROOT / name).is_file(), name
+
+
+def test_one_image_passes_through_at_most_eight_files() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    section = page.split("\n## One image\n")[1].split("\n## ")[0]
+    steps = re.findall(r"^\| (\d+) \| `([\w/.]+)` \|", section, re.M)
+    assert [int(number) for number, _ in steps] == list(range(1, len(steps) + 1)) and 0 < len(steps) <= 8
+    for _, name in steps:
+        assert (ROOT / name).is_file(), name

@@ -3,8 +3,9 @@
 Decoders disagree about damage, and some do worse than disagree: OpenCV 4.10 returns a cut JPEG half grey without an
 error, DALI 2.2 to 2.4 kill the process over a file they cannot parse. So one probe gives one verdict for every
 decoder. It walks the container of each format (marker segments, chunks, boxes, directories) and proves that every part
-lies inside the file and that the header makes sense; it does not decompress pixels. docs/statuses.md lists the damage
-that no such walk can see. The probe is stricter than the decoders: what they would read only by guessing is refused.
+lies inside the file and that the header makes sense; it does not decompress pixels. docs/reference/statuses.md lists
+the damage that no such walk can see. The probe is stricter than the decoders: what they would read only by guessing is
+refused.
 
 This module reads a file, tells its format and words the verdict; `decode.formats` holds the walks, one
 module per format, each with the specification that it follows.

@@ -32,7 +32,7 @@ _TICK = 512  # files between two progress reports
 
 
 class SkipReason(StrEnum):
-    """Why a file that was seen is not in the listing. Documented in docs/parquet-schema.md."""
+    """Why a file that was seen is not in the listing. Documented in docs/reference/parquet-schema.md."""
 
     SUFFIX = "suffix"  # its name does not end like an image's
     DICOM = "dicom"  # not supported yet

@@ -24,7 +24,7 @@ _METADATA_PREFIX = "mribatch."
 
 
 def predictions_schema(classes: Sequence[str]) -> pa.Schema:
-    """Columns of a part file; documented in docs/parquet-schema.md, which a test compares with this."""
+    """Columns of a part file; documented in docs/reference/parquet-schema.md, which a test compares with this."""
     return pa.schema(
         [
             pa.field("index", pa.int64(), nullable=False),

@@ -585,7 +585,7 @@ def test_an_ok_row_without_probabilities_is_noticed(tmp_path: Path) -> None:
 
 
 def test_the_documentation_names_every_metric_and_column(run: Path) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs/reference/metrics.md").read_text(encoding="utf-8")
     rows = {line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| `")}
     made(run)
     table = pq.read_table(run / "metrics.parquet")

@@ -140,7 +140,7 @@ def test_missing_and_doubled_rows_are_found(tmp_path: Path) -> None:
 
 
 def test_the_documented_schema_is_the_real_one() -> None:
-    page = (Path(__file__).parents[3] / "docs/parquet-schema.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/reference/parquet-schema.md").read_text()
     documented = re.findall(r"^\| `(\w+)` \| ([\w<>]+) \| (yes|no) \|", page, re.M)
     schema = parquet.predictions_schema(["<class>"])
     real = [
