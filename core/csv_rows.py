@@ -73,7 +73,9 @@ class CsvTable:
 
     def error(self, problem: str, line: int | None = None) -> MribatchError:
         """An error about this file, with the fix of whoever opened it; `problem` follows the file's name."""
-        return MribatchError(f"{self.name} {problem}" if line is None else f"{self.name}, line {line}: {problem}", self._fix)
+        return MribatchError(
+            f"{self.name} {problem}" if line is None else f"{self.name}, line {line}: {problem}", self._fix
+        )
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
         while True:

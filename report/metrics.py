@@ -58,7 +58,18 @@ class Metric:
     @property
     def name(self) -> str:
         """As a requirement spells it: `accuracy`, `sensitivity[glioma_tumor]`."""
-        return self.metric if self.class_ is None else f"{self.metric}[{self.class_}]"
+        return name_metric(self.metric, self.class_)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationBin:
+    """The images whose confidence lies in one bin: above `low`, up to `high`."""
+
+    low: float
+    high: float
+    n: int
+    confidence: float  # mean
+    accuracy: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +118,7 @@ def headline(
         classes: Names in the order of the columns.
         groups: (n,) integers or strings; equal ones are resampled together. None: every image is a group of its own.
         seed: Of the bootstrap. The same arguments give the same list.
-        protocol: Stands in every row; None describes the groups.
+        protocol: Written in every row; None describes the groups.
         resamples: Number of bootstrap resamples.
 
     Returns:
@@ -141,6 +152,11 @@ def metric_keys(classes: Sequence[str]) -> list[Key]:
     return keys + [(metric, average) for average in (MACRO, WEIGHTED) for metric in CLASS_METRICS]
 
 
+def name_metric(metric: str, class_: str | None) -> str:
+    """The name that a requirement spells: `accuracy`, `sensitivity[glioma_tumor]`."""
+    return metric if class_ is None else f"{metric}[{class_}]"
+
+
 def find(metrics: Iterable[Metric], metric: str, class_: str | None = None) -> Metric:
     """The row of that metric and class. Raises KeyError where there is none."""
     for row in metrics:
@@ -166,23 +182,21 @@ def ece_bins(confidence: NDArray[float32]) -> NDArray[int64]:
     return np.searchsorted(edges, confidence, side="left").astype(int64)
 
 
-def calibration(labels: ArrayLike, probabilities: ArrayLike, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """The reliability table behind ECE: per bin that is not empty its bounds, n, mean confidence and accuracy."""
+def calibration(labels: ArrayLike, probabilities: ArrayLike, classes: Sequence[str]) -> list[CalibrationBin]:
+    """The reliability table behind ECE, one record per bin that is not empty."""
     scored = _scored(labels, probabilities, classes)
     bins = ece_bins(scored.confidence)
     table = []
     for position in np.unique(bins).tolist():
         inside = bins == position
-        low, high = position / ECE_BINS, (position + 1) / ECE_BINS
-        mean = float(scored.confidence[inside].mean(dtype=float64))
         table.append(
-            {
-                "low": low,
-                "high": high,
-                "n": int(inside.sum()),
-                "confidence": mean,
-                "accuracy": float(scored.hits[inside].mean()),
-            }
+            CalibrationBin(
+                low=position / ECE_BINS,
+                high=(position + 1) / ECE_BINS,
+                n=int(inside.sum()),
+                confidence=float(scored.confidence[inside].mean(dtype=float64)),
+                accuracy=float(scored.hits[inside].mean()),
+            )
         )
     return table
 
@@ -367,7 +381,7 @@ class _Resampled:
         if key in self._contributing and value in (0.0, 1.0):
             bound = exact_bound(self._contributing[key])
             return (bound, 1.0, None) if value == 1.0 else (0.0, 1 - bound, None)
-        return None, None, "no interval: every resample gives the same value, which is no measure of certainty"
+        return None, None, "no interval: every resample gives the same value, which is not a measure of certainty"
 
     def _sums_per_image(self, scored: _Scored) -> Any:
         """Sparse (n, sums). Columns: labels, predictions, hits (per class), log loss, Brier, ECE gaps, score counts."""
