@@ -99,7 +99,7 @@ def measure_level(chosen: ScoredSet, classes: Sequence[str], protocol: str | Non
         confusion=tuple(tuple(row) for row in counts.tolist()),
         calibration=Calibration(
             mean_confidence=float(chosen.probabilities.max(axis=1).mean(dtype=float64)),
-            accuracy=metrics.find(found, "accuracy").value,
+            accuracy=metrics.find(found, "accuracy").value or 0.0,  # never None: a level has rows
             bins=tuple(metrics.calibration(chosen.labels, chosen.probabilities, classes)),
         ),
     )

@@ -117,7 +117,7 @@ class Calibration:
     """The mean confidence against the accuracy, over all and by bin of confidence."""
 
     mean_confidence: float
-    accuracy: float | None
+    accuracy: float
     bins: tuple[CalibrationBin, ...]  # those that are not empty
 
 

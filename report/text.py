@@ -244,7 +244,7 @@ def _interval_sentence(level: Level) -> str:
 
 def _calibration_sentence(level: Level) -> str:
     facts = level.calibration
-    gap = facts.mean_confidence - (facts.accuracy or 0.0)
+    gap = facts.mean_confidence - facts.accuracy
     verdict = "over-confident" if gap > 0 else "under-confident"
     return (
         f"Calibration: mean confidence {format_number(facts.mean_confidence)}, accuracy "

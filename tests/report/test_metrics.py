@@ -166,7 +166,7 @@ def test_ece_by_hand() -> None:
     found = find(headline(labels, scores, ["a", "b"]), "ece")
     assert found.value == pytest.approx((abs(1 - 1.9) + abs(1 - 0.70) + abs(0 - 0.55)) / 4, abs=1e-6)
     bins = calibration(labels, scores, ["a", "b"])
-    assert [(each["n"], round(each["confidence"], 4), each["accuracy"]) for each in bins] == [
+    assert [(each.n, round(each.confidence, 4), each.accuracy) for each in bins] == [
         (1, 0.55, 0.0),
         (1, 0.70, 1.0),
         (2, 0.95, 0.5),
@@ -242,7 +242,7 @@ def test_all_right_is_not_certain() -> None:
     assert (accuracy.value, accuracy.low, accuracy.high) == (1.0, pytest.approx(0.6915, abs=1e-4), 1.0)  # R: binom.test
     assert (sensitivity.low, sensitivity.high) == (pytest.approx(0.4782, abs=1e-4), 1.0)
     assert find(found, "f1", "macro").low is None
-    assert "no measure of certainty" in (find(found, "f1", "macro").note or "")
+    assert "not a measure of certainty" in (find(found, "f1", "macro").note or "")
     wrong = find(headline(1 - labels, scores, ["a", "b"]), "accuracy")
     assert (wrong.value, wrong.low, wrong.high) == (0.0, 0.0, pytest.approx(0.3085, abs=1e-4))
     two = find(headline(labels, scores, ["a", "b"], np.arange(10) // 5), "accuracy")
