@@ -24,8 +24,8 @@ import click
     "--require",
     multiple=True,
     metavar="REQUIREMENT",
-    help="Condition that must hold per image, e.g. 'sensitivity[glioma_tumor]>=0.95'; otherwise the exit code is 1. With "
-    "@low, the lower bound of the interval is compared. Repeatable.",
+    help="Condition that must hold per image, e.g. 'sensitivity[glioma_tumor]>=0.95'; otherwise the exit code is 1. "
+    "With @low, the lower bound of the interval is compared. Repeatable.",
 )
 @click.option(
     "--protocol", metavar="TEXT", help="How test and training images were kept apart; quoted beside every figure."

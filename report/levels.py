@@ -13,7 +13,7 @@ from mribatch.report.metrics_file import (
     IMAGE,
     PATIENT_MEAN,
     PATIENT_WORST,
-    Calibration,
+    ConfidenceCalibration,
     Intervals,
     Level,
     MetricRow,
@@ -97,7 +97,7 @@ def measure_level(chosen: ScoredSet, classes: Sequence[str], protocol: str | Non
         intervals=_describe_intervals(chosen, seed),
         metrics=tuple(_to_row(metric) for metric in found),
         confusion=tuple(tuple(row) for row in counts.tolist()),
-        calibration=Calibration(
+        calibration=ConfidenceCalibration(
             mean_confidence=float(chosen.probabilities.max(axis=1).mean(dtype=float64)),
             accuracy=metrics.find(found, "accuracy").value or 0.0,  # never None: a level has rows
             bins=tuple(metrics.calibration(chosen.labels, chosen.probabilities, classes)),

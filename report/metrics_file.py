@@ -113,7 +113,7 @@ class MetricRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration:
+class ConfidenceCalibration:
     """The mean confidence against the accuracy, over all and by bin of confidence."""
 
     mean_confidence: float
@@ -132,7 +132,7 @@ class Level:
     intervals: Intervals
     metrics: tuple[MetricRow, ...]
     confusion: tuple[tuple[int, ...], ...]  # rows are labels, columns predictions, in the order of the classes
-    calibration: Calibration
+    calibration: ConfidenceCalibration
 
     def find(self, metric: str, class_: str | None = None) -> MetricRow:
         """The row of that metric and class. Raises KeyError where there is none."""
@@ -179,7 +179,7 @@ class PatientCounts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class RequirementResult:
     """Whether a requirement holds for the images."""
 
     required: str
@@ -203,7 +203,7 @@ class MetricsFile:
     no_metrics: str | None  # why there are no levels; None where there are
     levels: tuple[Level, ...]
     patients: PatientCounts | None
-    requirements: tuple[Verdict, ...]
+    requirements: tuple[RequirementResult, ...]
 
     @property
     def image_level(self) -> Level | None:

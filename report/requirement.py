@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mribatch.core.errors import MribatchError
 from mribatch.report.metrics import metric_keys, name_metric
-from mribatch.report.metrics_file import Level, MetricRow, Verdict
+from mribatch.report.metrics_file import Level, MetricRow, RequirementResult
 from mribatch.report.text import format_number
 
 _FORM = re.compile(
@@ -38,7 +38,7 @@ class Requirement:
         name = name_metric(self.metric, self.class_)
         return name if self.bound == "value" else f"{name}@{self.bound}"
 
-    def judge(self, level: Level | None, no_metrics: str | None) -> Verdict:
+    def judge(self, level: Level | None, no_metrics: str | None) -> RequirementResult:
         """Whether a level meets it. What is undefined or was not measured never does.
 
         Args:
@@ -48,7 +48,7 @@ class Requirement:
         row = None if level is None else level.find(self.metric, self.class_)
         value = None if row is None else _select(row, self.bound)
         met = value is not None and _HOLDS[self.sign](value, self.limit)
-        return Verdict(
+        return RequirementResult(
             required=f"{self.subject}{self.sign}{self.limit:g}",
             value=value,
             met=met,

@@ -13,8 +13,8 @@ from mribatch.report.metrics_file import (
     MetricsFile,
     PatientCounts,
     PredictedClasses,
+    RequirementResult,
     UnreadableFile,
-    Verdict,
 )
 from mribatch.report.rows import format_counts
 
@@ -143,7 +143,7 @@ def _predicted_section(predicted: PredictedClasses) -> list[str]:
     return [*lines, "", _confidence_sentence(predicted), ""]
 
 
-def _requirements_section(verdicts: Sequence[Verdict]) -> list[str]:
+def _requirements_section(verdicts: Sequence[RequirementResult]) -> list[str]:
     if not verdicts:
         return []
     lines = ["## Requirements", "", "| required | found | |", "| --- | --- | --- |"]
