@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mribatch.core.files import publishing, write_json
 from mribatch.report.metrics_file import METRICS_JSON, MetricsFile
-from mribatch.report.text import format_page
+from mribatch.report.text.page import format_page
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -21,7 +21,7 @@ from mribatch.report.requirement import Requirement, parse_requirement
 from mribatch.report.row_groups import find_groups, find_patients, find_predictions_column
 from mribatch.report.rows import RunRows, load_rows
 from mribatch.report.run_facts import RunFacts, read_facts
-from mribatch.report.text import format_table
+from mribatch.report.text.console import format_table
 
 
 @dataclass(frozen=True, kw_only=True)

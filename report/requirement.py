@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mribatch.core.errors import MribatchError
 from mribatch.report.metrics import metric_keys, name_metric
 from mribatch.report.metrics_file import Level, MetricRow, RequirementResult
-from mribatch.report.text import format_number
+from mribatch.report.text.sentences import format_number
 
 _FORM = re.compile(
     r"\s*([a-z_0-9]+)\s*(?:\[\s*([^\[\]]+?)\s*\])?\s*(?:@(low|high))?\s*(>=|<=|>|<)"
