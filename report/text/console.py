@@ -28,7 +28,7 @@ _MOST_LINES = 5  # notes and files
 
 
 def format_table(content: MetricsFile) -> str:
-    """The same for a terminal: files, headline figures, classes, confusion matrix, what the intervals rest on."""
+    """The text for a terminal: files, headline figures, classes, confusion matrix, and how the intervals were made."""
     files = content.files
     lines = [f"NOTE: {one_line(notice)}." for notice in content.notices]
     if files.readable < files.total:
@@ -54,10 +54,8 @@ def _write_level(classes: Sequence[str], level: Level) -> list[str]:
     rows = [(title, level.find(metric, class_)) for metric, class_, title in HEADLINE]
     headline = [(title, format_number(row.value), format_interval(row)) for title, row in rows]
     lines += _align([("", "value", "95 % interval"), *headline])
-    lines += [
-        "",
-        *_align([("class", *(CLASS_TABLE_TITLES.get(m, m) for m in CLASS_TABLE)), *list_class_cells(classes, level)]),
-    ]
+    titles = ["class", *(CLASS_TABLE_TITLES.get(metric, metric) for metric in CLASS_TABLE)]
+    lines += ["", *_align([titles, *list_class_cells(classes, level)])]
     if len(classes) <= _WIDEST_MATRIX:
         cells = [
             (name, *(f"{count:,}" for count in counts)) for name, counts in zip(classes, level.confusion, strict=True)

@@ -31,8 +31,8 @@ HEADLINE: tuple[tuple[str, str | None, str], ...] = (
     ("ece", None, "ECE"),
 )
 CLASS_TABLE = ("support", "precision", "sensitivity", "specificity", "f1", "auroc", "auprc")
-_WITH_INTERVAL = frozenset({"sensitivity", "specificity"})
 CLASS_TABLE_TITLES = {"support": "n", "f1": "F1", "auroc": "AUROC", "auprc": "AUPRC"}
+_WITH_INTERVAL = frozenset({"sensitivity", "specificity"})
 _UNDEFINED = "undefined"
 
 
@@ -42,18 +42,21 @@ def format_number(value: float | None) -> str:
 
 
 def format_interval(row: MetricRow) -> str:
+    """E.g. "0.6250 to 1.0000"; "none" where there is no interval."""
     return "none" if row.low is None else f"{format_number(row.low)} to {format_number(row.high)}"
 
 
 def describe_unreadable(files: FileCounts) -> str:
+    """How many files have no prediction, by status."""
     missing = {status: count for status, count in files.by_status.items() if status != "ok"}
     return (
-        f"{files.total - files.readable:,} of {files.total:,} files could not be classified and are in no metric: "
+        f"{files.total - files.readable:,} of {files.total:,} files could not be classified and are not part of any metric: "
         f"{format_counts(missing)}. Labelled files among them: {files.unreadable_with_label:,}."
     )
 
 
 def describe_scored(files: FileCounts) -> str:
+    """How many files the metrics cover."""
     text = f"{files.readable:,} of {files.total:,} files are readable, and {files.scored:,} of these have a label"
     if files.readable_without_label and files.scored:
         return (
@@ -64,6 +67,7 @@ def describe_scored(files: FileCounts) -> str:
 
 
 def describe_intervals(level: Level) -> str:
+    """How the intervals were made, and of what."""
     facts = level.intervals
     over = f"{facts.units:,} {facts.unit}s"
     if facts.unit == "group":
@@ -75,6 +79,7 @@ def describe_intervals(level: Level) -> str:
 
 
 def describe_calibration(level: Level) -> str:
+    """The mean confidence against the accuracy."""
     facts = level.calibration
     gap = facts.mean_confidence - facts.accuracy
     verdict = "over-confident" if gap > 0 else "under-confident"
@@ -86,6 +91,7 @@ def describe_calibration(level: Level) -> str:
 
 
 def describe_confidence(predicted: PredictedClasses) -> str:
+    """Quantiles of the confidence."""
     if predicted.confidence is None:
         return "Confidence: no file was classified."
     spread = dataclasses.asdict(predicted.confidence)
@@ -93,6 +99,7 @@ def describe_confidence(predicted: PredictedClasses) -> str:
 
 
 def describe_protocol(content: MetricsFile) -> str:
+    """How test and training images were kept apart, or that it is not known."""
     if content.protocol:
         return f"Protocol, as given and not checked: {one_line(content.protocol)}."
     return (
@@ -102,6 +109,7 @@ def describe_protocol(content: MetricsFile) -> str:
 
 
 def describe_patients(counts: PatientCounts) -> list[str]:
+    """How many patients have figures, and who was left out; one sentence per line."""
     lines = [
         f"{counts.scored:,} of {counts.patients:,} patients ({one_line(counts.source)}) have figures.",
         PATIENT_DEFINITION,
@@ -123,6 +131,7 @@ def describe_patients(counts: PatientCounts) -> list[str]:
 
 
 def list_class_cells(classes: Sequence[str], level: Level) -> Iterator[tuple[str, ...]]:
+    """One row per class and average; columns as in CLASS_TABLE."""
     rows = {(row.metric, row.class_): row for row in level.metrics}
     for name in (*classes, MACRO, WEIGHTED):
         yield (name, *(_format_class_cell(rows.get((metric, name)), level.n) for metric in CLASS_TABLE))
@@ -148,8 +157,10 @@ def list_notes(level: Level) -> list[str]:
 
 
 def describe_reason(file: UnreadableFile) -> str:
+    """Why a file has no prediction, e.g. "truncated, ends early"."""
     return f"{file.status}, {one_line(file.error)}" if file.error else file.status
 
 
 def count_others(total: int, named: int) -> list[str]:
+    """A line that counts what was not named; nothing where all were."""
     return [f"- and {total - named:,} more"] if total > named else []

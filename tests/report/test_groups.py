@@ -34,7 +34,7 @@ def test_the_largest_unit_is_the_first(tmp_path: Path) -> None:
     assert find_kinds(path, name="n", fix="f") == ["patient_id", "study_id", "series_id", "group_id"]
 
 
-def test_names_of_a_trial_arm_are_no_groups(tmp_path: Path) -> None:
+def test_names_of_a_trial_arm_are_not_groups(tmp_path: Path) -> None:
     with pytest.raises(MribatchError, match="has none of the columns .*; its columns: path, group, study"):
         find_kinds(write(tmp_path, "path,group,study\n"), name="n", fix="f")
 
@@ -76,5 +76,5 @@ def test_one_line_for_each_path(tmp_path: Path) -> None:
         read(write(tmp_path, "path,patient\na,1\n.\\a,2\n"), "patient_id")
 
 
-def test_nothing_is_asked_of_no_files() -> None:
+def test_a_run_without_files_needs_no_line() -> None:
     assert GroupsTable(("patient_id",), {}).find_ids([], []) == []

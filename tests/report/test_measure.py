@@ -31,7 +31,7 @@ Model `tiny`, onnxruntime (fp32), decoder opencv, mribatch 0.1.0. Input: `slices
 
 ## Files
 
-2 of 11 files could not be classified and are in no metric: empty 1, truncated 1. Labelled files among them: 1.
+2 of 11 files could not be classified and are not part of any metric: empty 1, truncated 1. Labelled files among them: 1.
 
 - `no_tumor/cut\\|off.jpg`: truncated, ends early
 - `x.png`: empty
@@ -153,7 +153,7 @@ def test_many_broken_files_are_counted_and_twenty_named(tmp_path: Path) -> None:
     content = made(write_run(tmp_path / "run", [*eight_rows()[:8], *broken]))
     assert [item["path"] for item in content["files"]["not_readable"]] == [f"b{i:02d}.jpg" for i in range(20)]
     text = page_of(tmp_path / "run")
-    assert "33 of 41 files could not be classified and are in no metric: truncated 22, empty 11." in text
+    assert "33 of 41 files could not be classified and are not part of any metric: truncated 22, empty 11." in text
     assert "- `b19.jpg`: truncated, why\n- and 13 more\n" in text
 
 
