@@ -46,7 +46,8 @@ def report(
     """Measure a finished run against its labels.
 
     RUN is the output folder of mribatch classify. metrics.parquet, metrics.json and report.md are written there.
-    Files that could not be read are named first and are not part of any metric. Research use only, not a medical device.
+    Files that could not be read are named first and are not part of any metric.
+    Research use only, not a medical device.
 
     \b
     Example:

@@ -50,8 +50,8 @@ def describe_unreadable(files: FileCounts) -> str:
     """How many files have no prediction, by status."""
     missing = {status: count for status, count in files.by_status.items() if status != "ok"}
     return (
-        f"{files.total - files.readable:,} of {files.total:,} files could not be classified and are not part of any metric: "
-        f"{format_counts(missing)}. Labelled files among them: {files.unreadable_with_label:,}."
+        f"{files.total - files.readable:,} of {files.total:,} files could not be classified and are not part of any "
+        f"metric: {format_counts(missing)}. Labelled files among them: {files.unreadable_with_label:,}."
     )
 
 
