@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -401,8 +402,9 @@ def test_options_that_do_not_fit(tmp_path: Path, run: Path, options: dict[str, s
     (tmp_path / "foreign.csv").write_text("path,group_id\nelse.png,1\n", encoding="utf-8")
     (tmp_path / "blank.csv").write_text("path,group_id\nx.png,\n", encoding="utf-8")
     (tmp_path / "latin.csv").write_bytes(b"path,group_id\nx.png,\xe9\n")
+    placed: dict[str, Any] = {key: text.format(here=tmp_path) for key, text in options.items()}
     with pytest.raises(MribatchError) as caught:
-        report(ReportOptions(run=run, **{key: text.format(here=tmp_path) for key, text in options.items()}))
+        report(ReportOptions(run=run, **placed))
     assert problem in caught.value.problem
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in run.iterdir()) == ["predictions", "run.json"]
