@@ -53,7 +53,7 @@ def read_facts(run: Path) -> RunFacts:
     if state != RunState.COMPLETE:
         raise MribatchError(
             f"the run in {run} is not complete: its state is '{state}'",
-            "run the same mribatch classify command again; it continues where it stopped",
+            "repeat the classify command; it continues where it stopped",
         )
     return facts
 

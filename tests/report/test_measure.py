@@ -367,7 +367,7 @@ def test_a_run_that_is_not_complete(tmp_path: Path, state: str) -> None:
         report(ReportOptions(run=run))
     assert str(caught.value) == (
         f"the run in {run} is not complete: its state is '{state}'. "
-        "Fix: run the same mribatch classify command again; it continues where it stopped"
+        "Fix: repeat the classify command; it continues where it stopped"
     )
     assert sorted(path.name for path in run.iterdir()) == ["predictions", "run.json"]
 
