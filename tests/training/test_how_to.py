@@ -23,7 +23,6 @@ def commands_of_the_page() -> list[list[str]]:
     return [line[1:] for line in lines if "new-scans/" not in line]
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_a_table_of_patients_serves_training_and_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorflow", reason="needs the extra 'train'")
     monkeypatch.chdir(tmp_path)
