@@ -27,11 +27,9 @@ def test_a_table_of_patients_serves_training_and_the_report(tmp_path: Path, monk
     pytest.importorskip("tensorflow", reason="needs the extra 'train'")
     monkeypatch.chdir(tmp_path)
     files = sorted(draw_data(tmp_path / "scans").rglob("*.png"))
-    patients = [
-        f"{path.relative_to(tmp_path / 'scans')},{path.parent.name} {number // 2}" for number, path in enumerate(files)
-    ]
+    patients = [f"{path.relative_to(tmp_path)},{path.parent.name} {number // 2}" for number, path in enumerate(files)]
     Path("groups.csv").write_text("\n".join(["path,patient_id", *patients, ""]), encoding="utf-8")
-    train, classify, report = commands_of_the_page()
+    train, classify, report = commands_of_the_page()  # on scans/, and the table begins each path with it
     assert (train[0], classify[0], report[0]) == ("train", "classify", "report")
     for command in ([*train, *SMALL], classify, report):
         result = CliRunner().invoke(cli, command, catch_exceptions=False)
