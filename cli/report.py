@@ -11,23 +11,28 @@ import click
 @click.option(
     "--groups",
     metavar="CSV[:COLUMN]|COLUMN",
-    help="What the intervals resample: a table with path and series_id, group_id, patient or the COLUMN named; or a "
-    "column of the predictions. Default: single images.",
+    help="Groups that the intervals resample: a table with the columns path and patient_id, study_id, series_id or "
+    "group_id (the first that it has) or COLUMN; or a column of the predictions.  [default: single images]",
 )
 @click.option(
     "--group-by",
     metavar="patient=REGEX|CSV",
-    help="Also aggregate slices to patients: the first capture group in the path, or a table with path and patient.",
+    help="Patients, for figures per patient as well: the first capture group of REGEX in the path, or a table with the "
+    "columns path and patient_id.",
 )
 @click.option(
     "--require",
     multiple=True,
     metavar="REQUIREMENT",
-    help="End with exit code 1 unless it holds per image, e.g. 'sensitivity[glioma_tumor]>=0.95'; with @low the lower "
-    "bound must. May be repeated.",
+    help="Condition that must hold per image, e.g. 'sensitivity[glioma_tumor]>=0.95'; otherwise the exit code is 1. "
+    "With @low, the lower bound of the interval is compared. Repeatable.",
 )
-@click.option("--protocol", metavar="TEXT", help="How test and training images were kept apart; stands in the report.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the bootstrap intervals.")
+@click.option(
+    "--protocol", metavar="TEXT", help="How test and training images were kept apart; quoted beside every figure."
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the bootstrap intervals."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json as one line instead of the table.")
 def report(
     run: Path,
@@ -40,8 +45,9 @@ def report(
 ) -> None:
     """Measure a finished run against its labels.
 
-    RUN is the folder that classify wrote. The report goes there: metrics.parquet, metrics.json and report.md.
-    Files that could not be read are named first and count in no metric. Research use only, not a medical device.
+    RUN is the output folder of mribatch classify. metrics.parquet, metrics.json and report.md are written there.
+    Files that could not be read are named first and are not part of any metric.
+    Research use only, not a medical device.
 
     \b
     Example:

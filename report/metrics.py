@@ -58,7 +58,18 @@ class Metric:
     @property
     def name(self) -> str:
         """As a requirement spells it: `accuracy`, `sensitivity[glioma_tumor]`."""
-        return self.metric if self.class_ is None else f"{self.metric}[{self.class_}]"
+        return name_metric(self.metric, self.class_)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationBin:
+    """The images whose confidence lies in one bin: above `low`, up to `high`."""
+
+    low: float
+    high: float
+    n: int
+    confidence: float  # mean
+    accuracy: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +118,7 @@ def headline(
         classes: Names in the order of the columns.
         groups: (n,) integers or strings; equal ones are resampled together. None: every image is a group of its own.
         seed: Of the bootstrap. The same arguments give the same list.
-        protocol: Stands in every row; None describes the groups.
+        protocol: Written in every row; None describes the groups.
         resamples: Number of bootstrap resamples.
 
     Returns:
@@ -117,13 +128,13 @@ def headline(
         ValueError: Shapes, labels out of range, or numbers that are not finite.
         MribatchError: A class is called "macro" or "weighted".
     """
-    scored = _scored(labels, probabilities, classes)
-    codes = _group_codes(groups, len(scored.labels))
+    scored = _check_arrays(labels, probabilities, classes)
+    codes = _number_groups(groups, len(scored.labels))
     text = describe_unit(len(codes), None if groups is None else len(set(codes.tolist())))
     text = f"per image; {text}" if protocol is None else protocol
     if len(codes) == 0:
         return [Metric(*key, None, None, None, 0, text, "there is nothing to score") for key in metric_keys(classes)]
-    points = _points(scored)
+    points = _measure_all(scored)
     resampled = _Resampled(scored, codes, seed, resamples)
     return [resampled.metric(key, points[key], text) for key in metric_keys(classes)]
 
@@ -141,6 +152,11 @@ def metric_keys(classes: Sequence[str]) -> list[Key]:
     return keys + [(metric, average) for average in (MACRO, WEIGHTED) for metric in CLASS_METRICS]
 
 
+def name_metric(metric: str, class_: str | None) -> str:
+    """The name that a requirement spells: `accuracy`, `sensitivity[glioma_tumor]`."""
+    return metric if class_ is None else f"{metric}[{class_}]"
+
+
 def find(metrics: Iterable[Metric], metric: str, class_: str | None = None) -> Metric:
     """The row of that metric and class. Raises KeyError where there is none."""
     for row in metrics:
@@ -153,7 +169,7 @@ def confusion(labels: ArrayLike, probabilities: ArrayLike, classes: Sequence[str
     """Counts, int64 (classes, classes): rows are labels, columns predictions."""
     from sklearn.metrics import confusion_matrix
 
-    scored = _scored(labels, probabilities, classes)
+    scored = _check_arrays(labels, probabilities, classes)
     if len(scored.labels) == 0:
         return np.zeros((len(classes), len(classes)), dtype=int64)
     counts: NDArray[int64] = confusion_matrix(scored.labels, scored.predicted, labels=range(len(classes)))
@@ -166,28 +182,26 @@ def ece_bins(confidence: NDArray[float32]) -> NDArray[int64]:
     return np.searchsorted(edges, confidence, side="left").astype(int64)
 
 
-def calibration(labels: ArrayLike, probabilities: ArrayLike, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """The reliability table behind ECE: per bin that is not empty its bounds, n, mean confidence and accuracy."""
-    scored = _scored(labels, probabilities, classes)
+def calibration(labels: ArrayLike, probabilities: ArrayLike, classes: Sequence[str]) -> list[CalibrationBin]:
+    """The reliability table behind ECE, one record per bin that is not empty."""
+    scored = _check_arrays(labels, probabilities, classes)
     bins = ece_bins(scored.confidence)
     table = []
     for position in np.unique(bins).tolist():
         inside = bins == position
-        low, high = position / ECE_BINS, (position + 1) / ECE_BINS
-        mean = float(scored.confidence[inside].mean(dtype=float64))
         table.append(
-            {
-                "low": low,
-                "high": high,
-                "n": int(inside.sum()),
-                "confidence": mean,
-                "accuracy": float(scored.hits[inside].mean()),
-            }
+            CalibrationBin(
+                low=position / ECE_BINS,
+                high=(position + 1) / ECE_BINS,
+                n=int(inside.sum()),
+                confidence=float(scored.confidence[inside].mean(dtype=float64)),
+                accuracy=float(scored.hits[inside].mean()),
+            )
         )
     return table
 
 
-def _scored(labels: ArrayLike, probabilities: ArrayLike, classes: Sequence[str]) -> _Scored:
+def _check_arrays(labels: ArrayLike, probabilities: ArrayLike, classes: Sequence[str]) -> _Scored:
     truth, scores = np.asarray(labels), np.asarray(probabilities, dtype=float32)
     if taken := {MACRO, WEIGHTED} & set(classes):
         raise MribatchError(
@@ -208,7 +222,7 @@ def _scored(labels: ArrayLike, probabilities: ArrayLike, classes: Sequence[str])
     return _Scored(truth, predicted, scores.clip(0, 1), tuple(classes), whole)
 
 
-def _group_codes(groups: ArrayLike | None, count: int) -> NDArray[int64]:
+def _number_groups(groups: ArrayLike | None, count: int) -> NDArray[int64]:
     if groups is None:
         return np.arange(count, dtype=int64)
     values = np.asarray(groups)
@@ -220,14 +234,14 @@ def _group_codes(groups: ArrayLike | None, count: int) -> NDArray[int64]:
 # ---------------------------------------------------------------------------------------------- point values
 
 
-def _points(scored: _Scored) -> dict[Key, _Point]:
+def _measure_all(scored: _Scored) -> dict[Key, _Point]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # every undefined value is met and explained here
-        per_class = _counted_points(scored) | _ranked_points(scored)
-        return _overall_points(scored) | per_class | _average_points(scored, per_class)
+        per_class = _measure_counts(scored) | _measure_ranks(scored)
+        return _measure_overall(scored) | per_class | _average_classes(scored, per_class)
 
 
-def _overall_points(scored: _Scored) -> dict[Key, _Point]:
+def _measure_overall(scored: _Scored) -> dict[Key, _Point]:
     from sklearn.metrics import accuracy_score, balanced_accuracy_score, brier_score_loss, log_loss
 
     labels, every, n = scored.labels, range(len(scored.classes)), len(scored.labels)
@@ -249,7 +263,7 @@ def _overall_points(scored: _Scored) -> dict[Key, _Point]:
     return {(metric, None): point for metric, point in points.items()}
 
 
-def _counted_points(scored: _Scored) -> dict[Key, _Point]:
+def _measure_counts(scored: _Scored) -> dict[Key, _Point]:
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     every, n = range(len(scored.classes)), len(scored.labels)
@@ -263,15 +277,15 @@ def _counted_points(scored: _Scored) -> dict[Key, _Point]:
         positives, claimed = int(support[c]), int(columns[c])
         negatives, false_alarms = n - positives, claimed - int(counts[c, c])
         specificity = (negatives - false_alarms) / negatives if negatives else np.nan
-        points[("precision", name)] = _point(precision[c], claimed, "this class was never predicted")
-        points[("sensitivity", name)] = _point(sensitivity[c], positives, "this class never occurs")
-        points[("specificity", name)] = _point(specificity, negatives, "no other class occurs")
-        points[("f1", name)] = _point(f1[c], n, "this class never occurs and was never predicted")
+        points[("precision", name)] = _make_point(precision[c], claimed, "this class was never predicted")
+        points[("sensitivity", name)] = _make_point(sensitivity[c], positives, "this class never occurs")
+        points[("specificity", name)] = _make_point(specificity, negatives, "no other class occurs")
+        points[("f1", name)] = _make_point(f1[c], n, "this class never occurs and was never predicted")
         points[("support", name)] = _Point(float(positives), n)
     return points
 
 
-def _ranked_points(scored: _Scored) -> dict[Key, _Point]:
+def _measure_ranks(scored: _Scored) -> dict[Key, _Point]:
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     points: dict[Key, _Point] = {}
@@ -286,7 +300,7 @@ def _ranked_points(scored: _Scored) -> dict[Key, _Point]:
     return points
 
 
-def _average_points(scored: _Scored, per_class: dict[Key, _Point]) -> dict[Key, _Point]:
+def _average_classes(scored: _Scored, per_class: dict[Key, _Point]) -> dict[Key, _Point]:
     """Means over the classes whose value is defined; the note names the others."""
     n = len(scored.labels)
     support = np.array([per_class[("support", name)].value for name in scored.classes], dtype=float64)
@@ -298,23 +312,23 @@ def _average_points(scored: _Scored, per_class: dict[Key, _Point]) -> dict[Key, 
         left_out = f"undefined for {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}"
         note = f"mean over {len(found) - len(missing)} of {len(found)} classes; {left_out}" if missing else None
         for average, weights in ((MACRO, np.ones_like(support)), (WEIGHTED, support)):
-            value = float(_nan_average(values[None], weights[None])[0])
-            points[(metric, average)] = _point(value, n, "undefined for every class that it would average", note)
+            value = float(_average_known(values[None], weights[None])[0])
+            points[(metric, average)] = _make_point(value, n, "undefined for every class that it would average", note)
     return points
 
 
-def _point(value: float, n: int, why_undefined: str, note: str | None = None) -> _Point:
+def _make_point(value: float, n: int, why_undefined: str, note: str | None = None) -> _Point:
     return _Point(float(value), n, note) if np.isfinite(value) else _Point(None, n, why_undefined)
 
 
-def _nan_average(values: NDArray[float64], weights: NDArray[float64]) -> NDArray[float64]:
+def _average_known(values: NDArray[float64], weights: NDArray[float64]) -> NDArray[float64]:
     """Mean of each row of (rows, classes) by weight, over what is not NaN; NaN where nothing is left."""
     known = np.isfinite(values)
     used = np.where(known, weights, 0.0)
-    return _ratio((np.where(known, values, 0.0) * used).sum(axis=1), used.sum(axis=1))
+    return _divide((np.where(known, values, 0.0) * used).sum(axis=1), used.sum(axis=1))
 
 
-def _ratio(above: NDArray[float64], below: NDArray[float64]) -> NDArray[float64]:
+def _divide(above: NDArray[float64], below: NDArray[float64]) -> NDArray[float64]:
     ratio: NDArray[float64] = np.divide(
         above, below, out=np.full(np.broadcast(above, below).shape, np.nan), where=below > 0
     )
@@ -367,7 +381,7 @@ class _Resampled:
         if key in self._contributing and value in (0.0, 1.0):
             bound = exact_bound(self._contributing[key])
             return (bound, 1.0, None) if value == 1.0 else (0.0, 1 - bound, None)
-        return None, None, "no interval: every resample gives the same value, which is no measure of certainty"
+        return None, None, "no interval: every resample gives the same value, which is not a measure of certainty"
 
     def _sums_per_image(self, scored: _Scored) -> Any:
         """Sparse (n, sums). Columns: labels, predictions, hits (per class), log loss, Brier, ECE gaps, score counts."""
@@ -397,7 +411,7 @@ class _Resampled:
         from scipy.sparse import coo_matrix
 
         n, c = len(scored.labels), self._classes
-        ranks = [_rank_bins(scored.probabilities[:, k], scored.labels == k) for k in range(c)]
+        ranks = [_bin_scores(scored.probabilities[:, k], scored.labels == k) for k in range(c)]
         self._rank_bins = max(int(rank.max()) + 1 for rank in ranks)
         columns = [(k * self._rank_bins + ranks[k]) * 2 + (scored.labels == k) for k in range(c)]
         places = (np.tile(np.arange(n), c), np.concatenate(columns))
@@ -435,24 +449,24 @@ class _Resampled:
         gaps = np.abs(sums[:, 3 * c + 2 : 3 * c + 2 + ECE_BINS]).sum(axis=1)
         rest = n[:, None] - support
         by_class = {
-            "precision": _ratio(hits, claimed),
-            "sensitivity": _ratio(hits, support),
-            "specificity": _ratio(rest - claimed + hits, rest),
-            "f1": _ratio(2 * hits, support + claimed),
+            "precision": _divide(hits, claimed),
+            "sensitivity": _divide(hits, support),
+            "specificity": _divide(rest - claimed + hits, rest),
+            "f1": _divide(2 * hits, support + claimed),
         }
         if self._rank_bins:
-            by_class["auroc"], by_class["auprc"] = _curves(sums[:, 3 * c + 2 + ECE_BINS :], c)
+            by_class["auroc"], by_class["auprc"] = _integrate_curves(sums[:, 3 * c + 2 + ECE_BINS :], c)
         values: dict[Key, NDArray[float64]] = {
             ("accuracy", None): hits.sum(axis=1) / n,
-            ("balanced_accuracy", None): _nan_average(by_class["sensitivity"], np.ones_like(support)),
+            ("balanced_accuracy", None): _average_known(by_class["sensitivity"], np.ones_like(support)),
             ("log_loss", None): sums[:, 3 * c] / n,
             ("brier", None): sums[:, 3 * c + 1] / n,
             ("ece", None): gaps / n,
         }
         for metric, table in by_class.items():
             values |= {(metric, name): table[:, k].copy() for k, name in enumerate(self._names)}
-            values[(metric, MACRO)] = _nan_average(table, np.ones_like(support))
-            values[(metric, WEIGHTED)] = _nan_average(table, support)
+            values[(metric, MACRO)] = _average_known(table, np.ones_like(support))
+            values[(metric, WEIGHTED)] = _average_known(table, support)
         return values
 
 
@@ -465,7 +479,7 @@ def exact_bound(groups: int) -> float:
     return float(((1 - LEVEL) / 2) ** (1 / max(groups, 1)))
 
 
-def _rank_bins(scores: NDArray[float32], truth: NDArray[np.bool_]) -> NDArray[int64]:
+def _bin_scores(scores: NDArray[float32], truth: NDArray[np.bool_]) -> NDArray[int64]:
     """Order-keeping bin of each score, (n,); equal scores share one.
 
     A run of scores that only negatives have is one bin: no curve can tell them apart, whatever the weights. So rare
@@ -483,7 +497,7 @@ def _rank_bins(scores: NDArray[float32], truth: NDArray[np.bool_]) -> NDArray[in
     return bins.astype(int64)[places]
 
 
-def _curves(counts: NDArray[float64], classes: int) -> tuple[NDArray[float64], NDArray[float64]]:
+def _integrate_curves(counts: NDArray[float64], classes: int) -> tuple[NDArray[float64], NDArray[float64]]:
     """AUROC and average precision, each (resamples, classes), from counts per class, score and negative or positive.
 
     AUROC is the share of (positive, negative) pairs in the right order, ties half (Hanley and McNeil 1982).
@@ -492,9 +506,9 @@ def _curves(counts: NDArray[float64], classes: int) -> tuple[NDArray[float64], N
     negative, positive = table[..., 0], table[..., 1]
     negatives, positives = negative.sum(axis=2), positive.sum(axis=2)
     below = np.cumsum(negative, axis=2) - negative / 2
-    auroc = _ratio((positive * below).sum(axis=2), positives * negatives)
+    auroc = _divide((positive * below).sum(axis=2), positives * negatives)
     above_positive = positives[..., None] - np.cumsum(positive, axis=2) + positive
     above = above_positive + negatives[..., None] - np.cumsum(negative, axis=2) + negative
     precision = np.divide(above_positive, above, out=np.zeros_like(above), where=above > 0)
-    auprc = _ratio((positive * precision).sum(axis=2), np.where(negatives > 0, positives, 0.0))
+    auprc = _divide((positive * precision).sum(axis=2), np.where(negatives > 0, positives, 0.0))
     return auroc, auprc

@@ -1,6 +1,5 @@
-"""The rows of a finished run as arrays, for the report. Trusts nothing that it can count."""
+"""The rows of a finished run as arrays, for the report; the counts are checked."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +11,13 @@ from numpy import float32, int64
 from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
-from mribatch.pipeline.output.folder import RUN_FILE, RunState
+from mribatch.pipeline.output.folder import RUN_FILE
 from mribatch.pipeline.output.parts import PARTS_FOLDER, read_parts
 from mribatch.pipeline.records import Status
+from mribatch.report.run_facts import RESTORE, RunFacts
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_RESTORE = "restore the folder, or classify the images again with --overwrite"
 
 
 @dataclass(frozen=True)
@@ -37,49 +35,19 @@ class RunRows:
     errors: list[str | None]
     readable: NDArray[np.bool_]
     probabilities: NDArray[float32]
-    extra: list[Any] | None = None  # one more column, as asked for
+    extra: list[Any] | None = None  # one more column, where one was named
 
     def __len__(self) -> int:
         return len(self.paths)
 
     @property
     def scored(self) -> NDArray[np.bool_]:
-        """bool (rows,): readable and labelled, so that a metric can be had of it."""
+        """bool (rows,): readable and labelled; metrics are over these."""
         return self.readable & (self.labels >= 0)
 
 
-def read_facts(run: Path) -> dict[str, Any]:
-    """The content of run.json of a complete run.
-
-    Raises:
-        MribatchError: No run there, not readable, or not complete.
-    """
-    path = run / RUN_FILE
-    try:
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        state, classes = facts["state"], facts["bundle"]["classes"]
-        fits = isinstance(classes, list) and len(classes) > 1 and isinstance(facts["counts"], dict)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MribatchError(
-            f"{run} is not the output folder of a run: it has no {RUN_FILE}",
-            "give the folder that classify wrote with --out",
-        ) from error
-    except OSError as error:
-        raise MribatchError(f"cannot read {path}: {error.strerror or error}", "make it readable") from error
-    except (ValueError, KeyError, TypeError, RecursionError):
-        state, fits = None, False
-    if not fits:
-        raise MribatchError(f"{path} is damaged or of another version", _RESTORE)
-    if state != RunState.COMPLETE:
-        raise MribatchError(
-            f"the run in {run} is not complete: its state is '{state}'",
-            "type the classify command again; it goes on where it stopped",
-        )
-    return facts
-
-
 def read_rows(run: Path, columns: Sequence[str]) -> "pa.Table":
-    """These columns of the predictions, in listing order.
+    """Read columns of the predictions, in listing order.
 
     Raises:
         MribatchError: No part, a damaged part, or a column that is not there.
@@ -89,17 +57,17 @@ def read_rows(run: Path, columns: Sequence[str]) -> "pa.Table":
     try:
         parts = list(read_parts(run, columns))
     except (OSError, pa.ArrowException, ValueError) as error:
-        raise MribatchError(f"the predictions in {run} are damaged: {str(error).splitlines()[0]}", _RESTORE) from error
+        raise MribatchError(f"the predictions in {run} are damaged: {str(error).splitlines()[0]}", RESTORE) from error
     if not parts:
-        raise MribatchError(f"{run / PARTS_FOLDER} holds no part-*.parquet", _RESTORE)
+        raise MribatchError(f"{run / PARTS_FOLDER} holds no part-*.parquet", RESTORE)
     for part in parts:
         if lacking := sorted(set(columns) - set(part.column_names)):
-            raise MribatchError(f"the predictions in {run} have no column '{lacking[0]}'", _RESTORE)
+            raise MribatchError(f"the predictions in {run} have no column '{lacking[0]}'", RESTORE)
     return pa.concat_tables(parts)
 
 
-def group_columns(run: Path) -> list[str]:
-    """Columns of the predictions that can name a group: those of text or whole numbers."""
+def list_group_columns(run: Path) -> list[str]:
+    """List the columns of the predictions that can name a group: those of text or whole numbers."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -107,34 +75,34 @@ def group_columns(run: Path) -> list[str]:
         try:
             schema = pq.read_schema(part)
         except (OSError, pa.ArrowException) as error:
-            raise MribatchError(f"{part} is damaged: {str(error).splitlines()[0]}", _RESTORE) from error
+            raise MribatchError(f"{part} is damaged: {str(error).splitlines()[0]}", RESTORE) from error
         return [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_integer(field.type)]
     return []
 
 
-def load_rows(run: Path, facts: Mapping[str, Any], extra: str | None = None) -> RunRows:
-    """All rows, checked against run.json's counts; `extra` names one more column to bring.
+def load_rows(run: Path, facts: RunFacts, extra: str | None = None) -> RunRows:
+    """Read all rows and check them against the counts of run.json; `extra` names one more column to read.
 
     Raises:
         MribatchError: Rows are missing, or hold what a run never writes.
     """
     import pyarrow.compute as pc
 
-    classes = facts["bundle"]["classes"]
+    classes = facts.classes
     columns = ["input", "path", "label", "status", "error", *(f"p_{name}" for name in classes)]
     table = read_rows(run, columns if extra is None or extra in columns else [*columns, extra])
     statuses = table["status"].to_pylist()
-    _check_counts(run, facts, Counter(statuses))
+    _check_counts(run, facts.by_status, Counter(statuses))
     readable = np.array([status == Status.OK for status in statuses], dtype=np.bool_)
     scores = [pc.fill_null(table[f"p_{name}"], np.nan).to_numpy() for name in classes]
     probabilities = np.stack(scores, axis=1).astype(float32).clip(0, 1)  # a softmax may round to just above 1
     if not np.isfinite(probabilities[readable]).all():
-        raise MribatchError(f"a row in {run} is ok and has no probabilities", _RESTORE)
+        raise MribatchError(f"a row in {run} is ok and has no probabilities", RESTORE)
     probabilities[~readable] = 0
     return RunRows(
         paths=table["path"].to_pylist(),
         inputs=table["input"].to_numpy().astype(int64),
-        labels=_label_positions(run, table["label"], classes),
+        labels=_find_positions(run, table["label"], classes),
         statuses=statuses,
         errors=table["error"].to_pylist(),
         readable=readable,
@@ -143,29 +111,29 @@ def load_rows(run: Path, facts: Mapping[str, Any], extra: str | None = None) -> 
     )
 
 
-def counted(counts: Mapping[str, int]) -> str:
+def format_counts(counts: Mapping[str, int]) -> str:
     """E.g. "empty 5, truncated 7", the most frequent first."""
     ordered = sorted(((n, name) for name, n in counts.items() if n), key=lambda pair: (-pair[0], pair[1]))
     return ", ".join(f"{name} {n:,}" for n, name in ordered) or "none"
 
 
-def _check_counts(run: Path, facts: Mapping[str, Any], found: Counter[str]) -> None:
-    written = Counter({str(key): int(n) for key, n in facts["counts"].get("by_status", {}).items()})
+def _check_counts(run: Path, by_status: Mapping[str, int], found: Counter[str]) -> None:
+    written = Counter(by_status)
     if +written != found:  # unary plus drops zeros
         raise MribatchError(
-            f"{run} holds {found.total():,} rows ({counted(found)}), its {RUN_FILE} counts {written.total():,} "
-            f"({counted(written)})",
-            _RESTORE,
+            f"{run} holds {found.total():,} rows ({format_counts(found)}), its {RUN_FILE} counts "
+            f"{written.total():,} ({format_counts(written)})",
+            RESTORE,
         )
 
 
-def _label_positions(run: Path, labels: "pa.ChunkedArray", classes: Sequence[str]) -> NDArray[int64]:
+def _find_positions(run: Path, labels: "pa.ChunkedArray", classes: Sequence[str]) -> NDArray[int64]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
     known = pc.index_in(labels, value_set=pa.array(classes, pa.string()))
     foreign = labels.filter(pc.and_(pc.is_valid(labels), pc.is_null(known)))
     if len(foreign):
-        raise MribatchError(f"{run} holds the label '{foreign[0].as_py()}', which is no class of its model", _RESTORE)
+        raise MribatchError(f"{run} holds the label '{foreign[0].as_py()}', which is not a class of its model", RESTORE)
     positions: NDArray[int64] = pc.fill_null(known, -1).to_numpy().astype(int64)
     return positions

@@ -84,7 +84,7 @@ def read_images(options: TrainOptions, echo: Echo) -> tuple[DataSet, Grouping]:
     table = read_groups(options.groups) if options.groups is not None else None
     data = load(options.data, options.classes, options.recipe.size, options.quiet)
     _tell_left_out(data, echo)
-    grouping = group(data.paths, data.pixel_sha256, table)
+    grouping = group(data.paths, data.pixel_sha256, table, options.data)
     if table is not None and grouping.listed < len(data.paths):
         echo(
             f"{len(data.paths) - grouping.listed} of {len(data.paths)} images are not in the groups file; "

@@ -1,6 +1,5 @@
 """Labels of files: from their parent folder's name, or from a table; only where the bundle knows the class."""
 
-import csv
 import os
 import sqlite3
 from collections import Counter
@@ -8,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+from mribatch.core.csv_rows import open_csv
 from mribatch.core.errors import MribatchError
 from mribatch.core.model_spec import ModelSpec
 from mribatch.pipeline.listing.discover import Input, escape
@@ -77,7 +77,7 @@ class TableLabels:
         ):
             self._connection.execute(statement)
         try:
-            for line, path, text in _lines(table):
+            for line, path, text in _read_labels(table):
                 self._add(table, line, path, text)
         except BaseException:
             self.close()
@@ -91,7 +91,7 @@ class TableLabels:
         inserted = self._connection.execute("INSERT OR IGNORE INTO labels VALUES (?, ?)", (path, label)).rowcount
         if not inserted and self._lookup(path) != label:
             raise MribatchError(
-                f"{table}, line {line}: a second, different label for '{path}'", "keep one line for each file"
+                f"--labels {table}, line {line}: a second, different label for '{path}'", "keep one line for each file"
             )
 
     def _lookup(self, path: str) -> str | None:
@@ -112,16 +112,10 @@ def _count(counts: Counter[str], name: str) -> None:
     counts[name if name in counts or len(counts) < _MAX_NAMES else _OTHERS] += 1
 
 
-def _lines(table: Path) -> Iterator[tuple[int, str, str]]:
+def _read_labels(table: Path) -> Iterator[tuple[int, str, str]]:
+    """Line, path and label of every row that has both."""
     fix = "give a CSV file with the header path,label, in UTF-8"
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            missing = {"path", "label"} - set(reader.fieldnames or ())
-            if missing:
-                raise MribatchError(f"{table} has no column '{sorted(missing)[0]}'", fix)
-            for row in reader:
-                if row["path"] is not None and row["label"] is not None:
-                    yield reader.line_num, row["path"].replace("\\", "/"), row["label"]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise MribatchError(f"cannot read the labels {table}: {error}", fix) from error
+    with open_csv(table, name=f"--labels {table}", fix=fix) as rows:
+        for line, (path, label) in rows.rows([rows.column("path"), rows.column("label")]):
+            if path is not None and label is not None:
+                yield line, path.replace("\\", "/"), label

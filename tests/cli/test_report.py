@@ -24,7 +24,7 @@ def test_the_table_on_stdout_and_the_files_in_the_run(run: Path) -> None:
     result = CliRunner().invoke(report, [str(run), "--groups", "label", "--protocol", "by series", "--seed", "3"])
     assert (result.exit_code, result.stderr) == (0, "")
     assert "accuracy            0.9167" in result.stdout
-    assert "Protocol, as given and not checked here: by series." in result.stdout
+    assert "Protocol, as given and not checked: by series." in result.stdout
     assert (
         "2,000 resamples of 4 groups (column label of the predictions; the largest has 3 images), seed 3."
         in result.stdout

@@ -13,45 +13,9 @@ import pytest
 import sklearn.metrics as sk
 
 from mribatch.core.errors import MribatchError
-from mribatch.report.measure import ReportOptions, metrics_schema, parse_requirement, report
+from mribatch.report.measure import ReportOptions, report
 from tests.finished_run import CLASSES, Row, scores_for, write_run
-
-GLIOMA, MENINGIOMA, NO_TUMOR, PITUITARY = CLASSES
-
-
-def made(run: Path, **options: Any) -> dict[str, Any]:
-    """Report on `run`; what metrics.json holds, after it was found valid, finite and equal to the Parquet file."""
-    import jsonschema
-
-    report(ReportOptions(run=run, **options))
-    text = (run / "metrics.json").read_text(encoding="utf-8")
-    content: dict[str, Any] = json.loads(text, parse_constant=pytest.fail)
-    schema = metrics_schema()
-    jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.validate(content, schema)
-    table = pq.read_table(run / "metrics.parquet")
-    assert table.column_names == ["metric", "class", "value", "low", "high", "n", "protocol"]
-    rows = [row | {"protocol": level["protocol"]} for level in content["levels"] for row in level["metrics"]]
-    assert table.to_pylist() == [{key: row[key] for key in table.column_names} for row in rows]
-    assert not [path.name for path in run.iterdir() if path.name.startswith(".")]
-    return content
-
-
-def value(content: dict[str, Any], metric: str, class_: str | None = None, level: str = "image") -> dict[str, Any]:
-    found = next(each for each in content["levels"] if each["level"] == level)["metrics"]
-    return next(row for row in found if row["metric"] == metric and row["class"] == class_)
-
-
-def page_of(run: Path) -> str:
-    return (run / "report.md").read_text(encoding="utf-8")
-
-
-def eight_rows() -> list[Row]:
-    """Two slices of each class, the second pituitary one wrong, then two broken files and one without a label."""
-    rows = [Row(f"{name}/P{k}{i}.png", name, scores_for(k, 0.9)) for k, name in enumerate(CLASSES) for i in range(2)]
-    rows[7] = Row("pituitary_tumor/P31.png", PITUITARY, scores_for(0, 0.6))
-    broken = [Row("no_tumor/cut|off.jpg", NO_TUMOR, None, "truncated", "ends early"), Row("x.png", None, None, "empty")]
-    return [*rows, *broken, Row("odd/P40.png", None, scores_for(1, 0.7))]
+from tests.report.reports import GLIOMA, MENINGIOMA, NO_TUMOR, PITUITARY, eight_rows, made, page_of, value
 
 
 @pytest.fixture
@@ -68,12 +32,12 @@ Model `tiny`, onnxruntime (fp32), decoder opencv, mribatch 0.1.0. Input: `slices
 
 ## Files
 
-2 of 11 files could not be classified and count in no metric: empty 1, truncated 1. Labelled among them: 1.
+2 of 11 files could not be classified and are not part of any metric: empty 1, truncated 1. Labelled files among them: 1.
 
 - `no_tumor/cut\\|off.jpg`: truncated, ends early
 - `x.png`: empty
 
-9 of 11 files are readable, 8 of these have a label; metrics are over these. Left out without a label: 1.
+9 of 11 files are readable, and 8 of these have a label; the metrics cover the labelled ones. Readable files without a label: 1.
 
 | status | files |
 | --- | ---: |
@@ -104,10 +68,10 @@ Calibration: mean confidence 0.8625, accuracy 0.8750 (under-confident by 0.0125)
 WORTH = """\
 ## What the numbers are worth
 
-- Protocol: not given. Whether these images, copies or neighbouring slices of them were in the training data is not known; if they were, the figures are too good. State it with --protocol.
-- The intervals take every image for independent. Slices of one patient are not; where there are several, the intervals are too narrow: give --groups or --group-by.
-- With 8 images the intervals are rough, and rather too narrow than too wide; below 30 they are known to be.
-- Sensitivity and specificity hold for images like these. Where the classes come from different sources, a model can tell them apart by size or borders instead of by what they show.
+- Protocol: not given. It is not known whether these images, copies of them or neighbouring slices were in the training data. If they were, the figures are too optimistic. State the protocol with --protocol.
+- The intervals treat every image as independent. Slices of one patient are not. If the run has several slices per patient, the intervals are too narrow: give --groups or --group-by.
+- With only 8 images the intervals are approximate and tend to be too narrow, as is known for fewer than 30.
+- Sensitivity and specificity apply to images like these only. If the classes come from different sources, a model can tell them apart by image size or borders instead of content.
 - Research use only, not a medical device.
 """
 
@@ -190,7 +154,7 @@ def test_many_broken_files_are_counted_and_twenty_named(tmp_path: Path) -> None:
     content = made(write_run(tmp_path / "run", [*eight_rows()[:8], *broken]))
     assert [item["path"] for item in content["files"]["not_readable"]] == [f"b{i:02d}.jpg" for i in range(20)]
     text = page_of(tmp_path / "run")
-    assert "33 of 41 files could not be classified and count in no metric: truncated 22, empty 11." in text
+    assert "33 of 41 files could not be classified and are not part of any metric: truncated 22, empty 11." in text
     assert "- `b19.jpg`: truncated, why\n- and 13 more\n" in text
 
 
@@ -213,7 +177,7 @@ def test_without_labels(tmp_path: Path) -> None:
     )
     assert content["predicted"]["counts"] == dict.fromkeys(CLASSES, 2)
     assert content["predicted"]["confidence"]["max"] == pytest.approx(0.85, abs=1e-6)
-    assert "## No accuracy\n\nThere is no accuracy here: no label is known" in page_of(run)
+    assert "## No accuracy\n\nNo accuracy could be computed: no label is known" in page_of(run)
     table = report(ReportOptions(run=run)).table
     assert "No accuracy: no label is known" in table and "Confidence: min 0.5000" in table
     assert pq.read_table(run / "metrics.parquet").num_rows == 0
@@ -308,7 +272,7 @@ def test_rows_that_the_table_does_not_know_are_counted(tmp_path: Path) -> None:
     run, table = write_run(tmp_path / "run", rows, part_rows=16), group_table(tmp_path / "groups.csv", rows[:40])
     intervals = made(run, groups=str(table))["levels"][0]["intervals"]
     assert (intervals["units"], intervals["without_group"]) == (8 + 10, 10)
-    assert "Images without a group there, each a group of its own: 10." in page_of(run)
+    assert "Images without a group, each treated as a group of its own: 10." in page_of(run)
 
 
 @pytest.mark.parametrize("prefix", ["slices/", "set/slices/", "/data/set/slices/", "./"])
@@ -322,7 +286,7 @@ def test_a_name_shorter_than_the_path_is_no_match(tmp_path: Path) -> None:
     rows = series_rows(4, 5)
     table = tmp_path / "groups.csv"
     table.write_text("path,group_id\nP00_0.png,g1\n", encoding="utf-8")
-    with pytest.raises(MribatchError, match="knows none of the 20 paths"):
+    with pytest.raises(MribatchError, match="has none of the 20 paths"):
         report(ReportOptions(run=write_run(tmp_path / "run", rows), groups=str(table)))
 
 
@@ -379,8 +343,8 @@ def test_patients(tmp_path: Path) -> None:
     assert content["levels"][0]["intervals"]["unit"] == "group"  # patients cluster the images too
     assert content["levels"][1]["intervals"]["unit"] == "patient"
     text = page_of(run)
-    assert r"Left out, since their slices carry several labels: C (glioma\_tumor, pituitary\_tumor)." in text
-    assert "- Patients with slices that could not be read, whose other slices count: 1." in text
+    assert r"Left out because their slices have different labels: C (glioma\_tumor, pituitary\_tumor)." in text
+    assert "- Patients with unreadable slices, whose other slices are used: 1." in text
 
 
 def test_patients_from_a_table(tmp_path: Path) -> None:
@@ -393,103 +357,6 @@ def test_patients_from_a_table(tmp_path: Path) -> None:
     assert by_table["levels"][1]["metrics"] == by_pattern["levels"][1]["metrics"]
 
 
-# ------------------------------------------------------------------------------------------ requirements
-
-
-@pytest.mark.parametrize(
-    ("requirement", "met"),
-    [
-        ("accuracy>=0.875", True),
-        ("accuracy > 0.875", False),
-        ("accuracy<=.875", True),
-        ("accuracy<8.75e-1", False),
-        ("accuracy@low>=0.625", True),
-        ("accuracy@low>=0.7", False),
-        ("accuracy@high<1", False),
-        ("sensitivity[pituitary_tumor]>=0.5", True),
-        ("sensitivity[ pituitary_tumor ]>=0.51", False),
-        ("sensitivity[glioma_tumor]>=1", True),
-        ("sensitivity[glioma_tumor]@low>=0.5", False),  # two right answers are no proof
-        ("f1[macro]>=0.8", True),
-        ("log_loss<=0.5", True),
-        ("support>=8", True),
-        ("support@low>=1", False),  # a count has no interval
-    ],
-)
-def test_requirements(run: Path, requirement: str, met: bool) -> None:
-    result = report(ReportOptions(run=run, require=("accuracy>=0.1", requirement)))
-    assert [verdict["met"] for verdict in result.content["requirements"]] == [True, met]
-    assert len(result.unmet) == (0 if met else 1)
-    if met:
-        result.check()
-    else:
-        with pytest.raises(MribatchError, match="requirement not met"):
-            result.check()
-    made(run, require=(requirement,))
-
-
-def test_a_requirement_that_fails_says_the_number_and_still_writes(run: Path) -> None:
-    wanted = ("sensitivity[pituitary_tumor]>=0.95", "accuracy@low>=0.9", "auroc[glioma_tumor]>=0.1")
-    result = report(ReportOptions(run=run, require=wanted))
-    assert result.unmet[0].startswith("sensitivity[pituitary_tumor] = 0.5000 (0.0000–1.0000) < 0.95")
-    assert result.unmet[1:] == ("accuracy@low = 0.6250 < 0.9",)
-    assert "| `accuracy@low>=0.9` | accuracy@low = 0.6250 \\< 0.9 | **not met** |" in page_of(run)
-    assert "Requirement auroc[glioma_tumor]>=0.1: met, auroc[glioma_tumor] = " in result.table
-
-
-def test_a_value_that_rounds_to_the_limit_is_shown_in_full(tmp_path: Path) -> None:
-    rows = [Row(f"{i}.png", GLIOMA if i else NO_TUMOR, scores_for(0, 0.9)) for i in range(30_001)]
-    run = write_run(tmp_path / "run", rows, part_rows=40_000)
-    assert report(ReportOptions(run=run, require=("accuracy>=1",))).unmet[0].startswith("accuracy = 0.99996666777")
-
-
-def test_a_requirement_on_what_is_undefined_fails(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", [Row(f"{i}.png", GLIOMA, scores_for(0, 0.9)) for i in range(5)])
-    result = report(ReportOptions(run=run, require=("sensitivity[no_tumor]>=0.1", "sensitivity[no_tumor]<=0.9")))
-    assert result.unmet == (
-        "sensitivity[no_tumor] is undefined (this class never occurs), required >= 0.1",
-        "sensitivity[no_tumor] is undefined (this class never occurs), required <= 0.9",
-    )
-    unlabelled = write_run(tmp_path / "none", [Row("a.png", None, scores_for(0, 0.9))])
-    assert (
-        "accuracy is undefined (no label is known"
-        in report(ReportOptions(run=unlabelled, require=("accuracy>=0",))).unmet[0]
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "problem", "fix"),
-    [
-        ("sensitivity", "is not understood", "'accuracy>=0.9'"),
-        ("accuracy>=nan", "is not understood", "accuracy"),
-        ("accuracy>=95%", "is not understood", "accuracy"),
-        ("accuracy=0.9", "is not understood", "accuracy"),
-        ("accuracy@mid>=0.9", "is not understood", "accuracy"),
-        ("acuracy>=0.9", "there is no metric 'acuracy'", "accuracy, balanced_accuracy, log_loss"),
-        ("sensitivity>=0.9", "sensitivity needs a class", "sensitivity[glioma_tumor], "),
-        ("sensitivity[glioma]>=0.9", "there is no sensitivity of 'glioma'", "sensitivity[weighted]"),
-        ("accuracy[glioma_tumor]>=0.9", "there is no accuracy of 'glioma_tumor'", "choose one of accuracy"),
-        ("support[macro]>=1", "there is no support of 'macro'", "support, support[glioma_tumor]"),
-    ],
-)
-def test_a_requirement_that_is_not_understood(run: Path, text: str, problem: str, fix: str) -> None:
-    with pytest.raises(MribatchError) as caught:
-        report(ReportOptions(run=run, require=(text,)))
-    assert problem in caught.value.problem and fix in caught.value.fix
-    assert not (run / "metrics.json").exists()
-
-
-def test_a_requirement_keeps_its_parts() -> None:
-    parsed = parse_requirement(" specificity[no_tumor] @high < 1e-1 ", CLASSES)
-    assert (parsed.metric, parsed.class_, parsed.bound, parsed.sign, parsed.limit) == (
-        "specificity",
-        "no_tumor",
-        "high",
-        "<",
-        0.1,
-    )
-
-
 # ------------------------------------------------------------------------------------------ refusals
 
 
@@ -500,7 +367,7 @@ def test_a_run_that_is_not_complete(tmp_path: Path, state: str) -> None:
         report(ReportOptions(run=run))
     assert str(caught.value) == (
         f"the run in {run} is not complete: its state is '{state}'. "
-        "Fix: type the classify command again; it goes on where it stopped"
+        "Fix: repeat the classify command; it continues where it stopped"
     )
     assert sorted(path.name for path in run.iterdir()) == ["predictions", "run.json"]
 
@@ -508,30 +375,36 @@ def test_a_run_that_is_not_complete(tmp_path: Path, state: str) -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"groups": "missing.csv"}, "cannot read --groups missing.csv: No such file"),
+        ({"groups": "missing.csv"}, "cannot read --groups missing.csv: No such file or directory"),
         ({"groups": "nothing"}, "is neither a CSV file nor a text or integer column"),
         ({"groups": "p_no_tumor"}, "is neither a CSV file nor a text or integer column"),
-        ({"groups": "{here}/plain.csv"}, "has none of the columns series_id, group_id, patient"),
+        (
+            {"groups": "{here}/plain.csv"},
+            "has none of the columns patient_id, study_id, series_id, group_id; its columns: path, tone",
+        ),
         ({"groups": "{here}/plain.csv:colour"}, "has no column 'colour'"),
-        ({"groups": "{here}/twice.csv"}, "names two groups for 'x.png': '1' and '2'"),
-        ({"groups": "{here}/foreign.csv"}, "knows none of the 11 paths, e.g. 'glioma_tumor/P00.png'"),
-        ({"groups": "{here}/latin.csv"}, "cannot read --groups"),
+        ({"groups": "{here}/twice.csv"}, "line 3: a second group for 'x.png': '1', then '2'"),
+        ({"groups": "{here}/foreign.csv"}, "has none of the 11 paths, e.g. 'glioma_tumor/P00.png'"),
+        ({"groups": "{here}/latin.csv"}, "line 2: byte 0xe9 is not UTF-8"),
+        ({"groups": "{here}/blank.csv"}, "has no group_id for any of the 11 paths"),
         ({"group_by": "P(.)"}, "is not understood"),
         ({"group_by": "study=(.)"}, "is not understood"),
         ({"group_by": "patient="}, "is not understood"),
         ({"group_by": "patient=P."}, "has no capture group"),
         ({"group_by": "patient=P(."}, "is not a regular expression"),
         ({"group_by": "patient=Z(.)"}, "matches none of 11 paths"),
-        ({"group_by": "patient={here}/plain.csv"}, "has no column 'patient'"),
+        ({"group_by": "patient={here}/plain.csv"}, "has no column 'patient_id'; its columns: path, tone"),
     ],
 )
 def test_options_that_do_not_fit(tmp_path: Path, run: Path, options: dict[str, str], problem: str) -> None:
     (tmp_path / "plain.csv").write_text("path,tone\nx.png,1\n", encoding="utf-8")
     (tmp_path / "twice.csv").write_text("path,group_id\nx.png,1\nx.png,2\n", encoding="utf-8")
     (tmp_path / "foreign.csv").write_text("path,group_id\nelse.png,1\n", encoding="utf-8")
+    (tmp_path / "blank.csv").write_text("path,group_id\nx.png,\n", encoding="utf-8")
     (tmp_path / "latin.csv").write_bytes(b"path,group_id\nx.png,\xe9\n")
+    placed: dict[str, Any] = {key: text.format(here=tmp_path) for key, text in options.items()}
     with pytest.raises(MribatchError) as caught:
-        report(ReportOptions(run=run, **{key: text.format(here=tmp_path) for key, text in options.items()}))
+        report(ReportOptions(run=run, **placed))
     assert problem in caught.value.problem
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in run.iterdir()) == ["predictions", "run.json"]
@@ -574,7 +447,7 @@ def test_a_part_of_another_model_is_noticed(tmp_path: Path) -> None:
 
 def test_a_label_that_is_no_class_is_noticed(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [Row("a.png", "glioma", scores_for(0, 0.9))])
-    with pytest.raises(MribatchError, match="holds the label 'glioma', which is no class of its model"):
+    with pytest.raises(MribatchError, match="holds the label 'glioma', which is not a class of its model"):
         report(ReportOptions(run=run))
 
 
@@ -582,12 +455,3 @@ def test_an_ok_row_without_probabilities_is_noticed(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [Row("a.png", GLIOMA, scores_for(0, 0.9)), Row("b.png", GLIOMA)])
     with pytest.raises(MribatchError, match="is ok and has no probabilities"):
         report(ReportOptions(run=run))
-
-
-def test_the_documentation_names_every_metric_and_column(run: Path) -> None:
-    text = (Path(__file__).parents[2] / "docs/reference/metrics.md").read_text(encoding="utf-8")
-    rows = {line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| `")}
-    made(run)
-    table = pq.read_table(run / "metrics.parquet")
-    assert {f"`{name}`" for name in table["metric"].to_pylist()} <= rows
-    assert {f"`{name}`" for name in table.column_names} - {"`low`", "`high`"} <= rows and "`low`, `high`" in rows

@@ -4,8 +4,8 @@ A unit is a connected component of files that share a group, a series, a patient
 divided. Parts depend on the content of the images and the seed alone, not on names, order or any library's version.
 """
 
-import csv
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -15,21 +15,13 @@ from numpy import int64
 from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
+from mribatch.report.groups import COLUMN_NAMES, NEAR_DUPLICATES, GroupsTable, find_kinds, read_groups_table
 
 PARTS = ("train", "validation", "test")
 FRACTIONS = (0.70, 0.15, 0.15)
-NEAR_DUPLICATES = "group_id"
 
-_COLUMNS = ("group_id", "series_id", "patient_id")
-_FIX = "give a CSV with the columns path and group_id (and series_id, patient_id where known); path is relative to DIR"
-
-
-@dataclass(frozen=True)
-class GroupsTable:
-    """A groups file: what each listed path belongs to."""
-
-    columns: tuple[str, ...]  # those of group_id, series_id, patient_id that the file has
-    ids: Mapping[str, tuple[str, ...]]  # path -> one id per column, "" where not known
+_FIX = "give a CSV file with the columns path and group_id (and series_id, patient_id where known)"
+_PATH_FIX = "write its column path relative to the folder of the images"
 
 
 @dataclass(frozen=True)
@@ -61,50 +53,39 @@ class Leak:
 
 
 def read_groups(path: Path) -> GroupsTable:
-    """Read a groups file.
+    """Read every kind of group that a groups table has, see `report.groups`; near-duplicates first.
 
     Raises:
-        MribatchError: Not readable as UTF-8 CSV, or a column is missing, or a path stands in it twice.
+        MribatchError: Not readable as UTF-8 CSV, a column is missing, or a path has two groups.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            names = reader.fieldnames or []
-            columns = tuple(name for name in _COLUMNS if name in names)
-            if "path" not in names or not columns:
-                raise MribatchError(f"{path} has the columns {', '.join(names) or '(none)'}", _FIX)
-            rows = [(row["path"] or "", tuple(row[name] or "" for name in columns)) for row in reader]
-    except OSError as error:
-        raise MribatchError(f"cannot read {path}: {error.strerror or error}", _FIX) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise MribatchError(f"{path} is not a UTF-8 CSV file: {error}", _FIX) from error
-    ids = dict(rows)
-    if len(ids) != len(rows):
-        raise MribatchError(f"{path} names {len(rows) - len(ids)} paths more than once", _FIX)
-    return GroupsTable(columns, ids)
+    name = f"--groups {path}"
+    kinds = find_kinds(path, name=name, fix=_FIX)
+    columns = {kind: COLUMN_NAMES[kind] for kind in reversed(kinds)}
+    return read_groups_table(path, columns, name=name, fix=_FIX, path_fix=_PATH_FIX)
 
 
-def group(paths: Sequence[str], pixel_sha256: Sequence[str], table: GroupsTable | None) -> Grouping:
+def group(
+    paths: Sequence[str], pixel_sha256: Sequence[str], table: GroupsTable | None, root: Path = Path()
+) -> Grouping:
     """Find the units of a data set.
 
     Args:
         paths: Of the files, relative to the data folder, with "/".
         pixel_sha256: Of the decoded pixels, in the same order; equal pixels always make one unit.
-        table: The groups file, or None: equal pixels alone.
+        table: The groups table, or None: equal pixels alone.
+        root: The data folder; the table may name files with folders of it before their paths.
 
     Raises:
-        MribatchError: The groups file names none of the paths.
+        MribatchError: The groups table names none of the paths, or one of its lines fits two.
     """
     pixels = [("pixels", digest) for digest in pixel_sha256]
     if table is None:
         exact = _components([[key] for key in pixels])
         return Grouping(exact, exact, "equal pixels", "equal pixels only: near-duplicates are not known", 0)
-    listed = sum(path in table.ids for path in paths)
-    if not listed:
-        raise MribatchError(f"the groups file names none of the {len(paths)} images", _FIX)
+    ids_of_files = table.find_ids(paths, [os.path.abspath(root)] * len(paths))
     keys, close = [], []
-    for path, key in zip(paths, pixels, strict=True):
-        found = zip(table.columns, table.ids.get(path, ()), strict=False)
+    for ids, key in zip(ids_of_files, pixels, strict=True):
+        found = zip(table.columns, ids or (), strict=False)
         named = [(column, identity) for column, identity in found if identity]
         keys.append([key, *named])
         close.append([key, *(pair for pair in named if pair[0] == NEAR_DUPLICATES)])
@@ -115,7 +96,7 @@ def group(paths: Sequence[str], pixel_sha256: Sequence[str], table: GroupsTable 
         _components(close),
         basis,
         "group_id and equal pixels" if has_groups else "equal pixels only: near-duplicates are not known",
-        listed,
+        sum(ids is not None for ids in ids_of_files),
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy import float32, float64, int64, uint8
 from numpy.typing import NDArray
 
-from mribatch.report.metrics import ECE_BINS, Metric, calibration, confusion, ece_bins, find
+from mribatch.report.metrics import ECE_BINS, CalibrationBin, Metric, calibration, confusion, ece_bins, find
 from mribatch.training.figures.drawing import BLUE, GREY, SKY, VERMILLION, page, percent, shown
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def draw_reliability(
     """The reliability diagram of Guo et al. 2017: 15 bins of confidence, the accuracy in each, and its images."""
     bins = calibration(labels, probabilities, classes)
     total = len(labels)
-    ece = sum(row["n"] * abs(row["accuracy"] - row["confidence"]) for row in bins) / max(total, 1)
+    ece = sum(row.n * abs(row.accuracy - row.confidence) for row in bins) / max(total, 1)
     confidence = float(probabilities.max(axis=1).mean()) if total else 0.0
     hits = int((probabilities.argmax(axis=1) == labels).sum()) if total else 0
     lines = (
@@ -258,12 +258,12 @@ def draw_reliability(
     return made.save(folder, "reliability")
 
 
-def _draw_bins(axes: Any, bins: Sequence[dict[str, Any]]) -> None:
+def _draw_bins(axes: Any, bins: Sequence[CalibrationBin]) -> None:
     """Accuracy as bars, mean confidence as marks, the gap between them hatched; the diagonal is perfect calibration."""
-    middles = [(row["low"] + row["high"]) / 2 for row in bins]
+    middles = [(row.low + row.high) / 2 for row in bins]
     width = 0.9 / ECE_BINS
-    accuracy = np.array([row["accuracy"] for row in bins], dtype=float64)
-    confidence = np.array([row["confidence"] for row in bins], dtype=float64)
+    accuracy = np.array([row.accuracy for row in bins], dtype=float64)
+    confidence = np.array([row.confidence for row in bins], dtype=float64)
     axes.bar(middles, accuracy, width=width, color=SKY, label="accuracy")
     axes.bar(
         middles,

@@ -44,7 +44,7 @@ def test_a_thousand_unknown_names_are_counted_and_more_go_into_one(spec: ModelSp
 
 def test_a_table_gives_labels_by_relative_or_absolute_path(spec: ModelSpec, tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
-    table.write_text("\ufeffpath,label\na.jpg,glioma\n/data/glioma/b.jpg,No Tumor\nc.jpg,unknown\nd.jpg,\n", "utf-8")
+    table.write_text("\ufeffPath, Label\na.jpg,glioma\n/data/glioma/b.jpg,No Tumor\nc.jpg,unknown\nd.jpg,\n", "utf-8")
     labels = TableLabels(spec, table, tmp_path / "labels.sqlite")
     assert [labels.of(folder(), path) for path in (b"a.jpg", b"b.jpg", b"c.jpg", b"d.jpg", b"e.jpg")] == [
         "glioma_tumor",
@@ -62,9 +62,9 @@ def test_a_table_gives_labels_by_relative_or_absolute_path(spec: ModelSpec, tmp_
     ("content", "problem"),
     [
         (b"path,class\na.jpg,glioma\n", "has no column 'label'"),
-        (b"", "has no column 'label'"),
+        (b"", "has no column 'path'"),
         (b"path,label\na.jpg,glioma\na.jpg,no\n", "line 3: a second, different label for 'a.jpg'"),
-        (b"path,label\n\xff.jpg,glioma\n", "cannot read the labels"),
+        (b"path,label\n\xff.jpg,glioma\n", "line 2: byte 0xff is not UTF-8"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(spec: ModelSpec, tmp_path: Path, content: bytes, problem: str) -> None:

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mribatch.core.errors import MribatchError
+from mribatch.report.groups import GroupsTable
 from mribatch.training.data.classes import BRAIN_TUMORS
 from mribatch.training.data.images import DataSet
 from mribatch.training.data.protocols import SPLITS, deal_folds, divide, fold_parts, folder_parts, reference_test
-from mribatch.training.data.split import GroupsTable, group, leak
+from mribatch.training.data.split import group, leak
 from tests.training.data.test_split import digests
 
 TRAIN, VALIDATION, TEST = range(3)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mribatch.core.errors import MribatchError
-from mribatch.training.data.split import FRACTIONS, GroupsTable, check_parts, group, grouped_split, leak, read_groups
+from mribatch.report.groups import GroupsTable
+from mribatch.training.data.split import FRACTIONS, check_parts, group, grouped_split, leak, read_groups
 
 TRAIN, VALIDATION, TEST = range(3)
 
@@ -122,21 +123,34 @@ def test_leak_rate_of_a_split_that_ignores_the_groups():
     assert leak(near_duplicates, parts != TEST, parts == VALIDATION, "").rate == 1.0
 
 
-def test_read_groups(tmp_path: Path):
+def test_every_kind_of_group_is_read_near_duplicates_first(tmp_path: Path):
     path = tmp_path / "groups.csv"
     path.write_text("path,sha256_pixels,series_id,group_id\na/1.jpg,00,s1,g1\na/2.jpg,01,,g2\n")
     table = read_groups(path)
     assert table.columns == ("group_id", "series_id")
     assert table.ids == {"a/1.jpg": ("g1", "s1"), "a/2.jpg": ("g2", "")}
+    path.write_text("PATH,Patient,StudyInstanceUID\na/1.jpg,p1,s1\n")
+    assert read_groups(path).columns == ("study_id", "patient_id")
+
+
+@pytest.mark.parametrize("prefix", ["", "./", "brain/", "/data/brain/"])
+def test_the_table_may_name_files_from_further_up(prefix: str):
+    table = GroupsTable(("patient_id",), {f"{prefix.removeprefix('./')}a/{i}.jpg": ("p",) for i in range(2)})
+    grouping = group(["a/0.jpg", "a/1.jpg", "a/2.jpg"], digests(3), table, Path("/data/brain"))
+    assert grouping.units.tolist() == [0, 0, 1] and grouping.listed == 2
 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("path,cluster\na,1\n", "has the columns path, cluster"),
-        ("", "has the columns (none)"),
-        ("path,group_id\na,1\na,2\n", "names 1 paths more than once"),
-        (b"path,group_id\n\xff,1\n", "is not a UTF-8 CSV file"),
+        (
+            "path,cluster\na,1\n",
+            "has none of the columns patient_id, study_id, series_id, group_id; its columns: path, cluster",
+        ),
+        ("group_id\n1\n", "has no column 'path'"),
+        ("", "its columns: none"),
+        ("path,group_id\na,1\na,2\n", "line 3: a second group for 'a': '1', then '2'"),
+        (b"path,group_id\n\xff,1\n", "line 2: byte 0xff is not UTF-8"),
     ],
 )
 def test_a_groups_file_that_does_not_fit_is_refused(tmp_path: Path, content, problem):
@@ -147,7 +161,7 @@ def test_a_groups_file_that_does_not_fit_is_refused(tmp_path: Path, content, pro
 
 
 def test_a_groups_file_of_other_images_is_refused():
-    with pytest.raises(MribatchError, match="names none of the 1 images"):
+    with pytest.raises(MribatchError, match="has none of the 1 paths, e.g. 'a.png'"):
         group(["a.png"], ["00"], GroupsTable(("group_id",), {"b.png": ("g",)}))
 
 

@@ -1,0 +1,1 @@
+"""The content of metrics.json as text: report.md and the table of the console."""

@@ -1,0 +1,80 @@
+"""The content of metrics.json as a table for the console."""
+
+from collections.abc import Sequence
+
+from mribatch.core.errors import one_line
+from mribatch.report.metrics_file import Level, MetricsFile, PredictedClasses
+from mribatch.report.text.sentences import (
+    CLASS_TABLE,
+    CLASS_TABLE_TITLES,
+    HEADLINE,
+    count_others,
+    describe_calibration,
+    describe_confidence,
+    describe_intervals,
+    describe_patients,
+    describe_protocol,
+    describe_reason,
+    describe_scored,
+    describe_unreadable,
+    format_interval,
+    format_number,
+    list_class_cells,
+    list_notes,
+)
+
+_WIDEST_MATRIX = 12  # classes
+_MOST_LINES = 5  # notes and files
+
+
+def format_table(content: MetricsFile) -> str:
+    """The text for a terminal: files, headline figures, classes, confusion matrix, and how the intervals were made."""
+    files = content.files
+    lines = [f"NOTE: {one_line(notice)}." for notice in content.notices]
+    if files.readable < files.total:
+        named = files.not_readable[:_MOST_LINES]
+        lines += [describe_unreadable(files)]
+        lines += [f"  {one_line(file.path)}: {describe_reason(file)}" for file in named]
+        lines += count_others(files.total - files.readable, len(named))
+    lines += [describe_scored(files), ""]
+    if content.no_metrics:
+        lines += [f"No accuracy: {one_line(content.no_metrics)}.", "", *_write_predictions(content.predicted), ""]
+    for level in content.levels:
+        lines += [*_write_level(content.run.classes, level), ""]
+    if content.patients:
+        lines += [*describe_patients(content.patients), ""]
+    for verdict in content.requirements:
+        lines.append(f"Requirement {verdict.required}: {'met' if verdict.met else 'NOT MET'}, {verdict.found}")
+    lines += [describe_protocol(content), content.research_notice]
+    return "\n".join(lines)
+
+
+def _write_level(classes: Sequence[str], level: Level) -> list[str]:
+    lines = [f"Figures {level.title}, n = {level.n:,}"]
+    rows = [(title, level.find(metric, class_)) for metric, class_, title in HEADLINE]
+    headline = [(title, format_number(row.value), format_interval(row)) for title, row in rows]
+    lines += _align([("", "value", "95 % interval"), *headline])
+    titles = ["class", *(CLASS_TABLE_TITLES.get(metric, metric) for metric in CLASS_TABLE)]
+    lines += ["", *_align([titles, *list_class_cells(classes, level)])]
+    if len(classes) <= _WIDEST_MATRIX:
+        cells = [
+            (name, *(f"{count:,}" for count in counts)) for name, counts in zip(classes, level.confusion, strict=True)
+        ]
+        lines += ["", "Confusion matrix (rows: label, columns: predicted)", *_align([("", *classes), *cells])]
+    notes = list_notes(level)
+    lines += [f"  {note}" for note in notes[:_MOST_LINES]]
+    lines += count_others(len(notes), min(_MOST_LINES, len(notes)))
+    return [*lines, describe_calibration(level), describe_intervals(level)]
+
+
+def _write_predictions(predicted: PredictedClasses) -> list[str]:
+    cells = [(name, f"{count:,}") for name, count in predicted.counts.items()]
+    return [*_align([("class", "predicted"), *cells]), describe_confidence(predicted)]
+
+
+def _align(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
