@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from mribatch.core.errors import MribatchError
-from mribatch.pipeline.worker.messages import Failed, Reply, Request, WorkOrder, read_reply, request_bytes
+from mribatch.pipeline.inference.order import WorkOrder
+from mribatch.pipeline.worker.messages import Reply, Request, WorkerFailed, read_reply, request_bytes
 
 _FIRST_FREE = 3  # descriptor behind the standard streams
 _EXIT_S = 10  # for a process whose pipe is closed already, or that was killed
@@ -116,7 +117,7 @@ class WorkerProcess:
             reply = read_reply(self._replies.recv_bytes())
         except (EOFError, OSError) as found:
             raise self._found_dead() from found
-        if isinstance(reply, Failed):
+        if isinstance(reply, WorkerFailed):
             if reply.bug is not None:
                 raise RuntimeError(f"the worker process failed:\n{reply.bug}")
             raise WorkerDied(

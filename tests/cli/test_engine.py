@@ -34,7 +34,7 @@ def built(rtx: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory)
     """A cache with two engines of the tiny model."""
     cache = tmp_path_factory.mktemp("engines") / "cache"
     result = run(
-        "build", tiny_model, "--flavour", "tensorrt-rtx", "--target", "sm86,sm89", "--batch", "2,4", "--cache", cache
+        "build", tiny_model, "--flavor", "tensorrt-rtx", "--target", "sm86,sm89", "--batch", "2,4", "--cache", cache
     )
     lines = result.stdout.splitlines()
     assert lines[0].split("  ")[0] == "bundle" and lines[0].endswith("verified how")
@@ -48,7 +48,7 @@ def test_build_prints_one_row_for_each_engine_and_finds_it_again(built: Path, ti
     arguments = (
         "build",
         tiny_model,
-        "--flavour",
+        "--flavor",
         "tensorrt-rtx",
         "--target",
         "sm86,sm89",
@@ -176,7 +176,7 @@ finally:
         (("--batch", "8,4"), "do not rise"),
         (("--target", "ada"), "--target 'ada' names no GPU"),
         (("--target", "sm²"), "names no GPU"),
-        (("--flavour", "tensorrt"), "tensorrt is not installed|there is none"),
+        (("--flavor", "tensorrt"), "tensorrt is not installed|there is none"),
     ],
 )
 @no_gpu_here
@@ -189,7 +189,7 @@ def test_what_cannot_be_built_is_one_line_with_a_fix(
 
 
 def test_one_failure_does_not_keep_the_others_from_being_built(rtx: None, tiny_model: Path, tmp_path: Path) -> None:
-    options = ("--flavour", "tensorrt-rtx", "--batch", "2,4", "--cache", tmp_path / "cache")
+    options = ("--flavor", "tensorrt-rtx", "--batch", "2,4", "--cache", tmp_path / "cache")
     result = run("build", tiny_model, "--target", "sm90,sm89", *options)
     assert result.return_value is ExitCode.USER_ERROR
     assert "1 engines in" in result.stdout and result.stderr.startswith("Error: TensorRT for RTX")

@@ -7,38 +7,38 @@ from mribatch.pipeline import choices as stages
 from mribatch.pipeline.choices import choose_backend, choose_decoder
 from mribatch.trt.engine.build import BuildStep
 from mribatch.trt.gpu import Gpu, NoGpu
-from mribatch.trt.library import Flavour
+from mribatch.trt.library import Flavor
 
 L4 = Gpu("NVIDIA L4", "8.9", 1 << 34, "13.0", "13.0")
 NONE = NoGpu("CUDA lists no device", "check nvidia-smi")
 
 
-def machine(monkeypatch: pytest.MonkeyPatch, gpu: Gpu | NoGpu, flavours: list[Flavour], dali: bool) -> None:
+def machine(monkeypatch: pytest.MonkeyPatch, gpu: Gpu | NoGpu, flavors: list[Flavor], dali: bool) -> None:
     monkeypatch.setattr(stages, "find_gpu", lambda: gpu)
-    monkeypatch.setattr(stages, "installed_flavours", lambda: flavours)
+    monkeypatch.setattr(stages, "installed_flavors", lambda: flavors)
     monkeypatch.setattr(stages, "_dali_installed", lambda: dali)
 
 
 @pytest.mark.parametrize(
-    ("gpu", "flavours", "dali", "backend", "decoder", "because"),
+    ("gpu", "flavors", "dali", "backend", "decoder", "because"),
     [
-        (NONE, [Flavour.TENSORRT], True, "onnxruntime", "opencv", "no GPU: CUDA lists no device"),
+        (NONE, [Flavor.TENSORRT], True, "onnxruntime", "opencv", "no GPU: CUDA lists no device"),
         (L4, [], False, "onnxruntime", "opencv", "for the NVIDIA L4 (compute capability 8.9), neither TensorRT nor "),
         (L4, [], True, "onnxruntime", "dali", "neither TensorRT nor TensorRT for RTX is installed"),
-        (L4, [Flavour.RTX], False, "tensorrt", "opencv", "tensorrt-rtx on the NVIDIA L4 (compute capability 8.9)"),
-        (L4, [Flavour.TENSORRT, Flavour.RTX], True, "tensorrt", "dali", "on the NVIDIA L4"),
+        (L4, [Flavor.RTX], False, "tensorrt", "opencv", "tensorrt-rtx on the NVIDIA L4 (compute capability 8.9)"),
+        (L4, [Flavor.TENSORRT, Flavor.RTX], True, "tensorrt", "dali", "on the NVIDIA L4"),
     ],
 )
 def test_auto(
     monkeypatch: pytest.MonkeyPatch,
     gpu: Gpu | NoGpu,
-    flavours: list[Flavour],
+    flavors: list[Flavor],
     dali: bool,
     backend: str,
     decoder: str,
     because: str,
 ) -> None:
-    machine(monkeypatch, gpu, flavours, dali)
+    machine(monkeypatch, gpu, flavors, dali)
     assert (choose_backend("auto").name, choose_decoder("auto").name) == (backend, decoder)
     assert because in choose_backend("auto").reason
     assert (choose_backend("onnxruntime").name, choose_decoder("opencv").name) == ("onnxruntime", "opencv")

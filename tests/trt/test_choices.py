@@ -13,20 +13,20 @@ from mribatch.trt.engine import rtx
 from mribatch.trt.engine.build import BatchProfile, build_plan
 from mribatch.trt.engine.maker import gate_sizes, here_or_all
 from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
-from mribatch.trt.library import Flavour, Messages
+from mribatch.trt.library import Flavor, Messages
 
 no_gpu_here = pytest.mark.skipif(not isinstance(find_gpu(), NoGpu), reason="there is a GPU")
 
 
 def test_what_is_built_where_nothing_is_asked_for() -> None:
     ada, none = Gpu("ada", "8.9", 1, "13.0", "13.0"), NoGpu("no driver", "install it")
-    both = [Flavour.TENSORRT, Flavour.RTX]
-    assert here_or_all(None, both, ada) == (Flavour.TENSORRT, ("sm89",))
-    assert here_or_all(Flavour.RTX, both, ada) == (Flavour.RTX, ("sm89",))
-    assert here_or_all(None, both, none) == (Flavour.RTX, rtx.TARGETS)
-    for flavour, installed in ((Flavour.TENSORRT, both), (None, [Flavour.TENSORRT])):
+    both = [Flavor.TENSORRT, Flavor.RTX]
+    assert here_or_all(None, both, ada) == (Flavor.TENSORRT, ("sm89",))
+    assert here_or_all(Flavor.RTX, both, ada) == (Flavor.RTX, ("sm89",))
+    assert here_or_all(None, both, none) == (Flavor.RTX, rtx.TARGETS)
+    for flavor, installed in ((Flavor.TENSORRT, both), (None, [Flavor.TENSORRT])):
         with pytest.raises(MribatchError, match="there is none: no driver"):
-            here_or_all(flavour, installed, none)
+            here_or_all(flavor, installed, none)
     with pytest.raises(MribatchError, match="neither TensorRT nor"):
         here_or_all(None, [], none)
 
@@ -45,12 +45,12 @@ def test_a_batch_profile_that_does_not_rise_is_refused() -> None:
 
 
 def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(library._MODULES, Flavour.TENSORRT, "tensorrt_that_is_not_there")
+    monkeypatch.setitem(library._MODULES, Flavor.TENSORRT, "tensorrt_that_is_not_there")
     with pytest.raises(MribatchError, match=r"tensorrt is not installed.*mribatch\[gpu-cu13\]"):
-        library.load(Flavour.TENSORRT)
+        library.load(Flavor.TENSORRT)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     with pytest.raises(MribatchError, match=r"pip install 'mribatch\[rtx\]'"):
-        library.load(Flavour.RTX)
+        library.load(Flavor.RTX)
 
 
 @no_gpu_here
@@ -64,10 +64,10 @@ def test_a_run_without_a_gpu_is_told_why_and_what_to_do() -> None:
 
 @no_gpu_here
 def test_tensorrt_itself_builds_nothing_without_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mribatch.trt.engine.build.load", lambda flavour: None)
+    monkeypatch.setattr("mribatch.trt.engine.build.load", lambda flavor: None)
     monkeypatch.setattr("mribatch.trt.engine.build.logger_for", lambda trt, messages: None)
-    with pytest.raises(MribatchError, match="there is none: .*--flavour tensorrt-rtx, which needs none"):
-        build_plan(b"", Flavour.TENSORRT, "sm89", BatchProfile(1, 1))
+    with pytest.raises(MribatchError, match="there is none: .*--flavor tensorrt-rtx, which needs none"):
+        build_plan(b"", Flavor.TENSORRT, "sm89", BatchProfile(1, 1))
 
 
 def test_without_cuda_bindings_there_is_no_gpu_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,9 +80,9 @@ def test_without_cuda_bindings_there_is_no_gpu_and_no_traceback(monkeypatch: pyt
 def test_a_library_that_does_not_load_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken_library.py").write_text("raise ImportError('libnvinfer.so.11: cannot open shared object file')")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(library._MODULES, Flavour.TENSORRT, "broken_library")
+    monkeypatch.setitem(library._MODULES, Flavor.TENSORRT, "broken_library")
     with pytest.raises(MribatchError, match="does not load: libnvinfer.so.11: cannot open"):
-        library.load(Flavour.TENSORRT)
+        library.load(Flavor.TENSORRT)
 
 
 def test_errors_are_shown_once_and_without_the_librarys_source_lines() -> None:

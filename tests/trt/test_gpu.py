@@ -1,6 +1,6 @@
 """On a real GPU: build, parity, ten thousand images, images on the GPU already, a tampered engine, a wrong version, too little memory.
 
-Run with `make test-gpu`. Each flavour that is installed is tried; the one that is not is skipped with its reason.
+Run with `make test-gpu`. Each flavor that is installed is tried; the one that is not is skipped with its reason.
 """
 
 import dataclasses
@@ -17,14 +17,14 @@ from mribatch.core.bundle import Bundle, load_bundle
 from mribatch.core.errors import MribatchError
 from mribatch.core.synthetic import golden_slices
 from mribatch.trt.backend import ready
-from mribatch.trt.engine.build import BatchProfile
 from mribatch.trt.engine.cache import EngineCache, EngineFile, read_engine
 from mribatch.trt.engine.inspect import layers_of
 from mribatch.trt.engine.maker import EngineMaker, gate_sizes
 from mribatch.trt.engine.sidecar import FP32, EngineRequest, sidecar_path
-from mribatch.trt.gate import ON_GPU, agreement_on_images, gate
+from mribatch.trt.gate import ON_GPU, compare_on_images, gate
 from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
-from mribatch.trt.library import Flavour, installed_version
+from mribatch.trt.library import Flavor, installed_version
+from mribatch.trt.request import BatchProfile
 from mribatch.trt.runtime.classifier import TensorRTClassifier, open_plan
 
 pytestmark = pytest.mark.gpu
@@ -40,13 +40,13 @@ def gpu() -> Gpu:
     return found
 
 
-@pytest.fixture(scope="module", params=list(Flavour), ids=str)
+@pytest.fixture(scope="module", params=list(Flavor), ids=str)
 def request_for(request: pytest.FixtureRequest, gpu: Gpu) -> EngineRequest:
     if installed_version(request.param) is None:
         pytest.skip(f"{request.param} is not installed")
-    if request.param is Flavour.RTX and gpu.target == "sm90":
+    if request.param is Flavor.RTX and gpu.target == "sm90":
         pytest.skip("TensorRT for RTX does not run on H100 and H200")
-    return EngineRequest(flavour=request.param, target=gpu.target, batch=BATCH)
+    return EngineRequest(flavor=request.param, target=gpu.target, batch=BATCH)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_ten_thousand_images_are_answered_alike_every_time(
         order = np.random.default_rng(0).permutation(500)  # other neighbours, other places
         np.testing.assert_array_equal(classify(slices[order]), answers[0][order])
     with OnnxRuntimeClassifier(bundle, 4) as first, TensorRTClassifier(bundle, built.content, request_for) as second:
-        agreement = agreement_on_images(first, second, [slices])
+        agreement = compare_on_images(first, second, [slices])
     assert agreement.reaches_goal, str(agreement)
 
 
@@ -151,12 +151,12 @@ def test_a_tampered_engine_never_reaches_the_library(
 @pytest.mark.parametrize("content", [b"", b"no engine", bytes(4096)], ids=["empty", "text", "zeros"])
 def test_what_is_no_engine_is_refused_in_one_line(content: bytes, request_for: EngineRequest) -> None:
     with pytest.raises(MribatchError, match="cannot load the engine"):
-        open_plan(request_for.flavour, content)
+        open_plan(request_for.flavor, content)
 
 
 def test_half_an_engine_is_refused_in_one_line(built: EngineFile, request_for: EngineRequest) -> None:
     with pytest.raises(MribatchError, match="cannot load the engine"):
-        open_plan(request_for.flavour, built.content[: len(built.content) // 2])
+        open_plan(request_for.flavor, built.content[: len(built.content) // 2])
 
 
 def test_an_engine_of_another_version_is_built_anew_beside_it(

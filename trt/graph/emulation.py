@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 
 from numpy import float32
 
-from mribatch.trt.graph.conversion import Fp16Graph
+from mribatch.core.bundle import Bundle
+from mribatch.core.gate import CPU_EMULATED, GateReport, gate
 from mribatch.trt.graph.cpu_session import CpuClassifier
 from mribatch.trt.graph.typed import FLOAT, HALF, TypedGraph, read_graph
 
 if TYPE_CHECKING:
     from onnx import NodeProto
+
+EMULATED_BATCH_SIZES = (1, 7)
 
 
 def rounding_model(model: bytes) -> bytes:
@@ -72,8 +75,18 @@ class RoundingClassifier(CpuClassifier):
     """A Classifier that stands in for an FP16 engine where there is no GPU.
 
     Args:
-        graph: Of a bundle.
+        model: ONNX bytes of a bundle's graph in FP16.
     """
 
-    def __init__(self, graph: Fp16Graph) -> None:
-        super().__init__(partial(rounding_model, graph.model), precision="fp16")
+    def __init__(self, model: bytes) -> None:
+        super().__init__(partial(rounding_model, model), precision="fp16")
+
+
+def gate_emulated(bundle: Bundle, model: bytes) -> GateReport:
+    """The gate without a GPU: the bundle's FP16 graph on the CPU, every FP16 tensor rounded.
+
+    Raises:
+        MribatchError: ONNX Runtime does not accept the graph.
+    """
+    with RoundingClassifier(model) as classifier:
+        return gate(classifier, bundle, batch_sizes=EMULATED_BATCH_SIZES, verified=CPU_EMULATED)

@@ -37,14 +37,14 @@ def fp16_graph_of(bundle: Bundle) -> Fp16Graph:
     names = [name for name in map(node_name, graph.nodes) if name in half]
     for share in _SHARES:
         converted = to_fp16(bundle.model, keep_fp32={*kept, *names[: round(share * len(names))]})
-        if _largest_difference(converted, bundle) <= _HEADROOM * bundle.spec.tolerance.fp16:
+        if _measure_difference(converted, bundle) <= _HEADROOM * bundle.spec.tolerance.fp16:
             break
     return converted
 
 
-def _largest_difference(graph: Fp16Graph, bundle: Bundle) -> float:
+def _measure_difference(graph: Fp16Graph, bundle: Bundle) -> float:
     """|Δp| on the golden slices, infinite where an answer is not finite."""
-    with RoundingClassifier(graph) as classify:
+    with RoundingClassifier(graph.model) as classify:
         got = classify(bundle.golden.images)
     difference = compare(got, bundle.golden.probabilities, bundle.spec.tolerance, "fp16").max_difference
     return difference if np.isfinite(difference) else np.inf

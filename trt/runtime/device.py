@@ -1,4 +1,4 @@
-"""What the inference loop needs of a GPU: memory, copies, one stream and its events. `cuda_device` is the real one.
+"""What the inference loop needs of a GPU: memory, copies, one stream and its events. `cuda.CudaDevice` is the real one.
 
 Everything on a stream happens in order and later: a call that puts work there returns before the work is done. Until an
 event that was recorded behind it has been waited for, no buffer that the work uses may be read, written or closed.

@@ -21,7 +21,7 @@ TRT = SimpleNamespace(LayerInformationFormat=SimpleNamespace(JSON=1))
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EngineFile:
     """Its GPU and its library are here; whether it may be opened is the question."""
     monkeypatch.setattr(layers, "find_gpu", lambda: Gpu("ada", "8.9", 1, "13.0", "13.0"))
-    monkeypatch.setattr(layers, "installed_version", lambda flavour: "11.4.0.106")
+    monkeypatch.setattr(layers, "installed_version", lambda flavor: "11.4.0.106")
     monkeypatch.setattr(layers, "layers_of", lambda engine: layers.EngineLayers(({"Name": "conv"},), 2_000_000))
     return EngineFile(tmp_path / "x.engine", b"", SIDECAR)
 

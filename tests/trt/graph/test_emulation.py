@@ -7,12 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy import float16, float32
 
+from mribatch.core.bundle import load_bundle
+from mribatch.core.gate import CPU_EMULATED
 from mribatch.core.model_spec import OUTPUT_NAME
 from mribatch.core.onnx_graph import read_graph_facts
 from mribatch.core.synthetic import golden_slices
 from mribatch.trt.graph.conversion import to_fp16
 from mribatch.trt.graph.cpu_session import CpuSession
-from mribatch.trt.graph.emulation import RoundingClassifier, rounding_model
+from mribatch.trt.graph.emulation import RoundingClassifier, gate_emulated, rounding_model
+from mribatch.trt.graph.fp16 import fp16_graph_of
 from tests.trt.graph.graphs import SIDE, Graph, efficientnet_like, run_fp32
 
 IMAGES = golden_slices(3, 8, 8)
@@ -48,7 +51,7 @@ def test_an_overflow_shows() -> None:
     graph = to_fp16(chain([("Mul", 300), ("Mul", 1 / 300)]).model(8))
     white = np.full((1, 8, 8, 1), 255, dtype=np.uint8)
     assert np.isfinite(run_fp32(graph.model, white)).all()  # ONNX Runtime hides it
-    with RoundingClassifier(graph) as classifier:
+    with RoundingClassifier(graph.model) as classifier:
         assert np.isnan(classifier(white)).any()
 
 
@@ -56,7 +59,7 @@ def test_kept_nodes_are_not_rounded() -> None:
     steps = [("Mul", 300.0), ("Mul", 1 / 300)]
     model = chain(steps).model(8)
     names = [node.name for node in chain(steps).nodes if node.op_type == "Mul"]
-    with RoundingClassifier(to_fp16(model, keep_fp32=names)) as classifier:
+    with RoundingClassifier(to_fp16(model, keep_fp32=names).model) as classifier:
         np.testing.assert_allclose(classifier(IMAGES), run_fp32(model, IMAGES), atol=1e-3)
 
 
@@ -68,7 +71,7 @@ def test_it_is_a_classifier_with_the_contract_of_the_bundle() -> None:
         read_graph_facts(graph.model).outputs,
     )
     images = golden_slices(5, SIDE, SIDE)
-    with RoundingClassifier(graph) as classifier:
+    with RoundingClassifier(graph.model) as classifier:
         got = classifier(images)
         assert (classifier.name, classifier.precision, got.dtype, got.shape) == ("onnxruntime", "fp16", float32, (5, 4))
         assert classifier.library_version
@@ -84,3 +87,10 @@ def test_half_is_stored_nowhere_but_between_two_casts() -> None:
     assert halves and all(name.endswith("/half") for name in halves)
     assert not any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in graph.initializer)
     assert {entry.name for entry in graph.output} == {OUTPUT_NAME}
+
+
+def test_the_shipped_model_holds_in_emulated_fp16() -> None:
+    bundle = load_bundle("cnn")
+    report = gate_emulated(bundle, fp16_graph_of(bundle).model)
+    assert report.holds and report.verified == CPU_EMULATED == "cpu-emulated" and report.precision == "fp16"
+    assert 1e-4 < report.max_difference < bundle.spec.tolerance.fp16  # it is rounded, and stays within

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from mribatch.core.bundle import load_bundle, shipped_models
 from mribatch.core.errors import MribatchError
 from mribatch.core.synthetic import golden_slices
-from mribatch.trt.gate import emulate
 from mribatch.trt.graph import range_audit
 from mribatch.trt.graph.conversion import to_fp16
 from mribatch.trt.graph.cpu_session import CpuSession
+from mribatch.trt.graph.emulation import gate_emulated
 from mribatch.trt.graph.fp16 import fp16_graph_of
 from mribatch.trt.graph.range_audit import LIMIT, audit
 from tests.trt.graph.graphs import SIDE, Graph, bundle_of, efficientnet_like, run_fp32, scaled_up_and_down
@@ -48,11 +48,11 @@ def test_an_overflow_that_onnx_runtime_does_not_show_is_found() -> None:
     careless = to_fp16(bundle.model)
     hidden = np.abs(run_fp32(careless.model, bundle.golden.images) - bundle.golden.probabilities).max()
     assert hidden < bundle.spec.tolerance.fp16  # its answers are right: the comparison alone proves nothing
-    assert not emulate(bundle, careless).holds
+    assert not gate_emulated(bundle, careless.model).holds
     assert audit(bundle.model, bundle.golden.images).fp32_nodes == ("up", "down")
     careful = fp16_graph_of(bundle)
     assert {"up", "down"} < set(careful.fp32_nodes)
-    assert emulate(bundle, careful).holds
+    assert gate_emulated(bundle, careful.model).holds
 
 
 def test_only_what_exceeds_the_limit_is_named() -> None:

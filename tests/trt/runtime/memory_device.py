@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from mribatch.core.bundle import Bundle
 from mribatch.core.errors import MribatchError
 from mribatch.trt.gpu import Gpu
-from mribatch.trt.library import Flavour, Messages
+from mribatch.trt.library import Flavor, Messages
 from mribatch.trt.runtime.classifier import OpenEngine
 
 GPU = Gpu("memory", "8.9", 1 << 30, "13.0", "13.0")
@@ -298,8 +298,8 @@ class MemoryEngine:
     def create_execution_context(self) -> "MemoryContext | None":
         return None if self.no_context else MemoryContext(self)
 
-    def open(self, flavour: Flavour, plan: bytes) -> OpenEngine:
-        """What `open_plan` is given as."""
+    def open(self, flavor: Flavor, plan: bytes) -> OpenEngine:
+        """To be given as `deserialize`."""
         return OpenEngine(self, self.messages)
 
 

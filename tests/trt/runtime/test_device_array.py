@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
 from mribatch.trt.runtime.classifier import TensorRTClassifier, _Slot
-from mribatch.trt.runtime.device_array import DeviceImages, device_images
+from mribatch.trt.runtime.device_array import DeviceImages, check_device_images
 from tests.trt.runtime.memory_device import MemoryArray, MemoryDevice, MemoryStream, RuleBroken
 from tests.trt.runtime.test_classifier import BATCH, answers, images, make
 
@@ -24,7 +24,7 @@ def launched(stream: int | None = None) -> tuple[TensorRTClassifier, MemoryDevic
     classify, device = make()
     classify.__enter__()
     slot = classify._slots[0]
-    batch = device_images(device.produced(images(BATCH), stream), SHAPE)
+    batch = check_device_images(device.produced(images(BATCH), stream), SHAPE)
     classify._launch(slot, batch, device, device.streams[0])
     return classify, device, slot
 
