@@ -7,6 +7,7 @@ from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 Record = TypeVar("Record")
+_BEYOND_64_BITS = 1 << 63
 
 
 class FieldError(ValueError):
@@ -17,8 +18,8 @@ def read_record(kind: type[Record], content: object, name: str = "") -> Record:
     """Read a JSON object as a dataclass: field by field, by name; keys that it does not have are left out.
 
     Args:
-        kind: A dataclass with fields of type str, int, float (finite), bool, StrEnum, tuple, another such dataclass, or
-            one of these or None.
+        kind: A dataclass with fields of type str, int (64 bits), float (finite), bool, StrEnum, tuple, another such
+            dataclass, or one of these or None.
         content: What `json.loads` gave.
         name: Dotted name of the object itself, for errors; "" at the top.
 
@@ -52,7 +53,9 @@ def _read_value(hint: Any, value: object, path: str) -> Any:
         if isinstance(value, str) and value in list(hint):
             return hint(value)
         raise FieldError(path)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+    if not isinstance(value, hint):
+        raise FieldError(path)
+    if hint is int and (isinstance(value, bool) or not -_BEYOND_64_BITS <= value < _BEYOND_64_BITS):
         raise FieldError(path)
     return value
 

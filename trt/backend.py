@@ -87,16 +87,18 @@ def open_first_that_holds(provider: EngineProvider, requests: Sequence[EngineReq
     for request in requests:
         with contextlib.ExitStack() as stack:
             try:
-                engine = stack.enter_context(provider.open(request))
+                candidate = stack.enter_context(provider.open(request))
             except Interrupted:
                 raise
             except MribatchError as error:
                 refusals.append(f"{request}: {error.problem}")
                 continue
-            if engine.report.holds:
-                yield TensorRTBackend(engine.classifier, engine.report, _explain(request, engine.report, refusals))
+            if candidate.report.holds:
+                yield TensorRTBackend(
+                    candidate.classifier, candidate.report, _explain(request, candidate.report, refusals)
+                )
                 return
-            refusals.append(f"{request}: {engine.report}")
+            refusals.append(f"{request}: {candidate.report}")
     raise MribatchError(
         f"nothing that was tried can be used ({'; '.join(refusals)})",
         "fix the first problem listed, or use --backend onnxruntime",

@@ -104,9 +104,9 @@ def verify(
     if not installed_flavors():
         raise make_nothing_installed_error()
     request = EngineRequest(flavor=installed_flavors()[0], target=gpu.target, batch=batch)
-    with EngineProvider(bundle, cache, progress).open(request) as engine:
-        compared = _compare(images, engine.classifier, progress) if images else None
-        return Verification(bundle.spec.name, ON_GPU, engine.report, compared)
+    with EngineProvider(bundle, cache, progress).open(request) as gated:
+        compared = _compare(images, gated.classifier, progress) if images else None
+        return Verification(bundle.spec.name, ON_GPU, gated.report, compared)
 
 
 def _watch(images: UserImages, progress: BuildProgress) -> Generator[NDArray[uint8], None, None]:

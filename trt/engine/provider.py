@@ -192,25 +192,25 @@ class EngineProvider:
             self._find_gpu_for(request) is None
         ):  # what can be compared without the engine is compared before it is built
             self._gate_without_gpu(request, graph)
-        engine = self._serialize(request, identity, graph)
-        fp32_bytes = len(engine.content)
+        serialized = self._serialize(request, identity, graph)
+        fp32_bytes = len(serialized.content)
         if request.precision == FP16:
             single = dataclasses.replace(request, precision=FP32)
             fp32_bytes = len(self._serialize(single, identity, self._convert(single)).content)
-        record, gated = self._gate(request, graph, engine.content, stack)
+        record, gated = self._gate(request, graph, serialized.content, stack)
         sidecar: EngineSidecar = new_sidecar(
             self._bundle,
             identity,
-            engine,
+            serialized,
             source_sha256=hash_source(self._bundle, request),
             fp32_nodes=graph.fp32_nodes,
             fp32_bytes=fp32_bytes,
             gate=record,
         )
-        return self._cache.store(identity, self._bundle.spec.name, engine.content, sidecar), gated
+        return self._cache.store(identity, self._bundle.spec.name, serialized.content, sidecar), gated
 
     def _serialize(self, request: EngineRequest, identity: EngineIdentity, graph: _Graph) -> SerializedEngine:
-        engine = build_engine(
+        serialized = build_engine(
             graph.model,
             request.flavor,
             request.target,
@@ -219,9 +219,9 @@ class EngineProvider:
             timing_cache=self._cache.timing_cache(identity),
             progress=_NamedProgress(self._progress, f"{self._bundle.spec.name} {request.precision} {request.target}"),
         )
-        if engine.timing_cache:
-            self._cache.store_timing_cache(identity, engine.timing_cache)
-        return engine
+        if serialized.timing_cache:
+            self._cache.store_timing_cache(identity, serialized.timing_cache)
+        return serialized
 
     def _convert(self, request: EngineRequest) -> _Graph:
         graph = self._convert_to_half() if request.precision == FP16 else _Graph(self._bundle.model, None)

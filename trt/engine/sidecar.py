@@ -207,6 +207,7 @@ class EngineSidecar:
         holds |= {
             "keras_sha256": self.keras_sha256 is None or bool(_SHA256.fullmatch(self.keras_sha256)),
             "engine_bytes": self.engine_bytes >= 0,
+            "fp32_bytes": self.fp32_bytes > 0,
             "precision.mode": self.precision.mode in (FP16, FP32),
             "profile": 1 == self.profile.min <= self.profile.opt <= self.profile.max <= MAX_BATCH,
             "target": bool(_TARGET.fullmatch(self.target)),
