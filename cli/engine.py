@@ -154,7 +154,7 @@ def verify(
     from mribatch.trt.engine.cache import EngineCache
 
     results = []
-    with without_native_stderr(), _show_progress(quiet=as_json) as progress:
+    with without_native_stderr(), show_progress(quiet=as_json) as progress:
         for name in bundles or tuple(shipped_models()):
             bundle = load_bundle(name)
             images = open_user_images(data, bundle, limit) if data else None
@@ -216,7 +216,7 @@ def clean(stale: bool, folder: Path | None) -> ExitCode:
 
     versions = {flavor: installed_version(flavor) for flavor in Flavor}
     cache = EngineCache(folder)
-    with _show_progress(quiet=False) as progress, cache.locked(progress):
+    with show_progress(quiet=False) as progress, cache.locked(progress):
         engines, size = cache.clean(lambda sidecar: stale and versions.get(sidecar.trt_flavor) == sidecar.trt_version)
     click.echo(f"{engines} engines deleted from {cache.folder}, {size / 1e6:.1f} MB freed")
     return ExitCode.OK
@@ -244,7 +244,7 @@ def _find_or_build(
 
     rows: list[EngineRow] = []
     failures: list[MribatchError] = []
-    with _show_progress(quiet) as progress:
+    with show_progress(quiet) as progress:
         for name in bundles:
             provider = EngineProvider(load_bundle(name), EngineCache(folder), progress)
             for request in requests:
@@ -288,7 +288,7 @@ def _parse_batch_size(text: str) -> "BatchProfile":
 
 
 @contextlib.contextmanager
-def _show_progress(quiet: bool) -> "Iterator[BuildProgress]":
+def show_progress(quiet: bool) -> "Iterator[BuildProgress]":
     """A bar on a terminal's stderr, and notes; the first SIGINT or SIGTERM makes `step` return False.
 
     Raises:
