@@ -24,7 +24,7 @@ from mribatch.pipeline.decode.probe import probe
 from mribatch.pipeline.inference.onnxruntime import OnnxRuntimeClassifier
 from mribatch.trt.graph.cpu_session import CpuClassifier
 from mribatch.trt.graph.emulation import RoundingClassifier, gate_emulated
-from mribatch.trt.graph.fp16 import fp16_graph_of
+from mribatch.trt.graph.fp16 import convert_bundle
 from mribatch.trt.image_agreement import ImageAgreement, compare_on_images
 
 BATCH_SIZE = 16
@@ -33,7 +33,7 @@ _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 def measure(bundle: Bundle, images: NDArray[uint8]) -> dict[str, Any]:
     """Both comparisons on uint8 (n, height, width, 1), and the gate on the golden slices."""
-    graph = fp16_graph_of(bundle)
+    graph = convert_bundle(bundle)
     report = gate_emulated(bundle, graph.model)
     with OnnxRuntimeClassifier(bundle, threads=usable_cores()) as reference:
         with RoundingClassifier(graph.model) as rounding:

@@ -196,7 +196,7 @@ def list_engines(folder: Path | None, as_json: bool) -> ExitCode:
     from mribatch.trt.engine.table import EngineRow, format_table
 
     cache = EngineCache(folder)
-    rows = [EngineRow(path, sidecar, True) for path, sidecar in cache.sidecars().items()]
+    rows = [EngineRow(path, sidecar, True) for path, sidecar in cache.read_sidecars().items()]
     if as_json:
         click.echo(json.dumps([row.to_json() for row in rows], allow_nan=False))
     else:
@@ -212,9 +212,9 @@ def list_engines(folder: Path | None, as_json: bool) -> ExitCode:
 def clean(stale: bool, folder: Path | None) -> ExitCode:
     """Delete the engines in the cache. Files that mribatch did not write there are kept."""
     from mribatch.trt.engine.cache import EngineCache
-    from mribatch.trt.library import Flavor, installed_version
+    from mribatch.trt.library import Flavor, find_installed_version
 
-    versions = {flavor: installed_version(flavor) for flavor in Flavor}
+    versions = {flavor: find_installed_version(flavor) for flavor in Flavor}
     cache = EngineCache(folder)
     with show_progress(quiet=False) as progress, cache.locked(progress):
         engines, size = cache.clean(lambda sidecar: stale and versions.get(sidecar.trt_flavor) == sidecar.trt_version)
@@ -262,13 +262,13 @@ def _find_or_build(
 def _parse_targets(flavor: str, target: str | None) -> "tuple[Flavor, tuple[str, ...]]":
     from mribatch.trt.engine.provider import choose_targets
     from mribatch.trt.gpu import find_gpu
-    from mribatch.trt.library import Flavor, installed_flavors, required_version
+    from mribatch.trt.library import Flavor, find_installed_flavors, require_version
 
     asked = None if flavor == "auto" else Flavor(flavor)
     if asked:
-        required_version(asked)
+        require_version(asked)
     if target is None:
-        return choose_targets(asked, installed_flavors(), find_gpu())
+        return choose_targets(asked, find_installed_flavors(), find_gpu())
     targets = tuple(dict.fromkeys(name.strip().lower() for name in target.split(",") if name.strip()))
     if not targets or not all(re.fullmatch("sm[0-9]{2,4}", name) for name in targets):
         raise MribatchError(f"--target '{target}' does not name a GPU", "give --target sm86 or --target sm86,sm89")

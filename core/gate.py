@@ -60,7 +60,7 @@ class BatchCheck:
 
     @property
     def rows_alike(self) -> bool:
-        """True where one slice has one answer wherever in a batch it stands."""
+        """True where one slice has one answer in every place of a batch."""
         return self.agreement is not None and self.row_spread <= self.spread_limit  # NaN compares False
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""ModelSpec: what a model is told about its pixels and what its outputs mean. Travels with the weights as bundle.json.
+"""ModelSpec: how a model's pixels are made and what its outputs mean. Travels with the weights as bundle.json.
 
 Training writes it; every other part only reads it. No other place knows class order, image size or scaling.
 """
@@ -106,10 +106,10 @@ class ModelSpec:
 
     @property
     def notice(self) -> str | None:
-        """What every output must say of this model beside its results; None for a trained one."""
+        """What every output must say about this model beside its results; None for a trained one."""
         if self.trained:
             return None
-        return f"'{self.name}' is no trained model: its weights are random and its predictions mean nothing"
+        return f"'{self.name}' is not a trained model: its weights are random and its predictions mean nothing"
 
     def to_json(self) -> dict[str, Any]:
         """The content of bundle.json; `from_json` gives an equal spec back."""

@@ -7,7 +7,7 @@ from typing import Self
 from mribatch.core.errors import MribatchError
 from mribatch.pipeline.records import Choice
 from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
-from mribatch.trt.library import Flavor, installed_flavors, make_nothing_installed_error
+from mribatch.trt.library import Flavor, find_installed_flavors, make_nothing_installed_error
 
 ONNXRUNTIME, TENSORRT = "onnxruntime", "tensorrt"
 OPENCV, DALI = "opencv", "dali"
@@ -24,7 +24,7 @@ class Machine:
     @classmethod
     def inspect(cls) -> Self:
         """This machine."""
-        return cls(find_gpu(), tuple(installed_flavors()), _is_dali_installed())
+        return cls(find_gpu(), tuple(find_installed_flavors()), _is_dali_installed())
 
 
 def choose_backend(wanted: str, machine: Machine | None = None) -> Choice:
@@ -38,12 +38,12 @@ def choose_backend(wanted: str, machine: Machine | None = None) -> Choice:
         MribatchError: The backend is not available; says what is missing.
     """
     if wanted == ONNXRUNTIME:
-        return Choice(ONNXRUNTIME, "asked for")
+        return Choice(ONNXRUNTIME, "requested")
     machine = machine or Machine.inspect()
     if wanted == TENSORRT:
         from mribatch.trt.backend import choose_flavor
 
-        return Choice(TENSORRT, f"asked for; {choose_flavor(machine.gpu, machine.flavors)}")
+        return Choice(TENSORRT, f"requested; {choose_flavor(machine.gpu, machine.flavors)}")
     if isinstance(machine.gpu, NoGpu):
         return Choice(ONNXRUNTIME, f"runs on every CPU; no GPU: {machine.gpu.reason}")
     if not machine.flavors:
@@ -64,7 +64,7 @@ def choose_decoder(wanted: str, machine: Machine | None = None) -> Choice:
         MribatchError: The decoder is not available; says what is missing.
     """
     if wanted == OPENCV:
-        return Choice(OPENCV, "asked for")
+        return Choice(OPENCV, "requested")
     machine = machine or Machine.inspect()
     gpu = machine.gpu
     where = f"on the {gpu}" if not isinstance(gpu, NoGpu) else f"on the CPU (no GPU: {gpu.reason})"
@@ -74,7 +74,7 @@ def choose_decoder(wanted: str, machine: Machine | None = None) -> Choice:
                 "--decoder dali needs NVIDIA DALI, and it is not installed",
                 "pip install 'mribatch[dali]', or use --decoder opencv (the same within a level or two)",
             )
-        return Choice(DALI, f"asked for; {where}")
+        return Choice(DALI, f"requested; {where}")
     if machine.dali and not isinstance(gpu, NoGpu):
         return Choice(DALI, where)
     return Choice(OPENCV, "the fastest on a CPU" if isinstance(gpu, NoGpu) else "NVIDIA DALI is not installed")

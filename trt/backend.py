@@ -11,7 +11,7 @@ from mribatch.trt.engine.cache import EngineCache
 from mribatch.trt.engine.progress import BuildProgress
 from mribatch.trt.engine.provider import EngineProvider
 from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
-from mribatch.trt.library import Flavor, installed_flavors, make_nothing_installed_error
+from mribatch.trt.library import Flavor, find_installed_flavors, make_nothing_installed_error
 from mribatch.trt.request import FP16, FP32, BatchProfile, EngineRequest
 from mribatch.trt.runtime.classifier import TensorRTClassifier
 
@@ -64,7 +64,7 @@ def open_backend(
         Interrupted: `progress.step` returned False.
     """
     gpu = find_gpu()
-    flavor = choose_flavor(gpu, installed_flavors())
+    flavor = choose_flavor(gpu, find_installed_flavors())
     assert isinstance(gpu, Gpu)
     provider = EngineProvider(bundle, cache or EngineCache(), progress)
     batch = BatchProfile(batch_size, batch_size)

@@ -36,7 +36,7 @@ _INSTALL = {
 }
 
 
-def installed_version(flavor: Flavor) -> str | None:
+def find_installed_version(flavor: Flavor) -> str | None:
     """The library's version, from the metadata of its package; None where it is not installed. Loads nothing."""
     for name in _DISTRIBUTIONS[flavor]:
         try:
@@ -46,18 +46,18 @@ def installed_version(flavor: Flavor) -> str | None:
     return None
 
 
-def installed_flavors() -> list[Flavor]:
+def find_installed_flavors() -> list[Flavor]:
     """The flavors that are installed. TensorRT comes first: it supports every GPU."""
-    return [flavor for flavor in Flavor if installed_version(flavor)]
+    return [flavor for flavor in Flavor if find_installed_version(flavor)]
 
 
-def required_version(flavor: Flavor) -> str:
+def require_version(flavor: Flavor) -> str:
     """The installed version.
 
     Raises:
         MribatchError: It is not installed; names the extra.
     """
-    found = installed_version(flavor)
+    found = find_installed_version(flavor)
     if found is None:
         raise make_missing_error(flavor)
     return found
@@ -121,7 +121,7 @@ def make_nothing_installed_error() -> MribatchError:
 
 def _make_broken_error(flavor: Flavor, error: Exception) -> MribatchError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return MribatchError(f"{flavor} {installed_version(flavor)} does not load: {reason}", _INSTALL[flavor])
+    return MribatchError(f"{flavor} {find_installed_version(flavor)} does not load: {reason}", _INSTALL[flavor])
 
 
 class Messages:

@@ -18,9 +18,9 @@ from mribatch.trt.engine.progress import BuildProgress, BuildStep, interrupted
 from mribatch.trt.engine.provider import EngineProvider
 from mribatch.trt.gpu import NoGpu, find_gpu
 from mribatch.trt.graph.emulation import RoundingClassifier, gate_emulated
-from mribatch.trt.graph.fp16 import fp16_graph_of
+from mribatch.trt.graph.fp16 import convert_bundle
 from mribatch.trt.image_agreement import GOAL, ImageAgreement, compare_on_images
-from mribatch.trt.library import installed_flavors, make_nothing_installed_error
+from mribatch.trt.library import find_installed_flavors, make_nothing_installed_error
 from mribatch.trt.request import BatchProfile, EngineRequest
 
 
@@ -95,15 +95,15 @@ def verify(
     """
     gpu, progress = find_gpu(), progress or BuildProgress()
     if isinstance(gpu, NoGpu):
-        half = fp16_graph_of(bundle)
+        half = convert_bundle(bundle)
         report, compared = gate_emulated(bundle, half.model), None
         if images:
             with RoundingClassifier(half.model) as emulated:
                 compared = _compare(images, emulated, progress)
         return Verification(bundle.spec.name, CPU_EMULATED, report, compared)
-    if not installed_flavors():
+    if not find_installed_flavors():
         raise make_nothing_installed_error()
-    request = EngineRequest(flavor=installed_flavors()[0], target=gpu.target, batch=batch)
+    request = EngineRequest(flavor=find_installed_flavors()[0], target=gpu.target, batch=batch)
     with EngineProvider(bundle, cache, progress).open(request) as gated:
         compared = _compare(images, gated.classifier, progress) if images else None
         return Verification(bundle.spec.name, ON_GPU, gated.report, compared)

@@ -129,7 +129,7 @@ class InProcessClassifier:
 
         Args:
             files: To decode in this order.
-            begin: Told the position of each file before it is decoded, and None before the model runs.
+            begin: Receives the position of each file before it is decoded, and None before the model runs.
         """
         backend, decode = self._require_entered()
         spec, decoded = self._bundle.spec, []

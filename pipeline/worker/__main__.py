@@ -102,11 +102,11 @@ def _answer_batches(
     classify_files: InProcessClassifier, first: Batch, incoming: "queue.SimpleQueue[Request]", replies: Connection
 ) -> None:
     """Answer batch after batch until the parent says that there are no more."""
-    watch, told = Stopwatch(), {WAITING: 0.0, INFERENCE: 0.0}
+    watch, reported = Stopwatch(), {WAITING: 0.0, INFERENCE: 0.0}
     for batch in classify_files.batches(_read_groups(first, incoming), watch):
-        now = {stage: watch.seconds[stage] for stage in told}
-        _send(replies, Answer(batch, {stage: now[stage] - told[stage] for stage in told}))
-        told = now
+        now = {stage: watch.seconds[stage] for stage in reported}
+        _send(replies, Answer(batch, {stage: now[stage] - reported[stage] for stage in reported}))
+        reported = now
 
 
 def _read_groups(first: Batch, incoming: "queue.SimpleQueue[Request]") -> Iterator[list[ImageFile]]:

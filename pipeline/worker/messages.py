@@ -105,7 +105,7 @@ def read_request(message: bytes) -> Request:
 
 
 def reply_bytes(reply: Reply) -> bytes:
-    """A JSON line; behind an Answer's, its probabilities."""
+    """A JSON line; after an Answer's, its probabilities."""
     probabilities = b""
     if isinstance(reply, Answer):
         scores = reply.batch.probabilities

@@ -90,14 +90,14 @@ class SupervisedClassifier:
         try:
             self._ensure_worker()
         except BaseException:
-            self._end()
+            self._end_worker()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
+        self._end_worker()
 
     @property
     def worker_pid(self) -> int | None:
@@ -126,7 +126,7 @@ class SupervisedClassifier:
             whole = True
         finally:
             if not whole:
-                self._end()  # what it still answers is not for the files that come next
+                self._end_worker()  # what it still answers is not for the files that come next
 
     def _classify_ahead(self, remaining: Iterator[Sequence[ImageFile]], watch: Stopwatch) -> Iterator[ClassifiedBatch]:
         sent: deque[Sequence[ImageFile]] = deque()  # without an answer, oldest first
@@ -239,7 +239,7 @@ class SupervisedClassifier:
         if before != now:
             raise MribatchError(
                 f"the worker process ran with {' '.join(before)}, after it died with {' '.join(now)}",
-                f"{self._where_to_look()}, then type the same command again",
+                f"{self._advise()}, then type the same command again",
             )
 
     def _note_death(self, death: Death, blames: bool = False) -> None:
@@ -251,7 +251,7 @@ class SupervisedClassifier:
         """
         assert self._worker is not None
         self._worker.note(f"worker {self._worker.pid} died: it was {death.how}")
-        self._end()
+        self._end_worker()
         self.deaths += 1
         self._fruitless += not blames
         if self._fruitless >= (_FRUITLESS if self._first_start is not None else _FAILED_STARTS):
@@ -260,20 +260,20 @@ class SupervisedClassifier:
             when = "without an answer in between" if self._first_start is not None else "while it started"
             raise MribatchError(
                 f"the worker process died {self._fruitless} times {when}; the last time it was {death.how}",
-                f"{self._where_to_look()}, or use --backend onnxruntime --decoder opencv",
+                f"{self._advise()}, or use --backend onnxruntime --decoder opencv",
             )
 
-    def _where_to_look(self) -> str:
+    def _advise(self) -> str:
         return f"see {self._log}" if self._log is not None else "classify without --dry-run, for a log"
 
-    def _end(self) -> None:
+    def _end_worker(self) -> None:
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.end()
 
 
 def _choose_patience(timeout_s: float, rounds: int) -> float:
-    """Seconds until a worker that says nothing is taken to hang, where it may spend `timeout_s` so many times."""
+    """Seconds of silence after which a worker is taken to hang, where it may spend `timeout_s` that many times."""
     return timeout_s * rounds + _SPARE_S
 
 

@@ -43,7 +43,7 @@ def test_this_machine_is_looked_at_where_none_is_given() -> None:
 
 
 def test_tensorrt_that_is_asked_for_needs_a_gpu_and_a_library() -> None:
-    assert choose_backend("tensorrt", Machine(L4, (Flavor.RTX,), False)).reason == "asked for; tensorrt-rtx"
+    assert choose_backend("tensorrt", Machine(L4, (Flavor.RTX,), False)).reason == "requested; tensorrt-rtx"
     with pytest.raises(MribatchError, match="--backend tensorrt needs an NVIDIA GPU, and there is none"):
         choose_backend("tensorrt", Machine(NONE, (Flavor.RTX,), False))
     with pytest.raises(MribatchError, match="--backend tensorrt cannot run: neither TensorRT nor"):
@@ -62,6 +62,6 @@ def test_dali_that_is_not_there_is_one_line_with_its_fix() -> None:
 def test_where_dali_decodes_is_said() -> None:
     reasons = [choose_decoder("dali", Machine(gpu, (), dali=True)).reason for gpu in (NONE, L4)]
     assert reasons == [
-        "asked for; on the CPU (no GPU: CUDA lists no device)",
-        "asked for; on the NVIDIA L4 (compute capability 8.9)",
+        "requested; on the CPU (no GPU: CUDA lists no device)",
+        "requested; on the NVIDIA L4 (compute capability 8.9)",
     ]

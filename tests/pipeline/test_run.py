@@ -413,7 +413,7 @@ def test_every_output_of_an_untrained_model_says_so(tmp_path: Path) -> None:
     model = make_tiny(tmp_path / "tiny", trained=False)
     draw_images(tmp_path / "data", 3)
     summary = classify([tmp_path / "data"], tmp_path / "out", ClassifyOptions(model=str(model), csv=True))
-    text = "is no trained model"
+    text = "is not a trained model"
     assert text in summary.to_text() and text in summary.to_json()["notice"]
     assert text in state(tmp_path / "out")["notice"]
     assert text in pq.read_schema(part_path(tmp_path / "out", 0)).metadata[b"mribatch.notice"].decode()

@@ -12,7 +12,7 @@ from mribatch.trt.engine import rtx
 from mribatch.trt.engine.build import build_engine
 from mribatch.trt.engine.provider import choose_targets
 from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
-from mribatch.trt.library import Flavor, Messages, installed_version, load_library
+from mribatch.trt.library import Flavor, Messages, find_installed_version, load_library
 from mribatch.trt.request import BatchProfile
 
 no_gpu_here = pytest.mark.skipif(not isinstance(find_gpu(), NoGpu), reason="there is a GPU")
@@ -44,7 +44,7 @@ def test_a_batch_profile_that_does_not_rise_is_refused() -> None:
             BatchProfile(*sizes)
 
 
-@pytest.mark.skipif(installed_version(Flavor.TENSORRT) is not None, reason="TensorRT is installed")
+@pytest.mark.skipif(find_installed_version(Flavor.TENSORRT) is not None, reason="TensorRT is installed")
 def test_a_missing_library_names_the_extra() -> None:
     with pytest.raises(MribatchError, match=r"tensorrt is not installed.*mribatch\[gpu-cu13\]"):
         load_library(Flavor.TENSORRT)

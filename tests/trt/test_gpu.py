@@ -24,7 +24,7 @@ from mribatch.trt.engine.provider import EngineProvider
 from mribatch.trt.engine.sidecar import EngineIdentity, sidecar_path
 from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
 from mribatch.trt.image_agreement import compare_on_images
-from mribatch.trt.library import Flavor, installed_version
+from mribatch.trt.library import Flavor, find_installed_version
 from mribatch.trt.request import FP32, BatchProfile, EngineRequest
 from mribatch.trt.runtime.classifier import TensorRTClassifier, deserialize
 from tests.trt.engine.watched import Watched
@@ -44,7 +44,7 @@ def gpu() -> Gpu:
 
 @pytest.fixture(scope="module", params=list(Flavor), ids=str)
 def request_for(request: pytest.FixtureRequest, gpu: Gpu) -> EngineRequest:
-    if installed_version(request.param) is None:
+    if find_installed_version(request.param) is None:
         pytest.skip(f"{request.param} is not installed")
     if request.param is Flavor.RTX and gpu.target == "sm90":
         pytest.skip("TensorRT for RTX does not run on H100 and H200")

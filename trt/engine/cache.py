@@ -33,7 +33,7 @@ SUFFIX = ".engine"
 ENVIRONMENT = "MRIBATCH_CACHE"
 _KEPT = ".kept-"  # in the name of an engine that was refused and replaced
 _LOCK = ".lock"
-_POLL_S = 0.1  # how often a waiting builder looks at the lock, and whether it is to go on
+_POLL_S = 0.1  # how often a waiting builder tries the lock, and reports a step
 _TIMING = "timing-"
 # Every name that this cache gives, but the lock's.
 _OURS = re.compile(
@@ -61,7 +61,7 @@ class EngineFile:
     sidecar: EngineSidecar
 
 
-def default_folder() -> Path:
+def find_default_folder() -> Path:
     """MRIBATCH_CACHE, else mribatch/ in the user's cache (XDG_CACHE_HOME, else ~/.cache).
 
     Raises:
@@ -85,14 +85,14 @@ class EngineCache:
     """One folder of engines.
 
     Args:
-        folder: None: `default_folder`. It is made, with mode 0700, when something is written.
+        folder: None: `find_default_folder`. It is made, with mode 0700, when something is written.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder if folder is not None else default_folder()
+        self.folder = folder if folder is not None else find_default_folder()
 
     def path_of(self, identity: EngineIdentity, model_name: str) -> Path:
-        """Where the engine lies, or will lie; readable for people, unique by the key."""
+        """The engine's path, whether it exists or not; readable for people, unique by the key."""
         name = f"{model_name}-{identity.precision}-{identity.flavor}-{identity.target}-{identity.key[:16]}"
         return self.folder / (name + SUFFIX)
 
@@ -107,8 +107,8 @@ class EngineCache:
             return None
         return read_engine(path, identity)
 
-    def sidecars(self) -> dict[Path, EngineSidecar]:
-        """Engine -> its sidecar, for every readable one, by name. The engines are not looked at."""
+    def read_sidecars(self) -> dict[Path, EngineSidecar]:
+        """Engine -> its sidecar, for every readable one, by name. The engines themselves are not read."""
         found = {}
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
             with contextlib.suppress(MribatchError):
@@ -169,7 +169,7 @@ class EngineCache:
             _write_private(facts, _format_json(sidecar))
         return EngineFile(engine.path, engine.content, sidecar)
 
-    def timing_cache(self, identity: EngineIdentity) -> bytes | None:
+    def read_timing_cache(self, identity: EngineIdentity) -> bytes | None:
         """What TensorRT measured in earlier builds with this version on this kind of GPU."""
         try:
             return _read_private(self._timing_path(identity))
@@ -192,7 +192,7 @@ class EngineCache:
         Raises:
             MribatchError: A file cannot be deleted.
         """
-        kept = {path for path, sidecar in self.sidecars().items() if keep and keep(sidecar)}
+        kept = {path for path, sidecar in self.read_sidecars().items() if keep and keep(sidecar)}
         stay = kept | {sidecar_path(path) for path in kept}
         engines = size = 0
         for path in sorted(self.folder.iterdir()):

@@ -8,7 +8,7 @@ from typing import Any
 from mribatch.core.errors import MribatchError
 from mribatch.trt.engine.cache import EngineFile, EngineRefused
 from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
-from mribatch.trt.library import freeing_native_objects, installed_version, load_library
+from mribatch.trt.library import find_installed_version, freeing_native_objects, load_library
 from mribatch.trt.runtime.classifier import OpenEngine, deserialize
 
 
@@ -32,7 +32,7 @@ def describe_layers(engine: EngineFile, folder: Path, *, trusted: bool) -> str:
         EngineRefused: The engine is outside the cache, its GPU is here, and the user does not trust it.
         MribatchError: TensorRT refuses it.
     """
-    obstacle = find_obstacle(engine, find_gpu(), installed_version(engine.sidecar.trt_flavor))
+    obstacle = find_obstacle(engine, find_gpu(), find_installed_version(engine.sidecar.trt_flavor))
     if obstacle:
         return obstacle
     check_place(engine, folder, trusted=trusted)

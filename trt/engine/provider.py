@@ -16,7 +16,7 @@ from mribatch.trt.engine.progress import BuildProgress, BuildStep
 from mribatch.trt.engine.sidecar import EngineIdentity, EngineSidecar, GateRecord, describe_model, new_sidecar
 from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
 from mribatch.trt.graph import CONVERTER_VERSION
-from mribatch.trt.library import Flavor, make_nothing_installed_error, required_version
+from mribatch.trt.library import Flavor, make_nothing_installed_error, require_version
 from mribatch.trt.request import FP16, FP32, EngineRequest
 from mribatch.trt.runtime.classifier import TensorRTClassifier
 
@@ -69,7 +69,7 @@ class EngineProvider:
 
     Args:
         bundle: Checked.
-        cache: Where engines are looked for and kept.
+        cache: Where engines are found and kept.
         progress: Receives why an engine is built although one exists, what is waited for, and the steps of a build;
             None: nobody does.
         gpu: The GPU of this machine; None: whatever CUDA finds.
@@ -125,7 +125,7 @@ class EngineProvider:
             EngineRefused: There is one, and it is not what its sidecar says.
         """
         source = hash_source(self._bundle, request)
-        for path, sidecar in self._cache.sidecars().items():
+        for path, sidecar in self._cache.read_sidecars().items():
             if sidecar.source_sha256 != source:
                 continue
             identity = EngineIdentity.of(request, sidecar.onnx_sha256)
@@ -138,7 +138,7 @@ class EngineProvider:
         self, request: EngineRequest, stack: contextlib.ExitStack
     ) -> tuple[ProvidedEngine, GatedEngine | None]:
         """The engine; where it had to pass the gate on the GPU, also the classifier that did, which `stack` closes."""
-        required_version(request.flavor)
+        require_version(request.flavor)
         with contextlib.suppress(EngineRefused):  # said below, under the lock
             if found := self.find_cached(request):
                 return found, None
@@ -174,7 +174,7 @@ class EngineProvider:
 
     def _note_difference(self, identity: EngineIdentity) -> None:
         """Say why an engine of the same model, precision and kind of GPU does not fit."""
-        for path, sidecar in self._cache.sidecars().items():
+        for path, sidecar in self._cache.read_sidecars().items():
             other = sidecar.identity
             same = (other.flavor, other.target, other.precision) == (
                 identity.flavor,
@@ -216,7 +216,7 @@ class EngineProvider:
             request.target,
             request.batch,
             fp32_nodes=graph.fp32_nodes,
-            timing_cache=self._cache.timing_cache(identity),
+            timing_cache=self._cache.read_timing_cache(identity),
             progress=_NamedProgress(self._progress, f"{self._bundle.spec.name} {request.precision} {request.target}"),
         )
         if serialized.timing_cache:
@@ -234,9 +234,9 @@ class EngineProvider:
 
     def _convert_to_half(self) -> _Graph:
         if self._half is None:
-            from mribatch.trt.graph.fp16 import fp16_graph_of
+            from mribatch.trt.graph.fp16 import convert_bundle
 
-            half = fp16_graph_of(self._bundle)
+            half = convert_bundle(self._bundle)
             self._half = _Graph(half.model, half.fp32_nodes)
         return self._half
 
@@ -297,7 +297,7 @@ def choose_targets(flavor: Flavor | None, installed: list[Flavor], gpu: Gpu | No
     """What `engine build` builds without --target: for the GPU of this machine, else for every RTX target.
 
     Raises:
-        MribatchError: What is asked for cannot be built here.
+        MribatchError: What is requested cannot be built here.
     """
     if not installed and flavor is None:
         raise make_nothing_installed_error()

@@ -20,7 +20,7 @@ from mribatch.core.gate import CPU_EMULATED, ON_GPU, GateReport
 from mribatch.core.json_record import FieldError, read_record
 from mribatch.trt.engine.build import OPTIMIZATION_LEVEL, WORKSPACE_BYTES, SerializedEngine
 from mribatch.trt.gpu import Gpu
-from mribatch.trt.library import Flavor, required_version
+from mribatch.trt.library import Flavor, require_version
 from mribatch.trt.request import FP16, FP32, MAX_BATCH, BatchProfile, EngineRequest
 
 SCHEMA = 1
@@ -56,7 +56,7 @@ class EngineIdentity:
             precision=request.precision,
             batch=request.batch,
             flavor=request.flavor,
-            version=required_version(request.flavor),
+            version=require_version(request.flavor),
             target=request.target,
         )
 
@@ -131,7 +131,7 @@ class EngineProfile:
 
 @dataclass(frozen=True, kw_only=True)
 class BuilderSettings:
-    """What the library was told. workspace: bytes of scratch memory."""
+    """Settings of the build. workspace: bytes of scratch memory."""
 
     opt_level: int
     workspace: int
@@ -300,14 +300,7 @@ def new_sidecar(
 ) -> EngineSidecar:
     """Describe an engine that has just been built.
 
-    Args:
-        bundle: Its model is in the engine.
-        identity: What the engine is.
-        engine: As the library gave it.
-        source_sha256: Of what the parsed graph was made from (`mribatch.trt.engine.provider`).
-        fp32_nodes: Nodes that were kept in FP32; None in an FP32 engine.
-        fp32_bytes: Size of the same model's FP32 engine.
-        gate: How the engine was compared with Keras' answers.
+    Args: As the fields of these names in EngineSidecar; `engine` is as the library gave it.
     """
     return EngineSidecar(
         key=identity.key,

@@ -2,7 +2,7 @@
 
 Every batch has the engine's full size, whatever the caller gives: the shape decides the kernels, and so the last bits.
 Two slots of page-locked memory take turns, so that the host fills one while the GPU works on the other: within a call,
-and between the calls of two threads. A batch that is on the GPU already is read where it lies.
+and between the calls of two threads. A batch that is on the GPU already is read in place.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from mribatch.trt.library import (
     load_library,
     make_logger,
     make_refusal,
-    required_version,
+    require_version,
 )
 from mribatch.trt.request import EngineRequest
 from mribatch.trt.runtime.device import Buffer, Device, Event, HostBuffer, Stream
@@ -76,7 +76,7 @@ class _Slot:
 
     Attributes:
         pixels, answers: Views of `host_in` and `host_out`.
-        event: Recorded behind the download; None while nothing is under way.
+        event: Recorded after the download; None while nothing is under way.
         reads: The caller's memory that the GPU reads from; released once the event has fired.
     """
 
@@ -102,7 +102,7 @@ class TensorRTClassifier:
     """
 
     name = "tensorrt"
-    calls_at_once = SLOTS  # one stream: a thread puts its batch behind another's and waits for its own event only
+    calls_at_once = SLOTS  # one stream: a thread queues its batch after another's and waits for its own event only
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class TensorRTClassifier:
     @property
     def library_version(self) -> str:
         """With the flavor where it is not TensorRT itself: "rtx 1.7.1.116"."""
-        version = required_version(self._request.flavor)
+        version = require_version(self._request.flavor)
         return version if self._request.flavor is Flavor.TENSORRT else f"rtx {version}"
 
     @property

@@ -63,7 +63,7 @@ def check_device_images(array: DeviceArray, shape: tuple[int, ...]) -> DeviceIma
     if strides is not None and tuple(strides) != contiguous:
         raise ValueError(f"strides {tuple(strides)} on the GPU, wanted is C-contiguous: {contiguous}")
     if interface.get("mask") is not None:
-        raise ValueError("a masked array on the GPU: there is no answer for a masked pixel")
+        raise ValueError("a masked array on the GPU: masked pixels have no answer")
     address, stream = interface["data"][0], interface.get("stream")
     if not address or address % ALIGNMENT:
         raise ValueError(f"address {address:#x} on the GPU, TensorRT wants a multiple of {ALIGNMENT}")

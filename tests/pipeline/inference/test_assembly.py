@@ -70,7 +70,7 @@ def test_other_golden_answers_end_the_run_with_the_difference_and_the_limit(bund
 
 @no_gpu_here
 def test_where_no_engine_can_be_had_onnx_runtime_takes_its_place_and_says_why(bundle: Bundle) -> None:
-    with assemble(bundle, order_for(bundle, backend=Choice("tensorrt", "asked for")), pytest.fail) as pair:
+    with assemble(bundle, order_for(bundle, backend=Choice("tensorrt", "requested")), pytest.fail) as pair:
         backend = pair.runs_with.backend
         assert backend.name == "onnxruntime" and backend.reason.startswith("fell back from tensorrt: --backend tensor")
         assert pair.gate().holds

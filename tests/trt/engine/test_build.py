@@ -15,7 +15,7 @@ from mribatch.trt.engine import rtx
 from mribatch.trt.engine.build import SerializedEngine, build_engine
 from mribatch.trt.engine.progress import BuildStep
 from mribatch.trt.graph.conversion import Fp16Graph, to_fp16
-from mribatch.trt.graph.fp16 import fp16_graph_of
+from mribatch.trt.graph.fp16 import convert_bundle
 from mribatch.trt.graph.turing import without_fp32_dense
 from mribatch.trt.library import Flavor
 from mribatch.trt.request import BatchProfile, EngineRequest
@@ -34,12 +34,12 @@ def tiny(tiny_model: Path) -> Bundle:
 
 @pytest.fixture(scope="module")
 def tiny_half(tiny: Bundle) -> Fp16Graph:
-    return fp16_graph_of(tiny)
+    return convert_bundle(tiny)
 
 
 @pytest.fixture(scope="module")
 def cnn_half() -> Fp16Graph:
-    return fp16_graph_of(load_bundle("cnn"))
+    return convert_bundle(load_bundle("cnn"))
 
 
 def build(model: bytes, target: str = "sm89", **options: Any) -> SerializedEngine:
@@ -151,4 +151,4 @@ def test_an_error_in_the_callback_is_not_swallowed(tiny: Bundle) -> None:
 
 
 def test_the_version_of_the_metadata_is_the_modules() -> None:
-    assert library.installed_version(Flavor.RTX) == library.load_library(Flavor.RTX).__version__
+    assert library.find_installed_version(Flavor.RTX) == library.load_library(Flavor.RTX).__version__

@@ -17,7 +17,7 @@ import pytest
 from mribatch.core.bundle import Bundle, load_bundle
 from mribatch.core.errors import Interrupted, MribatchError
 from mribatch.trt.engine.build import SerializedEngine
-from mribatch.trt.engine.cache import EngineCache, EngineRefused, default_folder, read_engine
+from mribatch.trt.engine.cache import EngineCache, EngineRefused, find_default_folder, read_engine
 from mribatch.trt.engine.progress import BuildProgress
 from mribatch.trt.engine.sidecar import EngineIdentity, GateRecord, Parity, describe_model, new_sidecar, sidecar_path
 from mribatch.trt.library import Flavor
@@ -162,7 +162,7 @@ def test_a_sidecar_that_is_none_is_refused(cache: EngineCache, bundle: Bundle, t
     path = store(cache, bundle)
     sidecar_path(path).write_text(text)
     assert refused(path).field == "sidecar"
-    assert cache.sidecars() == {}
+    assert cache.read_sidecars() == {}
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_a_sidecar_with_a_field_of_another_kind_is_refused(
 ) -> None:
     path = store(cache, bundle)
     edit(path, **{name: value})
-    assert refused(path).field == "sidecar" and cache.sidecars() == {}
+    assert refused(path).field == "sidecar" and cache.read_sidecars() == {}
     cache.clean(lambda sidecar: bool(sidecar.trt_flavor and sidecar.trt_version))  # as --stale asks
     assert not path.exists()
 
@@ -291,7 +291,7 @@ def test_the_old_file_is_kept_under_another_name(cache: EngineCache, bundle: Bun
         assert kept.read_bytes() == (b"first", b"second")[number - 1]
     found = cache.find(IDENTITY, "tiny")
     assert found is not None and found.content == b"third"
-    assert list(cache.sidecars()) == [path]
+    assert list(cache.read_sidecars()) == [path]
 
 
 def test_a_full_disk_leaves_the_old_engine(cache: EngineCache, bundle: Bundle) -> None:
@@ -311,7 +311,7 @@ def test_a_full_disk_leaves_the_old_engine(cache: EngineCache, bundle: Bundle) -
 def test_a_crash_between_the_two_files_is_no_engine(cache: EngineCache, bundle: Bundle) -> None:
     path = store(cache, bundle)
     path.unlink()  # the sidecar is published first
-    assert cache.find(IDENTITY, "tiny") is None and cache.sidecars() == {}
+    assert cache.find(IDENTITY, "tiny") is None and cache.read_sidecars() == {}
     store(cache, bundle)
     assert cache.find(IDENTITY, "tiny") is not None
 
@@ -391,23 +391,23 @@ def test_clean_deletes_what_is_ours_and_keeps_what_it_is_told(cache: EngineCache
         cache.store_timing_cache(IDENTITY, b"timings")
     for name in mine:
         (cache.folder / name).write_text("not an engine of this cache")
-    assert cache.timing_cache(IDENTITY) == b"timings"
+    assert cache.read_timing_cache(IDENTITY) == b"timings"
     engines, size = cache.clean(lambda sidecar: sidecar.target == "sm75")
-    assert (engines, size > len(ENGINE)) == (1, True) and list(cache.sidecars()) == [second]
-    assert not first.exists() and cache.timing_cache(IDENTITY) == b"timings"
+    assert (engines, size > len(ENGINE)) == (1, True) and list(cache.read_sidecars()) == [second]
+    assert not first.exists() and cache.read_timing_cache(IDENTITY) == b"timings"
     cache.clean()
     assert {one.name for one in cache.folder.iterdir()} == mine | {".lock"}
 
 
 def test_the_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MRIBATCH_CACHE", str(tmp_path / "a"))
-    assert default_folder() == tmp_path / "a"
+    assert find_default_folder() == tmp_path / "a"
     monkeypatch.delenv("MRIBATCH_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "b"))
-    assert default_folder() == tmp_path / "b" / "mribatch"
+    assert find_default_folder() == tmp_path / "b" / "mribatch"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # the specification: a relative path is to be ignored
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_folder() == tmp_path / ".cache" / "mribatch"
+    assert find_default_folder() == tmp_path / ".cache" / "mribatch"
 
 
 def test_without_a_home_the_default_folder_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from mribatch.trt.engine.provider import EngineProvider, hash_source
 from mribatch.trt.engine.sidecar import NOT_VERIFIED, EngineIdentity, sidecar_path
 from mribatch.trt.gpu import NoGpu
 from mribatch.trt.graph.conversion import Fp16Graph
-from mribatch.trt.graph.fp16 import fp16_graph_of
+from mribatch.trt.graph.fp16 import convert_bundle
 from mribatch.trt.library import Flavor
 from mribatch.trt.request import FP16, FP32, BatchProfile, EngineRequest
 from mribatch.trt.runtime.classifier import TensorRTClassifier
@@ -45,7 +45,7 @@ def tiny(tiny_model: Path) -> Bundle:
 
 @pytest.fixture(scope="module")
 def tiny_half(tiny: Bundle) -> Fp16Graph:
-    return fp16_graph_of(tiny)
+    return convert_bundle(tiny)
 
 
 @pytest.fixture
@@ -239,7 +239,7 @@ def test_wrong_answers_are_found_before_anything_is_built(tiny: Bundle, cache: E
     swapped = with_golden(tiny, tiny.golden.probabilities[:, ::-1].copy(), "f" * 64)
     with pytest.raises(GateFailed, match="does not reproduce the model's golden answers"):
         EngineProvider(swapped, cache, progress, gpu=NONE).find_or_build(REQUEST)
-    assert cache.sidecars() == {} and not progress.engines
+    assert cache.read_sidecars() == {} and not progress.engines
 
 
 # --- with a GPU, in memory ------------------------------------------------------------------------
@@ -257,7 +257,7 @@ def test_a_new_engine_is_gated_once_and_used_as_it_is(gpu: GpuInMemory, tiny: Bu
         assert len(gpu.batches) == gate_batches(tiny) and len(gpu.devices) == 1
         assert engine.classifier(tiny.golden.images[:1]).shape == (1, 4)
     assert gpu.open_devices == 0
-    ((_, sidecar),) = cache.sidecars().items()
+    ((_, sidecar),) = cache.read_sidecars().items()
     assert (sidecar.verified, sidecar.gpu_name, sidecar.driver) == ("gpu", "memory", "13.0")
     assert sidecar.parity is not None and sidecar.parity.report == str(engine.report)
 
@@ -281,14 +281,14 @@ def test_a_new_engine_with_wrong_answers_is_not_kept(tiny: Bundle, cache: Engine
         provider_on(gpu, tiny, cache).open(REQUEST),
     ):
         pytest.fail("it was opened")
-    assert cache.sidecars() == {} and gpu.open_devices == 0
+    assert cache.read_sidecars() == {} and gpu.open_devices == 0
 
 
 def test_fp16_that_holds_is_used_and_fp32_is_not_tried(gpu: GpuInMemory, tiny: Bundle, cache: EngineCache) -> None:
     with open_first_that_holds(provider_on(gpu, tiny, cache), [REQUEST, SINGLE]) as backend:
         assert backend.classifier.precision == FP16
         assert backend.reason == f"fp16 engine for sm89 (tensorrt-rtx); {backend.report}" and backend.report.holds
-    assert len(cache.sidecars()) == 1
+    assert len(cache.read_sidecars()) == 1
 
 
 @pytest.mark.parametrize("cached", [False, True])

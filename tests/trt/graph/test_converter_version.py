@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from mribatch.trt.graph import CONVERTER_VERSION
-from mribatch.trt.graph.fp16 import fp16_graph_of
+from mribatch.trt.graph.fp16 import convert_bundle
 from mribatch.trt.graph.turing import without_fp32_dense
 from tests.trt.graph.graphs import bundle_of, efficientnet_like, scaled_up_and_down
 
@@ -40,7 +40,7 @@ def hash_graph(content: bytes) -> str:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_another_graph_needs_another_version(name: str) -> None:
-    half = fp16_graph_of(bundle_of(MODELS[name]())).model
+    half = convert_bundle(bundle_of(MODELS[name]())).model
     found = hash_graph(half), hash_graph(without_fp32_dense(half)[0])
     assert found == PINNED[CONVERTER_VERSION][name], (
         "the converters give another graph: increase mribatch.trt.graph.CONVERTER_VERSION, or cached engines of the old "

@@ -14,8 +14,8 @@ from mribatch.core.onnx_graph import read_graph_facts
 from mribatch.core.synthetic import golden_slices
 from mribatch.trt.graph.conversion import to_fp16
 from mribatch.trt.graph.cpu_session import CpuSession
-from mribatch.trt.graph.emulation import RoundingClassifier, gate_emulated, rounding_model
-from mribatch.trt.graph.fp16 import fp16_graph_of
+from mribatch.trt.graph.emulation import RoundingClassifier, gate_emulated, make_rounding_model
+from mribatch.trt.graph.fp16 import convert_bundle
 from tests.trt.graph.graphs import SIDE, Graph, efficientnet_like, run_fp32
 
 IMAGES = golden_slices(3, 8, 8)
@@ -36,7 +36,7 @@ def chain(steps: list[tuple[str, float]]) -> Graph:
 @given(st.lists(st.tuples(st.sampled_from(["Mul", "Add", "Sub"]), st.floats(2**-7, 900, width=16)), max_size=5))
 def test_every_step_is_rounded_as_numpy_rounds(steps: list[tuple[str, float]]) -> None:
     """Sums and products of two halves are exact in float64, so one rounding gives what FP16 arithmetic gives."""
-    model = onnx.load_model_from_string(rounding_model(to_fp16(chain(steps).model(8)).model))
+    model = onnx.load_model_from_string(make_rounding_model(to_fp16(chain(steps).model(8)).model))
     model.graph.output.append(onnx.helper.make_tensor_value_info("end", onnx.TensorProto.FLOAT, None))
     got = CpuSession(model.SerializeToString()).run(["end"], IMAGES)[0]
     x = IMAGES.astype(float16)
@@ -65,7 +65,7 @@ def test_kept_nodes_are_not_rounded() -> None:
 
 def test_it_is_a_classifier_with_the_contract_of_the_bundle() -> None:
     graph = to_fp16(efficientnet_like().model())
-    facts = read_graph_facts(rounding_model(graph.model))
+    facts = read_graph_facts(make_rounding_model(graph.model))
     assert (facts.inputs, facts.outputs) == (
         read_graph_facts(graph.model).inputs,
         read_graph_facts(graph.model).outputs,
@@ -81,7 +81,7 @@ def test_it_is_a_classifier_with_the_contract_of_the_bundle() -> None:
 
 
 def test_half_is_stored_nowhere_but_between_two_casts() -> None:
-    model = onnx.load_model_from_string(rounding_model(to_fp16(efficientnet_like().model()).model))
+    model = onnx.load_model_from_string(make_rounding_model(to_fp16(efficientnet_like().model()).model))
     graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     halves = {entry.name for entry in graph.value_info if entry.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16}
     assert halves and all(name.endswith("/half") for name in halves)
@@ -91,6 +91,6 @@ def test_half_is_stored_nowhere_but_between_two_casts() -> None:
 
 def test_the_shipped_model_holds_in_emulated_fp16() -> None:
     bundle = load_bundle("cnn")
-    report = gate_emulated(bundle, fp16_graph_of(bundle).model)
+    report = gate_emulated(bundle, convert_bundle(bundle).model)
     assert report.holds and report.verified == CPU_EMULATED == "cpu-emulated" and report.precision == "fp16"
     assert 1e-4 < report.max_difference < bundle.spec.tolerance.fp16  # it is rounded, and stays within

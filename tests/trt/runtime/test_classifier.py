@@ -380,7 +380,7 @@ def test_one_last_bit_in_one_row_of_an_engine_is_caught(
     bits: int, alike: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through the inference loop itself, on the GPU in memory; the answers are golden but for that bit."""
-    monkeypatch.setattr("mribatch.trt.runtime.classifier.required_version", lambda flavor: "1")
+    monkeypatch.setattr("mribatch.trt.runtime.classifier.require_version", lambda flavor: "1")
     found = bundle_of(efficientnet_like().model())
     golden, padding = GoldenClassifier(found), np.zeros((1, 4), float32)
 
