@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -73,6 +74,19 @@ def test_build_prints_one_row_for_each_engine_and_finds_it_again(built: Path, ti
         ("sm89", True, "cpu-emulated"),
     ]
     assert all(row["precision"]["mode"] == "fp16" and row["ratio_to_fp32"] > 0 for row in rows)
+
+
+@no_gpu_here
+def test_the_names_of_before_still_work_and_are_not_shown(built: Path, tiny_model: Path) -> None:
+    before = ("--flavour", "tensorrt-rtx", "--target", "sm89", "--batch", "2,4", "--cache", built, "--json")
+    (row,) = json.loads(run("build", tiny_model, *before).stdout)
+    assert row["from_cache"] and row["trt_flavor"] == "tensorrt-rtx"
+    for command in ("build", "verify"):
+        shown = run(command, "--help").stdout
+        assert "--batch-size MAX" in shown and "--batch " not in shown and "--flavour" not in shown
+    with pytest.raises(click.BadParameter) as caught:
+        engine.main(["build", "--flavour", "cuda"], standalone_mode=False)
+    assert caught.value.format_message().startswith("Invalid value for '--flavor': 'cuda' is not one of")
 
 
 def test_list_shows_what_there_is(built: Path, tmp_path: Path) -> None:

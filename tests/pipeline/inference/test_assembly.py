@@ -1,5 +1,6 @@
 """Backend and decoder put together in this process, gated at most once."""
 
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +11,17 @@ import pytest
 
 from mribatch.core.bundle import Bundle, load_bundle
 from mribatch.core.errors import MribatchError
-from mribatch.core.gate import GateFailed
+from mribatch.core.gate import GateFailed, gate
 from mribatch.pipeline.file_classifier import make_file_classifier
-from mribatch.pipeline.inference.assembly import NotedProgress, assemble
-from mribatch.pipeline.inference.in_process import InProcessClassifier
+from mribatch.pipeline.inference.assembly import NotedProgress, assemble, make_opencv_decoder
+from mribatch.pipeline.inference.in_process import Backend, InProcessClassifier
 from mribatch.pipeline.inference.order import WorkOrder
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.records import Choice
 from mribatch.pipeline.worker.supervisor import SupervisedClassifier
 from mribatch.trt.engine.progress import BuildStep
 from mribatch.trt.gpu import NoGpu, find_gpu
+from tests.trt.graph.graphs import GoldenClassifier
 
 no_gpu_here = pytest.mark.skipif(not isinstance(find_gpu(), NoGpu), reason="there is a GPU: an engine would be built")
 
@@ -52,8 +54,26 @@ def test_onnx_runtime_is_gated_at_most_once(bundle: Bundle) -> None:
     with assemble(bundle, order_for(bundle), pytest.fail) as pair:
         first = pair.gate()
         assert first.holds and first.rows == len(bundle.golden.images) and first.limit == bundle.spec.tolerance.fp32
-        assert pair.gate() is not None and pair._report is not None
+        assert pair.gate() == first
         assert pair.runs_with.backend == Choice("onnxruntime", "a test") and pair.runs_with.precision == "fp32"
+
+
+def test_a_backend_that_comes_with_its_report_is_not_asked_again(bundle: Bundle) -> None:
+    classifier = GoldenClassifier(bundle)
+    report = gate(classifier, bundle, batch_sizes=(1, 5))
+    asked = len(classifier.batches)
+    backend = Backend(classifier, Choice("tensorrt", "a test"), lambda: report)
+    order = order_for(bundle)
+    pair = InProcessClassifier(
+        bundle,
+        8,
+        open_backend=lambda: contextlib.nullcontext(backend),
+        make_decoder=lambda choice: make_opencv_decoder(bundle, order),
+        decoder=order.decoder,
+    )
+    with pair:
+        assert pair.gate() == pair.gate() == report.agreement and pair.runs_with.precision == "fp16"
+    assert len(classifier.batches) == asked
 
 
 def test_other_golden_answers_end_the_run_with_the_difference_and_the_limit(bundle: Bundle) -> None:

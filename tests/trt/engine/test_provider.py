@@ -359,7 +359,7 @@ print(EngineProvider(load_bundle(sys.argv[1]), EngineCache(Path(sys.argv[2]))).f
 
 
 def test_two_builders_at_once_leave_one_good_engine(tiny_model: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", BUILDER, tiny_model, tmp_path / "cache"]
+    command = [sys.executable, "-c", BUILDER, str(tiny_model), str(tmp_path / "cache")]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     results = [process.communicate(timeout=120) for process in both]
     assert sorted(output.strip() for output, _ in results) == ["False", "True"], results

@@ -73,7 +73,8 @@ def test_it_is_a_classifier_with_the_contract_of_the_bundle() -> None:
     images = golden_slices(5, SIDE, SIDE)
     with RoundingClassifier(graph.model) as classifier:
         got = classifier(images)
-        assert (classifier.name, classifier.precision, got.dtype, got.shape) == ("onnxruntime", "fp16", float32, (5, 4))
+        assert (classifier.name, classifier.precision, got.shape) == ("onnxruntime", "fp16", (5, 4))
+        assert got.dtype == float32
         assert classifier.library_version
     assert 0 < np.abs(got - run_fp32(efficientnet_like().model(), images)).max() < 0.01
     with pytest.raises(AssertionError, match="enter first"):

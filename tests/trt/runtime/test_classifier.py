@@ -26,7 +26,7 @@ from mribatch.pipeline.stopwatch import Stopwatch
 from mribatch.trt.gpu import Gpu
 from mribatch.trt.library import Flavor
 from mribatch.trt.request import BatchProfile, EngineRequest
-from mribatch.trt.runtime.classifier import Deserialize, OpenEngine, TensorRTClassifier, _Slot
+from mribatch.trt.runtime.classifier import Deserialize, OpenEngine, TensorRTClassifier
 from tests.trt.graph.graphs import GoldenClassifier, bundle_of, efficientnet_like
 from tests.trt.runtime.memory_device import (
     DataType,
@@ -235,24 +235,14 @@ def test_it_can_be_entered_again() -> None:
 # --- the rules of the device in memory: a loop that breaks one is caught --------------------------
 
 
-def test_a_slot_reused_before_its_event_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    def careless(slot: _Slot, start: int, result: NDArray[float32]) -> _Slot:
-        return slot  # does not wait
-
-    monkeypatch.setattr(TensorRTClassifier, "_drain", staticmethod(careless))
-    classify, _ = make()
+def test_a_slot_reused_before_its_event_is_caught() -> None:
+    classify, _ = make(MemoryDevice(events_wait=False))
     with pytest.raises(RuleBroken, match="before its event"), classify:
         classify(images(3 * BATCH))
 
 
-def test_answers_read_before_the_event_are_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
-    def hasty(slot: _Slot, start: int, result: NDArray[float32]) -> _Slot:
-        rows = min(len(slot.answers), len(result) - start)
-        result[start : start + rows] = slot.answers[:rows]
-        return slot
-
-    monkeypatch.setattr(TensorRTClassifier, "_drain", staticmethod(hasty))
-    classify, _ = make()
+def test_answers_read_before_the_event_are_garbage() -> None:
+    classify, _ = make(MemoryDevice(events_wait=False))
     with classify:
         assert np.isnan(classify(images(BATCH))).all()
 
@@ -319,16 +309,16 @@ def test_two_threads_get_their_own_answers(counts: list[int], seed: int) -> None
     assert not device.buffers and not device.queue
 
 
-def test_a_failure_in_one_thread_leaves_the_slots_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    really, calls = TensorRTClassifier._place, itertools.count(1)
+def test_a_failure_in_one_thread_leaves_the_slots_to_the_others() -> None:
+    calls = itertools.count(1)
 
-    def place(*arguments: Any) -> int:
-        if next(calls) in (2, 3):
-            raise MribatchError("no more memory", "see docs")
-        return really(*arguments)
+    class Failing(MemoryDevice):
+        def upload(self, source: Any, target: Any, stream: Any) -> None:
+            if next(calls) in (2, 3):
+                raise MribatchError("no more memory", "see docs")
+            super().upload(source, target, stream)
 
-    monkeypatch.setattr(TensorRTClassifier, "_place", staticmethod(place))
-    classify, _ = make()
+    classify, _ = make(Failing())
     with classify, ThreadPoolExecutor(classify.calls_at_once) as pool:
         futures = [pool.submit(classify, images(BATCH, seed)) for seed in range(8)]
         failed = [future.exception(timeout=30) is not None for future in futures]
