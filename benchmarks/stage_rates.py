@@ -227,7 +227,11 @@ def worker_rate(work: Work, pair: Pair) -> float:
     options = ClassifyOptions(
         model=str(work.bundle.folder), batch_size=work.batch_size, backend=pair.backend.name, decoder=pair.decoder.name
     )
-    return _rows_rate(work, pair, make_file_classifier(work.bundle, options, work.threads, None, SilentProgress().note))
+    return _rows_rate(
+        work,
+        pair,
+        make_file_classifier(work.bundle, options, threads=work.threads, log=None, note=SilentProgress().note),
+    )
 
 
 def _rows_rate(work: Work, pair: Pair, stages: FileClassifier) -> float:

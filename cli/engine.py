@@ -159,7 +159,7 @@ def verify(
             bundle = load_bundle(name)
             images = open_user_images(data, bundle, limit) if data else None
             profile = _parse_batch_size(batch_size)
-            results.append(verification.verify(bundle, profile, EngineCache(folder), images, progress))
+            results.append(verification.verify(bundle, profile, EngineCache(folder), images=images, progress=progress))
     if as_json:
         click.echo(json.dumps([result.to_json() for result in results], allow_nan=False))
     else:

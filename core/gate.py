@@ -150,12 +150,15 @@ def gate(
         slices=len(bundle.golden.images),
         limit=bundle.spec.tolerance.limit(classifier.precision),
         checks=tuple(
-            _check(classifier, bundle, size, spread_limit, slices_repeated) for size in dict.fromkeys(batch_sizes)
+            _check(classifier, bundle, size, spread_limit=spread_limit, slices_repeated=slices_repeated)
+            for size in dict.fromkeys(batch_sizes)
         ),
     )
 
 
-def _check(classifier: Classifier, bundle: Bundle, size: int, spread_limit: float, slices_repeated: int) -> BatchCheck:
+def _check(
+    classifier: Classifier, bundle: Bundle, size: int, *, spread_limit: float, slices_repeated: int
+) -> BatchCheck:
     images, expected = bundle.golden.images, bundle.golden.probabilities
     places = np.arange(-(-len(images) // size) * size) % len(images)
     answers = []

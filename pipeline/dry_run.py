@@ -89,7 +89,7 @@ def estimate(inputs: Sequence[str | Path], out: str | None, options: ClassifyOpt
     if not files:
         raise no_image_error()
     with make_file_classifier(
-        bundle, options, options.threads or usable_cores(), None, progress.note
+        bundle, options, threads=options.threads or usable_cores(), log=None, note=progress.note
     ) as classify_files:
         classify_files.gate()  # warms up, too
         runs_with = classify_files.runs_with

@@ -14,7 +14,7 @@ from mribatch.trt.request import DEFAULT_BATCH
 
 
 def make_file_classifier(
-    bundle: Bundle, options: ClassifyOptions, threads: int, log: Path | None, note: Callable[[str], None]
+    bundle: Bundle, options: ClassifyOptions, *, threads: int, log: Path | None, note: Callable[[str], None]
 ) -> FileClassifier:
     """Choose backend and decoder, and put them together; not entered.
 

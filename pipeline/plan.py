@@ -68,7 +68,7 @@ def make_plan(
     resolved = resolve_inputs(inputs, options.from_file)
     if not has_candidate(resolved, folder.path):
         raise no_image_error()
-    classifier = make_file_classifier(bundle, options, threads, folder.path / WORKER_LOG, note)
+    classifier = make_file_classifier(bundle, options, threads=threads, log=folder.path / WORKER_LOG, note=note)
     return Plan(resolved, folder, options, bundle, classifier, threads)
 
 

@@ -84,10 +84,18 @@ def verify(
     bundle: Bundle,
     batch: BatchProfile,
     cache: EngineCache,
+    *,
     images: UserImages | None = None,
     progress: BuildProgress | None = None,
 ) -> Verification:
     """Compare FP16 with the model: on this machine's GPU, with the engine found or built; else emulated on the CPU.
+
+    Args:
+        bundle: Checked.
+        batch: Batch sizes of the engine.
+        cache: Where engines are found and kept.
+        images: To compare as well; None: the golden slices only.
+        progress: Receives the steps; None: nobody does.
 
     Raises:
         MribatchError: There is no such engine, or a classifier fails. Answers that differ are not an error here.

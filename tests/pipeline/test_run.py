@@ -597,7 +597,7 @@ def test_inputs_are_looked_at_before_an_engine_is_built(
     from mribatch.pipeline import plan
 
     (tmp_path / "empty").mkdir()
-    monkeypatch.setattr(plan, "make_file_classifier", lambda *arguments: pytest.fail("minutes of building for nothing"))
+    monkeypatch.setattr(plan, "make_file_classifier", lambda *_, **__: pytest.fail("minutes of building for nothing"))
     for inputs, problem in (
         (tmp_path / "gone", "there is no file or folder"),
         (tmp_path / "empty", "there is no image"),

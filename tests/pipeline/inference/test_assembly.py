@@ -98,10 +98,10 @@ def test_where_no_engine_can_be_had_onnx_runtime_takes_its_place_and_says_why(bu
 
 def test_a_pair_in_this_process_and_a_worker_for_what_may_crash(bundle: Bundle) -> None:
     options = ClassifyOptions(model=str(bundle.folder), backend="onnxruntime", decoder="opencv", batch_size=4)
-    pair = make_file_classifier(bundle, options, 1, None, pytest.fail)
+    pair = make_file_classifier(bundle, options, threads=1, log=None, note=pytest.fail)
     assert isinstance(pair, InProcessClassifier) and pair.batch_size == 4
     pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install 'mribatch[dali]'")
-    worker = make_file_classifier(bundle, replace(options, decoder="dali"), 1, None, pytest.fail)
+    worker = make_file_classifier(bundle, replace(options, decoder="dali"), threads=1, log=None, note=pytest.fail)
     assert isinstance(worker, SupervisedClassifier) and worker.batch_size == 4
 
 
@@ -109,7 +109,7 @@ def test_a_pair_in_this_process_and_a_worker_for_what_may_crash(bundle: Bundle) 
 def test_a_backend_that_is_missing_is_known_before_anything_is_opened(bundle: Bundle) -> None:
     options = ClassifyOptions(model=str(bundle.folder), backend="tensorrt")
     with pytest.raises(MribatchError, match="--backend tensorrt needs an NVIDIA GPU"):
-        make_file_classifier(bundle, options, 1, None, pytest.fail)
+        make_file_classifier(bundle, options, threads=1, log=None, note=pytest.fail)
 
 
 def test_a_long_build_is_noted_every_ten_seconds() -> None:
