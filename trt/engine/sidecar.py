@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +17,7 @@ from mribatch.core.about import RESEARCH_NOTICE, __version__
 from mribatch.core.bundle import Bundle
 from mribatch.core.errors import MribatchError
 from mribatch.core.gate import CPU_EMULATED, ON_GPU, GateReport
-from mribatch.core.json_record import FieldError, read_record
+from mribatch.core.typed_json import read_record, write_record
 from mribatch.trt.engine.build import OPTIMIZATION_LEVEL, WORKSPACE_BYTES, SerializedEngine
 from mribatch.trt.gpu import Gpu
 from mribatch.trt.library import Flavor, require_version
@@ -26,6 +26,7 @@ from mribatch.trt.request import FP16, FP32, MAX_BATCH, BatchProfile, EngineRequ
 SCHEMA = 1
 SCHEMA_FILE = "sidecar.schema.json"  # beside this module
 MAX_SIDECAR_BYTES = 1 << 22
+_MAX_BYTES = 1 << 50  # of an engine; no file is larger
 NOT_VERIFIED = "not verified: no GPU"
 _VERIFIED = (ON_GPU, CPU_EMULATED, NOT_VERIFIED)
 _BUILD_AGAIN = "build the engine again: mribatch engine build"
@@ -100,7 +101,7 @@ class EngineInput:
     colour: str
     resize: str
     antialias: bool
-    value_range: tuple[int, int]
+    value_range: tuple[int, ...]  # smallest and largest value of a pixel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +166,7 @@ class EngineSidecar:
     """Everything that is known of an engine. Field names and order are those of the JSON file.
 
     Raises:
-        FieldError: A value is outside its range; names the field.
+        ValueError: A value is outside its range; names the field.
     """
 
     schema: int = SCHEMA
@@ -206,8 +207,8 @@ class EngineSidecar:
         holds = {name: bool(_SHA256.fullmatch(getattr(self, name))) for name in hashes}
         holds |= {
             "keras_sha256": self.keras_sha256 is None or bool(_SHA256.fullmatch(self.keras_sha256)),
-            "engine_bytes": self.engine_bytes >= 0,
-            "fp32_bytes": self.fp32_bytes > 0,
+            "engine_bytes": 0 <= self.engine_bytes <= _MAX_BYTES,
+            "fp32_bytes": 0 < self.fp32_bytes <= _MAX_BYTES,
             "precision.mode": self.precision.mode in (FP16, FP32),
             "profile": 1 == self.profile.min <= self.profile.opt <= self.profile.max <= MAX_BATCH,
             "target": bool(_TARGET.fullmatch(self.target)),
@@ -215,7 +216,7 @@ class EngineSidecar:
         }
         for name, fits in holds.items():
             if not fits:
-                raise FieldError(name)
+                raise ValueError(f"'{name}' has a value that does not fit")
 
     @property
     def identity(self) -> EngineIdentity:
@@ -230,7 +231,7 @@ class EngineSidecar:
 
     def to_json(self) -> dict[str, Any]:
         """The content of the file; `parse_sidecar` gives an equal sidecar back."""
-        content = asdict(self) | {"trt_flavor": str(self.trt_flavor)}
+        content = write_record(self)
         return content | {"parity": content["parity"] or {}}
 
 
@@ -284,8 +285,8 @@ def parse_sidecar(content: bytes, name: Path) -> EngineSidecar:
         found["parity"] = None
     try:
         return read_record(EngineSidecar, found)
-    except FieldError as error:
-        raise MribatchError(f"{name} has no usable field {error}", _BUILD_AGAIN) from error
+    except (ValueError, TypeError, OverflowError) as error:  # also: a list as a name, a number of hundreds of digits
+        raise MribatchError(f"{name} cannot be used: {error}", _BUILD_AGAIN) from error
 
 
 def new_sidecar(

@@ -179,6 +179,8 @@ def test_a_sidecar_that_is_none_is_refused(cache: EngineCache, bundle: Bundle, t
         ("trt_version", 1.7),
         ("model_name", 1),
         ("trt_flavor", "polygraphy"),
+        ("trt_flavor", ["tensorrt"]),
+        ("trt_flavor", {}),
         ("ratio_to_fp32", float("nan")),
         ("seconds", "fast"),
         ("verified", True),

@@ -140,7 +140,7 @@ def test_a_sidecar_of_an_earlier_version_is_read_and_written_the_same_but_for_th
 
 @pytest.mark.parametrize("name", [name for name in EARLIER if name not in ("schema", "git_rev")])
 def test_a_field_that_is_missing_is_named(name: str) -> None:
-    with pytest.raises(MribatchError, match=f"has no usable field {name}. Fix: build the engine again"):
+    with pytest.raises(MribatchError, match=f"cannot be used: '{name}' is missing. Fix: build the engine again"):
         parse({key: value for key, value in EARLIER.items() if key != name})
 
 
