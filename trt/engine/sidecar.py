@@ -285,7 +285,7 @@ def parse_sidecar(content: bytes, name: Path) -> EngineSidecar:
         found["parity"] = None
     try:
         return read_record(EngineSidecar, found)
-    except (ValueError, TypeError, OverflowError) as error:  # also: a list as a name, a number of hundreds of digits
+    except ValueError as error:
         raise MribatchError(f"{name} cannot be used: {error}", _BUILD_AGAIN) from error
 
 
