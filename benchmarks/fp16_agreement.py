@@ -22,10 +22,10 @@ from mribatch.core.synthetic import draw_slice
 from mribatch.pipeline.decode.grey import decode_grey
 from mribatch.pipeline.decode.probe import probe
 from mribatch.pipeline.inference.onnxruntime import OnnxRuntimeClassifier
-from mribatch.trt.gate import ImageAgreement, agreement_on_images, emulate
 from mribatch.trt.graph.cpu_session import CpuClassifier
-from mribatch.trt.graph.emulation import RoundingClassifier
-from mribatch.trt.graph.fp16 import fp16_graph_of
+from mribatch.trt.graph.emulation import RoundingClassifier, gate_emulated
+from mribatch.trt.graph.fp16 import convert_bundle
+from mribatch.trt.image_agreement import ImageAgreement, compare_on_images
 
 BATCH_SIZE = 16
 _SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -33,13 +33,13 @@ _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 def measure(bundle: Bundle, images: NDArray[uint8]) -> dict[str, Any]:
     """Both comparisons on uint8 (n, height, width, 1), and the gate on the golden slices."""
-    graph = fp16_graph_of(bundle)
-    report = emulate(bundle, graph)
+    graph = convert_bundle(bundle)
+    report = gate_emulated(bundle, graph.model)
     with OnnxRuntimeClassifier(bundle, threads=usable_cores()) as reference:
-        with RoundingClassifier(graph) as rounding:
-            rounded = agreement_on_images(reference, rounding, _batches(images))
+        with RoundingClassifier(graph.model) as rounding:
+            rounded = compare_on_images(reference, rounding, _batches(images))
         with CpuClassifier(lambda: graph.model, precision="fp16") as plain:
-            as_it_is = agreement_on_images(reference, plain, _batches(images))
+            as_it_is = compare_on_images(reference, plain, _batches(images))
     return {
         "model": bundle.spec.name,
         "model_sha256": bundle.spec.model_sha256,

@@ -20,26 +20,19 @@ import numpy as np
 
 from mribatch.core.bundle import Bundle
 from mribatch.core.classifier import Classifier
-from mribatch.pipeline.choices import (
-    DALI,
-    ONNXRUNTIME,
-    OPENCV,
-    TENSORRT,
-    build_here,
-    build_stages,
-    dali_decoder,
-    opencv_decoder,
-)
+from mribatch.pipeline.choices import DALI, ONNXRUNTIME, OPENCV, TENSORRT
 from mribatch.pipeline.decode.file import decoded_file, read_and_probe
 from mribatch.pipeline.decode.probe import DEFAULT_MAX_PIXELS
+from mribatch.pipeline.file_classifier import make_file_classifier
+from mribatch.pipeline.inference.assembly import assemble, make_dali_decoder, make_opencv_decoder
+from mribatch.pipeline.inference.order import WorkOrder
 from mribatch.pipeline.options import DEFAULT_TIMEOUT_S, ClassifyOptions
 from mribatch.pipeline.output.parts import PartFacts, PartWriter
 from mribatch.pipeline.output.rows import predictions
+from mribatch.pipeline.progress import SilentProgress
 from mribatch.pipeline.records import Choice, ClassifiedBatch, DecodedFile, Decoder, FileClassifier, ImageFile
 from mribatch.pipeline.run import run
 from mribatch.pipeline.stopwatch import Stopwatch
-from mribatch.pipeline.worker.messages import WorkOrder
-from mribatch.trt.engine.maker import tell_nobody
 from mribatch.trt.gpu import NoGpu, find_gpu
 
 WARM = 10  # batches; more than any stage holds ahead (a worker process: 8)
@@ -117,9 +110,9 @@ def has_gpu() -> bool:
 def decoder(work: Work, name: str) -> Decoder:
     """One that was never used, as a run makes it. Its pixels stay on the GPU only for an engine there."""
     if name == OPENCV:
-        return opencv_decoder(work.bundle, _order(work, Choice(ONNXRUNTIME, ""), Choice(OPENCV, "")))
+        return make_opencv_decoder(work.bundle, _order(work, Choice(ONNXRUNTIME, ""), Choice(OPENCV, "")))
     backend = Choice(TENSORRT if name == DALI_ON_GPU else ONNXRUNTIME, "")
-    return dali_decoder(work.bundle, _order(work, backend, Choice(DALI, "")), backend)
+    return make_dali_decoder(work.bundle, _order(work, backend, Choice(DALI, "")), backend)
 
 
 def _order(work: Work, backend: Choice, chosen: Choice) -> WorkOrder:
@@ -226,7 +219,7 @@ def _probed(file: ImageFile) -> DecodedFile:
 def whole_rate(work: Work, pair: Pair) -> float:
     """Images per second from files to Parquet in this process: the way of every image in a run."""
     order = _order(work, pair.backend, pair.decoder)
-    return _rows_rate(work, pair, build_here(work.bundle, order, tell_nobody))
+    return _rows_rate(work, pair, assemble(work.bundle, order, SilentProgress().note))
 
 
 def worker_rate(work: Work, pair: Pair) -> float:
@@ -234,7 +227,11 @@ def worker_rate(work: Work, pair: Pair) -> float:
     options = ClassifyOptions(
         model=str(work.bundle.folder), batch_size=work.batch_size, backend=pair.backend.name, decoder=pair.decoder.name
     )
-    return _rows_rate(work, pair, build_stages(work.bundle, options, work.threads, None, tell_nobody).classify)
+    return _rows_rate(
+        work,
+        pair,
+        make_file_classifier(work.bundle, options, threads=work.threads, log=None, note=SilentProgress().note),
+    )
 
 
 def _rows_rate(work: Work, pair: Pair, stages: FileClassifier) -> float:

@@ -47,7 +47,7 @@ from mribatch.pipeline.decode.dali_graph import HW_DECODER_LOAD
 from mribatch.pipeline.inference.onnxruntime import OnnxRuntimeClassifier
 from mribatch.pipeline.output.parts import PART_ROWS
 from mribatch.pipeline.records import Choice
-from mribatch.trt.engine.sidecar import DEFAULT_BATCH
+from mribatch.trt.request import DEFAULT_BATCH
 
 MOST_DRAWN = 6000  # files; more images are the same files again
 ON_CPU, ON_GPU = 3000, 60_000  # images that a stage is timed on: seconds of work, not moments
@@ -85,10 +85,10 @@ def find_parts(bundle: Bundle, batch_size: int, threads: int) -> Parts:
     decoders, left_out = {OPENCV: choose_decoder(OPENCV)}, {}
     try:
         choice = choose_backend(TENSORRT)
-        from mribatch.trt.backend import ready
+        from mribatch.trt.backend import open_backend
 
-        made = ready(bundle, batch_size)
-        backends[TENSORRT] = (Choice(choice.name, made.reason), made.classifier)
+        with open_backend(bundle, batch_size) as engine:  # each measurement enters the classifier again
+            backends[TENSORRT] = (Choice(choice.name, engine.reason), engine.classifier)
     except MribatchError as error:
         left_out[TENSORRT] = error.problem
     try:

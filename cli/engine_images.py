@@ -21,19 +21,19 @@ from mribatch.trt.verify import UserImages
 _BATCH_SIZE = 16
 
 
-def user_images(folder: str, bundle: Bundle, limit: int | None) -> UserImages:
-    """The images of `folder` (at most `limit`) that can be decoded, and ONNX Runtime in FP32 to compare with.
+def open_user_images(folder: str, bundle: Bundle, limit: int | None) -> UserImages:
+    """The images of a folder that can be decoded (at most `limit`), and ONNX Runtime in FP32 to compare with.
 
     Raises:
         MribatchError: There is no such folder.
     """
     from mribatch.pipeline.inference.onnxruntime import OnnxRuntimeClassifier
 
-    files = _files(folder, limit)
-    return UserImages(OnnxRuntimeClassifier(bundle, usable_cores()), len(files), _batches(files, bundle))
+    files = _list_files(folder, limit)
+    return UserImages(OnnxRuntimeClassifier(bundle, usable_cores()), len(files), _decode_batches(files, bundle))
 
 
-def _files(folder: str, limit: int | None) -> list[ImageFile]:
+def _list_files(folder: str, limit: int | None) -> list[ImageFile]:
     inputs = resolve_inputs([folder])
     with (
         tempfile.TemporaryDirectory(prefix="mribatch-") as place,
@@ -46,7 +46,7 @@ def _files(folder: str, limit: int | None) -> list[ImageFile]:
         ]
 
 
-def _batches(files: list[ImageFile], bundle: Bundle) -> Generator[NDArray[uint8], None, None]:
+def _decode_batches(files: list[ImageFile], bundle: Bundle) -> Generator[NDArray[uint8], None, None]:
     from mribatch.pipeline.decode.opencv import DecodeAhead
 
     decode = DecodeAhead(

@@ -1,4 +1,4 @@
-"""Do two sets of probabilities for the same images agree? The measure behind every proof of a backend."""
+"""How far two sets of probabilities for the same images agree: the measure behind the gate."""
 
 from dataclasses import dataclass
 
@@ -38,7 +38,7 @@ def compare(
     """Compare probabilities row by row.
 
     Args:
-        got: float32 (rows, classes), from the backend on trial.
+        got: float32 (rows, classes), from the backend under test.
         expected: float32 (rows, classes), from Keras; must be finite.
         tolerance: The bundle's.
         precision: "fp32" or "fp16"; chooses the limit.
@@ -48,7 +48,7 @@ def compare(
     """
     if got.shape != expected.shape:
         raise ValueError(f"{got.shape} against {expected.shape}")
-    limit = tolerance.fp16 if precision == "fp16" else tolerance.fp32
+    limit = tolerance.limit(precision)
     if not np.isfinite(got).all():
         return Agreement(rows=len(got), max_difference=float("nan"), flips=len(got), limit=limit)
     ordered = np.sort(expected, axis=1)

@@ -1,4 +1,4 @@
-"""ModelSpec: what a model is told about its pixels and what its outputs mean. Travels with the weights as bundle.json.
+"""ModelSpec: how a model's pixels are made and what its outputs mean. Travels with the weights as bundle.json.
 
 Training writes it; every other part only reads it. No other place knows class order, image size or scaling.
 """
@@ -13,6 +13,11 @@ from mribatch.core.errors import MribatchError
 FORMAT_VERSION = 1
 INPUT_NAME = "images"
 OUTPUT_NAME = "probabilities"
+
+SOFTMAX = "softmax"
+NORMALISED_SIGMOID = "sigmoid divided by the sum of all sigmoids"
+ACTIVATIONS = (SOFTMAX, NORMALISED_SIGMOID)
+"""What turns the graph's last numbers into probabilities; a record for people, the graph has it inside."""
 
 MAX_SIDE = 4096
 MAX_CLASSES = 1000
@@ -33,6 +38,10 @@ class Tolerance:
     fp16: float = 0.01
     margin: float = 0.02
 
+    def limit(self, precision: str) -> float:
+        """The bound on |Δp| for "fp32" or "fp16"."""
+        return self.fp16 if precision == "fp16" else self.fp32
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
@@ -50,6 +59,7 @@ class ModelSpec:
     model_sha256: str  # hex, of model.onnx
     golden_sha256: str  # hex, of golden.npz
     trained: bool  # False: random weights, every output must say so
+    activation: str = SOFTMAX  # one of ACTIVATIONS
     temperature: float = 1.0  # record of what the graph already divides its logits by
     tolerance: Tolerance = field(default_factory=Tolerance)
     colour: str = "grey"  # one channel in; an RGB network repeats it inside the graph
@@ -75,6 +85,7 @@ class ModelSpec:
         _check(1 <= self.height <= MAX_SIDE and 1 <= self.width <= MAX_SIDE, "input", f"{self.height}x{self.width}")
         _check(bool(_SHA256.fullmatch(self.model_sha256)), "model_sha256", self.model_sha256)
         _check(bool(_SHA256.fullmatch(self.golden_sha256)), "golden_sha256", self.golden_sha256)
+        _check(self.activation in ACTIVATIONS, "activation", self.activation)
         _check(0.01 <= self.temperature <= 100, "temperature", self.temperature)
         for limit in (self.tolerance.fp32, self.tolerance.fp16, self.tolerance.margin):
             _check(0 < limit < 0.5, "tolerance", limit)
@@ -95,10 +106,10 @@ class ModelSpec:
 
     @property
     def notice(self) -> str | None:
-        """What every output must say of this model beside its results; None for a trained one."""
+        """What every output must say about this model beside its results; None for a trained one."""
         if self.trained:
             return None
-        return f"'{self.name}' is no trained model: its weights are random and its predictions mean nothing"
+        return f"'{self.name}' is not a trained model: its weights are random and its predictions mean nothing"
 
     def to_json(self) -> dict[str, Any]:
         """The content of bundle.json; `from_json` gives an equal spec back."""
@@ -106,7 +117,7 @@ class ModelSpec:
         size = {"name": INPUT_NAME, "dtype": "uint8", "layout": "NHWC", "height": content.pop("height")}
         size |= {"width": content.pop("width"), "colour": content.pop("colour"), "resize": content.pop("resize")}
         size |= {"antialias": False, "value_range": list(content.pop("value_range"))}
-        output = {"name": OUTPUT_NAME, "dtype": "float32", "activation": "softmax"}
+        output = {"name": OUTPUT_NAME, "dtype": "float32", "activation": content.pop("activation")}
         content |= {"classes": list(self.classes), "metrics": list(self.metrics)}
         return {"format_version": FORMAT_VERSION, "input": size, "output": output} | content
 
@@ -141,6 +152,7 @@ class ModelSpec:
             model_sha256=_take(content, "model_sha256", str),
             golden_sha256=_take(content, "golden_sha256", str),
             trained=_take(content, "trained", bool),
+            activation=output.get("activation", SOFTMAX),  # bundles of earlier versions may lack it
             temperature=_number(content, "temperature"),
             tolerance=Tolerance(**{key: _number(tolerance, key) for key in ("fp32", "fp16", "margin")}),
             description=str(content.get("description", "")),

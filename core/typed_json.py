@@ -12,6 +12,7 @@ Fields may be str, int, float, bool, a StrEnum, None, a dataclass, tuple[X, ...]
 A field with a default may be absent. Keys that no field names are ignored, so that a newer file can still be read.
 """
 
+import contextlib
 import dataclasses
 import types
 from collections.abc import Mapping
@@ -74,10 +75,11 @@ def _read_value(hint: Any, value: object, where: str) -> Any:
         return {key: _read_value(get_args(hint)[1], item, f"{where}.{key}") for key, item in value.items()}
     if dataclasses.is_dataclass(hint):
         return _read_dataclass(hint, value, where)
-    if isinstance(hint, type) and issubclass(hint, Enum) and value in {one.value for one in hint}:
+    if isinstance(hint, type) and issubclass(hint, Enum) and value in [one.value for one in hint]:
         return hint(value)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        with contextlib.suppress(OverflowError):  # an integer of hundreds of digits
+            return float(value)
     if hint in (str, int, bool, types.NoneType) and type(value) is hint:
         return value
     raise ValueError(f"{_quote(where)} has a value that does not fit: {str(value)[:60]}")

@@ -13,12 +13,12 @@ from mribatch.core.about import RESEARCH_NOTICE
 from mribatch.core.bundle import load_bundle
 from mribatch.core.cores import usable_cores
 from mribatch.core.errors import ExitCode, one_line
-from mribatch.pipeline.choices import Stages, build_stages
+from mribatch.pipeline.file_classifier import make_file_classifier
 from mribatch.pipeline.listing.discover import Discovery, FoundFile, Input, SkipReason, escape, resolve_inputs
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.plan import no_image_error
 from mribatch.pipeline.progress import Progress
-from mribatch.pipeline.records import ImageFile, Status
+from mribatch.pipeline.records import FileClassifier, ImageFile, Status
 from mribatch.pipeline.run import run
 from mribatch.pipeline.stopwatch import Stopwatch
 
@@ -88,11 +88,12 @@ def estimate(inputs: Sequence[str | Path], out: str | None, options: ClassifyOpt
     files = suffixes.total()
     if not files:
         raise no_image_error()
-    stages = build_stages(bundle, options, options.threads or usable_cores(), None, progress.note)
-    with stages.classify as classify_files:
-        classify_files.prove()  # warms up, too
+    with make_file_classifier(
+        bundle, options, threads=options.threads or usable_cores(), log=None, note=progress.note
+    ) as classify_files:
+        classify_files.gate()  # warms up, too
         runs_with = classify_files.runs_with
-        rate, not_ok = _rate(sample.files(resolved), stages, bundle.spec.classes)
+        rate, not_ok = _rate(sample.files(resolved), classify_files, bundle.spec.classes)
     return Estimate(
         files=files,
         bytes=size,
@@ -131,10 +132,11 @@ class _Sample:
         ]
 
 
-def _rate(files: Sequence[ImageFile], stages: Stages, classes: Sequence[str]) -> tuple[float, int]:
-    groups = [files[start : start + stages.batch_size] for start in range(0, len(files), stages.batch_size)]
+def _rate(files: Sequence[ImageFile], classify_files: FileClassifier, classes: Sequence[str]) -> tuple[float, int]:
+    size = classify_files.batch_size
+    groups = [files[start : start + size] for start in range(0, len(files), size)]
     begin, not_ok = time.perf_counter(), 0
-    for rows in run(groups, stages.classify, classes, _Nowhere(), Stopwatch()):
+    for rows in run(groups, classify_files, classes, _Nowhere(), Stopwatch()):
         not_ok += sum(row.status is not Status.OK for row in rows)
     return len(files) / max(time.perf_counter() - begin, 1e-9), not_ok
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,29 +10,29 @@ from typing import Any
 from mribatch.core.bundle import Bundle, load_bundle
 from mribatch.core.cores import usable_cores
 from mribatch.core.errors import MribatchError
-from mribatch.pipeline.choices import Stages, build_stages
+from mribatch.pipeline.file_classifier import make_file_classifier
 from mribatch.pipeline.listing.discover import Input, escape, has_candidate, resolve_inputs
 from mribatch.pipeline.options import AUTO, ClassifyOptions
 from mribatch.pipeline.output import parts as parquet
 from mribatch.pipeline.output.folder import WORKER_LOG, Fingerprint, RunFolder
-from mribatch.trt.engine.maker import Note, tell_nobody
+from mribatch.pipeline.records import FileClassifier
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that may begin: inputs exist, the bundle is whole, the stages can be had, the output folder is ours."""
+    """A run that may begin: inputs exist, the bundle is whole, backend and decoder are there, the output is ours."""
 
     inputs: tuple[Input, ...]
     folder: RunFolder
     options: ClassifyOptions  # with `auto` resolved as an earlier run of the same folder did
     bundle: Bundle
-    stages: Stages
+    classifier: FileClassifier
     threads: int
 
     def fingerprint(self, listing_sha256: str) -> Fingerprint:
-        """What must stay the same for the run to go on. The stages are entered."""
+        """What must stay the same for the run to go on. The classifier is entered."""
         inputs = [[item.kind, escape(item.root)[0], escape(item.name)[0]] for item in self.inputs]
-        runs_with = self.stages.classify.runs_with
+        runs_with = self.classifier.runs_with
         return Fingerprint(
             {
                 "inputs": json.dumps(inputs),
@@ -42,7 +42,7 @@ class Plan:
                 "decoder": runs_with.decoder.name,
                 "decoder_version": runs_with.decoder_version,
                 "precision": runs_with.precision,
-                "batch_size": self.stages.batch_size,
+                "batch_size": self.classifier.batch_size,
                 "max_pixels": self.options.max_pixels,
                 "part_rows": parquet.PART_ROWS,
                 "schema_version": parquet.SCHEMA_VERSION,
@@ -52,7 +52,7 @@ class Plan:
 
 
 def make_plan(
-    inputs: Sequence[str | Path], out: str | Path, options: ClassifyOptions, note: Note = tell_nobody
+    inputs: Sequence[str | Path], out: str | Path, options: ClassifyOptions, note: Callable[[str], None]
 ) -> Plan:
     """Check all that can be checked without writing.
 
@@ -68,8 +68,8 @@ def make_plan(
     resolved = resolve_inputs(inputs, options.from_file)
     if not has_candidate(resolved, folder.path):
         raise no_image_error()
-    stages = build_stages(bundle, options, threads, folder.path / WORKER_LOG, note)
-    return Plan(resolved, folder, options, bundle, stages, threads)
+    classifier = make_file_classifier(bundle, options, threads=threads, log=folder.path / WORKER_LOG, note=note)
+    return Plan(resolved, folder, options, bundle, classifier, threads)
 
 
 def no_image_error() -> MribatchError:

@@ -182,12 +182,21 @@ class FileClassifier(Protocol):
     ) -> None: ...
 
     @property
-    def runs_with(self) -> RunsWith:
-        """Known once entered, since a backend that does not hold is replaced by another."""
+    def batch_size(self) -> int:
+        """Rows of every batch; a group has at most as many files."""
         ...
 
-    def prove(self) -> Agreement:
-        """Compare the backend with the bundle's golden answers. Raises MribatchError: it does not reproduce them."""
+    @property
+    def runs_with(self) -> RunsWith:
+        """Known once entered, since a backend that does not pass the gate is replaced by another."""
+        ...
+
+    def gate(self) -> Agreement:
+        """How far the backend agrees with the bundle's golden answers; compared at most once per process.
+
+        Raises:
+            MribatchError: It does not reproduce them.
+        """
         ...
 
     def batches(self, groups: Iterable[Sequence[ImageFile]], watch: Stopwatch) -> Iterator[ClassifiedBatch]:

@@ -64,7 +64,7 @@ def classify(
         if plan.options.overwrite:
             (plan.folder.path / WORKER_LOG).unlink(missing_ok=True)
         with watch.measure(LOADING):
-            stack.enter_context(plan.stages.classify)
+            stack.enter_context(plan.classifier)
         stop = stack.enter_context(StopSignals())
         earlier = plan.folder.check_free()
         if earlier and (plan.options.overwrite or earlier["state"] == RunState.LISTING):
@@ -114,9 +114,9 @@ def _classify_missing(
     guard = _FirstFailures(active=0 in missing and not plan.options.keep_going)
     progress.start(listing.files, sum(parquet.part_size(part, listing.files) for part in done))
     with watch.measure(LOADING):
-        record.proved(plan.stages.classify.prove())
-    groups = _groups(listing, missing, plan.stages.batch_size)
-    for rows in run(groups, plan.stages.classify, plan.bundle.spec.classes, writer, watch):
+        record.proved(plan.classifier.gate())
+    groups = _groups(listing, missing, plan.classifier.batch_size)
+    for rows in run(groups, plan.classifier, plan.bundle.spec.classes, writer, watch):
         record.new_rows += len(rows)
         progress.advance(len(rows), sum(row.status is not Status.OK for row in rows))
         guard.check(rows)

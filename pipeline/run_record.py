@@ -171,7 +171,7 @@ def _refuse_other(plan: Plan, earlier: dict[str, Any], difference: str | None, f
 
 
 def _new_content(plan: Plan, facts: ListingFacts) -> dict[str, Any]:
-    bundle, runs_with = plan.bundle, plan.stages.classify.runs_with
+    bundle, runs_with = plan.bundle, plan.classifier.runs_with
     return {
         "tool_version": __version__,
         "schema_version": parquet.SCHEMA_VERSION,
@@ -189,7 +189,7 @@ def _new_content(plan: Plan, facts: ListingFacts) -> dict[str, Any]:
         "backend": runs_with.backend.name,
         "decoder": runs_with.decoder.name,
         "precision": runs_with.precision,
-        "batch_size": plan.stages.batch_size,
+        "batch_size": plan.classifier.batch_size,
         "threads": plan.threads,
         "reasons": {"backend": runs_with.backend.reason, "decoder": runs_with.decoder.reason},
         "versions": {

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mribatch.core.bundle import CARD_FILE, DEFAULT_MODEL, load_bundle, shipped_models
-from mribatch.pipeline.inference.in_process import prove
+from mribatch.core.gate import ON_CPU, gate
 from mribatch.pipeline.inference.onnxruntime import OnnxRuntimeClassifier
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.run import classify
@@ -27,7 +27,8 @@ def test_a_shipped_bundle_is_trained_and_reproduces_its_golden_answers(name: str
     bundle = load_bundle(name)
     assert bundle.spec.trained and bundle.spec.name == name and len(bundle.golden.images) == 64
     with OnnxRuntimeClassifier(bundle, threads=2) as classifier:
-        assert prove(classifier, bundle, batch_size=24).max_difference < 1e-5
+        report = gate(classifier, bundle, batch_sizes=(24,), verified=ON_CPU)
+    assert report.holds and report.max_difference < 1e-5
     assert sum(path.stat().st_size for path in bundle.folder.iterdir()) < MAX_BYTES
 
 

@@ -1,88 +1,109 @@
-"""The TensorRT backend of a run: an engine built or loaded, proven, and FP32 where FP16 does not hold."""
+"""The TensorRT backend of a run: an engine found or built, gated once, in FP32 where FP16 does not hold."""
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from mribatch.core.bundle import Bundle
-from mribatch.core.errors import MribatchError
-from mribatch.trt.engine.build import BatchProfile, OnStep
+from mribatch.core.errors import Interrupted, MribatchError
+from mribatch.core.gate import GateReport
 from mribatch.trt.engine.cache import EngineCache
-from mribatch.trt.engine.maker import EngineMaker, Note, gate_sizes, tell_nobody
-from mribatch.trt.engine.sidecar import FP16, FP32, EngineRequest
-from mribatch.trt.fallback import Candidate, first_that_holds
-from mribatch.trt.gate import GateReport, gate
-from mribatch.trt.gpu import NoGpu, find_gpu
-from mribatch.trt.library import Flavour, installed_flavours, nothing_installed
+from mribatch.trt.engine.progress import BuildProgress
+from mribatch.trt.engine.provider import EngineProvider
+from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
+from mribatch.trt.library import Flavor, find_installed_flavors, make_nothing_installed_error
+from mribatch.trt.request import FP16, FP32, BatchProfile, EngineRequest
 from mribatch.trt.runtime.classifier import TensorRTClassifier
 
 _ON_CPU = "or use --backend onnxruntime (the same results on the CPU)"
 
 
 @dataclass(frozen=True)
-class Ready:
-    """A proven classifier, not entered. reason: for run.json: which engine, and why not a better one."""
+class TensorRTBackend:
+    """An engine at work.
+
+    classifier: Entered. report: Of the gate, which this classifier has passed. reason: For run.json: which engine it
+    is, and why not a better one.
+    """
 
     classifier: TensorRTClassifier
+    report: GateReport
     reason: str
 
 
-def usable_flavour() -> Flavour:
-    """The flavour that a run would use on this machine: TensorRT first, else TensorRT for RTX.
+def choose_flavor(gpu: Gpu | NoGpu, installed: Sequence[Flavor]) -> Flavor:
+    """The flavor that a run uses on this machine: TensorRT first, else TensorRT for RTX.
 
     Raises:
         MribatchError: Neither is installed, or there is no GPU; says what to do.
     """
-    installed, gpu = installed_flavours(), find_gpu()
     if isinstance(gpu, NoGpu):
         raise MribatchError(
             f"--backend tensorrt needs an NVIDIA GPU, and there is none: {gpu.reason}", f"{gpu.fix}, {_ON_CPU}"
         )
     if not installed:
-        error = nothing_installed()
+        error = make_nothing_installed_error()
         raise MribatchError(f"--backend tensorrt cannot run: {error.problem}", f"{error.fix}, {_ON_CPU}")
     return installed[0]
 
 
-def ready(
-    bundle: Bundle,
-    batch_size: int,
-    *,
-    cache: EngineCache | None = None,
-    note: Note = tell_nobody,
-    on_step: OnStep | None = None,
-) -> Ready:
-    """Build or load engines for the GPU that is here until one reproduces the golden answers: FP16, then FP32.
+@contextlib.contextmanager
+def open_backend(
+    bundle: Bundle, batch_size: int, *, cache: EngineCache | None = None, progress: BuildProgress | None = None
+) -> Iterator[TensorRTBackend]:
+    """Open an engine for this machine's GPU that reproduces the golden answers: in FP16, else in FP32.
+
+    Args:
+        bundle: Checked.
+        batch_size: Rows of every batch.
+        cache: Where engines are kept; None: the user's.
+        progress: Receives what takes long; None: nobody does.
 
     Raises:
         MribatchError: No GPU, no library, or no engine holds; gives each one's reason.
-        Interrupted: `on_step` returned False.
+        Interrupted: `progress.step` returned False.
     """
-    flavour, gpu = usable_flavour(), find_gpu()
-    assert not isinstance(gpu, NoGpu)
-    maker = EngineMaker(bundle, cache or EngineCache(), note, on_step)
+    gpu = find_gpu()
+    flavor = choose_flavor(gpu, find_installed_flavors())
+    assert isinstance(gpu, Gpu)
+    provider = EngineProvider(bundle, cache or EngineCache(), progress)
+    batch = BatchProfile(batch_size, batch_size)
     requests = [
-        EngineRequest(
-            flavour=flavour, target=gpu.target, precision=precision, batch=BatchProfile(batch_size, batch_size)
-        )
-        for precision in (FP16, FP32)
+        EngineRequest(flavor=flavor, target=gpu.target, precision=precision, batch=batch) for precision in (FP16, FP32)
     ]
-    candidates = [
-        Candidate(str(request), partial(_entered, bundle, maker, request), partial(_proof, bundle, request), _leave)
-        for request in requests
-    ]
-    choice = first_that_holds(candidates)
-    _leave(choice.value)
-    return Ready(choice.value, choice.note or f"{choice.name}; {choice.report}")
+    with open_first_that_holds(provider, requests) as backend:
+        yield backend
 
 
-def _entered(bundle: Bundle, maker: EngineMaker, request: EngineRequest) -> TensorRTClassifier:
-    found = maker.obtain(request).engine
-    return TensorRTClassifier(bundle, found.content, request).__enter__()
+@contextlib.contextmanager
+def open_first_that_holds(provider: EngineProvider, requests: Sequence[EngineRequest]) -> Iterator[TensorRTBackend]:
+    """Open one engine after another until one reproduces the golden answers; the others are closed again.
+
+    Raises:
+        MribatchError: None does; gives each one's reason.
+        Interrupted: The user stopped it; nothing else is tried.
+    """
+    refusals: list[str] = []
+    for request in requests:
+        with contextlib.ExitStack() as stack:
+            try:
+                candidate = stack.enter_context(provider.open(request))
+            except Interrupted:
+                raise
+            except MribatchError as error:
+                refusals.append(f"{request}: {error.problem}")
+                continue
+            if candidate.report.holds:
+                yield TensorRTBackend(
+                    candidate.classifier, candidate.report, _explain(request, candidate.report, refusals)
+                )
+                return
+            refusals.append(f"{request}: {candidate.report}")
+    raise MribatchError(
+        f"nothing that was tried can be used ({'; '.join(refusals)})",
+        "fix the first problem listed, or use --backend onnxruntime",
+    )
 
 
-def _proof(bundle: Bundle, request: EngineRequest, classify: TensorRTClassifier) -> GateReport:
-    return gate(classify, bundle, batch_sizes=gate_sizes(request.batch))
-
-
-def _leave(classify: TensorRTClassifier) -> None:
-    classify.__exit__(None, None, None)
+def _explain(request: EngineRequest, report: GateReport, refusals: Sequence[str]) -> str:
+    return f"fell back to {request} ({'; '.join(refusals)})" if refusals else f"{request}; {report}"

@@ -27,7 +27,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class NoGpu:
-    """Why there is none, as the end of the sentence "no GPU: …", and what to do."""
+    """Why there is no GPU, as the end of the sentence "no GPU: …", and what to do."""
 
     reason: str
     fix: str
@@ -40,21 +40,25 @@ def find_gpu() -> Gpu | NoGpu:
     except ImportError:
         return NoGpu("the package cuda-bindings is not installed", INSTALL_CUDA)
     try:
-        count = _asked(runtime.cudaGetDeviceCount())
+        count = _check_status(runtime.cudaGetDeviceCount())
         if not count:
             return NoGpu("CUDA lists no device", "check nvidia-smi and CUDA_VISIBLE_DEVICES")
-        facts = _asked(runtime.cudaGetDeviceProperties(0))
-        driver, own = _asked(runtime.cudaDriverGetVersion()), _asked(runtime.cudaRuntimeGetVersion())
+        facts = _check_status(runtime.cudaGetDeviceProperties(0))
+        driver, own = _check_status(runtime.cudaDriverGetVersion()), _check_status(runtime.cudaRuntimeGetVersion())
     except RuntimeError as error:  # also: libcudart is there, but no driver
         return NoGpu(f"CUDA says {error}", "install or update NVIDIA's driver; nvidia-smi must list the GPU")
     name = facts.name.decode() if isinstance(facts.name, bytes) else str(facts.name)
     return Gpu(
-        name.rstrip("\0"), f"{facts.major}.{facts.minor}", int(facts.totalGlobalMem), _dotted(driver), _dotted(own)
+        name.rstrip("\0"),
+        f"{facts.major}.{facts.minor}",
+        int(facts.totalGlobalMem),
+        _format_version(driver),
+        _format_version(own),
     )
 
 
-def _asked(answer: tuple[Any, ...]) -> Any:
-    """The value of a (status, value) pair of cuda.bindings.runtime.
+def _check_status(answer: tuple[Any, ...]) -> Any:
+    """Take the value of a (status, value) pair of cuda.bindings.runtime.
 
     Raises:
         RuntimeError: The status is not success.
@@ -64,6 +68,6 @@ def _asked(answer: tuple[Any, ...]) -> Any:
     return answer[1]
 
 
-def _dotted(number: int) -> str:
+def _format_version(number: int) -> str:
     """CUDA writes 13.0 as 13000."""
     return f"{number // 1000}.{number % 1000 // 10}"

@@ -1,7 +1,7 @@
-"""TensorRT and TensorRT for RTX: which is installed, in which version, and the module itself, loaded when asked for.
+"""TensorRT and TensorRT for RTX: which is installed, in which version, and the module itself, loaded on demand.
 
-Both flavours are used through one strongly typed path, with names that exist in TensorRT 10.12 to 11 and in TensorRT
-for RTX 1.7 (tests/trt/test_api_contract.py). What only one flavour has stands in trt/engine/rtx.py and nowhere else.
+Both flavors are used through one strongly typed path, with names that exist in TensorRT 10.12 to 11 and in TensorRT
+for RTX 1.7 (tests/trt/test_api_contract.py). What only one flavor has is in trt/engine/rtx.py and nowhere else.
 """
 
 import contextlib
@@ -17,28 +17,28 @@ from mribatch.core.errors import MribatchError
 from mribatch.trt.gpu import INSTALL_CUDA
 
 
-class Flavour(StrEnum):
-    """The two builders of engines. An engine of one is of no use to the other."""
+class Flavor(StrEnum):
+    """The two libraries that build engines. Neither can use an engine of the other."""
 
     TENSORRT = "tensorrt"
     RTX = "tensorrt-rtx"
 
 
-_MODULES = {Flavour.TENSORRT: "tensorrt", Flavour.RTX: "tensorrt_rtx"}
+_MODULES = {Flavor.TENSORRT: "tensorrt", Flavor.RTX: "tensorrt_rtx"}
 # The distributions that carry the module's binary; their version is the module's own, and asking for it loads nothing.
 _DISTRIBUTIONS = {
-    Flavour.TENSORRT: ("tensorrt-cu13-bindings", "tensorrt-cu12-bindings", "tensorrt"),
-    Flavour.RTX: ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt-rtx"),
+    Flavor.TENSORRT: ("tensorrt-cu13-bindings", "tensorrt-cu12-bindings", "tensorrt"),
+    Flavor.RTX: ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt-rtx"),
 }
 _INSTALL = {
-    Flavour.TENSORRT: INSTALL_CUDA,  # the same extras bring both
-    Flavour.RTX: "pip install 'mribatch[rtx]'",
+    Flavor.TENSORRT: INSTALL_CUDA,  # the same extras bring both
+    Flavor.RTX: "pip install 'mribatch[rtx]'",
 }
 
 
-def installed_version(flavour: Flavour) -> str | None:
+def find_installed_version(flavor: Flavor) -> str | None:
     """The library's version, from the metadata of its package; None where it is not installed. Loads nothing."""
-    for name in _DISTRIBUTIONS[flavour]:
+    for name in _DISTRIBUTIONS[flavor]:
         try:
             return version(name)
         except PackageNotFoundError:
@@ -46,46 +46,46 @@ def installed_version(flavour: Flavour) -> str | None:
     return None
 
 
-def installed_flavours() -> list[Flavour]:
-    """TensorRT first: where both are there, it is the one for every GPU."""
-    return [flavour for flavour in Flavour if installed_version(flavour)]
+def find_installed_flavors() -> list[Flavor]:
+    """The flavors that are installed. TensorRT comes first: it supports every GPU."""
+    return [flavor for flavor in Flavor if find_installed_version(flavor)]
 
 
-def required_version(flavour: Flavour) -> str:
-    """As `installed_version`.
+def require_version(flavor: Flavor) -> str:
+    """The installed version.
 
     Raises:
         MribatchError: It is not installed; names the extra.
     """
-    found = installed_version(flavour)
+    found = find_installed_version(flavor)
     if found is None:
-        raise missing(flavour)
+        raise make_missing_error(flavor)
     return found
 
 
-def load(flavour: Flavour) -> Any:
+def load_library(flavor: Flavor) -> Any:
     """The module `tensorrt` or `tensorrt_rtx`.
 
     Raises:
         MribatchError: It is not installed, or its libraries do not load.
     """
     try:
-        return import_module(_MODULES[flavour])
+        return import_module(_MODULES[flavor])
     except ModuleNotFoundError as error:
-        if error.name != _MODULES[flavour]:
-            raise _broken(flavour, error) from error
-        raise missing(flavour) from error
+        if error.name != _MODULES[flavor]:
+            raise _make_broken_error(flavor, error) from error
+        raise make_missing_error(flavor) from error
     except (ImportError, OSError, RuntimeError) as error:  # a shared library of its own that does not load
-        raise _broken(flavour, error) from error
+        raise _make_broken_error(flavor, error) from error
 
 
 @contextlib.contextmanager
-def native_objects_freed() -> Iterator[None]:
+def freeing_native_objects() -> Iterator[None]:
     """Around calls whose frames hold objects of the library: an error that leaves them takes none of these with it.
 
     A traceback keeps every frame's variables. A Builder in one would live as long as the error, and where that is part
     of a reference cycle Python destroys it at any time, also while TensorRT holds its lock and calls our logger. Its
-    destructor wants that lock, so the process would wait for itself for ever (seen with TensorRT for RTX 1.7).
+    destructor wants that lock, so the process would deadlock (seen with TensorRT for RTX 1.7).
     """
     try:
         yield
@@ -106,22 +106,22 @@ def forget_variables(error: BaseException) -> None:
             waiting += [one.__cause__, one.__context__]
 
 
-def missing(flavour: Flavour) -> MribatchError:
-    """What to say where the flavour is wanted and not installed."""
-    return MribatchError(f"{flavour} is not installed", _INSTALL[flavour])
+def make_missing_error(flavor: Flavor) -> MribatchError:
+    """The error for a flavor that is wanted and not installed."""
+    return MribatchError(f"{flavor} is not installed", _INSTALL[flavor])
 
 
-def nothing_installed() -> MribatchError:
-    """What to say where neither flavour is installed."""
+def make_nothing_installed_error() -> MribatchError:
+    """The error where neither flavor is installed."""
     return MribatchError(
         "neither TensorRT nor TensorRT for RTX is installed",
-        f"{_INSTALL[Flavour.TENSORRT]}, or {_INSTALL[Flavour.RTX]}, which also builds engines without a GPU",
+        f"{_INSTALL[Flavor.TENSORRT]}, or {_INSTALL[Flavor.RTX]}, which also builds engines without a GPU",
     )
 
 
-def _broken(flavour: Flavour, error: Exception) -> MribatchError:
+def _make_broken_error(flavor: Flavor, error: Exception) -> MribatchError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return MribatchError(f"{flavour} {installed_version(flavour)} does not load: {reason}", _INSTALL[flavour])
+    return MribatchError(f"{flavor} {find_installed_version(flavor)} does not load: {reason}", _INSTALL[flavor])
 
 
 class Messages:
@@ -137,10 +137,10 @@ class Messages:
 
     def errors(self) -> str:
         """The errors in the library's own words, shortened to one line, the last one last; "" where it gave none."""
-        return in_one_line(text for severity, text in self.rows if severity <= self.ERROR)
+        return join_messages(text for severity, text in self.rows if severity <= self.ERROR)
 
 
-def logger_for(trt: Any, messages: Messages) -> Any:
+def make_logger(trt: Any, messages: Messages) -> Any:
     """An ILogger of `trt` that writes errors to `messages`. Keep it as long as what it was given to."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]
@@ -155,11 +155,16 @@ def logger_for(trt: Any, messages: Messages) -> Any:
     return Logger()
 
 
-def in_one_line(texts: Iterable[str]) -> str:
-    """The library's own words, each said once, without line breaks and cut to what a terminal can show."""
-    return "; ".join(dict.fromkeys(map(_without_trace, texts)))[:600]
+def join_messages(texts: Iterable[str]) -> str:
+    """Join the library's messages: each one once, without line breaks, cut to what a terminal can show."""
+    return "; ".join(dict.fromkeys(map(_strip_trace, texts)))[:600]
 
 
-def _without_trace(text: str) -> str:
-    """Without the place in the library's source, which helps nobody here."""
+def _strip_trace(text: str) -> str:
+    """Remove the position in the library's own source, which helps no user."""
     return re.sub(r"\s*\(?In \w+ at \S+:\d+\)?|\. In \w+ at \S+:\d+", "", " ".join(text.split())).strip()
+
+
+def make_refusal(flavor: Flavor, action: str, reason: str, fix: str) -> MribatchError:
+    """The error for something that the library refuses; reason: in its own words, or ""."""
+    return MribatchError(f"{flavor} cannot {action}{': ' if reason else ''}{reason}", fix)

@@ -12,25 +12,16 @@ from numpy.typing import NDArray
 from mribatch.core.bundle import Bundle
 from mribatch.core.classifier import Classifier
 from mribatch.core.errors import MribatchError
-from mribatch.trt.engine.build import BatchProfile, BuildStep, OnStep, interrupted
+from mribatch.core.gate import CPU_EMULATED, ON_GPU, GateReport
 from mribatch.trt.engine.cache import EngineCache
-from mribatch.trt.engine.maker import EngineMaker, Note, gate_sizes, tell_nobody
-from mribatch.trt.engine.sidecar import EngineRequest
-from mribatch.trt.gate import (
-    CPU_EMULATED,
-    GOAL,
-    ON_GPU,
-    GateReport,
-    ImageAgreement,
-    agreement_on_images,
-    emulate,
-    gate,
-)
+from mribatch.trt.engine.progress import BuildProgress, BuildStep, interrupted
+from mribatch.trt.engine.provider import EngineProvider
 from mribatch.trt.gpu import NoGpu, find_gpu
-from mribatch.trt.graph.emulation import RoundingClassifier
-from mribatch.trt.graph.fp16 import fp16_graph_of
-from mribatch.trt.library import installed_flavours, nothing_installed
-from mribatch.trt.runtime.classifier import TensorRTClassifier
+from mribatch.trt.graph.emulation import RoundingClassifier, gate_emulated
+from mribatch.trt.graph.fp16 import convert_bundle
+from mribatch.trt.image_agreement import GOAL, ImageAgreement, compare_on_images
+from mribatch.trt.library import find_installed_flavors, make_nothing_installed_error
+from mribatch.trt.request import BatchProfile, EngineRequest
 
 
 @dataclass(frozen=True)
@@ -38,7 +29,7 @@ class Verification:
     """What `mribatch engine verify` found. images: None where no folder was given."""
 
     bundle: str
-    verified: str  # ON_GPU or CPU_EMULATED
+    verified: str  # where it was compared: ON_GPU or CPU_EMULATED
     gate: GateReport
     images: ImageAgreement | None
 
@@ -49,14 +40,14 @@ class Verification:
 
     def to_json(self) -> dict[str, Any]:
         images = self.images
-        shown = (
+        agreement = (
             None
             if images is None
             else {
                 "images": images.images,
                 "same_class": images.same,
                 "share": images.share,
-                "max_difference": _finite(images.max_difference),
+                "max_difference": _to_json_number(images.max_difference),
             }
         )
         return {
@@ -64,8 +55,8 @@ class Verification:
             "verified": self.verified,
             "holds": self.holds,
             "goal": GOAL,
-            "golden_max_difference": _finite(self.gate.max_difference),
-            "images": shown,
+            "golden_max_difference": _to_json_number(self.gate.max_difference),
+            "images": agreement,
         }
 
     def to_text(self) -> str:
@@ -93,55 +84,58 @@ def verify(
     bundle: Bundle,
     batch: BatchProfile,
     cache: EngineCache,
+    *,
     images: UserImages | None = None,
-    note: Note = tell_nobody,
-    on_step: OnStep | None = None,
+    progress: BuildProgress | None = None,
 ) -> Verification:
-    """On the GPU that is here, with the engine from the cache or built; else emulated in ONNX Runtime.
+    """Compare FP16 with the model: on this machine's GPU, with the engine found or built; else emulated on the CPU.
+
+    Args:
+        bundle: Checked.
+        batch: Batch sizes of the engine.
+        cache: Where engines are found and kept.
+        images: To compare as well; None: the golden slices only.
+        progress: Receives the steps; None: nobody does.
 
     Raises:
-        MribatchError: The engine cannot be had, or a classifier fails. That the answers differ is no error here.
-        Interrupted: `on_step` returned False.
+        MribatchError: There is no such engine, or a classifier fails. Answers that differ are not an error here.
+        Interrupted: `progress.step` returned False.
     """
-    gpu = find_gpu()
+    gpu, progress = find_gpu(), progress or BuildProgress()
     if isinstance(gpu, NoGpu):
-        half = fp16_graph_of(bundle)
-        report = emulate(bundle, half)
-        compared = _on_images(images, RoundingClassifier(half), on_step)
+        half = convert_bundle(bundle)
+        report, compared = gate_emulated(bundle, half.model), None
+        if images:
+            with RoundingClassifier(half.model) as emulated:
+                compared = _compare(images, emulated, progress)
         return Verification(bundle.spec.name, CPU_EMULATED, report, compared)
-    if not installed_flavours():
-        raise nothing_installed()
-    request = EngineRequest(flavour=installed_flavours()[0], target=gpu.target, batch=batch)
-    found = EngineMaker(bundle, cache, note, on_step).obtain(request).engine
-    with TensorRTClassifier(bundle, found.content, request) as classify:
-        report = gate(classify, bundle, batch_sizes=gate_sizes(batch))
-    compared = _on_images(images, TensorRTClassifier(bundle, found.content, request), on_step)
-    return Verification(bundle.spec.name, ON_GPU, report, compared)
+    if not find_installed_flavors():
+        raise make_nothing_installed_error()
+    request = EngineRequest(flavor=find_installed_flavors()[0], target=gpu.target, batch=batch)
+    with EngineProvider(bundle, cache, progress).open(request) as gated:
+        compared = _compare(images, gated.classifier, progress) if images else None
+        return Verification(bundle.spec.name, ON_GPU, gated.report, compared)
 
 
-def _watched(images: UserImages, on_step: OnStep | None) -> Generator[NDArray[uint8], None, None]:
+def _watch(images: UserImages, progress: BuildProgress) -> Generator[NDArray[uint8], None, None]:
     """The batches, with progress; closed with this, so that the decoder's threads end before the process does."""
     done = 0
     with contextlib.closing(images.batches):
         for batch in images.batches:
-            if on_step is not None and not on_step(BuildStep(done, images.files, "comparing images")):
+            if not progress.step(BuildStep(done, images.files, "comparing images")):
                 raise interrupted("comparing images")
             yield batch
             done += len(batch)
 
 
-def _finite(number: float) -> float | None:
+def _to_json_number(number: float) -> float | None:
     """JSON has no NaN."""
     return number if math.isfinite(number) else None
 
 
-def _on_images(
-    images: UserImages | None, trial: RoundingClassifier | TensorRTClassifier, on_step: OnStep | None
-) -> ImageAgreement | None:
-    if images is None:
-        return None
-    with images.reference as reference, trial as candidate, contextlib.closing(_watched(images, on_step)) as batches:
-        result = agreement_on_images(reference, candidate, batches)
+def _compare(images: UserImages, candidate: Classifier, progress: BuildProgress) -> ImageAgreement:
+    with images.reference as reference, contextlib.closing(_watch(images, progress)) as batches:
+        result = compare_on_images(reference, candidate, batches)
     if not result.images:
         raise MribatchError("no image of --data could be decoded", "check the folder with mribatch classify")
     return result

@@ -19,7 +19,7 @@ Samples = Sequence[NDArray[uint8]]  # of one batch: each the bytes of an image f
 
 
 @dataclass(frozen=True)
-class Device:
+class DaliDevice:
     """Where DALI decodes. number: of the GPU, None for the CPU."""
 
     number: int | None
@@ -29,14 +29,14 @@ class Device:
         return "CPU" if self.number is None else f"GPU {self.number}"
 
 
-CPU, FIRST_GPU = Device(None), Device(0)
+CPU, FIRST_GPU = DaliDevice(None), DaliDevice(0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraphOptions:
     """What the graph is built for. height, width: of the pixels it gives."""
 
-    device: Device
+    device: DaliDevice
     height: int
     width: int
     threads: int

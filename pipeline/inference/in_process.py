@@ -3,7 +3,8 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -11,10 +12,10 @@ import numpy as np
 from numpy import float32, uint8
 from numpy.typing import NDArray
 
-from mribatch.core.agreement import Agreement, compare
+from mribatch.core.agreement import Agreement
 from mribatch.core.bundle import Bundle
 from mribatch.core.classifier import Classifier
-from mribatch.core.errors import MribatchError
+from mribatch.core.gate import GateFailed, GateReport
 from mribatch.pipeline.records import (
     Choice,
     ClassifiedBatch,
@@ -27,31 +28,53 @@ from mribatch.pipeline.records import (
 from mribatch.pipeline.stopwatch import INFERENCE, Stopwatch
 
 
-class ClassifyHere:
+@dataclass(frozen=True)
+class Backend:
+    """A classifier at work.
+
+    classifier: Entered. choice: Which one it is, and why. gate: Gives what the gate found for it; asks the backend only
+    where that is not known yet.
+    """
+
+    classifier: Classifier
+    choice: Choice
+    gate: Callable[[], GateReport]
+
+
+class InProcessClassifier:
     """Files to probabilities, decoded and classified in this process.
 
     Args:
-        bundle: Whose golden slices are the proof.
+        bundle: Whose golden answers the backend must reproduce.
         batch_size: Rows of every batch.
-        backend, decoder: What was chosen, and why.
-        classify, decode: The two, not entered.
+        open_backend: Gives the backend for as long as it is entered.
+        make_decoder: Gives the decoder, not entered, for the backend that was opened.
+        decoder: Which one that is, and why.
     """
 
     def __init__(
-        self, bundle: Bundle, batch_size: int, backend: Choice, decoder: Choice, classify: Classifier, decode: Decoder
+        self,
+        bundle: Bundle,
+        batch_size: int,
+        *,
+        open_backend: Callable[[], AbstractContextManager[Backend]],
+        make_decoder: Callable[[Choice], Decoder],
+        decoder: Choice,
     ) -> None:
+        self.batch_size = batch_size
         self._bundle = bundle
-        self._batch_size = batch_size
-        self._backend = backend
+        self._open_backend = open_backend
+        self._make_decoder = make_decoder
         self._decoder = decoder
-        self._classify = classify
-        self._decode = decode
+        self._backend: Backend | None = None
+        self._decode: Decoder | None = None
+        self._report: GateReport | None = None
         self._entered = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            stack.enter_context(self._classify)
-            stack.enter_context(self._decode)
+            self._backend = stack.enter_context(self._open_backend())
+            self._decode = stack.enter_context(self._make_decoder(self._backend.choice))
             self._entered = stack.pop_all()
         return self
 
@@ -62,75 +85,70 @@ class ClassifyHere:
 
     @property
     def runs_with(self) -> RunsWith:
+        backend, decode = self._require_entered()
         return RunsWith(
-            backend=self._backend,
-            backend_version=self._classify.library_version,
-            precision=self._classify.precision,
+            backend=backend.choice,
+            backend_version=backend.classifier.library_version,
+            precision=backend.classifier.precision,
             decoder=self._decoder,
-            decoder_version=self._decode.library_version,
+            decoder_version=decode.library_version,
         )
 
-    def prove(self) -> Agreement:
-        """Let the backend reproduce the bundle's golden slices.
+    def gate(self) -> Agreement:
+        """Compare the backend with the bundle's golden answers, at most once.
 
         Raises:
-            MribatchError: It does not; gives the largest difference and the limit.
+            GateFailed: It does not reproduce them; gives the largest difference and the limit.
         """
-        return prove(self._classify, self._bundle, self._batch_size)
+        backend, _ = self._require_entered()
+        self._report = self._report or backend.gate()
+        if not self._report.holds:
+            raise GateFailed(
+                f"{self._report.backend} {self._report.library_version} does not reproduce the golden answers of "
+                f"'{self._bundle.spec.name}': {self._report.agreement}",
+                "export the model again, or use another --backend",
+            )
+        return self._report.agreement
 
     def batches(self, groups: Iterable[Sequence[ImageFile]], watch: Stopwatch) -> Iterator[ClassifiedBatch]:
         """One ClassifiedBatch per group, in order; `calls_at_once` batches of the model are under way."""
+        backend, decode = self._require_entered()
+        classify = backend.classifier
         under_way: deque[tuple[DecodedBatch, Future[NDArray[float32]] | None]] = deque()
-        with ThreadPoolExecutor(self._classify.calls_at_once, thread_name_prefix="mribatch-batch") as pool:
-            for batch in watch.waiting(self._decode.batches(groups)):
+        with ThreadPoolExecutor(classify.calls_at_once, thread_name_prefix="mribatch-batch") as pool:
+            for batch in watch.waiting(decode.batches(groups)):
                 good = any(decoded.verdict.status is Status.OK for decoded in batch.files)
-                under_way.append((batch, pool.submit(self._classify, batch.pixels) if good else None))
-                if len(under_way) >= self._classify.calls_at_once:
-                    yield _answered(*under_way.popleft(), watch)
+                under_way.append((batch, pool.submit(classify, batch.pixels) if good else None))
+                if len(under_way) >= classify.calls_at_once:
+                    yield _collect(*under_way.popleft(), watch)
             while under_way:
-                yield _answered(*under_way.popleft(), watch)
+                yield _collect(*under_way.popleft(), watch)
 
     def one_by_one(self, files: Sequence[ImageFile], begin: Callable[[int | None], None]) -> ClassifiedBatch:
-        """At most a batch of files, each decoded with nothing else under way; the same rows as from `batches`.
+        """Classify at most a batch of files, each decoded with nothing else under way; the same rows as from `batches`.
 
         Args:
             files: To decode in this order.
-            begin: Told the position of each file before it is decoded, and None before the model runs.
+            begin: Receives the position of each file before it is decoded, and None before the model runs.
         """
+        backend, decode = self._require_entered()
         spec, decoded = self._bundle.spec, []
         pixels = np.zeros((len(files), spec.height, spec.width, 1), uint8)  # the backends pad by themselves
         for position, file in enumerate(files):
             begin(position)
-            answer, image = self._decode.alone(file)
+            answer, image = decode.alone(file)
             decoded.append(answer)
             if image is not None:
                 pixels[position] = image
         begin(None)
         good = any(one.verdict.status is Status.OK for one in decoded)
-        return ClassifiedBatch(tuple(decoded), self._classify(pixels) if good else None)
+        return ClassifiedBatch(tuple(decoded), backend.classifier(pixels) if good else None)
+
+    def _require_entered(self) -> tuple[Backend, Decoder]:
+        assert self._backend is not None and self._decode is not None, "enter first"
+        return self._backend, self._decode
 
 
-def prove(classify_batch: Classifier, bundle: Bundle, batch_size: int) -> Agreement:
-    """Let a backend reproduce the bundle's golden slices before it writes a row.
-
-    Raises:
-        MribatchError: It does not; gives the largest difference and the limit.
-    """
-    images = bundle.golden.images
-    padding = -len(images) % batch_size
-    padded = np.concatenate([images, np.zeros((padding, *images.shape[1:]), images.dtype)])
-    answers = [classify_batch(padded[start : start + batch_size]) for start in range(0, len(padded), batch_size)]
-    got = np.concatenate(answers)[: len(images)]
-    agreement = compare(got, bundle.golden.probabilities, bundle.spec.tolerance, classify_batch.precision)
-    if not agreement.holds:
-        raise MribatchError(
-            f"{classify_batch.name} {classify_batch.library_version} does not reproduce the golden answers of "
-            f"'{bundle.spec.name}': {agreement}",
-            "export the model again, or use another --backend",
-        )
-    return agreement
-
-
-def _answered(batch: DecodedBatch, answer: Future[NDArray[float32]] | None, watch: Stopwatch) -> ClassifiedBatch:
+def _collect(batch: DecodedBatch, answer: Future[NDArray[float32]] | None, watch: Stopwatch) -> ClassifiedBatch:
     with watch.measure(INFERENCE):
         return ClassifiedBatch(batch.files, answer.result() if answer is not None else None)

@@ -18,22 +18,22 @@ from multiprocessing.connection import Connection
 
 from mribatch.core.bundle import load_bundle
 from mribatch.core.errors import MribatchError
-from mribatch.pipeline.choices import build_here
-from mribatch.pipeline.inference.in_process import ClassifyHere
+from mribatch.pipeline.inference.assembly import assemble
+from mribatch.pipeline.inference.in_process import InProcessClassifier
+from mribatch.pipeline.inference.order import WorkOrder
 from mribatch.pipeline.records import ImageFile
 from mribatch.pipeline.stopwatch import INFERENCE, WAITING, Stopwatch
 from mribatch.pipeline.worker.messages import (
     Answer,
     Batch,
-    Begun,
-    Failed,
+    FileBegun,
     NoMore,
     OneByOne,
-    Ready,
     Reply,
     Request,
-    Told,
-    WorkOrder,
+    Started,
+    StartupNote,
+    WorkerFailed,
     bare_files,
     read_request,
     reply_bytes,
@@ -50,13 +50,16 @@ def main(arguments: Sequence[str]) -> None:
     try:
         _serve(order, requests, replies)
     except MribatchError as error:
-        _send(replies, Failed(error.problem, error.fix))
+        _send(replies, WorkerFailed(error.problem, error.fix))
     except MemoryError:
-        _send(replies, Failed("the worker process ran out of memory", "choose a smaller --batch-size or --max-pixels"))
+        _send(
+            replies,
+            WorkerFailed("the worker process ran out of memory", "choose a smaller --batch-size or --max-pixels"),
+        )
     except BrokenPipeError:
         pass  # the parent is gone, and so is the reader of any reason
     except Exception:
-        _send(replies, Failed("", "", bug=traceback.format_exc()))
+        _send(replies, WorkerFailed("", "", bug=traceback.format_exc()))
 
 
 def _serve(order: WorkOrder, requests: Connection, replies: Connection) -> None:
@@ -67,16 +70,16 @@ def _serve(order: WorkOrder, requests: Connection, replies: Connection) -> None:
     threading.Thread(target=_receive, args=(requests, incoming), name="mribatch-requests", daemon=True).start()
 
     def note(text: str) -> None:
-        _send(replies, Told(text))
+        _send(replies, StartupNote(text))
 
-    with build_here(bundle, order, note) as classify_files:
-        _send(replies, Ready(classify_files.runs_with, classify_files.prove()))
+    with assemble(bundle, order, note) as classify_files:
+        _send(replies, Started(classify_files.runs_with, classify_files.gate()))
         while True:
             request = incoming.get()
             if isinstance(request, OneByOne):
-                _one_by_one(classify_files, request, replies)
+                _answer_one_by_one(classify_files, request, replies)
             elif isinstance(request, Batch):
-                _batches(classify_files, request, incoming, replies)
+                _answer_batches(classify_files, request, incoming, replies)
 
 
 def _receive(requests: Connection, incoming: "queue.SimpleQueue[Request]") -> None:
@@ -88,25 +91,25 @@ def _receive(requests: Connection, incoming: "queue.SimpleQueue[Request]") -> No
         os._exit(0)  # at once, whatever the other threads are in the middle of: there is nothing left to save
 
 
-def _one_by_one(classify_files: ClassifyHere, request: OneByOne, replies: Connection) -> None:
+def _answer_one_by_one(classify_files: InProcessClassifier, request: OneByOne, replies: Connection) -> None:
     def begin(position: int | None) -> None:
-        _send(replies, Begun(position))
+        _send(replies, FileBegun(position))
 
     _send(replies, Answer(classify_files.one_by_one(bare_files(request.paths), begin), {}))
 
 
-def _batches(
-    classify_files: ClassifyHere, first: Batch, incoming: "queue.SimpleQueue[Request]", replies: Connection
+def _answer_batches(
+    classify_files: InProcessClassifier, first: Batch, incoming: "queue.SimpleQueue[Request]", replies: Connection
 ) -> None:
     """Answer batch after batch until the parent says that there are no more."""
-    watch, told = Stopwatch(), {WAITING: 0.0, INFERENCE: 0.0}
-    for batch in classify_files.batches(_groups(first, incoming), watch):
-        now = {stage: watch.seconds[stage] for stage in told}
-        _send(replies, Answer(batch, {stage: now[stage] - told[stage] for stage in told}))
-        told = now
+    watch, reported = Stopwatch(), {WAITING: 0.0, INFERENCE: 0.0}
+    for batch in classify_files.batches(_read_groups(first, incoming), watch):
+        now = {stage: watch.seconds[stage] for stage in reported}
+        _send(replies, Answer(batch, {stage: now[stage] - reported[stage] for stage in reported}))
+        reported = now
 
 
-def _groups(first: Batch, incoming: "queue.SimpleQueue[Request]") -> Iterator[list[ImageFile]]:
+def _read_groups(first: Batch, incoming: "queue.SimpleQueue[Request]") -> Iterator[list[ImageFile]]:
     request: Request = first
     while not isinstance(request, NoMore):
         assert isinstance(request, Batch), "batches and single files do not mix"

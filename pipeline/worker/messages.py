@@ -3,7 +3,7 @@
 No pickle: the worker reads images from strangers, and what comes out of it must not be able to run anything.
 
 parent -> worker: Batch (answered in order, many under way), OneByOne (nothing else under way), NoMore (ends batches).
-worker -> parent: Told while it gets ready, Ready, then Begun and Answer; Failed where it cannot go on.
+worker -> parent: StartupNote while it starts, Started, then FileBegun and Answer; WorkerFailed where it cannot go on.
 """
 
 import json
@@ -16,8 +16,8 @@ from numpy import float32
 from numpy.typing import NDArray
 
 from mribatch.core.agreement import Agreement
+from mribatch.pipeline.inference.order import read_choices
 from mribatch.pipeline.records import (
-    Choice,
     ClassifiedBatch,
     DecodedFile,
     Flag,
@@ -26,27 +26,6 @@ from mribatch.pipeline.records import (
     Status,
     Verdict,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkOrder:
-    """All that a worker needs to know; its first argument, as JSON."""
-
-    model: str  # folder of the bundle
-    bundle_sha256: str  # as the parent has checked it
-    backend: Choice  # as chosen by the parent; the worker may have to fall back
-    decoder: Choice
-    batch_size: int
-    threads: int
-    max_pixels: int
-    timeout_s: float
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> "WorkOrder":
-        return cls(**_with_choices(json.loads(text)))
 
 
 @dataclass(frozen=True)
@@ -69,22 +48,22 @@ class NoMore:
 
 
 @dataclass(frozen=True)
-class Told:
-    """Something the user should read while the worker gets ready: that an engine is being built."""
+class StartupNote:
+    """A line that the user should read while the worker starts: that an engine is being built."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Ready:
-    """The worker has loaded everything and reproduced the golden answers."""
+class Started:
+    """The worker has loaded everything, and its backend has passed the gate."""
 
     runs_with: RunsWith
     agreement: Agreement
 
 
 @dataclass(frozen=True)
-class Begun:
+class FileBegun:
     """position: of the file that is decoded from now on; None: the model runs on all of them."""
 
     position: int | None
@@ -99,8 +78,8 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Failed:
-    """Why the worker ends. bug: a traceback, where the reason is no error that a user can mend."""
+class WorkerFailed:
+    """Why the worker ends. bug: a traceback, where the reason is not an error that a user can fix."""
 
     problem: str
     fix: str
@@ -108,7 +87,7 @@ class Failed:
 
 
 Request = Batch | OneByOne | NoMore
-Reply = Told | Ready | Begun | Answer | Failed
+Reply = StartupNote | Started | FileBegun | Answer | WorkerFailed
 
 
 def request_bytes(request: Request) -> bytes:
@@ -126,17 +105,17 @@ def read_request(message: bytes) -> Request:
 
 
 def reply_bytes(reply: Reply) -> bytes:
-    """A JSON line; behind an Answer's, its probabilities."""
+    """A JSON line; after an Answer's, its probabilities."""
     probabilities = b""
     if isinstance(reply, Answer):
         scores = reply.batch.probabilities
         content: Any = {
-            "files": [_file_facts(file) for file in reply.batch.files],
+            "files": [_encode_file(file) for file in reply.batch.files],
             "seconds": dict(reply.seconds),
             "shape": None if scores is None else scores.shape,
         }
         probabilities = b"" if scores is None else np.ascontiguousarray(scores, float32).tobytes()
-    elif isinstance(reply, Ready):
+    elif isinstance(reply, Started):
         content = {"runs_with": asdict(reply.runs_with), "agreement": asdict(reply.agreement)}
     else:
         content = asdict(reply)
@@ -147,11 +126,15 @@ def read_reply(message: bytes) -> Reply:
     line, _, rest = message.partition(b"\n")
     kind, content = json.loads(line)
     if kind == "Answer":
-        files = tuple(_decoded(position, facts) for position, facts in enumerate(content["files"]))
-        return Answer(ClassifiedBatch(files, _scores(content["shape"], rest)), content["seconds"])
-    if kind == "Ready":
-        return Ready(RunsWith(**_with_choices(content["runs_with"])), Agreement(**content["agreement"]))
-    plain: dict[str, Callable[..., Reply]] = {"Told": Told, "Begun": Begun, "Failed": Failed}
+        files = tuple(_decode_file(position, facts) for position, facts in enumerate(content["files"]))
+        return Answer(ClassifiedBatch(files, _decode_scores(content["shape"], rest)), content["seconds"])
+    if kind == "Started":
+        return Started(RunsWith(**read_choices(content["runs_with"])), Agreement(**content["agreement"]))
+    plain: dict[str, Callable[..., Reply]] = {
+        "StartupNote": StartupNote,
+        "FileBegun": FileBegun,
+        "WorkerFailed": WorkerFailed,
+    }
     return plain[kind](**content)
 
 
@@ -166,11 +149,7 @@ def bare_files(paths: Sequence[bytes]) -> list[ImageFile]:
     return [ImageFile(position, 0, "", path) for position, path in enumerate(paths)]
 
 
-def _with_choices(facts: dict[str, Any]) -> dict[str, Any]:
-    return facts | {key: Choice(**facts[key]) for key in ("backend", "decoder")}
-
-
-def _file_facts(decoded: DecodedFile) -> list[Any]:
+def _encode_file(decoded: DecodedFile) -> list[Any]:
     verdict = decoded.verdict
     return [
         verdict.status,
@@ -186,11 +165,11 @@ def _file_facts(decoded: DecodedFile) -> list[Any]:
     ]
 
 
-def _decoded(position: int, facts: list[Any]) -> DecodedFile:
+def _decode_file(position: int, facts: list[Any]) -> DecodedFile:
     status, error, image_format, width, height, flags, bits, size, digest, seconds = facts
     verdict = Verdict(Status(status), error, image_format, width, height, tuple(Flag(flag) for flag in flags), bits)
     return DecodedFile(ImageFile(position, 0, "", b""), verdict, size, digest, seconds)
 
 
-def _scores(shape: list[int] | None, content: bytes) -> NDArray[float32] | None:
+def _decode_scores(shape: list[int] | None, content: bytes) -> NDArray[float32] | None:
     return None if shape is None else np.frombuffer(content, float32).reshape(shape)

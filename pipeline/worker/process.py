@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from mribatch.core.errors import MribatchError
-from mribatch.pipeline.worker.messages import Failed, Reply, Request, WorkOrder, read_reply, request_bytes
+from mribatch.pipeline.inference.order import WorkOrder
+from mribatch.pipeline.worker.messages import Reply, Request, WorkerFailed, read_reply, request_bytes
 
-_FIRST_FREE = 3  # descriptor behind the standard streams
+_FIRST_FREE = 3  # first descriptor after the standard streams
 _EXIT_S = 10  # for a process whose pipe is closed already, or that was killed
 
 
@@ -72,11 +73,11 @@ class WorkerProcess:
     def __init__(self, order: WorkOrder, log: Path | None, command: Sequence[str] | None = None) -> None:
         self._log = log
         try:
-            request_end, requests = _pipe()
-            self._replies, reply_end = _pipe()
+            request_end, requests = _make_pipe()
+            self._replies, reply_end = _make_pipe()
             descriptors = (request_end.fileno(), reply_end.fileno())
             arguments = [*(command or COMMAND), order.to_json(), *map(str, descriptors)]
-            with _output(log) as output:
+            with _open_log(log) as output:
                 # spawned anew, never forked: no lock, thread or CUDA context of this process is copied
                 self._process = subprocess.Popen(
                     arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=descriptors
@@ -90,7 +91,7 @@ class WorkerProcess:
         reply_end.close()
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._writer = threading.Thread(
-            target=_write, args=(self._outbox, requests), name="mribatch-requests", daemon=True
+            target=_write_requests, args=(self._outbox, requests), name="mribatch-requests", daemon=True
         )
         self._writer.start()
 
@@ -115,8 +116,8 @@ class WorkerProcess:
                 raise WorkerDied(Death(f"killed after it had said nothing for {patience_s:,.0f} s", hung=True))
             reply = read_reply(self._replies.recv_bytes())
         except (EOFError, OSError) as found:
-            raise self._found_dead() from found
-        if isinstance(reply, Failed):
+            raise self._report_death() from found
+        if isinstance(reply, WorkerFailed):
             if reply.bug is not None:
                 raise RuntimeError(f"the worker process failed:\n{reply.bug}")
             raise WorkerDied(
@@ -143,24 +144,24 @@ class WorkerProcess:
             with contextlib.suppress(OSError), self._log.open("ab") as output:
                 output.write(line.encode())
 
-    def _found_dead(self) -> WorkerDied:
+    def _report_death(self) -> WorkerDied:
         """It has closed its pipe, so it is ending or has ended."""
         try:
             code = self._process.wait(_EXIT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             return WorkerDied(Death("killed after it had closed its pipe and not ended"))
-        return WorkerDied(Death(f"ended by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"))
+        return WorkerDied(Death(f"ended by {_name_signal(-code)}" if code < 0 else f"ended with exit code {code}"))
 
 
-def _signal_name(number: int) -> str:
+def _name_signal(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
 
 
-def _pipe() -> tuple[Connection, Connection]:
+def _make_pipe() -> tuple[Connection, Connection]:
     """The reading and the writing end. No end has the number of a standard stream that is closed in this process: the
     worker gets standard streams of its own, which would take its place.
     """
@@ -173,7 +174,7 @@ def _pipe() -> tuple[Connection, Connection]:
     return Connection(reading, writable=False), Connection(writing, readable=False)
 
 
-def _write(outbox: "queue.SimpleQueue[bytes | None]", requests: Connection) -> None:
+def _write_requests(outbox: "queue.SimpleQueue[bytes | None]", requests: Connection) -> None:
     """On a thread: what is in the outbox, until None; the pipe may be full for as long as it likes."""
     with contextlib.suppress(OSError), requests:  # OSError: the worker is gone, and with it all that it should read
         while (message := outbox.get()) is not None:
@@ -181,7 +182,7 @@ def _write(outbox: "queue.SimpleQueue[bytes | None]", requests: Connection) -> N
 
 
 @contextlib.contextmanager
-def _output(log: Path | None) -> Iterator[IO[bytes] | int]:
+def _open_log(log: Path | None) -> Iterator[IO[bytes] | int]:
     """The log opened for appending, or nowhere."""
     if log is None:
         yield subprocess.DEVNULL

@@ -24,17 +24,17 @@ from mribatch.core.agreement import Agreement
 from mribatch.core.errors import MribatchError
 from mribatch.pipeline.decode.file import timed_out
 from mribatch.pipeline.decode.probe import read_file
+from mribatch.pipeline.inference.order import WorkOrder
 from mribatch.pipeline.records import ClassifiedBatch, DecodedFile, ImageFile, RunsWith, Status, Verdict
 from mribatch.pipeline.stopwatch import WAITING, Stopwatch
 from mribatch.pipeline.worker.messages import (
     Answer,
     Batch,
-    Begun,
+    FileBegun,
     NoMore,
     OneByOne,
-    Ready,
-    Told,
-    WorkOrder,
+    Started,
+    StartupNote,
     with_files,
 )
 from mribatch.pipeline.worker.process import Death, WorkerDied, WorkerProcess
@@ -44,18 +44,20 @@ _SLICE = 8  # files of one OneByOne: small, so that also a worker that is killed
 _STRIKES = 3  # deaths on a file alone that make it a decoder_crash; one or two may be somebody's kill
 _HANGS = 2  # as _STRIKES, for a file over which the worker hangs
 _FRUITLESS = 10  # deaths in a row without an answer and without a file to blame
-_FAILED_STARTS = 3  # of them before the worker was ever ready
+_FAILED_STARTS = 3  # of them before the worker ever started
 _START_PATIENCE_S = 3600.0  # building an engine takes minutes
 _SPARE_S = 30.0  # beyond what the files may take
 
+Patience = Callable[[float, int], float]
 
-class Supervised:
+
+class SupervisedClassifier:
     """Files to probabilities in a worker process.
 
     Args:
         order: What the worker does.
         log: Where its output goes; None: nowhere.
-        note: Told what takes long while it starts.
+        note: StartupNote what takes long while it starts.
         command: That runs it, for tests; the project's own worker by default.
     """
 
@@ -63,35 +65,39 @@ class Supervised:
         self,
         order: WorkOrder,
         log: Path | None,
-        note: Callable[[str], None] = lambda _: None,
+        note: Callable[[str], None],
+        *,
         command: Sequence[str] | None = None,
+        patience: Patience | None = None,
     ) -> None:
+        self.batch_size = order.batch_size
         self._order = order
+        self._patience = patience or _choose_patience
         self._log = log
         self._note = note
         self._command = command
         self._worker: WorkerProcess | None = None
-        self._ready: Ready | None = None
+        self._first_start: Started | None = None
         self._fruitless = 0
         self.deaths = 0  # so far
 
     def __enter__(self) -> Self:
-        """Start the worker and wait until it has loaded everything and proven the backend.
+        """Start the worker and wait until it has loaded everything and its backend has passed the gate.
 
         Raises:
             MribatchError: It cannot start; gives its reason.
         """
         try:
-            self._started()
+            self._ensure_worker()
         except BaseException:
-            self._end()
+            self._end_worker()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
+        self._end_worker()
 
     @property
     def worker_pid(self) -> int | None:
@@ -100,13 +106,13 @@ class Supervised:
 
     @property
     def runs_with(self) -> RunsWith:
-        assert self._ready is not None, "enter first"
-        return self._ready.runs_with
+        assert self._first_start is not None, "enter first"
+        return self._first_start.runs_with
 
-    def prove(self) -> Agreement:
-        """What the worker found before it said that it was ready; every one that follows it proves it again."""
-        assert self._ready is not None, "enter first"
-        return self._ready.agreement
+    def gate(self) -> Agreement:
+        """What the first worker found when it started; every worker that replaces it passes the gate, too."""
+        assert self._first_start is not None, "enter first"
+        return self._first_start.agreement
 
     def batches(self, groups: Iterable[Sequence[ImageFile]], watch: Stopwatch) -> Iterator[ClassifiedBatch]:
         """One ClassifiedBatch per group, in order; one such iterator at a time.
@@ -116,13 +122,13 @@ class Supervised:
         """
         whole = False
         try:
-            yield from self._answers(iter(groups), watch)
+            yield from self._classify_ahead(iter(groups), watch)
             whole = True
         finally:
             if not whole:
-                self._end()  # what it still answers is not for the files that come next
+                self._end_worker()  # what it still answers is not for the files that come next
 
-    def _answers(self, remaining: Iterator[Sequence[ImageFile]], watch: Stopwatch) -> Iterator[ClassifiedBatch]:
+    def _classify_ahead(self, remaining: Iterator[Sequence[ImageFile]], watch: Stopwatch) -> Iterator[ClassifiedBatch]:
         sent: deque[Sequence[ImageFile]] = deque()  # without an answer, oldest first
         more = True
         while more or sent:
@@ -135,64 +141,64 @@ class Supervised:
                             self._worker.send(NoMore())
                     else:
                         sent.append(group)  # first, so that it is not lost with the worker
-                        self._started().send(Batch(tuple(file.file for file in group)))
+                        self._ensure_worker().send(Batch(tuple(file.file for file in group)))
                 if sent:
-                    batch = self._answer(sent[0], watch)
+                    batch = self._receive_answer(sent[0], watch)
                     sent.popleft()
                     yield batch
             except WorkerDied as died:
-                self._buried(died.death)
+                self._note_death(died.death)
                 while sent:
                     with watch.measure(WAITING):
-                        batch = self._carefully(sent.popleft())
+                        batch = self._classify_carefully(sent.popleft())
                     yield batch
 
-    def _answer(self, files: Sequence[ImageFile], watch: Stopwatch) -> ClassifiedBatch:
+    def _receive_answer(self, files: Sequence[ImageFile], watch: Stopwatch) -> ClassifiedBatch:
         rounds = math.ceil(len(files) / self._order.threads)
-        reply = self._started().receive(_patience(self._order.timeout_s, 1 + rounds))
+        reply = self._ensure_worker().receive(self._patience(self._order.timeout_s, 1 + rounds))
         assert isinstance(reply, Answer), f"{type(reply).__name__} where an answer was due"
         self._fruitless = 0
         for stage, seconds in reply.seconds.items():
             watch.seconds[stage] += seconds
         return with_files(reply.batch, files)
 
-    def _carefully(self, files: Sequence[ImageFile]) -> ClassifiedBatch:
+    def _classify_carefully(self, files: Sequence[ImageFile]) -> ClassifiedBatch:
         """The same rows, slice by slice and file by file."""
-        slices = [self._slice(files[start : start + _SLICE]) for start in range(0, len(files), _SLICE)]
-        return _joined(slices)
+        slices = [self._classify_slice(files[start : start + _SLICE]) for start in range(0, len(files), _SLICE)]
+        return _join(slices)
 
-    def _slice(self, files: Sequence[ImageFile]) -> ClassifiedBatch:
+    def _classify_slice(self, files: Sequence[ImageFile]) -> ClassifiedBatch:
         blame: Counter[int] = Counter()  # position -> deaths while it was decoded alone
         condemned: dict[int, DecodedFile] = {}
         while True:
             # Who is under suspicion comes first: the less else happens until then, the less else can be to blame.
             left = sorted(set(range(len(files))) - condemned.keys(), key=lambda place: (-blame[place], place))
             if not left:
-                return _in_order(len(files), [], None, condemned)
+                return _merge(len(files), [], None, condemned)
             begun = _Suspect()
             try:
-                answer = self._one_by_one([files[place] for place in left], begun)
-                return _in_order(len(files), left, answer, condemned)
+                answer = self._classify_one_by_one([files[place] for place in left], begun)
+                return _merge(len(files), left, answer, condemned)
             except WorkerDied as died:
-                self._buried(died.death, blames=begun.position is not None)
+                self._note_death(died.death, blames=begun.position is not None)
                 if begun.position is not None:
                     place = left[begun.position]
                     blame[place] += 1
                     if blame[place] >= (_HANGS if died.death.hung else _STRIKES):
-                        condemned[place] = self._condemned(files[place], died.death, blame[place])
+                        condemned[place] = self._condemn(files[place], died.death, blame[place])
 
-    def _one_by_one(self, files: Sequence[ImageFile], begun: "_Suspect") -> ClassifiedBatch:
-        worker = self._started()
+    def _classify_one_by_one(self, files: Sequence[ImageFile], begun: "_Suspect") -> ClassifiedBatch:
+        worker = self._ensure_worker()
         worker.send(OneByOne(tuple(file.file for file in files)))
         while True:
-            reply = worker.receive(_patience(self._order.timeout_s, 1))
+            reply = worker.receive(self._patience(self._order.timeout_s, 1))
             if isinstance(reply, Answer):
                 self._fruitless = 0
                 return with_files(reply.batch, files)
-            assert isinstance(reply, Begun), f"{type(reply).__name__} where a file was begun"
+            assert isinstance(reply, FileBegun), f"{type(reply).__name__} where a file was begun"
             begun.position = reply.position
 
-    def _condemned(self, file: ImageFile, death: Death, times: int) -> DecodedFile:
+    def _condemn(self, file: ImageFile, death: Death, times: int) -> DecodedFile:
         if death.hung:  # and reading it here might hang, too
             return DecodedFile(file, timed_out(self._order.timeout_s))
         verdict = Verdict(
@@ -204,70 +210,70 @@ class Supervised:
             return DecodedFile(file, verdict)
         return DecodedFile(file, verdict, len(content), sha256(content).hexdigest())
 
-    def _started(self) -> WorkerProcess:
+    def _ensure_worker(self) -> WorkerProcess:
         """The worker that is there, or a new one."""
         while self._worker is None:
             worker = self._worker = WorkerProcess(self._order, self._log, self._command)
             worker.note(f"worker {worker.pid} started")
             try:
-                while isinstance(ready := worker.receive(_START_PATIENCE_S), Told):
-                    self._note(ready.text)
+                while isinstance(started := worker.receive(_START_PATIENCE_S), StartupNote):
+                    self._note(started.text)
             except WorkerDied as died:
-                self._buried(died.death)
+                self._note_death(died.death)
                 if died.death.error is not None:
                     raise died.death.error from died
                 continue
-            assert isinstance(ready, Ready), f"{type(ready).__name__} where the worker was to be ready"
-            self._check_same(ready)
-            self._ready = self._ready or ready
+            assert isinstance(started, Started), f"{type(started).__name__} where the worker should have started"
+            self._check_same(started)
+            self._first_start = self._first_start or started
         return self._worker
 
-    def _check_same(self, ready: Ready) -> None:
+    def _check_same(self, started: Started) -> None:
         """A worker that replaces another must give the same rows."""
-        if self._ready is None:
+        if self._first_start is None:
             return
         before, now = (
             (it.backend.name, it.backend_version, it.precision, it.decoder.name, it.decoder_version)
-            for it in (self._ready.runs_with, ready.runs_with)
+            for it in (self._first_start.runs_with, started.runs_with)
         )
         if before != now:
             raise MribatchError(
                 f"the worker process ran with {' '.join(before)}, after it died with {' '.join(now)}",
-                f"{self._where_to_look()}, then type the same command again",
+                f"{self._advise()}, then type the same command again",
             )
 
-    def _buried(self, death: Death, blames: bool = False) -> None:
+    def _note_death(self, death: Death, blames: bool = False) -> None:
         """Take note of a death; give up where nothing seems to help.
 
         Raises:
-            MribatchError: It died too often in a row without an answer, or before it was ever ready; its own
+            MribatchError: It died too often in a row without an answer, or before it ever started; its own
                 error, where it gave one.
         """
         assert self._worker is not None
         self._worker.note(f"worker {self._worker.pid} died: it was {death.how}")
-        self._end()
+        self._end_worker()
         self.deaths += 1
         self._fruitless += not blames
-        if self._fruitless >= (_FRUITLESS if self._ready is not None else _FAILED_STARTS):
+        if self._fruitless >= (_FRUITLESS if self._first_start is not None else _FAILED_STARTS):
             if death.error is not None:
                 raise death.error
-            when = "without an answer in between" if self._ready is not None else "while it started"
+            when = "without an answer in between" if self._first_start is not None else "while it started"
             raise MribatchError(
                 f"the worker process died {self._fruitless} times {when}; the last time it was {death.how}",
-                f"{self._where_to_look()}, or use --backend onnxruntime --decoder opencv",
+                f"{self._advise()}, or use --backend onnxruntime --decoder opencv",
             )
 
-    def _where_to_look(self) -> str:
+    def _advise(self) -> str:
         return f"see {self._log}" if self._log is not None else "classify without --dry-run, for a log"
 
-    def _end(self) -> None:
+    def _end_worker(self) -> None:
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.end()
 
 
-def _patience(timeout_s: float, rounds: int) -> float:
-    """Seconds until a worker that says nothing is taken to hang, where it may spend `timeout_s` so many times."""
+def _choose_patience(timeout_s: float, rounds: int) -> float:
+    """Seconds of silence after which a worker is taken to hang, where it may spend `timeout_s` that many times."""
     return timeout_s * rounds + _SPARE_S
 
 
@@ -278,7 +284,7 @@ class _Suspect:
     position: int | None = None
 
 
-def _in_order(
+def _merge(
     count: int, places: Sequence[int], answer: ClassifiedBatch | None, condemned: dict[int, DecodedFile]
 ) -> ClassifiedBatch:
     """The answer's rows at their places, the condemned at theirs."""
@@ -293,7 +299,7 @@ def _in_order(
     return ClassifiedBatch(tuple(files[place] for place in range(count)), probabilities)
 
 
-def _joined(slices: Sequence[ClassifiedBatch]) -> ClassifiedBatch:
+def _join(slices: Sequence[ClassifiedBatch]) -> ClassifiedBatch:
     files = tuple(file for one in slices for file in one.files)
     known = next((one.probabilities for one in slices if one.probabilities is not None), None)
     if known is None:

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -34,7 +35,16 @@ def built(rtx: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory)
     """A cache with two engines of the tiny model."""
     cache = tmp_path_factory.mktemp("engines") / "cache"
     result = run(
-        "build", tiny_model, "--flavour", "tensorrt-rtx", "--target", "sm86,sm89", "--batch", "2,4", "--cache", cache
+        "build",
+        tiny_model,
+        "--flavor",
+        "tensorrt-rtx",
+        "--target",
+        "sm86,sm89",
+        "--batch-size",
+        "2,4",
+        "--cache",
+        cache,
     )
     lines = result.stdout.splitlines()
     assert lines[0].split("  ")[0] == "bundle" and lines[0].endswith("verified how")
@@ -48,11 +58,11 @@ def test_build_prints_one_row_for_each_engine_and_finds_it_again(built: Path, ti
     arguments = (
         "build",
         tiny_model,
-        "--flavour",
+        "--flavor",
         "tensorrt-rtx",
         "--target",
         "sm86,sm89",
-        "--batch",
+        "--batch-size",
         "2,4",
         "--cache",
         built,
@@ -64,6 +74,19 @@ def test_build_prints_one_row_for_each_engine_and_finds_it_again(built: Path, ti
         ("sm89", True, "cpu-emulated"),
     ]
     assert all(row["precision"]["mode"] == "fp16" and row["ratio_to_fp32"] > 0 for row in rows)
+
+
+@no_gpu_here
+def test_the_names_of_before_still_work_and_are_not_shown(built: Path, tiny_model: Path) -> None:
+    before = ("--flavour", "tensorrt-rtx", "--target", "sm89", "--batch", "2,4", "--cache", built, "--json")
+    (row,) = json.loads(run("build", tiny_model, *before).stdout)
+    assert row["from_cache"] and row["trt_flavor"] == "tensorrt-rtx"
+    for command in ("build", "verify"):
+        shown = run(command, "--help").stdout
+        assert "--batch-size MAX" in shown and "--batch " not in shown and "--flavour" not in shown
+    with pytest.raises(click.BadParameter) as caught:
+        engine.main(["build", "--flavour", "cuda"], standalone_mode=False)
+    assert caught.value.format_message().startswith("Invalid value for '--flavor': 'cuda' is not one of")
 
 
 def test_list_shows_what_there_is(built: Path, tmp_path: Path) -> None:
@@ -101,7 +124,7 @@ def test_inspect_of_what_is_not_there_is_one_line(tmp_path: Path) -> None:
 def test_inspect_lets_no_sidecar_steer_the_terminal(built: Path, tmp_path: Path) -> None:
     path = next(built.glob("*sm89*.engine"))
     (tmp_path / "x.engine").write_bytes(path.read_bytes())
-    sidecar = json.loads((built / f"{path.name}.json").read_text()) | {"gpu_name": "\x9b2J\u202e", "parity": "Δp"}
+    sidecar = json.loads((built / f"{path.name}.json").read_text()) | {"gpu_name": "\x9b2J\u202e", "driver": "Δp"}
     (tmp_path / "x.engine.json").write_text(json.dumps(sidecar))
     text = run("inspect", tmp_path / "x.engine", "--trust-engine").stdout
     assert '"\\x9b2J\\u202e"' in text and '"Δp"' in text and "\x9b" not in text
@@ -169,14 +192,14 @@ finally:
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (("--batch", "x"), "--batch 'x' is no batch size"),
-        (("--batch", "²"), "--batch '²' is no batch size"),
-        (("--batch", "9" * 5000), "is no batch size"),
-        (("--batch", "4,8,16"), "is no batch size"),
-        (("--batch", "8,4"), "do not rise"),
-        (("--target", "ada"), "--target 'ada' names no GPU"),
-        (("--target", "sm²"), "names no GPU"),
-        (("--flavour", "tensorrt"), "tensorrt is not installed|there is none"),
+        (("--batch-size", "x"), "--batch-size 'x' is not a batch size"),
+        (("--batch-size", "²"), "--batch-size '²' is not a batch size"),
+        (("--batch-size", "9" * 5000), "is not a batch size"),
+        (("--batch-size", "4,8,16"), "is not a batch size"),
+        (("--batch-size", "8,4"), "do not rise"),
+        (("--target", "ada"), "--target 'ada' does not name a GPU"),
+        (("--target", "sm²"), "does not name a GPU"),
+        (("--flavor", "tensorrt"), "tensorrt is not installed|there is none"),
     ],
 )
 @no_gpu_here
@@ -189,7 +212,7 @@ def test_what_cannot_be_built_is_one_line_with_a_fix(
 
 
 def test_one_failure_does_not_keep_the_others_from_being_built(rtx: None, tiny_model: Path, tmp_path: Path) -> None:
-    options = ("--flavour", "tensorrt-rtx", "--batch", "2,4", "--cache", tmp_path / "cache")
+    options = ("--flavor", "tensorrt-rtx", "--batch-size", "2,4", "--cache", tmp_path / "cache")
     result = run("build", tiny_model, "--target", "sm90,sm89", *options)
     assert result.return_value is ExitCode.USER_ERROR
     assert "1 engines in" in result.stdout and result.stderr.startswith("Error: TensorRT for RTX")
@@ -198,17 +221,17 @@ def test_one_failure_does_not_keep_the_others_from_being_built(rtx: None, tiny_m
 def test_a_signal_is_seen_while_the_main_thread_stands_in_a_library() -> None:
     code = """
 import ctypes, signal, threading
-from mribatch.cli.engine import _progress
-from mribatch.trt.engine.build import BuildStep
+from mribatch.cli.engine import show_progress
+from mribatch.trt.engine.progress import BuildStep
 seen = []
 def report(on_step):
     seen.append(on_step(BuildStep(1, 2, "x")))
     signal.pthread_kill(threading.get_ident(), signal.SIGINT)
     seen.append(on_step(BuildStep(1, 2, "x")))
     seen.append(finished)
-with _progress(quiet=True) as (note, on_step):
+with show_progress(quiet=True) as progress:
     finished = False
-    worker = threading.Thread(target=report, args=(on_step,))
+    worker = threading.Thread(target=report, args=(progress.step,))
     worker.start()
     ctypes.CDLL(None).usleep(600_000)  # in C, where no handler of Python's runs
     finished = True

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mribatch.core.errors import MribatchError
-from mribatch.core.model_spec import ModelSpec, Tolerance, normalise_label
+from mribatch.core.model_spec import ACTIVATIONS, NORMALISED_SIGMOID, ModelSpec, Tolerance, normalise_label
 from tests.make_models import ALIASES, CLASSES
 
 SPEC = ModelSpec(
@@ -43,6 +43,7 @@ def specs(draw: st.DrawFn) -> ModelSpec:
         model_sha256=draw(hashes),
         golden_sha256=draw(hashes),
         trained=draw(st.booleans()),
+        activation=draw(st.sampled_from(ACTIVATIONS)),
         temperature=draw(st.floats(0.01, 100)),
         tolerance=Tolerance(fp32=draw(numbers), fp16=draw(numbers), margin=draw(numbers)),
         description=draw(st.text()),
@@ -95,7 +96,7 @@ def test_labels_as_people_write_them(text: str, label: str | None) -> None:
 
 
 def test_an_untrained_model_says_so_and_a_trained_one_does_not() -> None:
-    assert SPEC.notice == "'tiny' is no trained model: its weights are random and its predictions mean nothing"
+    assert SPEC.notice == "'tiny' is not a trained model: its weights are random and its predictions mean nothing"
     trained = ModelSpec.from_json(SPEC.to_json() | {"trained": True})
     assert trained.notice is None
 
@@ -114,6 +115,32 @@ def test_the_contract_of_the_graph_stands_in_the_file() -> None:
         "value_range": [0, 255],
     }
     assert content["output"] == {"name": "probabilities", "dtype": "float32", "activation": "softmax"}
+    assert list(content) == [
+        "format_version",
+        "input",
+        "output",
+        "name",
+        "classes",
+        "aliases",
+        "model_sha256",
+        "golden_sha256",
+        "trained",
+        "temperature",
+        "tolerance",
+        "description",
+        "training",
+        "metrics",
+        "licences",
+    ], "the hash of bundle.json is a model's identity: its fields keep their order"
+
+
+def test_the_activation_survives_the_round_trip_and_is_softmax_where_it_is_missing() -> None:
+    content = SPEC.to_json()
+    content["output"]["activation"] = NORMALISED_SIGMOID
+    sigmoid = ModelSpec.from_json(content)
+    assert sigmoid.activation == NORMALISED_SIGMOID and sigmoid.to_json() == content
+    del content["output"]["activation"]
+    assert ModelSpec.from_json(content) == SPEC
 
 
 @pytest.mark.parametrize(
@@ -133,6 +160,8 @@ def test_the_contract_of_the_graph_stands_in_the_file() -> None:
         ("input.height", 0, FIELD.format("input", "0x128")),
         ("input.width", 5000, FIELD.format("input", "160x5000")),
         ("input.height", True, FIELD.format("height", "True")),
+        ("output.activation", "relu", FIELD.format("activation", "relu")),
+        ("output.activation", None, FIELD.format("activation", "None")),
         ("input.colour", "rgb", FIELD.format("colour", "rgb")),
         ("input.resize", "area", FIELD.format("resize", "area")),
         ("input.value_range", [0, 1], FIELD.format("value_range", "(0, 1)")),

@@ -3,72 +3,65 @@
 import pytest
 
 from mribatch.core.errors import MribatchError
-from mribatch.pipeline import choices as stages
-from mribatch.pipeline.choices import choose_backend, choose_decoder
-from mribatch.trt.engine.build import BuildStep
+from mribatch.pipeline.choices import Machine, choose_backend, choose_decoder
 from mribatch.trt.gpu import Gpu, NoGpu
-from mribatch.trt.library import Flavour
+from mribatch.trt.library import Flavor
 
 L4 = Gpu("NVIDIA L4", "8.9", 1 << 34, "13.0", "13.0")
 NONE = NoGpu("CUDA lists no device", "check nvidia-smi")
 
 
-def machine(monkeypatch: pytest.MonkeyPatch, gpu: Gpu | NoGpu, flavours: list[Flavour], dali: bool) -> None:
-    monkeypatch.setattr(stages, "find_gpu", lambda: gpu)
-    monkeypatch.setattr(stages, "installed_flavours", lambda: flavours)
-    monkeypatch.setattr(stages, "_dali_installed", lambda: dali)
-
-
 @pytest.mark.parametrize(
-    ("gpu", "flavours", "dali", "backend", "decoder", "because"),
+    ("gpu", "flavors", "dali", "backend", "decoder", "because"),
     [
-        (NONE, [Flavour.TENSORRT], True, "onnxruntime", "opencv", "no GPU: CUDA lists no device"),
+        (NONE, [Flavor.TENSORRT], True, "onnxruntime", "opencv", "no GPU: CUDA lists no device"),
         (L4, [], False, "onnxruntime", "opencv", "for the NVIDIA L4 (compute capability 8.9), neither TensorRT nor "),
         (L4, [], True, "onnxruntime", "dali", "neither TensorRT nor TensorRT for RTX is installed"),
-        (L4, [Flavour.RTX], False, "tensorrt", "opencv", "tensorrt-rtx on the NVIDIA L4 (compute capability 8.9)"),
-        (L4, [Flavour.TENSORRT, Flavour.RTX], True, "tensorrt", "dali", "on the NVIDIA L4"),
+        (L4, [Flavor.RTX], False, "tensorrt", "opencv", "tensorrt-rtx on the NVIDIA L4 (compute capability 8.9)"),
+        (L4, [Flavor.TENSORRT, Flavor.RTX], True, "tensorrt", "dali", "on the NVIDIA L4"),
     ],
 )
 def test_auto(
-    monkeypatch: pytest.MonkeyPatch,
     gpu: Gpu | NoGpu,
-    flavours: list[Flavour],
+    flavors: list[Flavor],
     dali: bool,
     backend: str,
     decoder: str,
     because: str,
 ) -> None:
-    machine(monkeypatch, gpu, flavours, dali)
-    assert (choose_backend("auto").name, choose_decoder("auto").name) == (backend, decoder)
-    assert because in choose_backend("auto").reason
-    assert (choose_backend("onnxruntime").name, choose_decoder("opencv").name) == ("onnxruntime", "opencv")
+    machine = Machine(gpu, tuple(flavors), dali)
+    assert (choose_backend("auto", machine).name, choose_decoder("auto", machine).name) == (backend, decoder)
+    assert because in choose_backend("auto", machine).reason
+    named = choose_backend("onnxruntime", machine).name, choose_decoder("opencv", machine).name
+    assert named == ("onnxruntime", "opencv")
 
 
-def test_dali_that_is_not_there_is_one_line_with_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine(monkeypatch, NONE, [], dali=False)
+def test_this_machine_is_looked_at_where_none_is_given() -> None:
+    here = Machine.inspect()
+    assert choose_backend("auto") == choose_backend("auto", here)
+    assert choose_decoder("auto") == choose_decoder("auto", here)
+
+
+def test_tensorrt_that_is_asked_for_needs_a_gpu_and_a_library() -> None:
+    assert choose_backend("tensorrt", Machine(L4, (Flavor.RTX,), False)).reason == "requested; tensorrt-rtx"
+    with pytest.raises(MribatchError, match="--backend tensorrt needs an NVIDIA GPU, and there is none"):
+        choose_backend("tensorrt", Machine(NONE, (Flavor.RTX,), False))
+    with pytest.raises(MribatchError, match="--backend tensorrt cannot run: neither TensorRT nor"):
+        choose_backend("tensorrt", Machine(L4, (), False))
+
+
+def test_dali_that_is_not_there_is_one_line_with_its_fix() -> None:
     with pytest.raises(MribatchError) as error:
-        choose_decoder("dali")
+        choose_decoder("dali", Machine(NONE, (), dali=False))
     assert str(error.value) == (
         "--decoder dali needs NVIDIA DALI, and it is not installed. Fix: pip install "
         "'mribatch[dali]', or use --decoder opencv (the same within a level or two)"
     )
 
 
-def test_where_dali_decodes_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine(monkeypatch, NONE, [], dali=True)
-    assert choose_decoder("dali").reason == "asked for; on the CPU (no GPU: CUDA lists no device)"
-    machine(monkeypatch, L4, [], dali=True)
-    assert choose_decoder("dali").reason == "asked for; on the NVIDIA L4 (compute capability 8.9)"
-
-
-def test_a_long_build_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, told = [100.0], list[str]()
-    monkeypatch.setattr(stages.time, "monotonic", lambda: now[0])
-    on_step = stages._told_now_and_then(told.append)
-    for second in range(25):
-        now[0] = 100.0 + second
-        assert on_step(BuildStep(second, 50, "kernels"))
-    assert told == [
-        "building a TensorRT engine, once for this model and GPU: 20%",
-        "building a TensorRT engine, once for this model and GPU: 40%",
+def test_where_dali_decodes_is_said() -> None:
+    reasons = [choose_decoder("dali", Machine(gpu, (), dali=True)).reason for gpu in (NONE, L4)]
+    assert reasons == [
+        "requested; on the CPU (no GPU: CUDA lists no device)",
+        "requested; on the NVIDIA L4 (compute capability 8.9)",
     ]

@@ -1,5 +1,6 @@
 """The whole way: a folder in, one row per file out; killed, interrupted, resumed, refused."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -412,7 +413,7 @@ def test_every_output_of_an_untrained_model_says_so(tmp_path: Path) -> None:
     model = make_tiny(tmp_path / "tiny", trained=False)
     draw_images(tmp_path / "data", 3)
     summary = classify([tmp_path / "data"], tmp_path / "out", ClassifyOptions(model=str(model), csv=True))
-    text = "is no trained model"
+    text = "is not a trained model"
     assert text in summary.to_text() and text in summary.to_json()["notice"]
     assert text in state(tmp_path / "out")["notice"]
     assert text in pq.read_schema(part_path(tmp_path / "out", 0)).metadata[b"mribatch.notice"].decode()
@@ -428,6 +429,11 @@ class FakePair:
     def __init__(self, fails: bool) -> None:
         self.fails = fails
 
+    def __enter__(self) -> "FakePair":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
     def batches(self, groups: Any) -> Iterator[Any]:
         from mribatch.pipeline.records import DecodedBatch, DecodedFile, Verdict
 
@@ -442,7 +448,7 @@ class FakePair:
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_run_passes_each_batch_through_every_stage(fails: bool) -> None:
-    from mribatch.pipeline.inference.in_process import ClassifyHere
+    from mribatch.pipeline.inference.in_process import Backend, InProcessClassifier
     from mribatch.pipeline.records import Choice, ImageFile
     from mribatch.pipeline.stopwatch import Stopwatch
 
@@ -454,8 +460,15 @@ def test_run_passes_each_batch_through_every_stage(fails: bool) -> None:
     sink = Sink()
     pair: Any = FakePair(fails)
     chosen = Choice("fake", "for a test")
-    classify_files = ClassifyHere(pair, 4, chosen, chosen, pair, pair)
-    got = [len(batch) for batch in run_module.run(groups, classify_files, ("a", "b"), sink, Stopwatch())]
+    backend = Backend(pair, chosen, pytest.fail)
+    with InProcessClassifier(
+        pair,
+        4,
+        open_backend=lambda: contextlib.nullcontext(backend),
+        make_decoder=lambda choice: pair,
+        decoder=chosen,
+    ) as classify_files:
+        got = [len(batch) for batch in run_module.run(groups, classify_files, ("a", "b"), sink, Stopwatch())]
     assert got == [4, 2]
     assert [row.decoded.file.index for row in sink] == list(range(6))
     assert {row.predicted for row in sink} == ({None} if fails else {"a"})
@@ -584,7 +597,7 @@ def test_inputs_are_looked_at_before_an_engine_is_built(
     from mribatch.pipeline import plan
 
     (tmp_path / "empty").mkdir()
-    monkeypatch.setattr(plan, "build_stages", lambda *arguments: pytest.fail("minutes of building for nothing"))
+    monkeypatch.setattr(plan, "make_file_classifier", lambda *_, **__: pytest.fail("minutes of building for nothing"))
     for inputs, problem in (
         (tmp_path / "gone", "there is no file or folder"),
         (tmp_path / "empty", "there is no image"),

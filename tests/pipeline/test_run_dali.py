@@ -177,7 +177,7 @@ def test_on_the_command_line(pictures: list[bytes], tiny_model: Path, tmp_path: 
     assert run.stderr.count("\n") <= 1, "what DALI prints goes to the log"
     content = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (content["decoder"], content["batch_size"]) == ("dali", 64)
-    assert content["reasons"]["decoder"].startswith("asked for; on the CPU (no GPU: ")
+    assert content["reasons"]["decoder"].startswith("requested; on the CPU (no GPU: ")
     assert content["versions"]["dali"].startswith("2.")
     again = mribatch(*common, "--out", tmp_path / "out")
     assert "The run was complete already." in again.stdout

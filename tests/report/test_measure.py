@@ -138,7 +138,7 @@ def test_the_same_run_gives_the_same_bytes(run: Path) -> None:
 
 def test_an_untrained_model_is_named_before_anything_else(tmp_path: Path) -> None:
     bundle = {"name": "placeholder", "classes": list(CLASSES), "trained": False}
-    notice = "'placeholder' is no trained model: its weights are random and its predictions mean nothing"
+    notice = "'placeholder' is not a trained model: its weights are random and its predictions mean nothing"
     run = write_run(tmp_path / "run", eight_rows(), bundle=bundle, notice=notice)
     content = made(run)
     assert content["notices"] == [notice]

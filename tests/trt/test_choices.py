@@ -7,35 +7,35 @@ import pytest
 
 from mribatch.core.bundle import load_bundle
 from mribatch.core.errors import MribatchError
-from mribatch.trt import backend as ready
-from mribatch.trt import library
+from mribatch.trt.backend import choose_flavor, open_backend
 from mribatch.trt.engine import rtx
-from mribatch.trt.engine.build import BatchProfile, build_plan
-from mribatch.trt.engine.maker import gate_sizes, here_or_all
+from mribatch.trt.engine.build import build_engine
+from mribatch.trt.engine.provider import choose_targets
 from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
-from mribatch.trt.library import Flavour, Messages
+from mribatch.trt.library import Flavor, Messages, find_installed_version, load_library
+from mribatch.trt.request import BatchProfile
 
 no_gpu_here = pytest.mark.skipif(not isinstance(find_gpu(), NoGpu), reason="there is a GPU")
 
 
 def test_what_is_built_where_nothing_is_asked_for() -> None:
     ada, none = Gpu("ada", "8.9", 1, "13.0", "13.0"), NoGpu("no driver", "install it")
-    both = [Flavour.TENSORRT, Flavour.RTX]
-    assert here_or_all(None, both, ada) == (Flavour.TENSORRT, ("sm89",))
-    assert here_or_all(Flavour.RTX, both, ada) == (Flavour.RTX, ("sm89",))
-    assert here_or_all(None, both, none) == (Flavour.RTX, rtx.TARGETS)
-    for flavour, installed in ((Flavour.TENSORRT, both), (None, [Flavour.TENSORRT])):
+    both = [Flavor.TENSORRT, Flavor.RTX]
+    assert choose_targets(None, both, ada) == (Flavor.TENSORRT, ("sm89",))
+    assert choose_targets(Flavor.RTX, both, ada) == (Flavor.RTX, ("sm89",))
+    assert choose_targets(None, both, none) == (Flavor.RTX, rtx.TARGETS)
+    for flavor, installed in ((Flavor.TENSORRT, both), (None, [Flavor.TENSORRT])):
         with pytest.raises(MribatchError, match="there is none: no driver"):
-            here_or_all(flavour, installed, none)
+            choose_targets(flavor, installed, none)
     with pytest.raises(MribatchError, match="neither TensorRT nor"):
-        here_or_all(None, [], none)
+        choose_targets(None, [], none)
 
 
 @pytest.mark.parametrize(
     "largest, sizes", [(1, (1,)), (2, (1, 2)), (4, (1, 3, 4)), (64, (1, 33, 64)), (65, (1, 33, 65))]
 )
 def test_the_gate_asks_about_one_an_odd_number_and_the_largest(largest: int, sizes: tuple[int, ...]) -> None:
-    assert gate_sizes(BatchProfile(largest, largest)) == sizes
+    assert BatchProfile(largest, largest).gate_sizes == sizes
 
 
 def test_a_batch_profile_that_does_not_rise_is_refused() -> None:
@@ -44,30 +44,43 @@ def test_a_batch_profile_that_does_not_rise_is_refused() -> None:
             BatchProfile(*sizes)
 
 
-def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(library._MODULES, Flavour.TENSORRT, "tensorrt_that_is_not_there")
+@pytest.mark.skipif(find_installed_version(Flavor.TENSORRT) is not None, reason="TensorRT is installed")
+def test_a_missing_library_names_the_extra() -> None:
     with pytest.raises(MribatchError, match=r"tensorrt is not installed.*mribatch\[gpu-cu13\]"):
-        library.load(Flavour.TENSORRT)
+        load_library(Flavor.TENSORRT)
+
+
+def test_another_missing_library_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     with pytest.raises(MribatchError, match=r"pip install 'mribatch\[rtx\]'"):
-        library.load(Flavour.RTX)
+        load_library(Flavor.RTX)
+
+
+def test_tensorrt_comes_before_tensorrt_for_rtx() -> None:
+    ada = Gpu("ada", "8.9", 1, "13.0", "13.0")
+    assert choose_flavor(ada, [Flavor.TENSORRT, Flavor.RTX]) is Flavor.TENSORRT
+    assert choose_flavor(ada, [Flavor.RTX]) is Flavor.RTX
+    with pytest.raises(MribatchError, match="--backend tensorrt cannot run: neither .*or use --backend onnxruntime"):
+        choose_flavor(ada, [])
 
 
 @no_gpu_here
 def test_a_run_without_a_gpu_is_told_why_and_what_to_do() -> None:
-    with pytest.raises(MribatchError) as caught:
-        ready.ready(load_bundle("cnn"), 8)
+    with pytest.raises(MribatchError) as caught, open_backend(load_bundle("cnn"), 8):
+        pytest.fail("it was opened")
     text = str(caught.value)
     assert text.startswith("--backend tensorrt needs an NVIDIA GPU, and there is none: ")
     assert text.endswith("or use --backend onnxruntime (the same results on the CPU)")
 
 
 @no_gpu_here
-def test_tensorrt_itself_builds_nothing_without_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mribatch.trt.engine.build.load", lambda flavour: None)
-    monkeypatch.setattr("mribatch.trt.engine.build.logger_for", lambda trt, messages: None)
-    with pytest.raises(MribatchError, match="there is none: .*--flavour tensorrt-rtx, which needs none"):
-        build_plan(b"", Flavour.TENSORRT, "sm89", BatchProfile(1, 1))
+def test_tensorrt_itself_builds_nothing_without_its_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tensorrt.py").write_text("class ILogger:\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    with pytest.raises(MribatchError, match="there is none: .*--flavor tensorrt-rtx, which needs none"):
+        build_engine(b"", Flavor.TENSORRT, "sm89", BatchProfile(1, 1))
+    monkeypatch.delitem(sys.modules, "tensorrt")
 
 
 def test_without_cuda_bindings_there_is_no_gpu_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,11 +91,11 @@ def test_without_cuda_bindings_there_is_no_gpu_and_no_traceback(monkeypatch: pyt
 
 
 def test_a_library_that_does_not_load_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "broken_library.py").write_text("raise ImportError('libnvinfer.so.11: cannot open shared object file')")
+    (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.11: cannot open shared object file')")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(library._MODULES, Flavour.TENSORRT, "broken_library")
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
     with pytest.raises(MribatchError, match="does not load: libnvinfer.so.11: cannot open"):
-        library.load(Flavour.TENSORRT)
+        load_library(Flavor.TENSORRT)
 
 
 def test_errors_are_shown_once_and_without_the_librarys_source_lines() -> None:

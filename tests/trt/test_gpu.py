@@ -1,6 +1,6 @@
 """On a real GPU: build, parity, ten thousand images, images on the GPU already, a tampered engine, a wrong version, too little memory.
 
-Run with `make test-gpu`. Each flavour that is installed is tried; the one that is not is skipped with its reason.
+Run with `make test-gpu`. Each flavor that is installed is tried; the one that is not is skipped with its reason.
 """
 
 import dataclasses
@@ -15,17 +15,19 @@ from numpy import uint8
 
 from mribatch.core.bundle import Bundle, load_bundle
 from mribatch.core.errors import MribatchError
+from mribatch.core.gate import ON_GPU, gate
 from mribatch.core.synthetic import golden_slices
-from mribatch.trt.backend import ready
-from mribatch.trt.engine.build import BatchProfile
+from mribatch.trt.backend import open_backend
 from mribatch.trt.engine.cache import EngineCache, EngineFile, read_engine
-from mribatch.trt.engine.inspect import layers_of
-from mribatch.trt.engine.maker import EngineMaker, gate_sizes
-from mribatch.trt.engine.sidecar import FP32, EngineRequest, sidecar_path
-from mribatch.trt.gate import ON_GPU, agreement_on_images, gate
+from mribatch.trt.engine.inspect import read_layers
+from mribatch.trt.engine.provider import EngineProvider
+from mribatch.trt.engine.sidecar import EngineIdentity, sidecar_path
 from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
-from mribatch.trt.library import Flavour, installed_version
-from mribatch.trt.runtime.classifier import TensorRTClassifier, open_plan
+from mribatch.trt.image_agreement import compare_on_images
+from mribatch.trt.library import Flavor, find_installed_version
+from mribatch.trt.request import FP32, BatchProfile, EngineRequest
+from mribatch.trt.runtime.classifier import TensorRTClassifier, deserialize
+from tests.trt.engine.watched import Watched
 
 pytestmark = pytest.mark.gpu
 
@@ -40,13 +42,13 @@ def gpu() -> Gpu:
     return found
 
 
-@pytest.fixture(scope="module", params=list(Flavour), ids=str)
+@pytest.fixture(scope="module", params=list(Flavor), ids=str)
 def request_for(request: pytest.FixtureRequest, gpu: Gpu) -> EngineRequest:
-    if installed_version(request.param) is None:
+    if find_installed_version(request.param) is None:
         pytest.skip(f"{request.param} is not installed")
-    if request.param is Flavour.RTX and gpu.target == "sm90":
+    if request.param is Flavor.RTX and gpu.target == "sm90":
         pytest.skip("TensorRT for RTX does not run on H100 and H200")
-    return EngineRequest(flavour=request.param, target=gpu.target, batch=BATCH)
+    return EngineRequest(flavor=request.param, target=gpu.target, batch=BATCH)
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +63,16 @@ def bundle() -> Bundle:
 
 @pytest.fixture(scope="module")
 def built(bundle: Bundle, cache: EngineCache, request_for: EngineRequest) -> EngineFile:
-    return EngineMaker(bundle, cache).obtain(request_for).engine
+    return EngineProvider(bundle, cache).find_or_build(request_for).file
 
 
 def test_the_engine_is_built_for_this_gpu_and_verified_on_it(built: EngineFile, gpu: Gpu) -> None:
-    assert built.sidecar["verified"] == ON_GPU and built.sidecar["gpu_name"] == gpu.name
-    assert built.sidecar["target"] == gpu.target and 0 < built.sidecar["ratio_to_fp32"] < 1
+    assert built.sidecar.verified == ON_GPU and built.sidecar.gpu_name == gpu.name
+    assert built.sidecar.target == gpu.target and 0 < built.sidecar.ratio_to_fp32 < 1
 
 
 def test_the_layers_compute_in_half(built: EngineFile) -> None:
-    text = json.dumps(layers_of(built).layers).lower()
+    text = json.dumps(read_layers(built).layers).lower()
     assert "half" in text or "fp16" in text
 
 
@@ -80,10 +82,10 @@ def test_parity_in_both_precisions(
     single = dataclasses.replace(request_for, precision=FP32)
     for request, content in (
         (request_for, built.content),
-        (single, EngineMaker(bundle, cache).obtain(single).engine.content),
+        (single, EngineProvider(bundle, cache).find_or_build(single).file.content),
     ):
         with TensorRTClassifier(bundle, content, request) as classify:
-            report = gate(classify, bundle, batch_sizes=gate_sizes(BATCH))
+            report = gate(classify, bundle, batch_sizes=BATCH.gate_sizes)
         assert report.holds, str(report)
 
 
@@ -102,7 +104,7 @@ def test_ten_thousand_images_are_answered_alike_every_time(
         order = np.random.default_rng(0).permutation(500)  # other neighbours, other places
         np.testing.assert_array_equal(classify(slices[order]), answers[0][order])
     with OnnxRuntimeClassifier(bundle, 4) as first, TensorRTClassifier(bundle, built.content, request_for) as second:
-        agreement = agreement_on_images(first, second, [slices])
+        agreement = compare_on_images(first, second, [slices])
     assert agreement.reaches_goal, str(agreement)
 
 
@@ -143,33 +145,35 @@ def test_a_tampered_engine_never_reaches_the_library(
     built.path.write_bytes(content)
     with pytest.raises(MribatchError, match="engine_sha256"):
         read_engine(built.path)
-    notes: list[str] = []
-    again = EngineMaker(bundle, EngineCache(built.path.parent), notes.append).obtain(request_for)
-    assert not again.from_cache and "engine_sha256" in notes[0]
+    progress = Watched()
+    again = EngineProvider(bundle, EngineCache(built.path.parent), progress).find_or_build(request_for)
+    assert not again.from_cache and "engine_sha256" in progress.notes[0]
 
 
 @pytest.mark.parametrize("content", [b"", b"no engine", bytes(4096)], ids=["empty", "text", "zeros"])
 def test_what_is_no_engine_is_refused_in_one_line(content: bytes, request_for: EngineRequest) -> None:
     with pytest.raises(MribatchError, match="cannot load the engine"):
-        open_plan(request_for.flavour, content)
+        deserialize(request_for.flavor, content)
 
 
 def test_half_an_engine_is_refused_in_one_line(built: EngineFile, request_for: EngineRequest) -> None:
     with pytest.raises(MribatchError, match="cannot load the engine"):
-        open_plan(request_for.flavour, built.content[: len(built.content) // 2])
+        deserialize(request_for.flavor, built.content[: len(built.content) // 2])
 
 
 def test_an_engine_of_another_version_is_built_anew_beside_it(
     bundle: Bundle, request_for: EngineRequest, built: EngineFile, tmp_path: Path
 ) -> None:
     cache = EngineCache(tmp_path / "cache")
-    identity = dataclasses.replace(request_for.identity(built.sidecar["onnx_sha256"]), version="0.0.0.1")
-    sidecar = dict(built.sidecar) | {"trt_version": "0.0.0.1", "engine_sha256": sha256(built.content).hexdigest()}
-    with cache.locked(pytest.fail):
+    identity = dataclasses.replace(EngineIdentity.of(request_for, built.sidecar.onnx_sha256), version="0.0.0.1")
+    digest = sha256(built.content).hexdigest()
+    sidecar = dataclasses.replace(built.sidecar, trt_version="0.0.0.1", engine_sha256=digest)
+    with cache.locked():
         old = cache.store(identity, bundle.spec.name, built.content, sidecar).path
-    notes: list[str] = []
-    new = EngineMaker(bundle, cache, notes.append).obtain(request_for)
-    assert not new.from_cache and old.exists() and sidecar_path(old).exists() and "trt_version is 0.0.0.1" in notes[0]
+    progress = Watched()
+    new = EngineProvider(bundle, cache, progress).find_or_build(request_for)
+    assert not new.from_cache and old.exists() and sidecar_path(old).exists()
+    assert "trt_version is 0.0.0.1" in progress.notes[0]
 
 
 def test_too_little_memory_is_one_line_and_the_gpu_works_on(
@@ -190,10 +194,7 @@ def test_too_little_memory_is_one_line_and_the_gpu_works_on(
         )
 
 
-def test_the_backend_of_a_run_is_made_ready_from_the_cache(
-    bundle: Bundle, cache: EngineCache, built: EngineFile
-) -> None:
-    made = ready(bundle, BATCH.maximum, cache=cache)
-    assert made.classifier.precision == "fp16" and "holds" in made.reason
-    with made.classifier as classify:
-        assert len(classify(bundle.golden.images)) == len(bundle.golden.images)
+def test_the_backend_of_a_run_comes_from_the_cache(bundle: Bundle, cache: EngineCache, built: EngineFile) -> None:
+    with open_backend(bundle, BATCH.maximum, cache=cache) as backend:
+        assert backend.classifier.precision == "fp16" and "holds" in backend.reason and backend.report.holds
+        assert len(backend.classifier(bundle.golden.images)) == len(bundle.golden.images)

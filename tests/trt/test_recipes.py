@@ -11,11 +11,12 @@ from mribatch.core.synthetic import golden_slices
 from mribatch.training.export.bundle import to_onnx
 from mribatch.training.networks.build import build
 from mribatch.training.recipes import NO_WEIGHTS, RECIPES
-from mribatch.trt.engine.build import BatchProfile, build_plan
+from mribatch.trt.engine.build import build_engine
 from mribatch.trt.graph.conversion import to_fp16
 from mribatch.trt.graph.range_audit import audit
 from mribatch.trt.graph.turing import without_fp32_dense
-from mribatch.trt.library import Flavour
+from mribatch.trt.library import Flavor
+from mribatch.trt.request import BatchProfile
 
 pytestmark = [
     pytest.mark.slow,
@@ -31,8 +32,8 @@ def test_a_recipes_network_builds_in_half_and_is_smaller(name: str) -> None:
     recipe = dataclasses.replace(RECIPES[name], weights=NO_WEIGHTS)
     model = to_onnx(build(recipe, 4, seed=1), 1.0)
     half = to_fp16(model, keep_fp32=audit(model, golden_slices(2, recipe.size, recipe.size)).fp32_nodes)
-    plan = build_plan(half.model, Flavour.RTX, "sm89", BATCH, fp32_nodes=half.fp32_nodes)
-    single = build_plan(model, Flavour.RTX, "sm89", BATCH)
+    plan = build_engine(half.model, Flavor.RTX, "sm89", BATCH, fp32_nodes=half.fp32_nodes)
+    single = build_engine(model, Flavor.RTX, "sm89", BATCH)
     ratio = len(plan.content) / len(single.content)
     print(
         f"{name}: {len(plan.content) / 1e6:.1f} MB, ratio to FP32 {ratio:.2f}, {plan.seconds:.1f} s, "
@@ -41,4 +42,4 @@ def test_a_recipes_network_builds_in_half_and_is_smaller(name: str) -> None:
     assert single.half_layers == 0 and plan.half_layers > 0.5 * single.float_layers
     assert ratio < 0.85
     turing, added = without_fp32_dense(half.model)
-    assert build_plan(turing, Flavour.RTX, "sm75", BATCH, fp32_nodes=half.fp32_nodes + added).half_layers > 0
+    assert build_engine(turing, Flavor.RTX, "sm75", BATCH, fp32_nodes=half.fp32_nodes + added).half_layers > 0

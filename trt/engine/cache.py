@@ -1,8 +1,8 @@
 """Engines on disk, each beside its sidecar, in a folder that only its owner may write to.
 
-An engine is native code: loading one is running it. So a file is looked at in this order, and the first thing that does
-not fit refuses it: owner and mode, sidecar, sha256, library and version, compute capability, the rest of the identity.
-Only then may a library deserialise it. Source: https://docs.nvidia.com/deeplearning/tensorrt/latest/reference/security.html
+An engine is native code: loading one runs it. So a file is checked in this order, and the first thing that does not
+fit refuses it: owner and mode, sidecar, sha256, library and version, compute capability, the rest of the identity.
+Only then may a library deserialize it. Source: https://docs.nvidia.com/deeplearning/tensorrt/latest/reference/security.html
 """
 
 import contextlib
@@ -12,22 +12,28 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from mribatch.core.errors import MribatchError
 from mribatch.core.files import publishing
-from mribatch.trt.engine.build import interrupted
-from mribatch.trt.engine.sidecar import MAX_SIDECAR_BYTES, EngineIdentity, parse_sidecar, sidecar_path
+from mribatch.trt.engine.progress import BuildProgress, BuildStep, interrupted
+from mribatch.trt.engine.sidecar import (
+    MAX_SIDECAR_BYTES,
+    EngineIdentity,
+    EngineSidecar,
+    parse_sidecar,
+    sidecar_path,
+)
 
 SUFFIX = ".engine"
 ENVIRONMENT = "MRIBATCH_CACHE"
 _KEPT = ".kept-"  # in the name of an engine that was refused and replaced
 _LOCK = ".lock"
-_POLL_S = 0.1  # how often a waiting builder looks at the lock, and whether it is to go on
+_POLL_S = 0.1  # how often a waiting builder tries the lock, and reports a step
 _TIMING = "timing-"
 # Every name that this cache gives, but the lock's.
 _OURS = re.compile(
@@ -52,10 +58,10 @@ class EngineFile:
 
     path: Path
     content: bytes
-    sidecar: Mapping[str, Any]
+    sidecar: EngineSidecar
 
 
-def default_folder() -> Path:
+def find_default_folder() -> Path:
     """MRIBATCH_CACHE, else mribatch/ in the user's cache (XDG_CACHE_HOME, else ~/.cache).
 
     Raises:
@@ -79,15 +85,15 @@ class EngineCache:
     """One folder of engines.
 
     Args:
-        folder: None: `default_folder`. It is made, with mode 0700, when something is written.
+        folder: None: `find_default_folder`. It is made, with mode 0700, when something is written.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder if folder is not None else default_folder()
+        self.folder = folder if folder is not None else find_default_folder()
 
     def path_of(self, identity: EngineIdentity, model_name: str) -> Path:
-        """Where the engine lies, or will lie; readable for people, unique by the key."""
-        name = f"{model_name}-{identity.precision}-{identity.flavour}-{identity.target}-{identity.key[:16]}"
+        """The engine's path, whether it exists or not; readable for people, unique by the key."""
+        name = f"{model_name}-{identity.precision}-{identity.flavor}-{identity.target}-{identity.key[:16]}"
         return self.folder / (name + SUFFIX)
 
     def find(self, identity: EngineIdentity, model_name: str) -> EngineFile | None:
@@ -101,8 +107,8 @@ class EngineCache:
             return None
         return read_engine(path, identity)
 
-    def sidecars(self) -> dict[Path, dict[str, Any]]:
-        """Engine -> its sidecar, for every readable one, by name. The engines are not looked at."""
+    def read_sidecars(self) -> dict[Path, EngineSidecar]:
+        """Engine -> its sidecar, for every readable one, by name. The engines themselves are not read."""
         found = {}
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
             with contextlib.suppress(MribatchError):
@@ -111,61 +117,59 @@ class EngineCache:
         return found
 
     @contextlib.contextmanager
-    def locked(self, waiting: Callable[[str], None], going_on: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    def locked(self, progress: BuildProgress | None = None) -> Iterator[None]:
         """Hold the folder's lock: one builder at a time, so that one's load does not spoil another's timings.
 
         The kernel drops the lock when a process dies.
 
         Args:
-            waiting: Told once if another holds it.
-            going_on: Asked again and again while another holds it.
+            progress: Receives a note if another process holds the lock, and then a step again and again.
 
         Raises:
             MribatchError: The folder cannot be used.
-            Interrupted: `going_on` returned False.
+            Interrupted: `progress.step` returned False.
         """
+        progress = progress or BuildProgress()
         self._make_folder()
         try:
             descriptor = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            raise _unwritable(self.folder, error) from error
+            raise _make_unwritable_error(self.folder, error) from error
         try:
-            if not self._has_lock(descriptor):
-                waiting(f"another mribatch is at work in {self.folder}; waiting for it")
-            while not self._has_lock(descriptor):
-                if not going_on():
+            if not self._take_lock(descriptor):
+                progress.note(f"another mribatch is at work in {self.folder}; waiting for it")
+            while not self._take_lock(descriptor):
+                if not progress.step(BuildStep(0, 1, "waiting for another mribatch")):
                     raise interrupted("waiting for another mribatch")
                 time.sleep(_POLL_S)
             yield
         finally:
             os.close(descriptor)
 
-    def store(
-        self, identity: EngineIdentity, model_name: str, content: bytes, sidecar: Mapping[str, Any]
-    ) -> EngineFile:
+    def store(self, identity: EngineIdentity, model_name: str, content: bytes, sidecar: EngineSidecar) -> EngineFile:
         """Publish an engine and its sidecar; hold the lock. What lay there under the same name is kept under another.
 
         Raises:
             MribatchError: The disk is full or refuses; what was there before is still there, under one of its names.
         """
         path = self.path_of(identity, model_name)
-        with _storing(), publishing(path) as engine, publishing(sidecar_path(path)) as facts:
+        with _fix_for_cache(), publishing(path) as engine, publishing(sidecar_path(path)) as facts:
             _write_private(engine, content)
-            _write_private(facts, _as_text(sidecar))
+            _write_private(facts, _format_json(sidecar))
             _set_aside(path)
         return EngineFile(path, content, sidecar)
 
-    def store_sidecar(self, engine: EngineFile, sidecar: Mapping[str, Any]) -> EngineFile:
-        """Say something else of an engine that stays as it is; hold the lock.
+    def store_sidecar(self, engine: EngineFile, sidecar: EngineSidecar) -> EngineFile:
+        """Replace the sidecar of an engine that stays as it is; hold the lock.
 
         Raises:
             MribatchError: The disk is full or refuses; the sidecar is still what it was.
         """
-        with _storing(), publishing(sidecar_path(engine.path)) as facts:
-            _write_private(facts, _as_text(sidecar))
+        with _fix_for_cache(), publishing(sidecar_path(engine.path)) as facts:
+            _write_private(facts, _format_json(sidecar))
         return EngineFile(engine.path, engine.content, sidecar)
 
-    def timing_cache(self, identity: EngineIdentity) -> bytes | None:
+    def read_timing_cache(self, identity: EngineIdentity) -> bytes | None:
         """What TensorRT measured in earlier builds with this version on this kind of GPU."""
         try:
             return _read_private(self._timing_path(identity))
@@ -177,7 +181,7 @@ class EngineCache:
         with contextlib.suppress(MribatchError), publishing(self._timing_path(identity)) as temporary:
             _write_private(temporary, content)
 
-    def clean(self, keep: Callable[[Mapping[str, Any]], bool] | None = None) -> tuple[int, int]:
+    def clean(self, keep: Callable[[EngineSidecar], bool] | None = None) -> tuple[int, int]:
         """Delete every engine but those for whose sidecar `keep` is true, and what belongs to none; hold the lock.
 
         Only files with names that this cache gives are touched.
@@ -188,7 +192,7 @@ class EngineCache:
         Raises:
             MribatchError: A file cannot be deleted.
         """
-        kept = {path for path, sidecar in self.sidecars().items() if keep and keep(sidecar)}
+        kept = {path for path, sidecar in self.read_sidecars().items() if keep and keep(sidecar)}
         stay = kept | {sidecar_path(path) for path in kept}
         engines = size = 0
         for path in sorted(self.folder.iterdir()):
@@ -199,29 +203,29 @@ class EngineCache:
                 size += path.lstat().st_size
                 path.unlink()
             except OSError as error:
-                raise _unwritable(self.folder, error) from error
+                raise _make_unwritable_error(self.folder, error) from error
             engines += path.name.endswith(SUFFIX)
         return engines, size
 
-    def _has_lock(self, descriptor: int) -> bool:
+    def _take_lock(self, descriptor: int) -> bool:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         except OSError as error:  # a file system without locks
-            raise _unwritable(self.folder, error) from error
+            raise _make_unwritable_error(self.folder, error) from error
         return True
 
     def _timing_path(self, identity: EngineIdentity) -> Path:
-        return self.folder / f"{_TIMING}{identity.flavour}-{identity.version}-{identity.target}.cache"
+        return self.folder / f"{_TIMING}{identity.flavor}-{identity.version}-{identity.target}.cache"
 
     def _make_folder(self) -> None:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             facts = self.folder.stat()
         except OSError as error:
-            raise _unwritable(self.folder, error) from error
-        problem = _foreign(facts)
+            raise _make_unwritable_error(self.folder, error) from error
+        problem = _find_foreign(facts)
         if problem:
             raise MribatchError(
                 f"the cache {self.folder} {problem}", f"chmod 700 {self.folder}, or name another with --cache"
@@ -229,7 +233,7 @@ class EngineCache:
 
 
 def read_engine(path: Path, identity: EngineIdentity | None = None, *, trusted: bool = False) -> EngineFile:
-    """Read an engine and prove that it is what its sidecar says. Loads no library.
+    """Read an engine and check that it is what its sidecar says. Loads no library.
 
     Args:
         path: x.engine, beside x.engine.json.
@@ -242,29 +246,29 @@ def read_engine(path: Path, identity: EngineIdentity | None = None, *, trusted: 
     facts_path = sidecar_path(path)
     if not trusted:
         _check_private(path.parent)
-    with _opened(path, trusted) as stream:
-        with _opened(facts_path, trusted) as facts:
+    with _open_checked(path, trusted) as stream:
+        with _open_checked(facts_path, trusted) as facts:
             text = facts.read(MAX_SIDECAR_BYTES + 1)
-        sidecar = _parsed(text, facts_path)
+        sidecar = _parse(text, facts_path)
         size = os.fstat(stream.fileno()).st_size
-        if size != sidecar["engine_bytes"]:
+        if size != sidecar.engine_bytes:
             raise EngineRefused(
-                "engine_bytes", f"{path} has engine_bytes {size}, its sidecar says {sidecar['engine_bytes']}"
+                "engine_bytes", f"{path} has engine_bytes {size}, its sidecar says {sidecar.engine_bytes}"
             )
         content = stream.read(size)
     digest = sha256(content).hexdigest()
-    if sidecar["engine_sha256"] != digest:
+    if sidecar.engine_sha256 != digest:
         raise EngineRefused(
             "engine_sha256",
-            f"{path} has engine_sha256 {digest[:16]}…, its sidecar says {sidecar['engine_sha256'][:16]}…",
+            f"{path} has engine_sha256 {digest[:16]}…, its sidecar says {sidecar.engine_sha256[:16]}…",
         )
-    difference = identity.difference(sidecar) if identity else None
+    difference = identity.find_difference(sidecar.identity) if identity else None
     if difference:
-        raise EngineRefused(difference.split(" is ")[0], f"{path} does not fit: {difference}")
+        raise EngineRefused(difference[0], f"{path} does not fit: {difference[1]}")
     return EngineFile(path, content, sidecar)
 
 
-def _parsed(content: bytes, path: Path) -> dict[str, Any]:
+def _parse(content: bytes, path: Path) -> EngineSidecar:
     try:
         return parse_sidecar(content, path)
     except MribatchError as error:
@@ -273,7 +277,7 @@ def _parsed(content: bytes, path: Path) -> dict[str, Any]:
 
 def _check_private(folder: Path) -> None:
     try:
-        problem = _foreign(folder.stat())
+        problem = _find_foreign(folder.stat())
     except OSError as error:
         raise EngineRefused("engine", f"cannot read {folder}: {error.strerror}", "name an engine's file") from error
     if problem:
@@ -281,7 +285,7 @@ def _check_private(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, trusted: bool = False) -> Iterator[BinaryIO]:
+def _open_checked(path: Path, trusted: bool = False) -> Iterator[BinaryIO]:
     """A regular file, open for reading; where it is not trusted, the user's own that nobody else can write to, no link.
 
     What is checked is what is read: both go through one descriptor.
@@ -295,8 +299,8 @@ def _opened(path: Path, trusted: bool = False) -> Iterator[BinaryIO]:
         try:
             facts = os.fstat(descriptor)
             if not stat.S_ISREG(facts.st_mode):
-                raise EngineRefused("mode", f"{path} is no regular file", f"name an engine's file, or {_REBUILD}")
-            problem = None if trusted else _foreign(facts)
+                raise EngineRefused("mode", f"{path} is not a regular file", f"name an engine's file, or {_REBUILD}")
+            problem = None if trusted else _find_foreign(facts)
             if problem:
                 raise EngineRefused("mode", f"{path} {problem}", f"delete it and {_REBUILD}")
             with open(descriptor, "rb", closefd=False) as stream:
@@ -309,12 +313,12 @@ def _opened(path: Path, trusted: bool = False) -> Iterator[BinaryIO]:
 
 
 def _read_private(path: Path, limit: int = -1) -> bytes:
-    """At most `limit` bytes of a file. Raises EngineRefused, as `_opened`."""
-    with _opened(path) as stream:
+    """At most `limit` bytes of a file. Raises EngineRefused, as `_open_checked`."""
+    with _open_checked(path) as stream:
         return stream.read(limit)
 
 
-def _foreign(facts: os.stat_result) -> str | None:
+def _find_foreign(facts: os.stat_result) -> str | None:
     if facts.st_uid != os.geteuid():
         return f"belongs to user {facts.st_uid}, not to you ({os.geteuid()})"
     if facts.st_mode & _WRITABLE_BY_OTHERS:
@@ -323,7 +327,7 @@ def _foreign(facts: os.stat_result) -> str | None:
 
 
 @contextlib.contextmanager
-def _storing() -> Iterator[None]:
+def _fix_for_cache() -> Iterator[None]:
     """The fix for what `publishing` raises: it knows nothing of a cache."""
     try:
         yield
@@ -331,8 +335,8 @@ def _storing() -> Iterator[None]:
         raise MribatchError(error.problem, "free some space, or name another folder with --cache") from error
 
 
-def _as_text(sidecar: Mapping[str, Any]) -> bytes:
-    return (json.dumps(sidecar, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+def _format_json(sidecar: EngineSidecar) -> bytes:
+    return (json.dumps(sidecar.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _write_private(path: Path, content: bytes) -> None:
@@ -355,7 +359,7 @@ def _set_aside(path: Path) -> None:
         one.rename(one.with_name(f"{one.name}{_KEPT}{number}"))
 
 
-def _unwritable(folder: Path, error: OSError) -> MribatchError:
+def _make_unwritable_error(folder: Path, error: OSError) -> MribatchError:
     return MribatchError(
         f"cannot write to the cache {folder}: {error.strerror or error}",
         "name another folder with --cache, or set MRIBATCH_CACHE",

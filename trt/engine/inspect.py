@@ -7,9 +7,9 @@ from typing import Any
 
 from mribatch.core.errors import MribatchError
 from mribatch.trt.engine.cache import EngineFile, EngineRefused
-from mribatch.trt.gpu import NoGpu, find_gpu
-from mribatch.trt.library import Flavour, installed_version, load, native_objects_freed
-from mribatch.trt.runtime.classifier import OpenEngine, open_plan
+from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
+from mribatch.trt.library import find_installed_version, freeing_native_objects, load_library
+from mribatch.trt.runtime.classifier import OpenEngine, deserialize
 
 
 @dataclass(frozen=True)
@@ -20,18 +20,42 @@ class EngineLayers:
     memory_bytes: int
 
 
-def layers_of(engine: EngineFile) -> EngineLayers:
-    """Deserialise an engine that has been checked and ask TensorRT's inspector.
+def describe_layers(engine: EngineFile, folder: Path, *, trusted: bool) -> str:
+    """The layers of an engine, one a line, or why they cannot be shown here.
+
+    Args:
+        engine: Checked.
+        folder: Of the cache.
+        trusted: Whether the user trusts an engine from outside the cache.
+
+    Raises:
+        EngineRefused: The engine is outside the cache, its GPU is here, and the user does not trust it.
+        MribatchError: TensorRT refuses it.
+    """
+    obstacle = find_obstacle(engine, find_gpu(), find_installed_version(engine.sidecar.trt_flavor))
+    if obstacle:
+        return obstacle
+    check_place(engine, folder, trusted=trusted)
+    return format_layers(read_layers(engine))
+
+
+def read_layers(engine: EngineFile) -> EngineLayers:
+    """Deserialize an engine that has been checked and ask TensorRT's inspector.
 
     Raises:
         MribatchError: The library is missing or refuses the engine.
     """
-    flavour = Flavour(engine.sidecar["trt_flavor"])
-    with native_objects_freed():
-        return _described(load(flavour), open_plan(flavour, engine.content))
+    flavor = engine.sidecar.trt_flavor
+    with freeing_native_objects():
+        return ask_inspector(load_library(flavor), deserialize(flavor, engine.content))
 
 
-def _described(trt: Any, opened: OpenEngine) -> EngineLayers:
+def ask_inspector(trt: Any, opened: OpenEngine) -> EngineLayers:
+    """What TensorRT's inspector says of an engine.
+
+    Raises:
+        MribatchError: It gives no list of layers.
+    """
     inspector = opened.engine.create_engine_inspector()
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON) if inspector is not None else ""
     try:
@@ -44,32 +68,42 @@ def _described(trt: Any, opened: OpenEngine) -> EngineLayers:
     return EngineLayers(layers, int(opened.engine.device_memory_size_v2))
 
 
-def text_of(engine: EngineFile, *, trusted: bool, folder: Path) -> str:
-    """The layers, one a line, or why they cannot be shown.
+def find_obstacle(engine: EngineFile, gpu: Gpu | NoGpu, installed: str | None) -> str | None:
+    """Why the layers of an engine cannot be shown on this machine, in one sentence; None where they can.
 
     Args:
         engine: Checked.
-        trusted: The user answers for an engine from outside the cache.
-        folder: Of the cache.
-
-    Raises:
-        EngineRefused: The engine lies outside the cache and its GPU is here, but nobody answers for it.
-        MribatchError: TensorRT refuses it.
+        gpu: The GPU of this machine.
+        installed: Version of the engine's library on this machine; None: not installed.
     """
-    gpu = find_gpu()
+    sidecar = engine.sidecar
     if isinstance(gpu, NoGpu):
         return f"Its layers can be shown on its GPU only, and there is none: {gpu.reason}."
-    if gpu.target != engine.sidecar["target"]:
+    if gpu.target != sidecar.target:
         return f"Its layers can be shown on its GPU only; this one is {gpu}."
-    wanted, installed = engine.sidecar["trt_version"], installed_version(Flavour(engine.sidecar["trt_flavor"]))
-    if installed != wanted:
-        return f"Its layers can be shown by {engine.sidecar['trt_flavor']} {wanted} only; installed is {installed}."
+    if installed != sidecar.trt_version:
+        return (
+            f"Its layers can be shown by {sidecar.trt_flavor} {sidecar.trt_version} only; "
+            f"installed is {installed or 'none'}."
+        )
+    return None
+
+
+def check_place(engine: EngineFile, folder: Path, *, trusted: bool) -> None:
+    """Refuse to load an engine from outside the cache `folder` unless the user trusts it.
+
+    Raises:
+        EngineRefused: It is elsewhere, and `trusted` is False.
+    """
     if not trusted and engine.path.parent.resolve() != folder.resolve():
         raise EngineRefused(
             "place",
-            f"{engine.path} lies outside the cache {folder}; an engine is native code",
-            "give --trust-engine if you trust whoever built it",
+            f"{engine.path} is outside the cache {folder}; an engine is native code",
+            "add --trust-engine if you trust whoever built it",
         )
-    found = layers_of(engine)
-    shown = [json.dumps(layer, ensure_ascii=False) if isinstance(layer, dict) else str(layer) for layer in found.layers]
-    return "\n".join([f"{len(shown)} layers, {found.memory_bytes / 1e6:.1f} MB of GPU memory", *shown])
+
+
+def format_layers(found: EngineLayers) -> str:
+    """One line with the totals, then one line per layer."""
+    lines = [json.dumps(layer, ensure_ascii=False) if isinstance(layer, dict) else str(layer) for layer in found.layers]
+    return "\n".join([f"{len(lines)} layers, {found.memory_bytes / 1e6:.1f} MB of GPU memory", *lines])

@@ -20,7 +20,7 @@ def set_target(trt: Any, config: Any, target: str) -> None:
         known = ", ".join(name.lower() for name in members if name.startswith("SM"))
         raise MribatchError(
             f"TensorRT for RTX {trt.__version__} builds no engine for {target}",
-            f"choose one of {known}, or use --flavour tensorrt on that GPU",
+            f"choose one of {known}, or use --flavor tensorrt on that GPU",
         )
     config.num_compute_capabilities = 1
     if not config.set_compute_capability(members[target.upper()], 0):

@@ -1,4 +1,7 @@
-"""What an engine is: the fields that decide whether a cached one may be used, and the JSON file beside it."""
+"""What an engine is: the fields that decide whether a cached one may be used, and the JSON file beside it.
+
+The file is `EngineSidecar` as JSON, field by field; sidecar.schema.json describes it for other programs.
+"""
 
 import json
 import math
@@ -8,37 +11,27 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from mribatch.core.about import RESEARCH_NOTICE, __version__
 from mribatch.core.bundle import Bundle
 from mribatch.core.errors import MribatchError
-from mribatch.trt.engine.build import OPTIMIZATION_LEVEL, WORKSPACE_BYTES, BatchProfile, Plan
+from mribatch.core.gate import CPU_EMULATED, ON_GPU, GateReport
+from mribatch.core.typed_json import read_record, write_record
+from mribatch.trt.engine.build import OPTIMIZATION_LEVEL, WORKSPACE_BYTES, SerializedEngine
 from mribatch.trt.gpu import Gpu
-from mribatch.trt.library import Flavour, required_version
-from mribatch.trt.revision import git_revision
+from mribatch.trt.library import Flavor, require_version
+from mribatch.trt.request import FP16, FP32, MAX_BATCH, BatchProfile, EngineRequest
 
 SCHEMA = 1
-FP16, FP32 = "fp16", "fp32"
-DEFAULT_BATCH = BatchProfile(64, 64)
+SCHEMA_FILE = "sidecar.schema.json"  # beside this module
 MAX_SIDECAR_BYTES = 1 << 22
+_MAX_BYTES = 1 << 50  # of an engine; no file is larger
+NOT_VERIFIED = "not verified: no GPU"
+_VERIFIED = (ON_GPU, CPU_EMULATED, NOT_VERIFIED)
 _BUILD_AGAIN = "build the engine again: mribatch engine build"
-# What the code reads out of a sidecar without looking twice. "engine_bytes" also bounds what is read of the engine.
-_KINDS: Mapping[str, type | tuple[type, ...]] = {
-    "engine_sha256": str,
-    "engine_bytes": int,
-    "onnx_sha256": str,
-    "source_sha256": str,
-    "model_name": str,
-    "precision.mode": str,
-    "trt_flavor": str,
-    "trt_version": str,
-    "target": str,
-    "ratio_to_fp32": (int, float),
-    "seconds": (int, float),
-    "verified": str,
-}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_TARGET = re.compile(r"sm[0-9]{2,4}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,15 +41,31 @@ class EngineIdentity:
     onnx_sha256: str  # of the graph that was parsed
     precision: str  # FP16 or FP32
     batch: BatchProfile
-    flavour: Flavour
+    flavor: Flavor
     version: str  # of the library: an engine runs on exactly the version that built it
     target: str  # "sm89": it runs on GPUs of exactly this compute capability
 
+    @classmethod
+    def of(cls, request: EngineRequest, onnx_sha256: str) -> Self:
+        """The identity of a requested engine, built with the library version that is installed.
+
+        Raises:
+            MribatchError: The flavor is not installed.
+        """
+        return cls(
+            onnx_sha256=onnx_sha256,
+            precision=request.precision,
+            batch=request.batch,
+            flavor=request.flavor,
+            version=require_version(request.flavor),
+            target=request.target,
+        )
+
     @property
     def fields(self) -> dict[str, Any]:
-        """As they stand in a sidecar, in the order in which they are compared."""
+        """By their names in a sidecar, in the order in which they are compared."""
         return {
-            "trt_flavor": str(self.flavour),
+            "trt_flavor": str(self.flavor),
             "trt_version": self.version,
             "target": self.target,
             "precision.mode": self.precision,
@@ -68,49 +77,189 @@ class EngineIdentity:
     def key(self) -> str:
         return sha256(json.dumps(self.fields, sort_keys=True).encode()).hexdigest()
 
-    def difference(self, sidecar: Mapping[str, Any]) -> str | None:
-        """The first field in which an engine differs from this one, with both values; None where all are equal."""
+    def find_difference(self, found: "EngineIdentity") -> tuple[str, str] | None:
+        """The name of the first field in which an engine differs from this one, and a phrase with both values.
+
+        None where all fields are equal.
+        """
         for name, wanted in self.fields.items():
-            found = value_at(sidecar, name)
-            if found != wanted:
-                return f"{name} is {_short(found)}, wanted is {_short(wanted)}"
+            value = found.fields[name]
+            if value != wanted:
+                return name, f"{name} is {_abbreviate(value)}, wanted is {_abbreviate(wanted)}"
         return None
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineRequest:
-    """Which engine of a bundle is wanted."""
+class EngineInput:
+    """The graph's input, as in bundle.json."""
 
-    flavour: Flavour
-    target: str
-    precision: str = FP16
-    batch: BatchProfile = DEFAULT_BATCH
+    name: str
+    dtype: str
+    layout: str
+    height: int
+    width: int
+    colour: str
+    resize: str
+    antialias: bool
+    value_range: tuple[int, ...]  # smallest and largest value of a pixel
 
-    def identity(self, onnx_sha256: str) -> EngineIdentity:
-        """With the version that is installed.
 
-        Raises:
-            MribatchError: The flavour is not installed.
-        """
+@dataclass(frozen=True, kw_only=True)
+class EngineOutput:
+    """The graph's output, as in bundle.json."""
+
+    name: str
+    dtype: str
+    activation: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnginePrecision:
+    """mode: FP16 or FP32. fp32_nodes: nodes that stayed in FP32; None in an FP32 engine."""
+
+    mode: str
+    fp32_nodes: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineProfile:
+    """Batch sizes: smallest, fastest, largest."""
+
+    min: int
+    opt: int
+    max: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuilderSettings:
+    """Settings of the build. workspace: bytes of scratch memory."""
+
+    opt_level: int
+    workspace: int
+    tf32: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCounts:
+    """Layers of the parsed network that give FP16 and FP32."""
+
+    half: int
+    float32: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """What the gate measured.
+
+    n: rows, repeated ones included. max_abs: largest |Δp| from Keras' answers. argmax_agree: share of rows with Keras'
+    class. report: the gate's own sentence.
+    """
+
+    n: int
+    max_abs: float
+    argmax_agree: float
+    report: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSidecar:
+    """Everything that is known of an engine. Field names and order are those of the JSON file.
+
+    Raises:
+        ValueError: A value is outside its range; names the field.
+    """
+
+    schema: int = SCHEMA
+    key: str  # of the cache; see EngineIdentity
+    engine_sha256: str
+    engine_bytes: int  # also bounds what is read of the engine
+    onnx_sha256: str  # of the graph that was parsed
+    source_sha256: str  # of what that graph and its golden answers come from (`mribatch.trt.engine.provider`)
+    model_sha256: str  # of model.onnx
+    bundle_sha256: str  # of bundle.json
+    keras_sha256: str | None  # of the .keras file that bundle.json names, if it names one
+    model_name: str
+    class_names: tuple[str, ...]
+    input: EngineInput
+    output: EngineOutput
+    precision: EnginePrecision
+    profile: EngineProfile
+    trt_flavor: Flavor
+    trt_version: str
+    target: str  # "sm89"
+    compute_capability: str  # "8.9"
+    gpu_name: str | None  # the GPU that the engine was compared on, its driver and runtime; None without one
+    driver: str | None
+    cuda_runtime: str | None
+    builder: BuilderSettings
+    layers: LayerCounts
+    fp32_bytes: int  # size of the same model's FP32 engine
+    ratio_to_fp32: float
+    seconds: float  # for parsing and building
+    verified: str  # where the gate computed: "gpu", "cpu-emulated", or NOT_VERIFIED
+    parity: Parity | None  # None where it is not verified
+    created_utc: str  # ISO 8601
+    tool_version: str
+    research_notice: str
+
+    def __post_init__(self) -> None:
+        hashes = ("key", "engine_sha256", "onnx_sha256", "source_sha256", "model_sha256", "bundle_sha256")
+        holds = {name: bool(_SHA256.fullmatch(getattr(self, name))) for name in hashes}
+        holds |= {
+            "keras_sha256": self.keras_sha256 is None or bool(_SHA256.fullmatch(self.keras_sha256)),
+            "engine_bytes": 0 <= self.engine_bytes <= _MAX_BYTES,
+            "fp32_bytes": 0 < self.fp32_bytes <= _MAX_BYTES,
+            "precision.mode": self.precision.mode in (FP16, FP32),
+            "profile": 1 == self.profile.min <= self.profile.opt <= self.profile.max <= MAX_BATCH,
+            "target": bool(_TARGET.fullmatch(self.target)),
+            "verified": self.verified in _VERIFIED,
+        }
+        for name, fits in holds.items():
+            if not fits:
+                raise ValueError(f"'{name}' has a value that does not fit")
+
+    @property
+    def identity(self) -> EngineIdentity:
         return EngineIdentity(
-            onnx_sha256=onnx_sha256,
-            precision=self.precision,
-            batch=self.batch,
-            flavour=self.flavour,
-            version=required_version(self.flavour),
+            onnx_sha256=self.onnx_sha256,
+            precision=self.precision.mode,
+            batch=BatchProfile(self.profile.opt, self.profile.max),
+            flavor=self.trt_flavor,
+            version=self.trt_version,
             target=self.target,
         )
 
-    def __str__(self) -> str:
-        return f"{self.precision} engine for {self.target} ({self.flavour})"
+    def to_json(self) -> dict[str, Any]:
+        """The content of the file; `parse_sidecar` gives an equal sidecar back."""
+        content = write_record(self)
+        return content | {"parity": content["parity"] or {}}
 
 
-def value_at(sidecar: Mapping[str, Any], name: str) -> Any:
-    """The value of "precision.mode" and the like; None where it is missing."""
-    value: Any = sidecar
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
+@dataclass(frozen=True, kw_only=True)
+class GateRecord:
+    """What a sidecar says of the gate. gpu: that the engine was compared on, if it was."""
+
+    verified: str = NOT_VERIFIED
+    parity: Parity | None = None
+    gpu: Gpu | None = None
+
+    @classmethod
+    def of(cls, report: GateReport, gpu: Gpu | None) -> Self:
+        rows = sum(check.agreement.rows for check in report.checks if check.agreement)
+        same = sum(check.same_class for check in report.checks)
+        parity = Parity(n=rows, max_abs=report.max_difference, argmax_agree=same / rows, report=str(report))
+        return cls(verified=report.verified, parity=parity, gpu=gpu)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Fields of an EngineSidecar."""
+        return {
+            "verified": self.verified,
+            "parity": self.parity,
+            "gpu_name": self.gpu.name if self.gpu else None,
+            "driver": self.gpu.driver if self.gpu else None,
+            "cuda_runtime": self.gpu.runtime if self.gpu else None,
+        }
 
 
 def sidecar_path(engine: Path) -> Path:
@@ -118,121 +267,101 @@ def sidecar_path(engine: Path) -> Path:
     return engine.with_name(engine.name + ".json")
 
 
-def parse_sidecar(content: bytes, name: Path) -> dict[str, Any]:
-    """The content of a sidecar. Every field that is read later is there and of its type; no number is NaN or infinite.
+def parse_sidecar(content: bytes, name: Path) -> EngineSidecar:
+    """Read a sidecar. Every field has its type and range; no number is NaN or infinite. Unknown fields are left out.
 
     Raises:
-        MribatchError: It is not a sidecar of this version.
+        MribatchError: It is not a sidecar of this version; names the first field that cannot be used.
     """
     try:
         if len(content) > MAX_SIDECAR_BYTES:
             raise ValueError(f"more than {MAX_SIDECAR_BYTES} bytes")
-        sidecar = json.loads(content, parse_float=_finite, parse_constant=_finite)
+        found = json.loads(content, parse_float=_parse_finite, parse_constant=_parse_finite)
     except (ValueError, RecursionError) as error:
         raise MribatchError(f"{name} is not JSON: {error}", _BUILD_AGAIN) from error
-    if not isinstance(sidecar, dict) or sidecar.get("schema") != SCHEMA:
-        raise MribatchError(f"{name} is no sidecar of this version", _BUILD_AGAIN)
-    wrong = [field for field, kind in _KINDS.items() if not isinstance(value_at(sidecar, field), kind)]
-    if not wrong and sidecar["trt_flavor"] not in list(Flavour):
-        wrong = ["trt_flavor"]
-    if wrong:
-        raise MribatchError(f"{name} has no field {wrong[0]} that can be used", _BUILD_AGAIN)
-    return sidecar
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise MribatchError(f"{name} is not a sidecar of this version", _BUILD_AGAIN)
+    if found.get("parity") == {}:
+        found["parity"] = None
+    try:
+        return read_record(EngineSidecar, found)
+    except ValueError as error:
+        raise MribatchError(f"{name} cannot be used: {error}", _BUILD_AGAIN) from error
 
 
 def new_sidecar(
     bundle: Bundle,
     identity: EngineIdentity,
-    plan: Plan,
+    engine: SerializedEngine,
     *,
     source_sha256: str,
     fp32_nodes: tuple[str, ...] | None,
     fp32_bytes: int,
-    gpu: Gpu | None,
-    verified: str,
-    parity: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Everything that is known of an engine that has just been built.
+    gate: GateRecord,
+) -> EngineSidecar:
+    """Describe an engine that has just been built.
 
-    Args:
-        source_sha256: Of what the parsed graph was made from (`mribatch.trt.engine.maker.source_of`).
-        fp32_nodes: Nodes that were kept in FP32; None in an FP32 engine.
-        fp32_bytes: Size of the same model's FP32 engine.
-        gpu: The GPU that the engine was verified on, if it was.
-        verified, parity: How the engine was compared with Keras, and the result.
+    Args: As the fields of these names in EngineSidecar; `engine` is as the library gave it.
     """
-    return {
-        "schema": SCHEMA,
-        "key": identity.key,
-        "engine_sha256": sha256(plan.content).hexdigest(),
-        "engine_bytes": len(plan.content),
-        "onnx_sha256": identity.onnx_sha256,
-        "source_sha256": source_sha256,
-        **bundle_facts(bundle),
-        "precision": {"mode": identity.precision, "fp32_nodes": None if fp32_nodes is None else list(fp32_nodes)},
-        "profile": identity.fields["profile"],
-        "trt_flavor": str(identity.flavour),
-        "trt_version": identity.version,
-        "target": identity.target,
-        "compute_capability": _dotted(identity.target),
-        **gpu_facts(gpu),
-        "builder": {"opt_level": OPTIMIZATION_LEVEL, "workspace": WORKSPACE_BYTES, "tf32": False},
-        "layers": {"half": plan.half_layers, "float32": plan.float_layers},
-        "fp32_bytes": fp32_bytes,
-        "ratio_to_fp32": round(len(plan.content) / fp32_bytes, 4),
-        "seconds": round(plan.seconds, 2),
-        "verified": verified,
-        "parity": dict(parity),
-        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "tool_version": __version__,
-        "git_rev": git_revision(),
-        "research_notice": RESEARCH_NOTICE,
-    }
+    return EngineSidecar(
+        key=identity.key,
+        engine_sha256=sha256(engine.content).hexdigest(),
+        engine_bytes=len(engine.content),
+        onnx_sha256=identity.onnx_sha256,
+        source_sha256=source_sha256,
+        **describe_model(bundle),
+        precision=EnginePrecision(mode=identity.precision, fp32_nodes=fp32_nodes),
+        profile=EngineProfile(min=1, opt=identity.batch.optimal, max=identity.batch.maximum),
+        trt_flavor=identity.flavor,
+        trt_version=identity.version,
+        target=identity.target,
+        compute_capability=_to_compute_capability(identity.target),
+        **gate.facts,
+        builder=BuilderSettings(opt_level=OPTIMIZATION_LEVEL, workspace=WORKSPACE_BYTES, tf32=False),
+        layers=LayerCounts(half=engine.half_layers, float32=engine.float_layers),
+        fp32_bytes=fp32_bytes,
+        ratio_to_fp32=round(len(engine.content) / fp32_bytes, 4),
+        seconds=round(engine.seconds, 2),
+        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        tool_version=__version__,
+        research_notice=RESEARCH_NOTICE,
+    )
 
 
-def bundle_facts(bundle: Bundle) -> dict[str, Any]:
-    """What a sidecar says of the bundle that its engine belongs to."""
+def describe_model(bundle: Bundle) -> dict[str, Any]:
+    """The fields of an EngineSidecar that say which bundle the engine belongs to."""
     spec, content = bundle.spec, bundle.spec.to_json()
     return {
         "model_sha256": spec.model_sha256,
         "bundle_sha256": bundle.sha256,
-        "keras_sha256": _keras_sha256(spec.training),
+        "keras_sha256": _find_keras_sha256(spec.training),
         "model_name": spec.name,
-        "class_names": list(spec.classes),
-        "input": content["input"],
-        "output": content["output"],
+        "class_names": spec.classes,
+        "input": read_record(EngineInput, content["input"]),
+        "output": read_record(EngineOutput, content["output"]),
     }
 
 
-def gpu_facts(gpu: Gpu | None) -> dict[str, str | None]:
-    """What a sidecar says of the GPU that its engine was verified on."""
-    return {
-        "gpu_name": gpu.name if gpu else None,
-        "driver": gpu.driver if gpu else None,
-        "cuda_runtime": gpu.runtime if gpu else None,
-    }
-
-
-def _keras_sha256(training: Mapping[str, Any]) -> str | None:
+def _find_keras_sha256(training: Mapping[str, Any]) -> str | None:
     """Of the .keras file that the bundle was exported from, where bundle.json names one and its hash."""
     file, digest = training.get("file"), training.get("sha256")
     named = isinstance(file, str) and file.endswith(".keras")
     return digest if named and isinstance(digest, str) and _SHA256.fullmatch(digest) else None
 
 
-def _finite(text: str) -> float:
+def _parse_finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text} is no finite number")
+        raise ValueError(f"{text} is not a finite number")
     return number
 
 
-def _dotted(target: str) -> str:
+def _to_compute_capability(target: str) -> str:
     """sm89 -> 8.9, sm120 -> 12.0"""
     digits = target.removeprefix("sm")
     return f"{digits[:-1]}.{digits[-1]}"
 
 
-def _short(value: Any) -> str:
+def _abbreviate(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return f"{text[:16]}…" if len(text) == 64 else text[:80]

@@ -1,41 +1,43 @@
 """Engines as rows of a table: what `mribatch engine build` and `engine list` print."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-HEADER = ("bundle", "flavour", "target", "precision", "MB", "ratio to FP32", "seconds", "verified how")
+from mribatch.trt.engine.sidecar import EngineSidecar
+
+HEADER = ("bundle", "flavor", "target", "precision", "MB", "ratio to FP32", "seconds", "verified how")
 
 
 @dataclass(frozen=True)
 class EngineRow:
-    """One engine. sidecar: as `parse_sidecar` or `new_sidecar` gives it. from_cache: it was there already."""
+    """One engine. from_cache: it was there already."""
 
     path: Path
-    sidecar: Mapping[str, Any]
+    sidecar: EngineSidecar
     from_cache: bool
 
     def to_json(self) -> dict[str, Any]:
-        return {"path": str(self.path), "from_cache": self.from_cache} | dict(self.sidecar)
+        return {"path": str(self.path), "from_cache": self.from_cache} | self.sidecar.to_json()
 
     def cells(self) -> tuple[str, ...]:
         """In the order of HEADER. Seconds are of the build, also where the engine came from the cache."""
         at = self.sidecar
         return (
-            at["model_name"],
-            f"{at['trt_flavor']} {at['trt_version']}",
-            at["target"],
-            at["precision"]["mode"],
-            f"{at['engine_bytes'] / 1e6:.2f}",
-            f"{at['ratio_to_fp32']:.2f}",
-            f"{at['seconds']:.1f}" + (" (cached)" if self.from_cache else ""),
-            at["verified"],
+            at.model_name,
+            f"{at.trt_flavor} {at.trt_version}",
+            at.target,
+            at.precision.mode,
+            f"{at.engine_bytes / 1e6:.2f}",
+            f"{at.ratio_to_fp32:.2f}",
+            f"{at.seconds:.1f}" + (" (cached)" if self.from_cache else ""),
+            at.verified,
         )
 
 
-def as_table(rows: Sequence[EngineRow]) -> str:
-    """Columns padded with spaces, a header first."""
+def format_table(rows: Sequence[EngineRow]) -> str:
+    """A header and one line per engine, in columns padded with spaces."""
     lines = [HEADER, *(row.cells() for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
     return "\n".join(

@@ -22,7 +22,7 @@ import numpy as np
 from numpy import float16
 from numpy.typing import NDArray
 
-from mribatch.trt.graph.typed import FLOAT, HALF, TypedGraph, node_name, read_graph, refused
+from mribatch.trt.graph.typed import FLOAT, HALF, TypedGraph, make_conversion_error, node_name, read_graph
 
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto
@@ -50,7 +50,7 @@ def to_fp16(model: bytes, *, keep_fp32: Collection[str] = ()) -> Fp16Graph:
     """Convert a graph. Inputs and outputs keep their names, shapes and types; converting twice changes nothing more.
 
     Args:
-        model: ONNX bytes, of one or more outputs. A float input stays float32 and is cast behind it.
+        model: ONNX bytes, of one or more outputs. A float input stays float32 and is cast after it.
         keep_fp32: Names of nodes (`mribatch.trt.graph.typed.node_name`) that must not compute in FP16.
 
     Raises:
@@ -59,37 +59,37 @@ def to_fp16(model: bytes, *, keep_fp32: Collection[str] = ()) -> Fp16Graph:
         ValueError: `keep_fp32` names a node that the graph does not have.
     """
     graph = read_graph(model)
-    half = may_be_half(graph) - set(keep_fp32)
+    half = find_half_candidates(graph) - set(keep_fp32)
     unknown = set(keep_fp32) - {node_name(node) for node in graph.nodes}
     if unknown:
         raise ValueError(f"the graph has no node {', '.join(sorted(unknown))}")
     conversion = _Conversion(graph, half)
     conversion.run()
     content: bytes = graph.model.SerializeToString(deterministic=True)
-    return _checked(content, conversion.produced)
+    return _check_result(content, conversion.produced)
 
 
-def may_be_half(graph: TypedGraph) -> frozenset[str]:
+def find_half_candidates(graph: TypedGraph) -> frozenset[str]:
     """Names of the nodes that are not kept in FP32 by rule: neither the head nor free of pixels."""
     depend = {node_name(node) for node in graph.nodes if not graph.from_image.isdisjoint(node.output)}
     return frozenset(depend) - graph.head()
 
 
-def half_inputs(graph: TypedGraph, node: "NodeProto") -> list[int]:
+def list_half_inputs(graph: TypedGraph, node: "NodeProto") -> list[int]:
     """Positions of the float32 inputs that ONNX's schema of the operator also allows in FP16. A cast has none."""
     if node.op_type == "Cast":  # takes any type as it comes
         return []
-    schema = _schema(graph, node)
+    schema = _get_schema(graph, node)
     return [
         position
         for position, tensor in enumerate(node.input)
         if graph.types.get(tensor) == FLOAT
-        and "tensor(float16)" in _parameter(schema.inputs, position).types
+        and "tensor(float16)" in _get_parameter(schema.inputs, position).types
         and (node.op_type, position) not in _FLOAT_ONLY
     ]
 
 
-def in_half(values: NDArray[Any]) -> NDArray[float16] | None:
+def convert_values(values: NDArray[Any]) -> NDArray[float16] | None:
     """The values in FP16, or None where a finite one would become infinite or all of them zero."""
     with np.errstate(over="ignore"):
         half = values.astype(float16)
@@ -98,24 +98,24 @@ def in_half(values: NDArray[Any]) -> NDArray[float16] | None:
     return None if overflows or vanishes else half
 
 
-def _half_outputs(graph: TypedGraph, node: "NodeProto") -> list[str]:
+def _list_half_outputs(graph: TypedGraph, node: "NodeProto") -> list[str]:
     """The float32 outputs whose type follows the inputs that become FP16."""
-    schema = _schema(graph, node)
-    variables = {_parameter(schema.inputs, position).type_str for position in half_inputs(graph, node)}
+    schema = _get_schema(graph, node)
+    variables = {_get_parameter(schema.inputs, position).type_str for position in list_half_inputs(graph, node)}
     return [
         tensor
         for position, tensor in enumerate(node.output)
-        if graph.types.get(tensor) == FLOAT and _parameter(schema.outputs, position).type_str in variables
+        if graph.types.get(tensor) == FLOAT and _get_parameter(schema.outputs, position).type_str in variables
     ]
 
 
-def _schema(graph: TypedGraph, node: "NodeProto") -> Any:
+def _get_schema(graph: TypedGraph, node: "NodeProto") -> Any:
     from onnx import defs
 
     return defs.get_schema(node.op_type, graph.opset, "")
 
 
-def _parameter(parameters: Any, position: int) -> Any:
+def _get_parameter(parameters: Any, position: int) -> Any:
     """The formal parameter at a position; the last one is repeated where the operator takes any number."""
     return parameters[min(position, len(parameters) - 1)]
 
@@ -136,7 +136,7 @@ class _Conversion:
     def run(self) -> None:
         """Change the graph's model in place."""
         nodes = self.graph.nodes
-        wanted = [self._wanted(node) for node in nodes]
+        wanted = [self._choose_input_types(node) for node in nodes]
         for node, types in zip(nodes, wanted, strict=True):
             for position, kind in types.items():
                 self.wants[node.input[position]].add(kind)
@@ -145,15 +145,15 @@ class _Conversion:
         self.produced = dict(self.graph.types)
         for node in nodes:
             self._produce(node)
-        names = self._names()
+        names = self._choose_names()
         self._write_constants(names)
         self._write_nodes(nodes, wanted, names)
 
-    def _wanted(self, node: "NodeProto") -> dict[int, int]:
+    def _choose_input_types(self, node: "NodeProto") -> dict[int, int]:
         """Position of an input -> the type that the node reads it in; for float32 inputs of all nodes but casts."""
         if node.op_type == "Cast":
             return {}
-        as_half = set(half_inputs(self.graph, node)) if node_name(node) in self.half else set()
+        as_half = set(list_half_inputs(self.graph, node)) if node_name(node) in self.half else set()
         floats = (i for i, tensor in enumerate(node.input) if self.graph.types.get(tensor) == FLOAT)
         return {position: HALF if position in as_half else FLOAT for position in floats}
 
@@ -162,19 +162,19 @@ class _Conversion:
         if node_name(node) not in self.half:
             return
         if node.op_type != "Cast":
-            self.produced.update(dict.fromkeys(_half_outputs(self.graph, node), HALF))
+            self.produced.update(dict.fromkeys(_list_half_outputs(self.graph, node), HALF))
         elif self.graph.types[node.output[0]] == FLOAT and HALF in self.wants[node.output[0]]:
             self.produced[node.output[0]] = HALF
             (to,) = (attribute for attribute in node.attribute if attribute.name == "to")
             to.i = HALF
 
-    def _names(self) -> dict[tuple[str, int], str]:
+    def _choose_names(self) -> dict[tuple[str, int], str]:
         """(tensor, type) -> name, for every tensor that is read in another type than it is given in."""
         taken = set(self.graph.types)
         constants = self.graph.constants
         names: dict[tuple[str, int], str] = {}
         for tensor, kinds in self.wants.items():
-            if tensor in constants and kinds == {HALF} and not self._read_by_cast(tensor):
+            if tensor in constants and kinds == {HALF} and not self._is_read_by_cast(tensor):
                 self.produced[tensor] = HALF  # the weight itself changes
             for kind in sorted(kinds - {self.produced[tensor]}):
                 name = f"{tensor}_{_SUFFIX[kind]}"
@@ -185,7 +185,7 @@ class _Conversion:
                 self.produced[name] = kind
         return names
 
-    def _read_by_cast(self, tensor: str) -> bool:
+    def _is_read_by_cast(self, tensor: str) -> bool:
         return any(node.op_type == "Cast" and tensor in node.input for node in self.graph.nodes)
 
     def _write_constants(self, names: Mapping[tuple[str, int], str]) -> None:
@@ -196,21 +196,23 @@ class _Conversion:
                 written.append(tensor)
                 continue
             if self.produced[tensor.name] == HALF:
-                written.append(self._halved(tensor, tensor.name))
-            elif FLOAT in self.wants[tensor.name] or self._read_by_cast(tensor.name):
+                written.append(self._halve(tensor, tensor.name))
+            elif FLOAT in self.wants[tensor.name] or self._is_read_by_cast(tensor.name):
                 written.append(tensor)
             if (tensor.name, HALF) in names:
-                written.append(self._halved(tensor, names[tensor.name, HALF]))
+                written.append(self._halve(tensor, names[tensor.name, HALF]))
         del weights[:]
         weights.extend(written)
 
-    def _halved(self, tensor: "TensorProto", name: str) -> "TensorProto":
+    def _halve(self, tensor: "TensorProto", name: str) -> "TensorProto":
         from onnx import numpy_helper
 
         values = numpy_helper.to_array(tensor)
-        half = in_half(values)
+        half = convert_values(values)
         if half is None:
-            raise refused(f"constant '{tensor.name}' (largest {np.abs(values).max():.4g}) does not fit into FP16")
+            raise make_conversion_error(
+                f"constant '{tensor.name}' (largest {np.abs(values).max():.4g}) does not fit into FP16"
+            )
         return numpy_helper.from_array(half, name)
 
     def _write_nodes(
@@ -218,25 +220,27 @@ class _Conversion:
     ) -> None:
         graph = self.graph.model.graph
         constants = self.graph.constants
-        written = [cast for entry in graph.input for cast in self._casts(entry.name, names)]
+        written = [cast for entry in graph.input for cast in self._make_casts(entry.name, names)]
         for node, types in zip(nodes, wanted, strict=True):
             outputs = list(node.output)
             for position, kind in types.items():
                 tensor = node.input[position]
                 node.input[position] = names.get((tensor, kind), tensor)
             written.append(node)
-            written += [cast for tensor in outputs if tensor not in constants for cast in self._casts(tensor, names)]
+            written += [
+                cast for tensor in outputs if tensor not in constants for cast in self._make_casts(tensor, names)
+            ]
         del graph.node[:]
         graph.node.extend(written)
 
-    def _casts(self, tensor: str, names: Mapping[tuple[str, int], str]) -> "list[NodeProto]":
+    def _make_casts(self, tensor: str, names: Mapping[tuple[str, int], str]) -> "list[NodeProto]":
         from onnx import helper
 
         found = [(kind, names[tensor, kind]) for kind in (FLOAT, HALF) if (tensor, kind) in names]
         return [helper.make_node("Cast", [tensor], [name], name=f"{name}_cast", to=kind) for kind, name in found]
 
 
-def _checked(model: bytes, expected: Mapping[str, int]) -> Fp16Graph:
+def _check_result(model: bytes, expected: Mapping[str, int]) -> Fp16Graph:
     """The result, after ONNX's own checker and its type inference have come to the same types."""
     import onnx
 
@@ -244,7 +248,7 @@ def _checked(model: bytes, expected: Mapping[str, int]) -> Fp16Graph:
     onnx.checker.check_model(graph.model, full_check=True)
     wrong = [tensor for tensor, kind in graph.types.items() if expected[tensor] != kind]
     if wrong:
-        raise refused(f"ONNX infers another type than planned for '{wrong[0]}'")
+        raise make_conversion_error(f"ONNX infers another type than planned for '{wrong[0]}'")
     computing = [node for node in graph.nodes if node.op_type != "Cast"]
     kinds = [(node_name(node), {graph.types[tensor] for tensor in node.output if tensor}) for node in computing]
     return Fp16Graph(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mribatch.core.cores import usable_cores
 from mribatch.core.model_spec import INPUT_NAME, OUTPUT_NAME
-from mribatch.trt.graph.typed import refused
+from mribatch.trt.graph.typed import make_conversion_error
 
 
 class CpuSession:
@@ -32,11 +32,11 @@ class CpuSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # else slow where cores are shared
         options.log_severity_level = 3
         try:
-            self._session: Any = onnxruntime.InferenceSession(
+            self._open_session: Any = onnxruntime.InferenceSession(
                 model, sess_options=options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # its exceptions share no base class
-            raise refused(f"ONNX Runtime does not load it: {str(error).splitlines()[0]}") from error
+            raise make_conversion_error(f"ONNX Runtime does not load it: {str(error).splitlines()[0]}") from error
 
     def run(self, tensors: Sequence[str], images: NDArray[uint8]) -> list[NDArray[Any]]:
         """The values of graph outputs for uint8 (batch, height, width, 1).
@@ -45,9 +45,9 @@ class CpuSession:
             MribatchError: A node fails.
         """
         try:
-            values: list[NDArray[Any]] = self._session.run(list(tensors), {INPUT_NAME: images})
+            values: list[NDArray[Any]] = self._open_session.run(list(tensors), {INPUT_NAME: images})
         except Exception as error:  # as above
-            raise refused(f"ONNX Runtime cannot run it: {str(error).splitlines()[0]}") from error
+            raise make_conversion_error(f"ONNX Runtime cannot run it: {str(error).splitlines()[0]}") from error
         return values
 
 
@@ -65,7 +65,7 @@ class CpuClassifier:
     def __init__(self, make_model: Callable[[], bytes], precision: str) -> None:
         self._make_model = make_model
         self.precision = precision
-        self._session: CpuSession | None = None
+        self._open_session: CpuSession | None = None
 
     @property
     def library_version(self) -> str:
@@ -79,13 +79,13 @@ class CpuClassifier:
         Raises:
             MribatchError: ONNX Runtime does not accept it.
         """
-        self._session = CpuSession(self._make_model())
+        self._open_session = CpuSession(self._make_model())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._session = None
+        self._open_session = None
 
     def __call__(self, images: NDArray[uint8]) -> NDArray[float32]:
         """Probabilities, float32 (batch, classes), for uint8 (batch, height, width, 1).
@@ -93,6 +93,6 @@ class CpuClassifier:
         Raises:
             MribatchError: The graph fails while it runs.
         """
-        assert self._session is not None, "enter first"
-        (probabilities,) = self._session.run([OUTPUT_NAME], images)
+        assert self._open_session is not None, "enter first"
+        (probabilities,) = self._open_session.run([OUTPUT_NAME], images)
         return np.asarray(probabilities, dtype=float32)

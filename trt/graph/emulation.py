@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING
 
 from numpy import float32
 
-from mribatch.trt.graph.conversion import Fp16Graph
+from mribatch.core.bundle import Bundle
+from mribatch.core.gate import CPU_EMULATED, GateReport, gate
 from mribatch.trt.graph.cpu_session import CpuClassifier
 from mribatch.trt.graph.typed import FLOAT, HALF, TypedGraph, read_graph
 
 if TYPE_CHECKING:
     from onnx import NodeProto
 
+EMULATED_BATCH_SIZES = (1, 7)
 
-def rounding_model(model: bytes) -> bytes:
+
+def make_rounding_model(model: bytes) -> bytes:
     """An FP32 ONNX graph that gives what `model`, an FP16 one, gives with every FP16 tensor rounded in memory.
 
     Raises:
@@ -33,9 +36,9 @@ def rounding_model(model: bytes) -> bytes:
     nodes: list[NodeProto] = []
     for node in graph.nodes:
         if node.op_type == "Cast" and graph.types[node.output[0]] == HALF:
-            nodes += _there_and_back(node.input[0], node.output[0])
+            nodes += _make_casts_to_half_and_back(node.input[0], node.output[0])
         else:
-            nodes += _rounded(graph, node)
+            nodes += _round_outputs(graph, node)
     del proto.node[:]
     proto.node.extend(nodes)
     onnx.checker.check_model(graph.model, full_check=True)
@@ -51,17 +54,17 @@ def _widen_constants(graph: TypedGraph) -> None:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(float32), tensor.name))
 
 
-def _rounded(graph: TypedGraph, node: "NodeProto") -> "list[NodeProto]":
-    """The node, and two casts behind each FP16 output."""
+def _round_outputs(graph: TypedGraph, node: "NodeProto") -> "list[NodeProto]":
+    """The node, and two casts after each FP16 output."""
     casts: list[NodeProto] = []
     for position, tensor in enumerate(node.output):
         if graph.types.get(tensor) == HALF:
             node.output[position] = f"{tensor}/exact"
-            casts += _there_and_back(node.output[position], tensor)
+            casts += _make_casts_to_half_and_back(node.output[position], tensor)
     return [node, *casts]
 
 
-def _there_and_back(source: str, result: str) -> "list[NodeProto]":
+def _make_casts_to_half_and_back(source: str, result: str) -> "list[NodeProto]":
     from onnx import helper
 
     there = helper.make_node("Cast", [source], [f"{result}/half"], to=HALF)
@@ -72,8 +75,18 @@ class RoundingClassifier(CpuClassifier):
     """A Classifier that stands in for an FP16 engine where there is no GPU.
 
     Args:
-        graph: Of a bundle.
+        model: ONNX bytes of a bundle's graph in FP16.
     """
 
-    def __init__(self, graph: Fp16Graph) -> None:
-        super().__init__(partial(rounding_model, graph.model), precision="fp16")
+    def __init__(self, model: bytes) -> None:
+        super().__init__(partial(make_rounding_model, model), precision="fp16")
+
+
+def gate_emulated(bundle: Bundle, model: bytes) -> GateReport:
+    """The gate without a GPU: the bundle's FP16 graph on the CPU, every FP16 tensor rounded.
+
+    Raises:
+        MribatchError: ONNX Runtime does not accept the graph.
+    """
+    with RoundingClassifier(model) as classifier:
+        return gate(classifier, bundle, batch_sizes=EMULATED_BATCH_SIZES, verified=CPU_EMULATED)

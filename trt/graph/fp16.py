@@ -9,7 +9,7 @@ import numpy as np
 
 from mribatch.core.agreement import compare
 from mribatch.core.bundle import Bundle
-from mribatch.trt.graph.conversion import Fp16Graph, may_be_half, to_fp16
+from mribatch.trt.graph.conversion import Fp16Graph, find_half_candidates, to_fp16
 from mribatch.trt.graph.emulation import RoundingClassifier
 from mribatch.trt.graph.range_audit import audit
 from mribatch.trt.graph.typed import node_name, read_graph
@@ -21,7 +21,7 @@ _HEADROOM = 0.5
 """Share of the bundle's tolerance that rounding may use: kernels on a GPU add up in other orders, too."""
 
 
-def fp16_graph_of(bundle: Bundle) -> Fp16Graph:
+def convert_bundle(bundle: Bundle) -> Fp16Graph:
     """The bundle's graph in FP16, within half of the bundle's tolerance on the golden slices.
 
     FP32 stay nodes whose values on these slices come near FP16's limit, and as many of the first nodes as it takes.
@@ -33,18 +33,18 @@ def fp16_graph_of(bundle: Bundle) -> Fp16Graph:
     """
     kept = audit(bundle.model, bundle.golden.images).fp32_nodes
     graph = read_graph(bundle.model)
-    half = may_be_half(graph)
+    half = find_half_candidates(graph)
     names = [name for name in map(node_name, graph.nodes) if name in half]
     for share in _SHARES:
         converted = to_fp16(bundle.model, keep_fp32={*kept, *names[: round(share * len(names))]})
-        if _largest_difference(converted, bundle) <= _HEADROOM * bundle.spec.tolerance.fp16:
+        if _measure_difference(converted, bundle) <= _HEADROOM * bundle.spec.tolerance.fp16:
             break
     return converted
 
 
-def _largest_difference(graph: Fp16Graph, bundle: Bundle) -> float:
+def _measure_difference(graph: Fp16Graph, bundle: Bundle) -> float:
     """|Δp| on the golden slices, infinite where an answer is not finite."""
-    with RoundingClassifier(graph) as classify:
+    with RoundingClassifier(graph.model) as classify:
         got = classify(bundle.golden.images)
     difference = compare(got, bundle.golden.probabilities, bundle.spec.tolerance, "fp16").max_difference
     return difference if np.isfinite(difference) else np.inf

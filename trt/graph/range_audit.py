@@ -15,9 +15,9 @@ import numpy as np
 from numpy import uint8
 from numpy.typing import NDArray
 
-from mribatch.trt.graph.conversion import HALF_MAX, in_half, may_be_half
+from mribatch.trt.graph.conversion import HALF_MAX, convert_values, find_half_candidates
 from mribatch.trt.graph.cpu_session import CpuSession
-from mribatch.trt.graph.typed import FLOAT, TypedGraph, node_name, read_graph, refused
+from mribatch.trt.graph.typed import FLOAT, TypedGraph, make_conversion_error, node_name, read_graph
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -75,10 +75,10 @@ def audit(model: bytes, images: NDArray[uint8], *, limit: float = LIMIT) -> Rang
     if not len(images):
         raise ValueError("no images to audit")
     graph = read_graph(model)
-    peaks, sums = _measured(graph, images)
-    half = may_be_half(graph)
+    peaks, sums = _measure(graph, images)
+    half = find_half_candidates(graph)
     candidates = [node for node in graph.nodes if node_name(node) in half and node.op_type != "Cast"]
-    unfit = _unfit_constants(graph)
+    unfit = _find_unfit_constants(graph)
     kept = []
     for node in candidates:
         values = [peaks[tensor] for tensor in (*node.input, *node.output) if tensor in peaks]
@@ -88,41 +88,41 @@ def audit(model: bytes, images: NDArray[uint8], *, limit: float = LIMIT) -> Rang
     result = RangeAudit(len(images), limit, peaks, tuple(kept), len(candidates))
     if len(kept) > max(_FEW, _FEW_SHARE * len(candidates)):
         tensor, peak = result.largest
-        raise refused(
+        raise make_conversion_error(
             f"{len(kept)} of {len(candidates)} nodes see values above {limit:.0f} or constants that do not fit "
             f"(largest: {peak:.4g} in '{tensor}'): {', '.join(kept)}"
         )
     return result
 
 
-def _measured(graph: TypedGraph, images: NDArray[uint8]) -> tuple[dict[str, float], dict[str, float]]:
+def _measure(graph: TypedGraph, images: NDArray[uint8]) -> tuple[dict[str, float], dict[str, float]]:
     """max |x| of every float tensor, and of every averaging node's output the largest |sum| before the division."""
     from onnx import numpy_helper
 
     peaks = {
-        name: _peak(numpy_helper.to_array(tensor))
+        name: _measure_peak(numpy_helper.to_array(tensor))
         for name, tensor in graph.constants.items()
         if graph.types[name] == FLOAT
     }
     tensors = [tensor for node in graph.nodes for tensor in node.output if graph.types.get(tensor) == FLOAT]
     averaging = {node.output[0]: node for node in graph.nodes if node.op_type in _AVERAGING}
-    session = _session(graph, tensors)
+    session = _open_session(graph, tensors)
     sums: dict[str, float] = {}
     for number in range(len(images)):
         values = dict(zip(tensors, session.run(tensors, images[number : number + 1]), strict=True))
         for tensor, array in values.items():
-            peak = _peak(array)
+            peak = _measure_peak(array)
             peaks[tensor] = float(np.maximum(peaks.get(tensor, 0.0), peak))  # NaN stays
             if tensor in averaging:
-                sums[tensor] = max(sums.get(tensor, 0.0), peak * _averaged(averaging[tensor], values))
+                sums[tensor] = max(sums.get(tensor, 0.0), peak * _count_averaged(averaging[tensor], values))
     return peaks, sums
 
 
-def _peak(values: NDArray[Any]) -> float:
+def _measure_peak(values: NDArray[Any]) -> float:
     return float(np.abs(values).max(initial=0.0))
 
 
-def _averaged(node: "NodeProto", values: Mapping[str, NDArray[Any]]) -> float:
+def _count_averaged(node: "NodeProto", values: Mapping[str, NDArray[Any]]) -> float:
     """How many values one result of an averaging node is the mean of."""
     if node.op_type == "AveragePool":
         (shape,) = (attribute.ints for attribute in node.attribute if attribute.name == "kernel_shape")
@@ -131,17 +131,17 @@ def _averaged(node: "NodeProto", values: Mapping[str, NDArray[Any]]) -> float:
     return 1.0 if source is None else source.size / values[node.output[0]].size
 
 
-def _unfit_constants(graph: TypedGraph) -> frozenset[str]:
+def _find_unfit_constants(graph: TypedGraph) -> frozenset[str]:
     from onnx import numpy_helper
 
     return frozenset(
         name
         for name, tensor in graph.constants.items()
-        if graph.types[name] == FLOAT and in_half(numpy_helper.to_array(tensor)) is None
+        if graph.types[name] == FLOAT and convert_values(numpy_helper.to_array(tensor)) is None
     )
 
 
-def _session(graph: TypedGraph, tensors: list[str]) -> CpuSession:
+def _open_session(graph: TypedGraph, tensors: list[str]) -> CpuSession:
     """The graph with these tensors as its outputs."""
     from onnx import helper
 

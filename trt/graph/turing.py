@@ -19,20 +19,24 @@ _AXES = "turing_axes"
 def without_fp32_dense(model: bytes) -> tuple[bytes, tuple[str, ...]]:
     """The graph with every FP32 MatMul and Gemm of a (batch, features) tensor and constant weights as a convolution.
 
-    Input, output and all other nodes stay; the convolutions have the names of the nodes they stand for.
+    Input, output and all other nodes stay; the convolutions have the names of the nodes they replace.
 
     Returns:
         ONNX bytes, and the names of the FP32 nodes around the convolutions.
 
     Raises:
-        MribatchError: The bytes are no graph that can be converted.
+        MribatchError: The bytes are not a graph that can be converted.
     """
     import onnx
     from onnx import numpy_helper
 
     graph = read_graph(model)
     before = {node_name(node) for node in graph.nodes}
-    nodes = [part for node in graph.nodes for part in (_convolution(graph, node) if _fits(graph, node) else [node])]
+    nodes = [
+        part
+        for node in graph.nodes
+        for part in (_make_convolution(graph, node) if _can_replace(graph, node) else [node])
+    ]
     added = tuple(node_name(node) for node in nodes if node_name(node) not in before)
     if not added:
         return model, ()
@@ -50,7 +54,7 @@ def without_fp32_dense(model: bytes) -> tuple[bytes, tuple[str, ...]]:
     return content, added
 
 
-def _fits(graph: TypedGraph, node: "NodeProto") -> bool:
+def _can_replace(graph: TypedGraph, node: "NodeProto") -> bool:
     if node.op_type not in ("MatMul", "Gemm") or graph.types.get(node.output[0]) != FLOAT:
         return False
     attributes = {attribute.name: attribute for attribute in node.attribute}
@@ -62,7 +66,7 @@ def _fits(graph: TypedGraph, node: "NodeProto") -> bool:
     return plain and weights is not None and len(weights.dims) == 2 and rows is not None and len(rows) == 2
 
 
-def _convolution(graph: TypedGraph, node: "NodeProto") -> "list[NodeProto]":
+def _make_convolution(graph: TypedGraph, node: "NodeProto") -> "list[NodeProto]":
     """(batch, features) -> (batch, features, 1, 1) -> convolution -> (batch, outputs)."""
     from onnx import helper, numpy_helper
 

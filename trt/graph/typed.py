@@ -60,15 +60,15 @@ class TypedGraph:
     def head(self) -> frozenset[str]:
         """Names of the nodes from the last global pooling to the outputs; without one, from the last dense layer.
 
-        The pooling inside a squeeze-and-excitation block is not the last: behind it comes a feature map again, and the
+        The pooling inside a squeeze-and-excitation block is not the last: after it comes a feature map again, and the
         way back from the outputs ends at feature maps.
         """
-        found, pooled_everywhere = self._back_from_outputs(self._pools_globally)
+        found, pooled_everywhere = self._walk_back(self._is_global_pooling)
         if pooled_everywhere:
             return found
-        return self._back_from_outputs(lambda node: node.op_type in _DENSE)[0]
+        return self._walk_back(lambda node: node.op_type in _DENSE)[0]
 
-    def _back_from_outputs(self, is_last: "Callable[[NodeProto], bool]") -> tuple[frozenset[str], bool]:
+    def _walk_back(self, is_last: "Callable[[NodeProto], bool]") -> tuple[frozenset[str], bool]:
         """The nodes between the outputs and the nearest `is_last`, inclusive; and whether every way met one."""
         producers = {tensor: node for node in self.nodes for tensor in node.output}
         found: set[str] = set()
@@ -80,15 +80,15 @@ class TypedGraph:
                 complete = False
             elif node_name(node) not in found:
                 found.add(node_name(node))
-                for tensor in () if is_last(node) else self._float_inputs(node):
+                for tensor in () if is_last(node) else self._list_float_inputs(node):
                     complete &= self.is_vector(tensor)
                     waiting += [tensor] if self.is_vector(tensor) else []
         return frozenset(found), complete
 
-    def _float_inputs(self, node: "NodeProto") -> Iterator[str]:
+    def _list_float_inputs(self, node: "NodeProto") -> Iterator[str]:
         return (x for x in node.input if x in self.from_image and self.types[x] in (FLOAT, HALF))
 
-    def _pools_globally(self, node: "NodeProto") -> bool:
+    def _is_global_pooling(self, node: "NodeProto") -> bool:
         if node.op_type in ("AveragePool", "MaxPool"):
             return self.is_vector(node.output[0])
         return str(node.op_type).startswith(("Global", "Reduce"))
@@ -107,18 +107,18 @@ def read_graph(model: bytes) -> TypedGraph:
     try:
         proto = onnx.load_model_from_string(model)
         _refuse_by_structure(proto)
-        _constants_to_initializers(proto)
+        _turn_constants_into_initializers(proto)
         _name_nodes(proto)
         del proto.graph.value_info[:]
-        types, shapes = _inferred(proto)
+        types, shapes = _infer(proto)
     except MribatchError:
         raise
     except Exception as error:  # protobuf's DecodeError and onnx's InferenceError share no base class
-        raise refused(f"its types cannot be inferred: {_first_line(error)}") from error
-    return TypedGraph(proto, types, shapes, _from_image(proto))
+        raise make_conversion_error(f"its types cannot be inferred: {_take_first_line(error)}") from error
+    return TypedGraph(proto, types, shapes, _find_image_tensors(proto))
 
 
-def refused(reason: str) -> MribatchError:
+def make_conversion_error(reason: str) -> MribatchError:
     """The error for a graph that cannot become FP16."""
     return MribatchError(f"the model cannot be converted to FP16: {reason}", FIX)
 
@@ -127,12 +127,12 @@ def _refuse_by_facts(model: bytes) -> None:
     try:
         facts = read_graph_facts(model)
     except ValueError as error:
-        raise refused(f"it is no ONNX model: {error}") from error
+        raise make_conversion_error(f"it is not an ONNX model: {error}") from error
     foreign = sorted(facts.domains - STANDARD_DOMAINS)
     if facts.external_tensors:
-        raise refused(f"it keeps {facts.external_tensors} tensors in external files")
+        raise make_conversion_error(f"it keeps {facts.external_tensors} tensors in external files")
     if foreign or facts.functions:
-        raise refused(f"it has custom operators of {', '.join(foreign) or 'its own functions'}")
+        raise make_conversion_error(f"it has custom operators of {', '.join(foreign) or 'its own functions'}")
 
 
 def _refuse_by_structure(proto: "ModelProto") -> None:
@@ -141,19 +141,19 @@ def _refuse_by_structure(proto: "ModelProto") -> None:
     nested = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
     for node in proto.graph.node:
         if any(attribute.type in nested for attribute in node.attribute):
-            raise refused(f"node '{node_name(node)}' ({node.op_type}) has a subgraph")
+            raise make_conversion_error(f"node '{node_name(node)}' ({node.op_type}) has a subgraph")
     if proto.graph.sparse_initializer:
-        raise refused(f"it has {len(proto.graph.sparse_initializer)} sparse weights")
+        raise make_conversion_error(f"it has {len(proto.graph.sparse_initializer)} sparse weights")
 
 
-def _constants_to_initializers(proto: "ModelProto") -> None:
+def _turn_constants_into_initializers(proto: "ModelProto") -> None:
     """One kind of constant instead of two. An initializer that is also an input (ONNX IR 3) becomes a constant."""
     from onnx import numpy_helper
 
     graph = proto.graph
     nodes = []
     for node in graph.node:
-        values = _constant_value(node) if node.op_type == "Constant" else None
+        values = _read_constant(node) if node.op_type == "Constant" else None
         if values is None:
             nodes.append(node)
         else:
@@ -164,12 +164,12 @@ def _constants_to_initializers(proto: "ModelProto") -> None:
 
 
 def _name_nodes(proto: "ModelProto") -> None:
-    """A name may be missing; then every parser makes one up, and a layer could not be told by its node's name."""
+    """A name may be missing; then every parser makes one up, and a layer could not be identified by its node's name."""
     for node in proto.graph.node:
         node.name = node_name(node)
 
 
-def _constant_value(node: "NodeProto") -> Any:
+def _read_constant(node: "NodeProto") -> Any:
     """The array of a Constant node, or None where it holds text or a sparse tensor."""
     from onnx import helper, numpy_helper
 
@@ -190,7 +190,7 @@ def _replace(field: Any, entries: list[Any]) -> None:
     field.extend(entries)
 
 
-def _inferred(proto: "ModelProto") -> tuple[dict[str, int], dict[str, tuple[int | None, ...]]]:
+def _infer(proto: "ModelProto") -> tuple[dict[str, int], dict[str, tuple[int | None, ...]]]:
     import onnx
 
     graph = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True).graph
@@ -198,7 +198,7 @@ def _inferred(proto: "ModelProto") -> tuple[dict[str, int], dict[str, tuple[int 
     shapes: dict[str, tuple[int | None, ...]] = {t.name: tuple(t.dims) for t in graph.initializer}
     for entry in [*graph.input, *graph.value_info, *graph.output]:
         if not entry.type.HasField("tensor_type"):
-            raise refused(f"'{entry.name}' is no tensor")
+            raise make_conversion_error(f"'{entry.name}' is not a tensor")
         tensor = entry.type.tensor_type
         types[entry.name] = int(tensor.elem_type)
         if tensor.HasField("shape"):
@@ -207,11 +207,11 @@ def _inferred(proto: "ModelProto") -> tuple[dict[str, int], dict[str, tuple[int 
     for node in graph.node:
         for tensor_name in node.output:
             if tensor_name and tensor_name not in types:
-                raise refused(f"the type of '{tensor_name}' ({node.op_type}) is unknown")
+                raise make_conversion_error(f"the type of '{tensor_name}' ({node.op_type}) is unknown")
     return types, shapes
 
 
-def _from_image(proto: "ModelProto") -> frozenset[str]:
+def _find_image_tensors(proto: "ModelProto") -> frozenset[str]:
     reached = {entry.name for entry in proto.graph.input}
     for node in proto.graph.node:
         if node.op_type not in ("Shape", "Size") and not reached.isdisjoint(node.input):
@@ -219,5 +219,5 @@ def _from_image(proto: "ModelProto") -> frozenset[str]:
     return frozenset(reached - {""})
 
 
-def _first_line(error: Exception) -> str:
+def _take_first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -2,7 +2,7 @@
 
 Every batch has the engine's full size, whatever the caller gives: the shape decides the kernels, and so the last bits.
 Two slots of page-locked memory take turns, so that the host fills one while the GPU works on the other: within a call,
-and between the calls of two threads. A batch that is on the GPU already is read where it lies.
+and between the calls of two threads. A batch that is on the GPU already is read in place.
 """
 
 import contextlib
@@ -21,10 +21,18 @@ from numpy.typing import NDArray
 from mribatch.core.bundle import Bundle
 from mribatch.core.errors import MribatchError
 from mribatch.core.model_spec import INPUT_NAME, OUTPUT_NAME
-from mribatch.trt.engine.sidecar import EngineRequest
-from mribatch.trt.library import Flavour, Messages, forget_variables, load, logger_for, required_version
+from mribatch.trt.library import (
+    Flavor,
+    Messages,
+    forget_variables,
+    load_library,
+    make_logger,
+    make_refusal,
+    require_version,
+)
+from mribatch.trt.request import EngineRequest
 from mribatch.trt.runtime.device import Buffer, Device, Event, HostBuffer, Stream
-from mribatch.trt.runtime.device_array import DeviceArray, DeviceImages, device_images
+from mribatch.trt.runtime.device_array import DeviceArray, DeviceImages, check_device_images
 
 SLOTS = 2
 
@@ -34,31 +42,31 @@ Batch = NDArray[uint8] | DeviceImages
 
 @dataclass(frozen=True)
 class OpenEngine:
-    """A deserialised engine and what must live as long as it does."""
+    """A deserialized engine and what must live as long as it does."""
 
     engine: Any  # ICudaEngine
     messages: Messages
     owners: tuple[Any, ...] = ()
 
 
-OpenPlan = Callable[[Flavour, bytes], OpenEngine]
+Deserialize = Callable[[Flavor, bytes], OpenEngine]
 
 
-def open_plan(flavour: Flavour, plan: bytes) -> OpenEngine:
-    """Deserialise a plan: runs native code out of it, so only one that `mribatch.trt.engine.cache` has let pass.
+def deserialize(flavor: Flavor, content: bytes) -> OpenEngine:
+    """Deserialize an engine. This runs native code from it: only for engines that `mribatch.trt.engine.cache` accepted.
 
     Raises:
         MribatchError: The library refuses it, in its own words.
     """
-    trt, messages = load(flavour), Messages()
-    logger = logger_for(trt, messages)
+    trt, messages = load_library(flavor), Messages()
+    logger = make_logger(trt, messages)
     try:
         runtime = trt.Runtime(logger)
     except (TypeError, RuntimeError) as error:  # pybind11 says no more than that the factory returned nullptr
-        raise _refused(flavour, "start", messages, f"no usable GPU or driver ({error})") from error
-    engine = runtime.deserialize_cuda_engine(plan)
+        raise _refuse(flavor, "start", messages, f"no usable GPU or driver ({error})") from error
+    engine = runtime.deserialize_cuda_engine(content)
     if engine is None:
-        raise _refused(flavour, "load the engine", messages, "it gave no reason")
+        raise _refuse(flavor, "load the engine", messages, "it gave no reason")
     return OpenEngine(engine, messages, (runtime, logger))
 
 
@@ -68,7 +76,7 @@ class _Slot:
 
     Attributes:
         pixels, answers: Views of `host_in` and `host_out`.
-        event: Recorded behind the download; None while nothing is under way.
+        event: Recorded after the download; None while nothing is under way.
         reads: The caller's memory that the GPU reads from; released once the event has fired.
     """
 
@@ -87,30 +95,30 @@ class TensorRTClassifier:
 
     Args:
         bundle: Whose graph the engine was built from.
-        plan: The engine's bytes, checked (`mribatch.trt.engine.cache`).
+        content: The engine's bytes, checked (`mribatch.trt.engine.cache`).
         request: What the engine is.
         device: The GPU; by default the first one, through CUDA.
-        open_plan: Deserialises the plan.
+        deserialize: Loads the engine.
     """
 
     name = "tensorrt"
-    calls_at_once = SLOTS  # one stream: a thread puts its batch behind another's and waits for its own event only
+    calls_at_once = SLOTS  # one stream: a thread queues its batch after another's and waits for its own event only
 
     def __init__(
         self,
         bundle: Bundle,
-        plan: bytes,
+        content: bytes,
         request: EngineRequest,
         *,
         device: Device | None = None,
-        open_plan: OpenPlan = open_plan,
+        deserialize: Deserialize = deserialize,
     ) -> None:
         self.precision = request.precision
         self._bundle = bundle
-        self._plan = plan
+        self._content = content
         self._request = request
         self._device = device
-        self._open_plan = open_plan
+        self._deserialize = deserialize
         self._opened: OpenEngine | None = None
         self._context: Any = None
         self._stream: Stream | None = None
@@ -121,9 +129,9 @@ class TensorRTClassifier:
 
     @property
     def library_version(self) -> str:
-        """With the flavour where it is not TensorRT itself: "rtx 1.7.1.116"."""
-        version = required_version(self._request.flavour)
-        return version if self._request.flavour is Flavour.TENSORRT else f"rtx {version}"
+        """With the flavor where it is not TensorRT itself: "rtx 1.7.1.116"."""
+        version = require_version(self._request.flavor)
+        return version if self._request.flavor is Flavor.TENSORRT else f"rtx {version}"
 
     @property
     def _shape_in(self) -> tuple[int, ...]:
@@ -149,14 +157,14 @@ class TensorRTClassifier:
                 "build one for it: mribatch engine build",
             )
         try:
-            self._opened = self._open_plan(self._request.flavour, self._plan)
+            self._opened = self._deserialize(self._request.flavor, self._content)
             self._check_tensors(self._opened.engine)
             self._context = self._opened.engine.create_execution_context()
             if self._context is None:
-                raise self._failed("make an execution context; it may lack memory")
+                raise self._refuse("make an execution context; it may lack memory")
             self._stream = self._device.stream()
             for _ in range(SLOTS):
-                self._slots.append(self._slot(self._device, self._stream))
+                self._slots.append(self._allocate_slot(self._device, self._stream))
                 self._free.put(self._slots[-1])
         except BaseException as error:
             self._release()
@@ -184,18 +192,18 @@ class TensorRTClassifier:
         """
         assert self._device is not None and self._stream is not None, "enter first"
         self._device.use()
-        rows, batches = self._batches(images)
+        rows, batches = self._split(images)
         result = np.empty((rows, len(self._bundle.spec.classes)), float32)
         busy: deque[tuple[_Slot, int]] = deque()
         try:
             for start, batch in batches:
-                busy.append((self._free_slot(busy, result), start))
+                busy.append((self._take_slot(busy, result), start))
                 with self._launching:  # the context takes one batch at a time
                     self._launch(busy[-1][0], batch, self._device, self._stream)
             while busy:
-                self._free.put(self._drained(busy, result))
+                self._free.put(self._drain_oldest(busy, result))
         except BaseException as error:
-            _quietly(self._stream.wait)  # whether it is done or has failed: the GPU reads nothing any more
+            _try_quietly(self._stream.wait)  # whether it is done or has failed: the GPU reads nothing any more
             for slot, _ in busy:
                 slot.event = slot.reads = None
                 self._free.put(slot)
@@ -203,22 +211,22 @@ class TensorRTClassifier:
             raise
         return result
 
-    def _free_slot(self, busy: "deque[tuple[_Slot, int]]", result: NDArray[float32]) -> _Slot:
+    def _take_slot(self, busy: "deque[tuple[_Slot, int]]", result: NDArray[float32]) -> _Slot:
         """A slot that nobody uses; this call's oldest, once it is done, before it waits for another call's."""
         with contextlib.suppress(queue.Empty):
             return self._free.get_nowait()
-        return self._drained(busy, result) if busy else self._free.get()
+        return self._drain_oldest(busy, result) if busy else self._free.get()
 
-    def _drained(self, busy: "deque[tuple[_Slot, int]]", result: NDArray[float32]) -> _Slot:
+    def _drain_oldest(self, busy: "deque[tuple[_Slot, int]]", result: NDArray[float32]) -> _Slot:
         slot = self._drain(*busy[0], result)  # still among the busy ones if this fails
         busy.popleft()
         return slot
 
-    def _batches(self, images: NDArray[uint8] | DeviceArray) -> tuple[int, Iterable[tuple[int, Batch]]]:
+    def _split(self, images: NDArray[uint8] | DeviceArray) -> tuple[int, Iterable[tuple[int, Batch]]]:
         """How many rows there are, and each batch with its first row."""
         shape = self._shape_in
         if not isinstance(images, np.ndarray):
-            return shape[0], [(0, device_images(images, shape))]
+            return shape[0], [(0, check_device_images(images, shape))]
         if images.dtype != uint8 or images.shape[1:] != shape[1:]:
             raise ValueError(f"{images.dtype} {images.shape} for uint8 (batch, {', '.join(map(str, shape[1:]))})")
         starts = range(0, len(images), shape[0])
@@ -229,13 +237,13 @@ class TensorRTClassifier:
         address = self._place(slot, batch, device, stream)
         context = self._context
         if not context.set_input_shape(INPUT_NAME, slot.pixels.shape):
-            raise self._failed(f"take images of shape {slot.pixels.shape}")
+            raise self._refuse(f"take images of shape {slot.pixels.shape}")
         if not context.set_tensor_address(INPUT_NAME, address):
-            raise self._failed("take the address of the images")
+            raise self._refuse("take the address of the images")
         if not context.set_tensor_address(OUTPUT_NAME, slot.device_out.address):
-            raise self._failed("take the address of the probabilities")
+            raise self._refuse("take the address of the probabilities")
         if not context.execute_async_v3(stream.handle):
-            raise self._failed("run the engine")
+            raise self._refuse("run the engine")
         device.download(slot.device_out, slot.host_out, stream)
         slot.event = stream.record()
 
@@ -262,19 +270,19 @@ class TensorRTClassifier:
         slot.event = slot.reads = None
         return slot
 
-    def _slot(self, device: Device, stream: Stream) -> _Slot:
+    def _allocate_slot(self, device: Device, stream: Stream) -> _Slot:
         shape_in = self._shape_in
         shape_out = (shape_in[0], len(self._bundle.spec.classes))
         bytes_in, bytes_out = int(np.prod(shape_in)), int(np.prod(shape_out)) * float32().itemsize
-        host_in = self._held(device.pinned(bytes_in))
-        host_out = self._held(device.pinned(bytes_out))
-        device_in = self._held(device.allocate(bytes_in, stream))
-        device_out = self._held(device.allocate(bytes_out, stream))
+        host_in = self._keep(device.pinned(bytes_in))
+        host_out = self._keep(device.pinned(bytes_out))
+        device_in = self._keep(device.allocate(bytes_in, stream))
+        device_out = self._keep(device.allocate(bytes_out, stream))
         pixels, answers = host_in.view(uint8, shape_in), host_out.view(float32, shape_out)
         return _Slot(host_in, host_out, device_in, device_out, pixels, answers)
 
-    def _held(self, buffer: AnyBuffer) -> AnyBuffer:
-        """Noted at once, so that it is freed even if the next one cannot be had."""
+    def _keep(self, buffer: AnyBuffer) -> AnyBuffer:
+        """Note a buffer at once, so that it is freed even if the next allocation fails."""
         self._buffers.append(buffer)
         return buffer
 
@@ -295,38 +303,35 @@ class TensorRTClassifier:
             for name in names
         }
         if found != expected:
-            raise self._failed(f"use this engine: its tensors are {found}, the bundle wants {expected}")
+            raise self._refuse(f"use this engine: its tensors are {found}, the bundle wants {expected}")
         largest = tuple(engine.get_tensor_profile_shape(INPUT_NAME, 0)[-1])
         if largest != shape:
-            raise self._failed(f"use this engine: its largest batch is {largest}, wanted is {shape[0]} images")
+            raise self._refuse(f"use this engine: its largest batch is {largest}, wanted is {shape[0]} images")
 
     def _release(self) -> None:
         """Free everything, the engine last; also after a failure half way, and what one failure leaves to be freed."""
         if self._stream is not None:
-            _quietly(self._stream.wait)
+            _try_quietly(self._stream.wait)
         self._slots, self._free = [], queue.SimpleQueue()
         while self._buffers:
-            _quietly(self._buffers.pop().close)
+            _try_quietly(self._buffers.pop().close)
         self._context = None
         self._opened = None
         if self._stream is not None:
-            _quietly(self._stream.close)
+            _try_quietly(self._stream.close)
             self._stream = None
 
-    def _failed(self, what: str) -> MribatchError:
+    def _refuse(self, action: str) -> MribatchError:
         messages = self._opened.messages if self._opened else Messages()
-        return _refused(self._request.flavour, what, messages, "")
+        return _refuse(self._request.flavor, action, messages, "")
 
 
-def _quietly(do: Callable[[], None]) -> None:
+def _try_quietly(action: Callable[[], None]) -> None:
     """A GPU that has failed refuses this too, and what failed first is what the user should read."""
     with contextlib.suppress(MribatchError):
-        do()
+        action()
 
 
-def _refused(flavour: Flavour, what: str, messages: Messages, otherwise: str) -> MribatchError:
-    reason = messages.errors() or otherwise
-    return MribatchError(
-        f"{flavour} cannot {what}{': ' if reason else ''}{reason}",
-        "build the engine again: mribatch engine build, or use --backend onnxruntime",
-    )
+def _refuse(flavor: Flavor, action: str, messages: Messages, otherwise: str) -> MribatchError:
+    fix = "build the engine again: mribatch engine build, or use --backend onnxruntime"
+    return make_refusal(flavor, action, messages.errors() or otherwise, fix)

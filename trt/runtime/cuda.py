@@ -31,36 +31,36 @@ class CudaDevice:
             from cuda.core import Device, LegacyPinnedMemoryResource
         except ImportError as error:
             raise MribatchError(f"cuda-core and cuda-bindings cannot be used: {error}", INSTALL_CUDA) from error
-        with _cuda("open the GPU"):
+        with _translating_errors("open the GPU"):
             self._device = Device(0)
             self._device.set_current()
             self._pinned = LegacyPinnedMemoryResource()
         return gpu
 
     def use(self) -> None:
-        with _cuda("use the GPU"):
+        with _translating_errors("use the GPU"):
             self._device.set_current()
 
     def stream(self) -> "_CudaStream":
         from cuda.core import StreamOptions
 
-        with _cuda("make a stream"):
+        with _translating_errors("make a stream"):
             return _CudaStream(self._device.create_stream(options=StreamOptions(nonblocking=True)))
 
     def pinned(self, size: int) -> "_CudaHostBuffer":
-        with _cuda(f"allocate {size:,} bytes of page-locked memory"):
+        with _translating_errors(f"allocate {size:,} bytes of page-locked memory"):
             return _CudaHostBuffer(self._pinned.allocate(size))
 
     def allocate(self, size: int, stream: Stream) -> "_CudaBuffer":
         assert isinstance(stream, _CudaStream)
-        with _cuda(f"allocate {size:,} bytes on the GPU"):
+        with _translating_errors(f"allocate {size:,} bytes on the GPU"):
             return _CudaBuffer(self._device.allocate(size, stream=stream.stream))
 
     def upload(self, source: HostBuffer, target: Buffer, stream: Stream) -> None:
-        _copy(source, target, stream)
+        _enqueue_copy(source, target, stream)
 
     def download(self, source: Buffer, target: HostBuffer, stream: Stream) -> None:
-        _copy(source, target, stream)
+        _enqueue_copy(source, target, stream)
 
 
 class _CudaBuffer:
@@ -69,7 +69,7 @@ class _CudaBuffer:
         self.address = int(buffer.handle)
 
     def close(self) -> None:
-        with _cuda("free memory"):
+        with _translating_errors("free memory"):
             self.buffer.close()
 
 
@@ -86,22 +86,22 @@ class _CudaStream:
         self.handle = int(stream.handle)
 
     def record(self) -> "_CudaEvent":
-        with _cuda("record an event"):
+        with _translating_errors("record an event"):
             return _CudaEvent(self.stream.record())
 
     def wait_for(self, producer: int) -> None:
         from cuda.core import LEGACY_DEFAULT_STREAM, PER_THREAD_DEFAULT_STREAM, Stream
 
         default = {1: LEGACY_DEFAULT_STREAM, 2: PER_THREAD_DEFAULT_STREAM}
-        with _cuda("wait for the stream that writes the images"):
+        with _translating_errors("wait for the stream that writes the images"):
             self.stream.wait(default[producer] if producer in default else Stream.from_handle(producer))
 
     def wait(self) -> None:
-        with _cuda("finish its work"):
+        with _translating_errors("finish its work"):
             self.stream.sync()
 
     def close(self) -> None:
-        with _cuda("close a stream"):
+        with _translating_errors("close a stream"):
             self.stream.close()
 
 
@@ -110,19 +110,19 @@ class _CudaEvent:
         self._event = event
 
     def wait(self) -> None:
-        with _cuda("finish its work"):
+        with _translating_errors("finish its work"):
             self._event.sync()
 
 
-def _copy(source: Buffer, target: Buffer, stream: Stream) -> None:
+def _enqueue_copy(source: Buffer, target: Buffer, stream: Stream) -> None:
     assert isinstance(source, _CudaBuffer) and isinstance(target, _CudaBuffer) and isinstance(stream, _CudaStream)
-    with _cuda("copy"):
+    with _translating_errors("copy"):
         source.buffer.copy_to(target.buffer, stream=stream.stream)
 
 
 @contextlib.contextmanager
-def _cuda(what: str) -> Iterator[None]:
-    """Turns what CUDA raises into one line; cuda-core's CUDAError is an Exception without a base of its own."""
+def _translating_errors(action: str) -> Iterator[None]:
+    """Turn what CUDA raises into one line; cuda-core's CUDAError is an Exception without a base of its own."""
     try:
         yield
     except MribatchError:
@@ -131,4 +131,4 @@ def _cuda(what: str) -> Iterator[None]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         memory = "OUT_OF_MEMORY" in str(error) or "MemoryAllocation" in str(error)
         fix = "use a smaller --batch-size, or end what else uses the GPU" if memory else "see docs/how-to/gpu.md"
-        raise MribatchError(f"the GPU could not {what}: {reason}", fix) from error
+        raise MribatchError(f"the GPU could not {action}: {reason}", fix) from error

@@ -1,7 +1,7 @@
-"""What the inference loop needs of a GPU: memory, copies, one stream and its events. `cuda_device` is the real one.
+"""What the inference loop needs of a GPU: memory, copies, one stream and its events. `cuda.CudaDevice` is the real one.
 
 Everything on a stream happens in order and later: a call that puts work there returns before the work is done. Until an
-event that was recorded behind it has been waited for, no buffer that the work uses may be read, written or closed.
+event that was recorded after it has been waited for, no buffer that the work uses may be read, written or closed.
 """
 
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ class Buffer(Protocol):
 
 
 class HostBuffer(Buffer, Protocol):
-    """Page-locked memory of the host, which the GPU copies from and to while the host goes on."""
+    """Page-locked memory of the host, which the GPU copies from and to while the host continues."""
 
     def view(self, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
         """The memory as an array; valid until `close`."""
@@ -40,7 +40,7 @@ class Event(Protocol):
 
 
 class Stream(Protocol):
-    """A queue of work on the GPU; never the default one, behind which TensorRT would synchronise everything."""
+    """A queue of work on the GPU; never the default one, with which TensorRT would synchronize everything."""
 
     @property
     def handle(self) -> int: ...

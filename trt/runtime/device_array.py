@@ -36,11 +36,11 @@ class DeviceImages:
     stream: int | None
 
 
-def device_images(array: DeviceArray, shape: tuple[int, ...]) -> DeviceImages:
-    """What TensorRT must know of an array that is uint8, C-contiguous and of this very shape.
+def check_device_images(array: DeviceArray, shape: tuple[int, ...]) -> DeviceImages:
+    """Check an array on the GPU: uint8, C-contiguous, and of exactly this shape; give what TensorRT must know of it.
 
     Raises:
-        TypeError: It is no array on a GPU.
+        TypeError: It is not an array on a GPU.
         ValueError: It is another array than that: TensorRT would read other memory, or the same in another order.
     """
     interface = getattr(array, "__cuda_array_interface__", None)
@@ -63,7 +63,7 @@ def device_images(array: DeviceArray, shape: tuple[int, ...]) -> DeviceImages:
     if strides is not None and tuple(strides) != contiguous:
         raise ValueError(f"strides {tuple(strides)} on the GPU, wanted is C-contiguous: {contiguous}")
     if interface.get("mask") is not None:
-        raise ValueError("a masked array on the GPU: there is no answer for a masked pixel")
+        raise ValueError("a masked array on the GPU: masked pixels have no answer")
     address, stream = interface["data"][0], interface.get("stream")
     if not address or address % ALIGNMENT:
         raise ValueError(f"address {address:#x} on the GPU, TensorRT wants a multiple of {ALIGNMENT}")

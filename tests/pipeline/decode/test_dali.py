@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mribatch.core.errors import MribatchError
 from mribatch.pipeline.decode import dali as decode_dali
 from mribatch.pipeline.decode.dali import DecodeDali
-from mribatch.pipeline.decode.dali_graph import CPU, FIRST_GPU, Device, GraphOptions
+from mribatch.pipeline.decode.dali_graph import CPU, FIRST_GPU, DaliDevice, GraphOptions
 from mribatch.pipeline.decode.opencv import DecodeAhead
 from mribatch.pipeline.records import DecodedBatch, ImageFile, Status, Verdict
 from mribatch.pipeline.worker import supervisor
@@ -29,7 +29,7 @@ pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip ins
 HEIGHT, WIDTH, BATCH = 40, 56, 16
 
 
-def decoder_on(device: Device) -> DecodeDali:
+def decoder_on(device: DaliDevice) -> DecodeDali:
     options = GraphOptions(device=device, height=HEIGHT, width=WIDTH, threads=2)
     return DecodeDali(options, batch_size=BATCH, max_pixels=10**8, timeout_s=60)
 

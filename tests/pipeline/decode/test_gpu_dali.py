@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from mribatch.core.bundle import DEFAULT_MODEL, load_bundle
 from mribatch.core.errors import ExitCode
 from mribatch.pipeline.decode.dali import DecodeDali, OnGpu
-from mribatch.pipeline.decode.dali_graph import CPU, FIRST_GPU, Device, GraphOptions
+from mribatch.pipeline.decode.dali_graph import CPU, FIRST_GPU, DaliDevice, GraphOptions
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.records import ImageFile
 from mribatch.pipeline.run import classify
 from mribatch.trt.gpu import NoGpu, find_gpu
-from mribatch.trt.runtime.device_array import device_images
+from mribatch.trt.runtime.device_array import check_device_images
 from tests.broken_files import broken_files, good_files
 from tests.folders import draw_images, rows
 
@@ -26,7 +26,7 @@ pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip ins
 BATCH = 64
 
 
-def decoded(device: Device, paths: Sequence[Path]) -> tuple[list[str], NDArray[uint8]]:
+def decoded(device: DaliDevice, paths: Sequence[Path]) -> tuple[list[str], NDArray[uint8]]:
     files = [ImageFile(index, 0, path.name, bytes(path)) for index, path in enumerate(paths)]
     graph = GraphOptions(device=device, height=160, width=160, threads=4)
     with DecodeDali(graph, batch_size=BATCH, max_pixels=10**8, timeout_s=60) as decoder:
@@ -57,7 +57,7 @@ def test_the_batch_stays_where_it_is() -> None:
         pipeline.set_outputs(grey.gpu())
     pipeline.build()
     (images,) = pipeline.run()
-    found = device_images(OnGpu(images), (4, 160, 160, 1))
+    found = check_device_images(OnGpu(images), (4, 160, 160, 1))
     assert found.stream is None and found.address % 256 == 0
 
 

@@ -8,8 +8,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,40 +21,55 @@ from hypothesis import strategies as st
 from mribatch.core.bundle import load_bundle
 from mribatch.core.errors import MribatchError
 from mribatch.pipeline import plan
-from mribatch.pipeline.choices import Stages
+from mribatch.pipeline.inference.order import WorkOrder
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.records import Choice, ClassifiedBatch, ImageFile, Status
 from mribatch.pipeline.run import classify
 from mribatch.pipeline.stopwatch import Stopwatch
-from mribatch.pipeline.worker import supervisor
-from mribatch.pipeline.worker.messages import Batch, OneByOne, WorkOrder, read_request, request_bytes
+from mribatch.pipeline.worker.messages import Batch, OneByOne, read_request, request_bytes
 from mribatch.pipeline.worker.process import interpreter_options
-from mribatch.pipeline.worker.supervisor import Supervised
+from mribatch.pipeline.worker.supervisor import Patience, SupervisedClassifier
 from tests.folders import draw_images, rows
 
 BATCH = 8
 CRASHING = Path(__file__).with_name("crashing_worker.py")
-Make = Callable[..., Supervised]
+Make = Callable[..., SupervisedClassifier]
 
 
 @pytest.fixture
-def make(tiny_model: Path, tmp_path: Path) -> Make:
-    """A supervisor of OpenCV and ONNX Runtime, the quickest pair to start; `hook` as in crashing_worker."""
+def order(tiny_model: Path) -> WorkOrder:
+    """OpenCV and ONNX Runtime, the quickest pair to start."""
+    return WorkOrder(
+        model=str(tiny_model),
+        bundle_sha256=load_bundle(str(tiny_model)).sha256,
+        backend=Choice("onnxruntime", "a test"),
+        decoder=Choice("opencv", "a test"),
+        batch_size=BATCH,
+        threads=2,
+        max_pixels=10**8,
+        timeout_s=60.0,
+    )
 
-    def supervised(hook: str | None = None, log: Path | None = None, **changes: object) -> Supervised:
-        facts: dict[str, object] = {
-            "model": str(tiny_model),
-            "bundle_sha256": load_bundle(str(tiny_model)).sha256,
-            "backend": Choice("onnxruntime", "a test"),
-            "decoder": Choice("opencv", "a test"),
-            "batch_size": BATCH,
-            "threads": 2,
-            "max_pixels": 10**8,
-            "timeout_s": 60.0,
-        }
-        command = None if hook is None else (sys.executable, str(CRASHING), hook)
-        order = WorkOrder(**(facts | changes))  # type: ignore[arg-type]
-        return Supervised(order, log or tmp_path / "worker.log", command=command)
+
+@pytest.fixture
+def make(order: WorkOrder, tmp_path: Path) -> Make:
+    """A supervisor of that pair; `hook` as in crashing_worker."""
+
+    def supervised(
+        hook: str | None = None,
+        log: Path | None = None,
+        patience: Patience | None = None,
+        command: Sequence[str] | None = None,
+        **changes: Any,
+    ) -> SupervisedClassifier:
+        crashing = None if hook is None else (sys.executable, str(CRASHING), hook)
+        return SupervisedClassifier(
+            replace(order, **changes),
+            log or tmp_path / "worker.log",
+            pytest.fail,
+            command=command or crashing,
+            patience=patience,
+        )
 
     return supervised
 
@@ -90,7 +107,7 @@ def test_many_batches_come_back_in_order_as_from_this_process(make: Make, tmp_pa
     paths = sorted((tmp_path / "data").rglob("*.jpg"), key=lambda path: path.name)
     watch = Stopwatch()
     with make() as supervised:
-        assert supervised.prove().holds and supervised.runs_with.backend.name == "onnxruntime"
+        assert supervised.gate().holds and supervised.runs_with.backend.name == "onnxruntime"
         got = answers(supervised.batches(groups(paths), watch))
         again = answers(supervised.batches(groups(paths[:20]), watch))
     assert list(got) == [path.name for path in paths]
@@ -155,10 +172,9 @@ def test_kill_9_at_random_moments_changes_nothing(make: Make, tmp_path: Path) ->
     assert 2 <= supervised.deaths <= 4
 
 
-def test_a_file_over_which_it_hangs_is_a_timeout(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "_patience", lambda timeout_s, rounds: 2.0)
+def test_a_file_over_which_it_hangs_is_a_timeout(make: Make, tmp_path: Path) -> None:
     paths = drawn(tmp_path / "data", 12, killers=(4,))
-    with make("hangs") as supervised:
+    with make("hangs", patience=lambda timeout_s, files: 2.0) as supervised:
         batches = list(supervised.batches(groups(paths), Stopwatch()))
     got = answers(iter(batches))
     assert [got[path.name][0] for path in paths] == [Status.OK] * 4 + [Status.TIMEOUT] + [Status.OK] * 7
@@ -166,11 +182,10 @@ def test_a_file_over_which_it_hangs_is_a_timeout(make: Make, tmp_path: Path, mon
     assert batches[0].files[4].bytes is None, "what hung the worker is not read here"
 
 
-def test_a_worker_that_reads_nothing_does_not_hold_up_its_parent(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_reads_nothing_does_not_hold_up_its_parent(make: Make) -> None:
     """More is sent ahead than a pipe holds."""
     long = [[ImageFile(number, 0, "", b"/" + b"x" * 400_000)] for number in range(6)]
-    with make() as supervised:
-        monkeypatch.setattr(supervisor, "_patience", lambda timeout_s, rounds: 3.0)
+    with make(patience=lambda timeout_s, files: 3.0) as supervised:
         assert supervised.worker_pid is not None
         os.kill(supervised.worker_pid, signal.SIGSTOP)
         found = [batch.files[0].verdict.status for batch in supervised.batches(long, Stopwatch())]
@@ -205,12 +220,12 @@ def test_where_nothing_helps_it_gives_up_with_the_reason(make: Make, tmp_path: P
         answers(supervised.batches(groups(paths), Stopwatch()))
 
 
-def test_it_does_not_outlive_its_parent(make: Make, tmp_path: Path, tiny_model: Path) -> None:
+def test_it_does_not_outlive_its_parent(order: WorkOrder, tmp_path: Path) -> None:
     drawn(tmp_path / "data", 40)
     script = (
         "import sys, time; from tests.pipeline.worker.test_supervisor import *\n"
-        f"order = {make()._order!r}\n"
-        "with Supervised(order, None) as supervised:\n    print(supervised.worker_pid, flush=True); time.sleep(60)\n"
+        f"order = {order!r}\n"
+        "with SupervisedClassifier(order, None, print) as supervised:\n    print(supervised.worker_pid, flush=True); time.sleep(60)\n"
     )
     root = Path(__file__).parents[3]
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=root)
@@ -241,7 +256,7 @@ def test_nothing_is_imported_from_the_current_folder(
     (stranger / "numpy.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     monkeypatch.chdir(stranger)
     with make() as supervised:
-        assert supervised.prove().holds
+        assert supervised.gate().holds
     assert not (tmp_path / "ran").exists()
 
 
@@ -251,13 +266,13 @@ def test_it_imports_from_where_its_parent_does(isolated: int, options: list[str]
     assert interpreter_options(SimpleNamespace(ignore_environment=isolated, no_user_site=isolated)) == options
 
 
-def test_it_starts_where_standard_streams_are_closed(make: Make) -> None:
+def test_it_starts_where_standard_streams_are_closed(order: WorkOrder) -> None:
     """`mribatch ... <&- >&- 2>&-`: the first descriptors that are opened get the numbers of these streams."""
     script = (
         "import os, sys; from tests.pipeline.worker.test_supervisor import *\n"
-        f"order = {make()._order!r}\n"
+        f"order = {order!r}\n"
         "for stream in (0, 1, 2):\n    os.close(stream)\n"
-        "with Supervised(order, None) as supervised:\n    os._exit(42 if supervised.prove().holds else 1)\n"
+        "with SupervisedClassifier(order, None, print) as supervised:\n    os._exit(42 if supervised.gate().holds else 1)\n"
     )
     parent = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[3], timeout=120, check=False)
     assert parent.returncode == 42
@@ -273,19 +288,20 @@ def test_what_cannot_start_is_one_line_with_its_fix_and_leaves_nothing_open(make
     before = os.listdir("/proc/self/fd")
     with pytest.raises(MribatchError, match=r"^cannot write .*worker.log: No such file or directory. Fix: check the o"):
         make(log=tmp_path / "gone" / "worker.log").__enter__()
-    nowhere = make()
-    nowhere._command = (str(tmp_path / "no_such_program"),)
+    nowhere = make(command=(str(tmp_path / "no_such_program"),))
     with pytest.raises(MribatchError, match=r"^cannot start the worker process: No such file or directory. Fix: "):
         nowhere.__enter__()
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_overwrite_keeps_the_log_of_its_own_worker(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overwrite_keeps_the_log_of_its_own_worker(
+    make: Make, order: WorkOrder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
-    monkeypatch.setattr(plan, "build_stages", lambda *_: Stages(BATCH, make(log=out / "worker.log")))
+    monkeypatch.setattr(plan, "make_file_classifier", lambda *_, **__: make(log=out / "worker.log"))
     drawn(tmp_path / "data", 1)
     for overwrite in (False, True):
-        classify([tmp_path / "data"], out, ClassifyOptions(model=make()._order.model, overwrite=overwrite))
+        classify([tmp_path / "data"], out, ClassifyOptions(model=order.model, overwrite=overwrite))
         assert (out / "worker.log").read_text().count(" started") == 1
 
 

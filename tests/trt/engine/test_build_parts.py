@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from mribatch.core.errors import MribatchError
-from mribatch.trt.engine.build import BuildStep, _checked_types, _Monitor, _timings, _use_timing_cache
-from mribatch.trt.library import Flavour, in_one_line, native_objects_freed
+from mribatch.trt.engine.build import StepMonitor, check_types, read_timing_cache, use_timing_cache
+from mribatch.trt.engine.progress import BuildProgress, BuildStep
+from mribatch.trt.library import Flavor, freeing_native_objects, join_messages
 
 
 class Kind(Enum):
@@ -40,7 +41,7 @@ def checked(*layers: Any, fp32_nodes: tuple[str, ...] | None = ("head",), **chan
         get_layer=lambda index: layers[index],
     )
     network.__dict__.update(changes)
-    return _checked_types(TRT, network, Flavour.TENSORRT, fp32_nodes)
+    return check_types(TRT, network, Flavor.TENSORRT, fp32_nodes)
 
 
 BODY, HEAD, CAST = layer("conv", Kind.HALF), layer("head", Kind.FLOAT), layer("in", Kind.FLOAT, kind="cast")
@@ -104,7 +105,7 @@ def test_an_error_takes_no_object_of_the_library_with_it() -> None:
             natives.append(weakref.ref(builder))
             raise MribatchError("refused", "see docs") from error
 
-    with pytest.raises(MribatchError) as caught, native_objects_freed():
+    with pytest.raises(MribatchError) as caught, freeing_native_objects():
         deep()
     assert caught.value.__cause__ is not None and [one() for one in natives] == [None, None, None]
 
@@ -140,13 +141,25 @@ def test_timings_are_used_where_they_fit_and_their_lack_costs_no_engine(
     known: tuple[bytes, ...], given: bytes | None, used: bytes | None
 ) -> None:
     config = Config(*known)
-    _use_timing_cache(config, given)
-    assert _timings(config) == used
+    use_timing_cache(config, given)
+    assert read_timing_cache(config) == used
+
+
+class Scripted(BuildProgress):
+    """Keeps the steps and answers as it is told."""
+
+    def __init__(self, *answers: bool) -> None:
+        self.steps: list[BuildStep] = []
+        self.answers = iter(answers)
+
+    def step(self, step: BuildStep) -> bool:
+        self.steps.append(step)
+        return next(self.answers, True)
 
 
 def test_progress_starts_again_with_the_next_whole() -> None:
-    steps: list[BuildStep] = []
-    monitor = _Monitor(lambda step: steps.append(step) or True)  # type: ignore[func-returns-value]
+    progress = Scripted()
+    monitor, steps = StepMonitor(progress), progress.steps
     for root, count in (("parse", 6), ("build", 2)):
         monitor.start(root, count)
         monitor.start("inner", 9)
@@ -160,8 +173,7 @@ def test_progress_starts_again_with_the_next_whole() -> None:
 
 
 def test_a_cancelled_build_stays_cancelled_whatever_another_thread_says() -> None:
-    answers = iter([True, False, True])
-    monitor = _Monitor(lambda step: next(answers))
+    monitor = StepMonitor(Scripted(True, False, True))
     monitor.start("build", 3)
     assert [monitor.step("build", number) for number in range(3)] == [True, False, True]
     assert monitor.cancelled
@@ -169,5 +181,5 @@ def test_a_cancelled_build_stays_cancelled_whatever_another_thread_says() -> Non
 
 def test_the_librarys_words_are_one_line_each_said_once() -> None:
     text = "In node 3: no\n kernel (In parse at /src/x.cpp:12)"
-    assert in_one_line([text, text, "other"]) == "In node 3: no kernel; other"
-    assert len(in_one_line(["x" * 1000])) == 600
+    assert join_messages([text, text, "other"]) == "In node 3: no kernel; other"
+    assert len(join_messages(["x" * 1000])) == 600

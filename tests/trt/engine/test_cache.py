@@ -16,26 +16,36 @@ import pytest
 
 from mribatch.core.bundle import Bundle, load_bundle
 from mribatch.core.errors import Interrupted, MribatchError
-from mribatch.trt.engine.build import BatchProfile, Plan
-from mribatch.trt.engine.cache import EngineCache, EngineRefused, default_folder, read_engine
-from mribatch.trt.engine.sidecar import EngineIdentity, bundle_facts, new_sidecar, sidecar_path
-from mribatch.trt.library import Flavour
-from mribatch.trt.revision import git_revision
+from mribatch.trt.engine.build import SerializedEngine
+from mribatch.trt.engine.cache import EngineCache, EngineRefused, find_default_folder, read_engine
+from mribatch.trt.engine.progress import BuildProgress
+from mribatch.trt.engine.sidecar import EngineIdentity, GateRecord, Parity, describe_model, new_sidecar, sidecar_path
+from mribatch.trt.library import Flavor
+from mribatch.trt.request import BatchProfile
+from tests.trt.engine.watched import Watched
 
 ENGINE = bytes(range(256)) * 40
 IDENTITY = EngineIdentity(
     onnx_sha256="a" * 64,
     precision="fp16",
     batch=BatchProfile(32, 64),
-    flavour=Flavour.RTX,
+    flavor=Flavor.RTX,
     version="1.7.1.116",
     target="sm89",
 )
+
+
+class _Silent(BuildProgress):
+    def note(self, text: str) -> None:
+        pytest.fail(text)
+
+
+SILENT = _Silent()
 OTHERS: dict[str, dict[str, Any]] = {
     "onnx_sha256": {"onnx_sha256": "b" * 64},
     "precision.mode": {"precision": "fp32"},
     "profile": {"batch": BatchProfile(64, 64)},
-    "trt_flavor": {"flavour": Flavour.TENSORRT},
+    "trt_flavor": {"flavor": Flavor.TENSORRT},
     "trt_version": {"version": "1.8.0.0"},
     "target": {"target": "sm86"},
 }
@@ -52,19 +62,18 @@ def cache(tmp_path: Path) -> EngineCache:
 
 
 def store(cache: EngineCache, bundle: Bundle, content: bytes = ENGINE, identity: EngineIdentity = IDENTITY) -> Path:
-    plan = Plan(content, half_layers=9, float_layers=3, seconds=1.5, timing_cache=None)
+    engine = SerializedEngine(content, half_layers=9, float_layers=3, seconds=1.5, timing_cache=None)
+    parity = Parity(n=8, max_abs=0.001, argmax_agree=1.0, report="holds")
     sidecar = new_sidecar(
         bundle,
         identity,
-        plan,
+        engine,
         source_sha256="c" * 64,
         fp32_nodes=("head",),
         fp32_bytes=20480,
-        gpu=None,
-        verified="cpu-emulated",
-        parity={"n": 8},
+        gate=GateRecord(verified="cpu-emulated", parity=parity),
     )
-    with cache.locked(pytest.fail):
+    with cache.locked(SILENT):
         return cache.store(identity, "tiny", content, sidecar).path
 
 
@@ -86,11 +95,11 @@ def test_what_was_stored_is_found(cache: EngineCache, bundle: Bundle) -> None:
     found = cache.find(IDENTITY, "tiny")
     assert found is not None and found.content == ENGINE and found.path == path
     assert path.name.endswith(".engine") and sidecar_path(path).name.endswith(".engine.json")
-    assert found.sidecar["precision"] == {"mode": "fp16", "fp32_nodes": ["head"]}
-    assert found.sidecar["ratio_to_fp32"] == 0.5 and found.sidecar["verified"] == "cpu-emulated"
-    assert found.sidecar["target"] == "sm89" and found.sidecar["compute_capability"] == "8.9"
-    assert found.sidecar["class_names"] == list(bundle.spec.classes)
-    assert found.sidecar["git_rev"] == git_revision() and found.sidecar["keras_sha256"] is None
+    assert (found.sidecar.precision.mode, found.sidecar.precision.fp32_nodes) == ("fp16", ("head",))
+    assert found.sidecar.ratio_to_fp32 == 0.5 and found.sidecar.verified == "cpu-emulated"
+    assert found.sidecar.target == "sm89" and found.sidecar.compute_capability == "8.9"
+    assert found.sidecar.class_names == bundle.spec.classes and found.sidecar.keras_sha256 is None
+    assert found.sidecar.identity == IDENTITY
 
 
 @pytest.mark.parametrize(
@@ -108,7 +117,7 @@ def test_the_hash_of_the_keras_file_is_what_the_bundle_records(
     bundle: Bundle, training: dict[str, Any], expected: str | None
 ) -> None:
     known = dataclasses.replace(bundle, spec=dataclasses.replace(bundle.spec, training=training))
-    assert bundle_facts(known)["keras_sha256"] == expected
+    assert describe_model(known)["keras_sha256"] == expected
 
 
 def test_folder_and_files_are_the_owners_alone(cache: EngineCache, bundle: Bundle) -> None:
@@ -153,7 +162,7 @@ def test_a_sidecar_that_is_none_is_refused(cache: EngineCache, bundle: Bundle, t
     path = store(cache, bundle)
     sidecar_path(path).write_text(text)
     assert refused(path).field == "sidecar"
-    assert cache.sidecars() == {}
+    assert cache.read_sidecars() == {}
 
 
 @pytest.mark.parametrize(
@@ -170,9 +179,28 @@ def test_a_sidecar_that_is_none_is_refused(cache: EngineCache, bundle: Bundle, t
         ("trt_version", 1.7),
         ("model_name", 1),
         ("trt_flavor", "polygraphy"),
+        ("trt_flavor", ["tensorrt"]),
+        ("trt_flavor", {}),
         ("ratio_to_fp32", float("nan")),
         ("seconds", "fast"),
         ("verified", True),
+        ("verified", "by hand"),
+        ("engine_bytes", True),
+        ("engine_bytes", -1),
+        ("engine_sha256", "A" * 64),
+        ("target", "sm89\n"),
+        ("profile", {"min": 1, "opt": 64, "max": 32}),
+        ("profile", {"min": 1, "opt": 64}),
+        ("class_names", "glioma"),
+        ("class_names", [1]),
+        ("input", None),
+        ("output", {"name": 1}),
+        ("fp32_bytes", 10**400),
+        ("seconds", 10**400),
+        ("parity", "close"),
+        ("parity", {"n": 8}),
+        ("builder", []),
+        ("gpu_name", 4090),
     ],
 )
 def test_a_sidecar_with_a_field_of_another_kind_is_refused(
@@ -180,8 +208,8 @@ def test_a_sidecar_with_a_field_of_another_kind_is_refused(
 ) -> None:
     path = store(cache, bundle)
     edit(path, **{name: value})
-    assert refused(path).field == "sidecar" and cache.sidecars() == {}
-    cache.clean(lambda sidecar: bool(sidecar["trt_flavor"] and sidecar["trt_version"]))  # as --stale asks
+    assert refused(path).field == "sidecar" and cache.read_sidecars() == {}
+    cache.clean(lambda sidecar: bool(sidecar.trt_flavor and sidecar.trt_version))  # as --stale asks
     assert not path.exists()
 
 
@@ -190,11 +218,11 @@ def test_what_is_no_file_is_refused_at_once_whoever_answers_for_it(cache: Engine
     path.unlink()
     os.mkfifo(path, 0o600)  # opening it would wait for a writer
     for trusted in (False, True):
-        with pytest.raises(EngineRefused, match="is no regular file"):
+        with pytest.raises(EngineRefused, match="is not a regular file"):
             read_engine(path, trusted=trusted)
     path.unlink()
     path.symlink_to("/dev/zero")  # reading it would never end
-    with pytest.raises(EngineRefused, match="is no regular file"):
+    with pytest.raises(EngineRefused, match="is not a regular file"):
         read_engine(path, trusted=True)
     path.unlink()
     path.mkdir()
@@ -209,9 +237,9 @@ def test_a_folder_that_does_not_exist_is_one_line(tmp_path: Path) -> None:
 def test_another_sidecar_leaves_the_engine_as_it_is(cache: EngineCache, bundle: Bundle) -> None:
     path = store(cache, bundle)
     found = read_engine(path, IDENTITY)
-    cache.store_sidecar(found, dict(found.sidecar) | {"verified": "gpu"})
+    cache.store_sidecar(found, dataclasses.replace(found.sidecar, verified="gpu"))
     again = read_engine(path, IDENTITY)
-    assert again.sidecar["verified"] == "gpu" and again.content == ENGINE
+    assert again.sidecar.verified == "gpu" and again.content == ENGINE
     assert stat.S_IMODE(sidecar_path(path).stat().st_mode) == 0o600
     assert {one.name for one in cache.folder.iterdir()} == {path.name, sidecar_path(path).name, ".lock"}
 
@@ -230,7 +258,7 @@ def test_what_others_can_write_to_is_refused_first(cache: EngineCache, bundle: B
     error = refused(path)
     assert error.field == "mode" and "0777" in str(error)
     if which == "folder":
-        with pytest.raises(MribatchError, match="others can write"), cache.locked(pytest.fail):
+        with pytest.raises(MribatchError, match="others can write"), cache.locked(SILENT):
             pass
 
 
@@ -265,7 +293,7 @@ def test_the_old_file_is_kept_under_another_name(cache: EngineCache, bundle: Bun
         assert kept.read_bytes() == (b"first", b"second")[number - 1]
     found = cache.find(IDENTITY, "tiny")
     assert found is not None and found.content == b"third"
-    assert list(cache.sidecars()) == [path]
+    assert list(cache.read_sidecars()) == [path]
 
 
 def test_a_full_disk_leaves_the_old_engine(cache: EngineCache, bundle: Bundle) -> None:
@@ -285,7 +313,7 @@ def test_a_full_disk_leaves_the_old_engine(cache: EngineCache, bundle: Bundle) -
 def test_a_crash_between_the_two_files_is_no_engine(cache: EngineCache, bundle: Bundle) -> None:
     path = store(cache, bundle)
     path.unlink()  # the sidecar is published first
-    assert cache.find(IDENTITY, "tiny") is None and cache.sidecars() == {}
+    assert cache.find(IDENTITY, "tiny") is None and cache.read_sidecars() == {}
     store(cache, bundle)
     assert cache.find(IDENTITY, "tiny") is not None
 
@@ -294,7 +322,7 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from mribatch.trt.engine.cache import EngineCache
-with EngineCache(Path(sys.argv[1])).locked(print):
+with EngineCache(Path(sys.argv[1])).locked():
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
 """
@@ -303,19 +331,21 @@ with EngineCache(Path(sys.argv[1])).locked(print):
 def test_a_second_builder_waits_and_is_told_so(cache: EngineCache) -> None:
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, cache.folder, "0.5"], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-    told: list[str] = []
-    with cache.locked(told.append):
+    progress = Watched()
+    with cache.locked(progress):
         assert holder.wait(5) == 0
     holder.stdout.close()
-    assert len(told) == 1 and "waiting" in told[0]
+    (note,) = progress.notes
+    assert "waiting" in note and {step.phase for step in progress.steps} == {"waiting for another mribatch"}
 
 
 def test_waiting_ends_when_the_user_wishes(cache: EngineCache) -> None:
     answers = iter([True, True, False])
+    progress = Watched(lambda step: next(answers))
     with (
-        cache.locked(pytest.fail),
+        cache.locked(SILENT),
         pytest.raises(Interrupted, match="waiting for another mribatch"),
-        cache.locked(lambda text: None, lambda: next(answers)),
+        cache.locked(progress),
     ):
         pytest.fail("two builders hold one lock")
     assert not list(answers)
@@ -326,7 +356,7 @@ def test_a_file_system_without_locks_is_one_line(cache: EngineCache, monkeypatch
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("mribatch.trt.engine.cache.fcntl.flock", no_locks)
-    with pytest.raises(MribatchError, match="No locks available.*--cache"), cache.locked(pytest.fail):
+    with pytest.raises(MribatchError, match="No locks available.*--cache"), cache.locked(SILENT):
         pass
 
 
@@ -350,7 +380,7 @@ def test_a_killed_builder_leaves_no_lock(cache: EngineCache) -> None:
     holder.wait()
     holder.stdout.close()
     begin = time.monotonic()
-    with cache.locked(lambda text: None):
+    with cache.locked():
         assert time.monotonic() - begin < 5
 
 
@@ -359,27 +389,27 @@ def test_clean_deletes_what_is_ours_and_keeps_what_it_is_told(cache: EngineCache
     mine = {"mine.txt", "my.engineering.txt", "best.engine", "best.engine.json", ".note.tmp", "timing-of-mine.cache"}
     second = store(cache, bundle, identity=dataclasses.replace(IDENTITY, target="sm75"))
     store(cache, bundle)  # the first one is kept under another name
-    with cache.locked(pytest.fail):
+    with cache.locked(SILENT):
         cache.store_timing_cache(IDENTITY, b"timings")
     for name in mine:
         (cache.folder / name).write_text("not an engine of this cache")
-    assert cache.timing_cache(IDENTITY) == b"timings"
-    engines, size = cache.clean(lambda sidecar: sidecar["target"] == "sm75")
-    assert (engines, size > len(ENGINE)) == (1, True) and list(cache.sidecars()) == [second]
-    assert not first.exists() and cache.timing_cache(IDENTITY) == b"timings"
+    assert cache.read_timing_cache(IDENTITY) == b"timings"
+    engines, size = cache.clean(lambda sidecar: sidecar.target == "sm75")
+    assert (engines, size > len(ENGINE)) == (1, True) and list(cache.read_sidecars()) == [second]
+    assert not first.exists() and cache.read_timing_cache(IDENTITY) == b"timings"
     cache.clean()
     assert {one.name for one in cache.folder.iterdir()} == mine | {".lock"}
 
 
 def test_the_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MRIBATCH_CACHE", str(tmp_path / "a"))
-    assert default_folder() == tmp_path / "a"
+    assert find_default_folder() == tmp_path / "a"
     monkeypatch.delenv("MRIBATCH_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "b"))
-    assert default_folder() == tmp_path / "b" / "mribatch"
+    assert find_default_folder() == tmp_path / "b" / "mribatch"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # the specification: a relative path is to be ignored
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_folder() == tmp_path / ".cache" / "mribatch"
+    assert find_default_folder() == tmp_path / ".cache" / "mribatch"
 
 
 def test_without_a_home_the_default_folder_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,6 +424,6 @@ def test_a_cache_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(MribatchError, match="cannot write to the cache .*--cache"),
-        EngineCache(tmp_path / "file" / "x").locked(print),
+        EngineCache(tmp_path / "file" / "x").locked(),
     ):
         pass

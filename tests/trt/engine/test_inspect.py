@@ -1,58 +1,81 @@
-"""What stands before an engine is opened to show its layers, and an inspector that has nothing to say. No TensorRT."""
+"""What is checked before an engine is opened to show its layers, and an inspector without an answer. No TensorRT."""
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from mribatch.core.bundle import load_bundle
 from mribatch.core.errors import MribatchError
-from mribatch.trt.engine import inspect as layers
+from mribatch.trt.engine.build import SerializedEngine
 from mribatch.trt.engine.cache import EngineFile, EngineRefused
-from mribatch.trt.gpu import Gpu
-from mribatch.trt.library import Messages
+from mribatch.trt.engine.inspect import EngineLayers, ask_inspector, check_place, find_obstacle, format_layers
+from mribatch.trt.engine.sidecar import EngineIdentity, GateRecord, new_sidecar
+from mribatch.trt.gpu import Gpu, NoGpu
+from mribatch.trt.library import Flavor, Messages
+from mribatch.trt.request import DEFAULT_BATCH
 from mribatch.trt.runtime.classifier import OpenEngine
 
-SIDECAR = {"trt_flavor": "tensorrt", "trt_version": "11.4.0.106", "target": "sm89"}
+VERSION = "11.4.0.106"
+ADA = Gpu("ada", "8.9", 1, "13.0", "13.0")
 TRT = SimpleNamespace(LayerInformationFormat=SimpleNamespace(JSON=1))
 
 
 @pytest.fixture
-def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EngineFile:
-    """Its GPU and its library are here; whether it may be opened is the question."""
-    monkeypatch.setattr(layers, "find_gpu", lambda: Gpu("ada", "8.9", 1, "13.0", "13.0"))
-    monkeypatch.setattr(layers, "installed_version", lambda flavour: "11.4.0.106")
-    monkeypatch.setattr(layers, "layers_of", lambda engine: layers.EngineLayers(({"Name": "conv"},), 2_000_000))
-    return EngineFile(tmp_path / "x.engine", b"", SIDECAR)
+def engine(tmp_path: Path, tiny_model: Path) -> EngineFile:
+    identity = EngineIdentity(
+        onnx_sha256="a" * 64,
+        precision="fp16",
+        batch=DEFAULT_BATCH,
+        flavor=Flavor.TENSORRT,
+        version=VERSION,
+        target="sm89",
+    )
+    sidecar = new_sidecar(
+        load_bundle(str(tiny_model)),
+        identity,
+        SerializedEngine(b"engine", half_layers=1, float_layers=1, seconds=1, timing_cache=None),
+        source_sha256="b" * 64,
+        fp32_nodes=(),
+        fp32_bytes=6,
+        gate=GateRecord(),
+    )
+    return EngineFile(tmp_path / "x.engine", b"engine", sidecar)
 
 
-def text_of(engine: EngineFile, trusted: bool = False) -> str:
-    return layers.text_of(engine, trusted=trusted, folder=engine.path.parent)
-
-
-def test_an_engine_of_the_cache_is_opened(engine: EngineFile) -> None:
-    assert text_of(engine) == '1 layers, 2.0 MB of GPU memory\n{"Name": "conv"}'
+def test_an_engine_whose_gpu_and_library_are_here_can_be_shown(engine: EngineFile) -> None:
+    assert find_obstacle(engine, ADA, VERSION) is None
 
 
 @pytest.mark.parametrize(
-    "changes, words",
+    "gpu, installed, words",
     [
-        ({"trt_version": "11.3.0.1"}, "by tensorrt 11.3.0.1 only; installed is 11.4.0.106"),
-        ({"target": "sm86"}, "on its GPU only; this one is ada"),
+        (NoGpu("CUDA lists no device", "x"), VERSION, "on its GPU only, and there is none: CUDA lists no device"),
+        (dataclasses.replace(ADA, compute_capability="8.6"), VERSION, "on its GPU only; this one is ada"),
+        (ADA, "11.3.0.1", "by tensorrt 11.4.0.106 only; installed is 11.3.0.1"),
+        (ADA, None, "installed is none"),
     ],
 )
-@pytest.mark.parametrize("trusted", [False, True])
 def test_another_version_or_gpu_is_never_opened(
-    engine: EngineFile, changes: dict[str, str], words: str, trusted: bool, monkeypatch: pytest.MonkeyPatch
+    engine: EngineFile, gpu: Gpu | NoGpu, installed: str | None, words: str
 ) -> None:
-    monkeypatch.setattr(layers, "layers_of", pytest.fail)
-    assert words in text_of(EngineFile(engine.path, b"", SIDECAR | changes), trusted)
+    assert words in (find_obstacle(engine, gpu, installed) or "")
 
 
-def test_an_engine_from_elsewhere_needs_somebody_who_answers_for_it(engine: EngineFile, tmp_path: Path) -> None:
-    with pytest.raises(EngineRefused, match="--trust-engine"):
-        layers.text_of(engine, trusted=False, folder=tmp_path / "cache")
-    assert layers.text_of(engine, trusted=True, folder=tmp_path / "cache").startswith("1 layers")
+def test_an_engine_from_outside_the_cache_needs_the_users_trust(engine: EngineFile, tmp_path: Path) -> None:
+    check_place(engine, tmp_path, trusted=False)
+    with pytest.raises(EngineRefused, match="--trust-engine") as caught:
+        check_place(engine, tmp_path / "cache", trusted=False)
+    assert caught.value.field == "place"
+    check_place(engine, tmp_path / "cache", trusted=True)
+
+
+def test_layers_are_one_a_line() -> None:
+    assert format_layers(EngineLayers(("a", {"Name": "conv"}), 2_000_000)) == (
+        '2 layers, 2.0 MB of GPU memory\na\n{"Name": "conv"}'
+    )
 
 
 class Engine:
@@ -70,8 +93,8 @@ class Engine:
 
 
 def test_the_inspectors_layers() -> None:
-    found = layers._described(TRT, OpenEngine(Engine('{"Layers": ["a", {"Name": "b"}], "Bindings": []}'), Messages()))
-    assert found == layers.EngineLayers(("a", {"Name": "b"}), 7)
+    found = ask_inspector(TRT, OpenEngine(Engine('{"Layers": ["a", {"Name": "b"}], "Bindings": []}'), Messages()))
+    assert found == EngineLayers(("a", {"Name": "b"}), 7)
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", '{"Layers": 1}', "{}"])
@@ -79,4 +102,4 @@ def test_an_inspector_without_a_list_is_one_line(text: str | None) -> None:
     messages = Messages()
     messages.rows.append((1, "the verbosity is NONE"))
     with pytest.raises(MribatchError, match="cannot describe the engine: the verbosity is NONE"):
-        layers._described(TRT, OpenEngine(Engine(text), messages))
+        ask_inspector(TRT, OpenEngine(Engine(text), messages))

@@ -45,7 +45,12 @@ class Graph:
     def conv(self, x: str, inputs: int, outputs: int, size: int = 3, group: int = 1, stride: int = 1) -> str:
         kernel = self.normal((outputs, inputs // group, size, size), inputs // group * size * size)
         pads = [size // 2] * 4
-        attributes = {"kernel_shape": [size, size], "pads": pads, "group": group, "strides": [stride] * 2}
+        attributes: dict[str, Any] = {
+            "kernel_shape": [size, size],
+            "pads": pads,
+            "group": group,
+            "strides": [stride] * 2,
+        }
         return self.add("Conv", x, kernel, self.weight(self._random.normal(0, 0.1, outputs)), **attributes)
 
     def swish(self, x: str) -> str:

@@ -15,7 +15,7 @@ from mribatch.core.errors import MribatchError
 from mribatch.core.model_spec import INPUT_NAME, OUTPUT_NAME
 from mribatch.core.onnx_graph import read_graph_facts
 from mribatch.core.synthetic import golden_slices
-from mribatch.trt.graph.conversion import in_half, to_fp16
+from mribatch.trt.graph.conversion import convert_values, to_fp16
 from mribatch.trt.graph.cpu_session import CpuSession
 from mribatch.trt.graph.typed import read_graph
 from tests.make_models import BAD_BUNDLES, make_bad, tiny_model
@@ -216,7 +216,7 @@ def test_constants_that_fp16_does_not_have_are_refused_by_name() -> None:
 
 @given(st.floats(width=32))
 def test_a_number_fits_into_half_or_is_told(value: float) -> None:
-    got = in_half(np.array([value], dtype=np.float32))
+    got = convert_values(np.array([value], dtype=np.float32))
     if got is None:
         assert 65520 <= abs(value) < float("inf") or 0 < abs(value) <= 2**-25
     else:

@@ -3,9 +3,9 @@
 import pytest
 
 from mribatch.core.bundle import load_bundle
-from mribatch.trt.gate import emulate
 from mribatch.trt.graph.conversion import to_fp16
-from mribatch.trt.graph.fp16 import fp16_graph_of
+from mribatch.trt.graph.emulation import gate_emulated
+from mribatch.trt.graph.fp16 import convert_bundle
 from tests.trt.graph.graphs import Graph, bundle_of, efficientnet_like
 
 
@@ -26,26 +26,26 @@ def amplifier(nodes_behind: int) -> Graph:
 def test_as_many_of_the_first_nodes_as_it_takes_stay_in_fp32() -> None:
     bundle = bundle_of(amplifier(nodes_behind=30).model())
     everything = to_fp16(bundle.model)
-    assert not emulate(bundle, everything).holds
-    careful = fp16_graph_of(bundle)
-    assert emulate(bundle, careful).holds
+    assert not gate_emulated(bundle, everything.model).holds
+    careful = convert_bundle(bundle)
+    assert gate_emulated(bundle, careful.model).holds
     assert {"nearly", "difference"} <= set(careful.fp32_nodes) - set(everything.fp32_nodes)
     assert "abs_34" not in careful.fp32_nodes, "what comes later computes in FP16"
 
 
 def test_a_network_that_rounds_well_keeps_none() -> None:
     bundle = bundle_of(efficientnet_like().model())
-    assert fp16_graph_of(bundle) == to_fp16(bundle.model)
+    assert convert_bundle(bundle) == to_fp16(bundle.model)
 
 
 def test_where_it_is_no_use_the_gate_says_so() -> None:
     """The trouble lies behind the first quarter."""
     bundle = bundle_of(amplifier(nodes_behind=0).model())
-    graph = fp16_graph_of(bundle)
-    assert not emulate(bundle, graph).holds
+    graph = convert_bundle(bundle)
+    assert not gate_emulated(bundle, graph.model).holds
 
 
 @pytest.mark.parametrize("name", ["cnn", pytest.param("efficientnet-lite2", marks=pytest.mark.slow)])
 def test_the_shipped_ones_meet_their_golden_answers(name: str) -> None:
     bundle = load_bundle(name)
-    assert emulate(bundle, fp16_graph_of(bundle)).holds
+    assert gate_emulated(bundle, convert_bundle(bundle).model).holds

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from mribatch.core.bundle import load_bundle, shipped_models
 from mribatch.core.errors import MribatchError
 from mribatch.core.synthetic import golden_slices
-from mribatch.trt.gate import emulate
 from mribatch.trt.graph import range_audit
 from mribatch.trt.graph.conversion import to_fp16
 from mribatch.trt.graph.cpu_session import CpuSession
-from mribatch.trt.graph.fp16 import fp16_graph_of
+from mribatch.trt.graph.emulation import gate_emulated
+from mribatch.trt.graph.fp16 import convert_bundle
 from mribatch.trt.graph.range_audit import LIMIT, audit
 from tests.trt.graph.graphs import SIDE, Graph, bundle_of, efficientnet_like, run_fp32, scaled_up_and_down
 
@@ -48,11 +48,11 @@ def test_an_overflow_that_onnx_runtime_does_not_show_is_found() -> None:
     careless = to_fp16(bundle.model)
     hidden = np.abs(run_fp32(careless.model, bundle.golden.images) - bundle.golden.probabilities).max()
     assert hidden < bundle.spec.tolerance.fp16  # its answers are right: the comparison alone proves nothing
-    assert not emulate(bundle, careless).holds
+    assert not gate_emulated(bundle, careless.model).holds
     assert audit(bundle.model, bundle.golden.images).fp32_nodes == ("up", "down")
-    careful = fp16_graph_of(bundle)
+    careful = convert_bundle(bundle)
     assert {"up", "down"} < set(careful.fp32_nodes)
-    assert emulate(bundle, careful).holds
+    assert gate_emulated(bundle, careful.model).holds
 
 
 def test_only_what_exceeds_the_limit_is_named() -> None:
@@ -145,7 +145,7 @@ def test_too_many_large_values_refuse_fp16_with_the_list() -> None:
     assert "1.061e+05 in 'large_4'" in caught.value.problem
     assert "FP32" in caught.value.fix
     with pytest.raises(MribatchError, match="6 of 7 nodes"):
-        fp16_graph_of(bundle_of(model))
+        convert_bundle(bundle_of(model))
 
 
 def test_no_images_are_a_mistake() -> None:
@@ -160,4 +160,4 @@ def test_images_of_another_size_are_refused_in_one_line() -> None:
 
 def test_the_same_bundle_gives_the_same_graph() -> None:
     bundle = bundle_of(scaled_up_and_down(400).model())
-    assert fp16_graph_of(bundle) == fp16_graph_of(bundle)
+    assert convert_bundle(bundle) == convert_bundle(bundle)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from mribatch.core.bundle import Bundle
 from mribatch.core.errors import MribatchError
 from mribatch.trt.gpu import Gpu
-from mribatch.trt.library import Flavour, Messages
+from mribatch.trt.library import Flavor, Messages
 from mribatch.trt.runtime.classifier import OpenEngine
 
 GPU = Gpu("memory", "8.9", 1 << 30, "13.0", "13.0")
@@ -99,6 +99,8 @@ class MemoryStream:
             return MemoryEvent(self.device, len(self.device.queue) + self.device.done)
 
     def wait_for(self, producer: int) -> None:
+        if not self.device.streams_wait:
+            return
         if producer not in self.device.producers:
             raise RuleBroken(f"no stream {producer} to wait for")
         writes = list(self.device.producers[producer])
@@ -122,14 +124,27 @@ class MemoryEvent:
         self.device, self.mark = device, mark
 
     def wait(self) -> None:
-        self.device.run_until(self.mark)
+        if self.device.events_wait:
+            self.device.run_until(self.mark)
 
 
 class MemoryDevice:
-    """memory: bytes there are in all. fail_at: the number of the piece of work that fails, as a faulty kernel would."""
+    """memory: bytes in all. fail_at: number of the piece of work that fails, as a faulty kernel would.
 
-    def __init__(self, memory: int = 1 << 30, gpu: Gpu = GPU, fail_at: int | None = None) -> None:
+    events_wait, streams_wait: False: to the loop it is as if it did not wait for events, or for a producer's stream.
+    """
+
+    def __init__(
+        self,
+        memory: int = 1 << 30,
+        gpu: Gpu = GPU,
+        fail_at: int | None = None,
+        *,
+        events_wait: bool = True,
+        streams_wait: bool = True,
+    ) -> None:
         self.memory, self.gpu, self.fail_at = memory, gpu, fail_at
+        self.events_wait, self.streams_wait = events_wait, streams_wait
         self.buffers: list[MemoryBuffer] = []
         self.foreign: list[MemoryBuffer] = []
         self.producers: dict[int, list[Callable[[], None]]] = {1: [], 2: []}  # the default streams are always there
@@ -298,8 +313,8 @@ class MemoryEngine:
     def create_execution_context(self) -> "MemoryContext | None":
         return None if self.no_context else MemoryContext(self)
 
-    def open(self, flavour: Flavour, plan: bytes) -> OpenEngine:
-        """What `open_plan` is given as."""
+    def open(self, flavor: Flavor, plan: bytes) -> OpenEngine:
+        """To be given as `deserialize`."""
         return OpenEngine(self, self.messages)
 
 

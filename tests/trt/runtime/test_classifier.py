@@ -1,5 +1,6 @@
 """The inference loop's logic, on a GPU in memory (tests/trt/runtime/memory_device.py). No CUDA and no TensorRT runs here."""
 
+import contextlib
 import gc
 import itertools
 import subprocess
@@ -18,14 +19,15 @@ from numpy import float32, uint8
 from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
-from mribatch.pipeline.inference.in_process import ClassifyHere
+from mribatch.core.gate import gate
+from mribatch.pipeline.inference.in_process import Backend, InProcessClassifier
 from mribatch.pipeline.records import Choice, DecodedBatch, DecodedFile, ImageFile, Status, Verdict
 from mribatch.pipeline.stopwatch import Stopwatch
-from mribatch.trt.engine.build import BatchProfile
-from mribatch.trt.engine.sidecar import EngineRequest
 from mribatch.trt.gpu import Gpu
-from mribatch.trt.library import Flavour
-from mribatch.trt.runtime.classifier import OpenEngine, TensorRTClassifier, _Slot
+from mribatch.trt.library import Flavor
+from mribatch.trt.request import BatchProfile, EngineRequest
+from mribatch.trt.runtime.classifier import Deserialize, OpenEngine, TensorRTClassifier
+from tests.trt.graph.graphs import GoldenClassifier, bundle_of, efficientnet_like
 from tests.trt.runtime.memory_device import (
     DataType,
     MemoryBuffer,
@@ -53,14 +55,17 @@ def answers(images: NDArray[uint8]) -> NDArray[float32]:
 
 
 def make(
-    device: MemoryDevice | None = None, change: Callable[[MemoryEngine], object] = lambda engine: None, **options: Any
+    device: MemoryDevice | None = None,
+    change: Callable[[MemoryEngine], object] = lambda engine: None,
+    deserialize: Deserialize | None = None,
+    **options: Any,
 ) -> tuple[TensorRTClassifier, MemoryDevice]:
     device = device if device is not None else MemoryDevice()
     bundle = bundle_like()
     engine = MemoryEngine(device, bundle, BATCH, answers, **options)
     change(engine)
-    request = EngineRequest(flavour=Flavour.RTX, target="sm89", batch=BatchProfile(BATCH, BATCH))
-    return TensorRTClassifier(bundle, b"plan", request, device=device, open_plan=engine.open), device
+    request = EngineRequest(flavor=Flavor.RTX, target="sm89", batch=BatchProfile(BATCH, BATCH))
+    return TensorRTClassifier(bundle, b"plan", request, device=device, deserialize=deserialize or engine.open), device
 
 
 def images(count: int, seed: int = 0) -> NDArray[uint8]:
@@ -103,7 +108,7 @@ def test_nothing_touches_the_gpu_before_enter() -> None:
 def test_importing_the_loop_loads_neither_cuda_nor_tensorrt() -> None:
     code = """
 import sys
-import mribatch.trt.runtime.classifier, mribatch.trt.engine.maker, mribatch.trt.backend, mribatch.trt.verify, mribatch.cli.engine
+import mribatch.trt.runtime.classifier, mribatch.trt.engine.provider, mribatch.trt.backend, mribatch.trt.verify, mribatch.cli.engine
 heavy = {"tensorrt", "tensorrt_rtx", "cuda", "onnx", "onnxruntime", "cv2", "tqdm"} & set(sys.modules)
 assert not heavy, heavy
 """
@@ -137,8 +142,7 @@ def test_no_context_is_seen() -> None:
 
 def test_another_gpu_is_refused_before_the_engine_is_opened() -> None:
     device = MemoryDevice(gpu=Gpu("other", "8.6", 1 << 30, "13.0", "13.0"))
-    classify, _ = make(device)
-    classify._open_plan = pytest.fail  # type: ignore[assignment]
+    classify, _ = make(device, deserialize=pytest.fail)  # type: ignore[arg-type]
     with pytest.raises(MribatchError, match="the engine is for sm89, this GPU is other"):
         classify.__enter__()
 
@@ -163,13 +167,12 @@ def test_an_engine_of_other_tensors_is_refused(name: str, value: Any) -> None:
 def test_an_engine_that_is_refused_does_not_live_in_the_error() -> None:
     engines: list[Any] = []
 
-    def open_smaller(flavour: Flavour, plan: bytes) -> OpenEngine:
+    def open_smaller(flavor: Flavor, content: bytes) -> OpenEngine:
         engine = MemoryEngine(device, bundle_like(), BATCH - 1, answers)
         engines.append(weakref.ref(engine))
-        return engine.open(flavour, plan)
+        return engine.open(flavor, content)
 
-    classify, device = make()
-    classify._open_plan = open_smaller
+    classify, device = make(deserialize=open_smaller)
     with pytest.raises(MribatchError, match="largest batch") as caught:
         classify.__enter__()
     assert caught.value and engines[0]() is None
@@ -232,24 +235,14 @@ def test_it_can_be_entered_again() -> None:
 # --- the rules of the device in memory: a loop that breaks one is caught --------------------------
 
 
-def test_a_slot_reused_before_its_event_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    def careless(slot: _Slot, start: int, result: NDArray[float32]) -> _Slot:
-        return slot  # does not wait
-
-    monkeypatch.setattr(TensorRTClassifier, "_drain", staticmethod(careless))
-    classify, _ = make()
+def test_a_slot_reused_before_its_event_is_caught() -> None:
+    classify, _ = make(MemoryDevice(events_wait=False))
     with pytest.raises(RuleBroken, match="before its event"), classify:
         classify(images(3 * BATCH))
 
 
-def test_answers_read_before_the_event_are_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
-    def hasty(slot: _Slot, start: int, result: NDArray[float32]) -> _Slot:
-        rows = min(len(slot.answers), len(result) - start)
-        result[start : start + rows] = slot.answers[:rows]
-        return slot
-
-    monkeypatch.setattr(TensorRTClassifier, "_drain", staticmethod(hasty))
-    classify, _ = make()
+def test_answers_read_before_the_event_are_garbage() -> None:
+    classify, _ = make(MemoryDevice(events_wait=False))
     with classify:
         assert np.isnan(classify(images(BATCH))).all()
 
@@ -316,16 +309,16 @@ def test_two_threads_get_their_own_answers(counts: list[int], seed: int) -> None
     assert not device.buffers and not device.queue
 
 
-def test_a_failure_in_one_thread_leaves_the_slots_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    really, calls = TensorRTClassifier._place, itertools.count(1)
+def test_a_failure_in_one_thread_leaves_the_slots_to_the_others() -> None:
+    calls = itertools.count(1)
 
-    def place(*arguments: Any) -> int:
-        if next(calls) in (2, 3):
-            raise MribatchError("no more memory", "see docs")
-        return really(*arguments)
+    class Failing(MemoryDevice):
+        def upload(self, source: Any, target: Any, stream: Any) -> None:
+            if next(calls) in (2, 3):
+                raise MribatchError("no more memory", "see docs")
+            super().upload(source, target, stream)
 
-    monkeypatch.setattr(TensorRTClassifier, "_place", staticmethod(place))
-    classify, _ = make()
+    classify, _ = make(Failing())
     with classify, ThreadPoolExecutor(classify.calls_at_once) as pool:
         futures = [pool.submit(classify, images(BATCH, seed)) for seed in range(8)]
         failed = [future.exception(timeout=30) is not None for future in futures]
@@ -351,9 +344,45 @@ def test_dalis_batch_lives_until_it_has_been_read() -> None:
     classify, device = make()
     chosen = Choice("memory", "a test")
     groups = [[ImageFile(place * BATCH + row, 0, "", b"") for row in range(BATCH)] for place in range(9)]
-    with ClassifyHere(bundle_like(), BATCH, chosen, chosen, classify, Decode()) as here:  # type: ignore[arg-type]
+
+    @contextlib.contextmanager
+    def open_backend() -> Iterator[Backend]:
+        with classify:
+            yield Backend(classify, chosen, pytest.fail)
+
+    pair = InProcessClassifier(
+        bundle_like(),
+        BATCH,
+        open_backend=open_backend,
+        make_decoder=lambda backend: Decode(),  # type: ignore[arg-type,return-value]
+        decoder=chosen,
+    )
+    with pair as here:
         for place, batch in enumerate(here.batches(groups, Stopwatch())):
             np.testing.assert_array_equal(batch.probabilities, answers(images(BATCH, place)))
             gc.collect()
             assert len(device.foreign) <= classify.calls_at_once + 1, "what was answered is held no longer"
     assert device.uploads == 0
+
+
+@pytest.mark.parametrize("bits, alike", [(0, [True, True, True]), (1, [True, False, False])])
+def test_one_last_bit_in_one_row_of_an_engine_is_caught(
+    bits: int, alike: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the inference loop itself, on the GPU in memory; the answers are golden but for that bit."""
+    monkeypatch.setattr("mribatch.trt.runtime.classifier.require_version", lambda flavor: "1")
+    found = bundle_of(efficientnet_like().model())
+    golden, padding = GoldenClassifier(found), np.zeros((1, 4), float32)
+
+    def compute(images: NDArray[uint8]) -> NDArray[float32]:
+        rows = np.concatenate([golden(image[None]) if image.any() else padding for image in images])
+        rows.view(np.uint32)[2, 1] += bits
+        return rows
+
+    device = MemoryDevice()
+    request = EngineRequest(flavor=Flavor.RTX, target="sm89", batch=BatchProfile(4, 4))
+    engine = MemoryEngine(device, found, 4, compute)
+    with TensorRTClassifier(found, b"", request, device=device, deserialize=engine.open) as classify:
+        report = gate(classify, found, batch_sizes=(1, 3, 4))
+    assert [check.rows_alike for check in report.checks] == alike and report.holds is all(alike)
+    assert all(check.agreement is not None and check.agreement.holds for check in report.checks)

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy import float32, uint8
-from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
 from mribatch.trt.runtime.classifier import TensorRTClassifier, _Slot
-from mribatch.trt.runtime.device_array import DeviceImages, device_images
-from tests.trt.runtime.memory_device import MemoryArray, MemoryDevice, MemoryStream, RuleBroken
+from mribatch.trt.runtime.device_array import DeviceImages, check_device_images
+from tests.trt.runtime.memory_device import MemoryArray, MemoryDevice, RuleBroken
 from tests.trt.runtime.test_classifier import BATCH, answers, images, make
 
 SHAPE = (BATCH, 4, 4, 1)
@@ -24,7 +23,7 @@ def launched(stream: int | None = None) -> tuple[TensorRTClassifier, MemoryDevic
     classify, device = make()
     classify.__enter__()
     slot = classify._slots[0]
-    batch = device_images(device.produced(images(BATCH), stream), SHAPE)
+    batch = check_device_images(device.produced(images(BATCH), stream), SHAPE)
     classify._launch(slot, batch, device, device.streams[0])
     return classify, device, slot
 
@@ -156,9 +155,8 @@ def test_an_array_let_go_in_flight_is_caught() -> None:
         classify._drain(slot, 0, np.empty((BATCH, 3), float32))
 
 
-def test_a_producer_not_waited_for_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MemoryStream, "wait_for", lambda stream, producer: None)
-    classify, device = make()
+def test_a_producer_not_waited_for_is_caught() -> None:
+    classify, device = make(MemoryDevice(streams_wait=False))
     with classify, pytest.raises(RuleBroken, match="before its producer's stream"):
         classify(device.produced(images(BATCH), PRODUCER))
 
@@ -198,12 +196,8 @@ def test_an_address_that_is_no_live_buffer_is_caught() -> None:
         classify(array)
 
 
-def test_an_array_written_in_flight_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    def careless(slot: _Slot, start: int, result: NDArray[float32]) -> _Slot:
-        return slot  # does not wait: the call returns while the GPU reads
-
-    monkeypatch.setattr(TensorRTClassifier, "_drain", staticmethod(careless))
-    classify, device = make()
+def test_an_array_written_in_flight_is_caught() -> None:
+    classify, device = make(MemoryDevice(events_wait=False))  # the call returns while the GPU reads
     with classify:
         array = device.produced(images(BATCH), None)
         classify(array)

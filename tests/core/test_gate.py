@@ -7,21 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy import float32, uint8
 from numpy.typing import NDArray
 
-from mribatch.core.bundle import Bundle, load_bundle
+from mribatch.core.bundle import Bundle
+from mribatch.core.gate import CPU_EMULATED, ON_CPU, GateReport, gate
 from mribatch.pipeline.inference.onnxruntime import OnnxRuntimeClassifier
-from mribatch.trt.engine.build import BatchProfile
-from mribatch.trt.engine.sidecar import EngineRequest
-from mribatch.trt.gate import CPU_EMULATED, Flip, GateReport, agreement_on_images, emulate, gate
-from mribatch.trt.graph.fp16 import fp16_graph_of
-from mribatch.trt.library import Flavour
-from mribatch.trt.runtime.classifier import TensorRTClassifier
 from tests.trt.graph.graphs import GoldenClassifier, bundle_of, efficientnet_like
-from tests.trt.runtime.memory_device import MemoryDevice, MemoryEngine
 
 Answers = NDArray[float32]
 SIZES = (1, 3, 16)
@@ -53,7 +45,7 @@ def test_a_right_backend_passes_in_batches_of_every_size(bundle: Bundle) -> None
 def test_onnx_runtime_passes_its_own_golden_answers() -> None:
     bundle = bundle_of(efficientnet_like().model())
     with OnnxRuntimeClassifier(bundle, threads=1) as classifier:
-        report = gate(classifier, bundle, batch_sizes=(1, 5, 16), verified="cpu")
+        report = gate(classifier, bundle, batch_sizes=(1, 5, 16), verified=ON_CPU)
     assert report.holds and report.verified == "cpu" and report.precision == "fp32"
 
 
@@ -122,29 +114,6 @@ def test_rows_of_one_slice_differ_by_nothing_on_a_gpu_and_by_roundings_on_a_cpu(
     assert report.holds or "batch 16: rows of one slice differ by 2." in str(report)
 
 
-@pytest.mark.parametrize("bits, alike", [(0, [True, True, True]), (1, [True, False, False])])
-def test_one_last_bit_in_one_row_of_an_engine_is_caught(
-    bits: int, alike: list[bool], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Through the inference loop itself, on the GPU in memory; the answers are golden but for that bit."""
-    monkeypatch.setattr("mribatch.trt.runtime.classifier.required_version", lambda flavour: "1")
-    found = bundle_of(efficientnet_like().model())
-    golden, padding = GoldenClassifier(found), np.zeros((1, 4), float32)
-
-    def compute(images: NDArray[uint8]) -> Answers:
-        rows = np.concatenate([golden(image[None]) if image.any() else padding for image in images])
-        rows.view(np.uint32)[2, 1] += bits
-        return rows
-
-    device = MemoryDevice()
-    request = EngineRequest(flavour=Flavour.RTX, target="sm89", batch=BatchProfile(4, 4))
-    engine = MemoryEngine(device, found, 4, compute)
-    with TensorRTClassifier(found, b"", request, device=device, open_plan=engine.open) as classify:
-        report = gate(classify, found, batch_sizes=(1, 3, 4))
-    assert [check.rows_alike for check in report.checks] == alike and report.holds is all(alike)
-    assert all(check.agreement is not None and check.agreement.holds for check in report.checks)
-
-
 def test_the_class_of_every_row_counts_also_where_two_are_as_good_as_equal(bundle: Bundle) -> None:
     probabilities = bundle.golden.probabilities.copy()
     probabilities[3] = [0.5001, 0.4999, 0, 0]
@@ -187,71 +156,17 @@ def test_a_gate_without_batches_does_not_hold(bundle: Bundle) -> None:
         gate(GoldenClassifier(bundle), bundle, batch_sizes=(0,))
 
 
-def test_the_shipped_model_holds_in_emulated_fp16() -> None:
-    bundle = load_bundle("cnn")
-    report = emulate(bundle, fp16_graph_of(bundle))
-    assert report.holds and report.verified == CPU_EMULATED == "cpu-emulated" and report.precision == "fp16"
-    assert 1e-4 < report.max_difference < bundle.spec.tolerance.fp16  # it is rounded, and stays within
+def test_the_agreement_counts_each_golden_slice_once(bundle: Bundle) -> None:
+    report = gate(GoldenClassifier(bundle), bundle, batch_sizes=SIZES)
+    assert (report.agreement.rows, report.agreement.max_difference, report.agreement.flips) == (10, 0, 0)
+    assert report.agreement.limit == bundle.spec.tolerance.fp16 and report.agreement.holds
+    wrong = passed(bundle, lambda answers, _: answers[:, ::-1])
+    assert wrong.agreement.rows == 10 >= wrong.agreement.flips > 0 and not wrong.agreement.holds
+    nothing = passed(bundle, lambda answers, _: answers[:, :3])
+    assert np.isnan(nothing.agreement.max_difference) and not nothing.agreement.holds
 
 
-# --- a user's images ------------------------------------------------------------------------------
-
-
-def compared(expected: Answers, got: Answers, batch: int = 4) -> Any:
-    """Two backends that look their answers up by the image's number, its only pixel."""
-    images = np.arange(len(expected), dtype=uint8).reshape(-1, 1, 1, 1)
-
-    class Known(GoldenClassifier):
-        def __init__(self, answers: Answers) -> None:
-            self.answers, self.precision = answers, "fp16"
-
-        def __call__(self, images: NDArray[uint8]) -> Answers:
-            return self.answers[images[:, 0, 0, 0]]
-
-    batches = [images[start : start + batch] for start in range(0, len(images), batch)]
-    return agreement_on_images(Known(expected), Known(got), batches)
-
-
-def test_a_flip_is_counted_and_named_with_its_margin() -> None:
-    expected = np.tile(np.array([[0.7, 0.2, 0.1]], float32), (11, 1))
-    got = expected.copy()
-    expected[9], got[9] = [0.502, 0.498, 0], [0.499, 0.501, 0]
-    found = compared(expected, got)
-    (flip,) = found.flips
-    assert flip == Flip(image=9, first=0, second=1, margin=flip.margin) and flip.margin == pytest.approx(0.004, 1e-3)
-    assert (found.images, found.same, found.share) == (11, 10, 10 / 11)
-    assert found.max_difference == pytest.approx(0.003, rel=1e-3)
-    assert not found.reaches_goal
-    assert str(found) == "10 of 11 images (90.91%) have the same class (largest margin 0.004), max |Δp| 3.00e-03"
-
-
-def test_an_answer_that_is_not_finite_is_not_the_same() -> None:
-    expected = np.tile(np.array([[0.7, 0.2, 0.1]], float32), (3, 1))
-    got = expected.copy()
-    got[1, 2] = np.inf
-    found = compared(expected, got, batch=1)
-    assert found.same < 3 and np.isnan(found.max_difference)
-
-
-def test_no_images_reach_no_goal() -> None:
-    found = compared(np.zeros((0, 3), float32), np.zeros((0, 3), float32))
-    assert (found.images, found.reaches_goal) == (0, False)
-    assert np.isnan(found.share) and np.isnan(found.max_difference)
-
-
-def test_other_classes_are_a_mistake() -> None:
-    with pytest.raises(ValueError, match="against"):
-        compared(np.zeros((2, 3), float32), np.zeros((2, 4), float32))
-
-
-@settings(deadline=None)  # what is slow on a busy machine is not wrong
-@given(st.integers(1, 60), st.integers(1, 9), st.integers(0, 2**32 - 1))
-def test_the_batches_change_nothing(images: int, batch: int, seed: int) -> None:
-    random = np.random.Generator(np.random.PCG64(seed))
-    expected = random.dirichlet([1, 1, 1], images).astype(float32)
-    got = random.dirichlet([1, 1, 1], images).astype(float32)
-    found = compared(expected, got, batch)
-    assert found == compared(expected, got, images)
-    assert found.same + len(found.flips) == found.images == images
-    assert compared(expected, expected, batch).reaches_goal
-    assert found.reaches_goal == (found.same >= 0.999 * images)
+def test_no_slice_is_repeated_where_no_place_can_matter(bundle: Bundle) -> None:
+    classifier = GoldenClassifier(bundle)
+    report = gate(classifier, bundle, batch_sizes=(16,), verified=ON_CPU, slices_repeated=0)
+    assert report.holds and classifier.batches == [16]

@@ -1,0 +1,47 @@
+"""The FileClassifier of a run: in this process for OpenCV with ONNX Runtime, else in a worker process that may die."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from mribatch.core.bundle import Bundle
+from mribatch.pipeline.choices import DALI, ONNXRUNTIME, OPENCV, TENSORRT, choose_backend, choose_decoder
+from mribatch.pipeline.inference.assembly import assemble
+from mribatch.pipeline.inference.order import WorkOrder
+from mribatch.pipeline.options import BATCH_SIZE_PER_CORE, MAX_BATCH_SIZE, ClassifyOptions
+from mribatch.pipeline.records import FileClassifier
+from mribatch.pipeline.worker.supervisor import SupervisedClassifier
+from mribatch.trt.request import DEFAULT_BATCH
+
+
+def make_file_classifier(
+    bundle: Bundle, options: ClassifyOptions, *, threads: int, log: Path | None, note: Callable[[str], None]
+) -> FileClassifier:
+    """Choose backend and decoder, and put them together; not entered.
+
+    Args:
+        bundle: Checked.
+        options: What the user asked for.
+        threads: Cores to use.
+        log: Where a worker process's stderr goes; None: nowhere.
+        note: Receives a line about what takes long, such as building an engine.
+
+    Raises:
+        MribatchError: The backend or the decoder is not available.
+    """
+    backend, decoder = choose_backend(options.backend), choose_decoder(options.decoder)
+    default = min(BATCH_SIZE_PER_CORE * threads, MAX_BATCH_SIZE)
+    if backend.name == TENSORRT or decoder.name == DALI:
+        default = DEFAULT_BATCH.maximum
+    order = WorkOrder(
+        model=str(bundle.folder.absolute()),
+        bundle_sha256=bundle.sha256,
+        backend=backend,
+        decoder=decoder,
+        batch_size=options.batch_size or default,
+        threads=threads,
+        max_pixels=options.max_pixels,
+        timeout_s=options.timeout_s,
+    )
+    if (backend.name, decoder.name) == (ONNXRUNTIME, OPENCV):
+        return assemble(bundle, order, note)
+    return SupervisedClassifier(order, log, note)

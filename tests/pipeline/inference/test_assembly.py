@@ -1,0 +1,124 @@
+"""Backend and decoder put together in this process, gated at most once."""
+
+import contextlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mribatch.core.bundle import Bundle, load_bundle
+from mribatch.core.errors import MribatchError
+from mribatch.core.gate import GateFailed, gate
+from mribatch.pipeline.file_classifier import make_file_classifier
+from mribatch.pipeline.inference.assembly import NotedProgress, assemble, make_opencv_decoder
+from mribatch.pipeline.inference.in_process import Backend, InProcessClassifier
+from mribatch.pipeline.inference.order import WorkOrder
+from mribatch.pipeline.options import ClassifyOptions
+from mribatch.pipeline.records import Choice
+from mribatch.pipeline.worker.supervisor import SupervisedClassifier
+from mribatch.trt.engine.progress import BuildStep
+from mribatch.trt.gpu import NoGpu, find_gpu
+from tests.trt.graph.graphs import GoldenClassifier
+
+no_gpu_here = pytest.mark.skipif(not isinstance(find_gpu(), NoGpu), reason="there is a GPU: an engine would be built")
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_model: Path) -> Bundle:
+    return load_bundle(str(tiny_model))
+
+
+def order_for(bundle: Bundle, **changes: Any) -> WorkOrder:
+    order = WorkOrder(
+        model=str(bundle.folder),
+        bundle_sha256=bundle.sha256,
+        backend=Choice("onnxruntime", "a test"),
+        decoder=Choice("opencv", "a test"),
+        batch_size=8,
+        threads=1,
+        max_pixels=10**8,
+        timeout_s=60.0,
+    )
+    return replace(order, **changes)
+
+
+def test_an_order_survives_the_round_trip(bundle: Bundle) -> None:
+    order = order_for(bundle)
+    assert WorkOrder.from_json(order.to_json()) == order and json.loads(order.to_json())["backend"]["name"]
+
+
+def test_onnx_runtime_is_gated_at_most_once(bundle: Bundle) -> None:
+    with assemble(bundle, order_for(bundle), pytest.fail) as pair:
+        first = pair.gate()
+        assert first.holds and first.rows == len(bundle.golden.images) and first.limit == bundle.spec.tolerance.fp32
+        assert pair.gate() == first
+        assert pair.runs_with.backend == Choice("onnxruntime", "a test") and pair.runs_with.precision == "fp32"
+
+
+def test_a_backend_that_comes_with_its_report_is_not_asked_again(bundle: Bundle) -> None:
+    classifier = GoldenClassifier(bundle)
+    report = gate(classifier, bundle, batch_sizes=(1, 5))
+    asked = len(classifier.batches)
+    backend = Backend(classifier, Choice("tensorrt", "a test"), lambda: report)
+    order = order_for(bundle)
+    pair = InProcessClassifier(
+        bundle,
+        8,
+        open_backend=lambda: contextlib.nullcontext(backend),
+        make_decoder=lambda choice: make_opencv_decoder(bundle, order),
+        decoder=order.decoder,
+    )
+    with pair:
+        assert pair.gate() == pair.gate() == report.agreement and pair.runs_with.precision == "fp16"
+    assert len(classifier.batches) == asked
+
+
+def test_other_golden_answers_end_the_run_with_the_difference_and_the_limit(bundle: Bundle) -> None:
+    swapped = replace(bundle.golden, probabilities=np.ascontiguousarray(bundle.golden.probabilities[:, ::-1]))
+    other = replace(bundle, golden=swapped)
+    with (
+        assemble(other, order_for(bundle), pytest.fail) as pair,
+        pytest.raises(
+            GateFailed, match=r"does not reproduce the golden answers of 'tiny': max .* classes differ. Fix: "
+        ),
+    ):
+        pair.gate()
+
+
+@no_gpu_here
+def test_where_no_engine_can_be_had_onnx_runtime_takes_its_place_and_says_why(bundle: Bundle) -> None:
+    with assemble(bundle, order_for(bundle, backend=Choice("tensorrt", "requested")), pytest.fail) as pair:
+        backend = pair.runs_with.backend
+        assert backend.name == "onnxruntime" and backend.reason.startswith("fell back from tensorrt: --backend tensor")
+        assert pair.gate().holds
+
+
+def test_a_pair_in_this_process_and_a_worker_for_what_may_crash(bundle: Bundle) -> None:
+    options = ClassifyOptions(model=str(bundle.folder), backend="onnxruntime", decoder="opencv", batch_size=4)
+    pair = make_file_classifier(bundle, options, threads=1, log=None, note=pytest.fail)
+    assert isinstance(pair, InProcessClassifier) and pair.batch_size == 4
+    pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install 'mribatch[dali]'")
+    worker = make_file_classifier(bundle, replace(options, decoder="dali"), threads=1, log=None, note=pytest.fail)
+    assert isinstance(worker, SupervisedClassifier) and worker.batch_size == 4
+
+
+@no_gpu_here
+def test_a_backend_that_is_missing_is_known_before_anything_is_opened(bundle: Bundle) -> None:
+    options = ClassifyOptions(model=str(bundle.folder), backend="tensorrt")
+    with pytest.raises(MribatchError, match="--backend tensorrt needs an NVIDIA GPU"):
+        make_file_classifier(bundle, options, threads=1, log=None, note=pytest.fail)
+
+
+def test_a_long_build_is_noted_every_ten_seconds() -> None:
+    now, notes = [100.0], list[str]()
+    progress = NotedProgress(notes.append, clock=lambda: now[0])
+    for second in range(25):
+        now[0] = 100.0 + second
+        assert progress.step(BuildStep(second, 50, "kernels"))
+    assert notes == [
+        "building a TensorRT engine, once for this model and GPU: 20%",
+        "building a TensorRT engine, once for this model and GPU: 40%",
+    ]
