@@ -70,7 +70,9 @@ def race(standings: dict[str, Standing], track: Track, images: int, repeats: int
             standing = standings[name]
             try:
                 start = track.run(standing.ready, single=True)
-                if number:
+                if not number:
+                    print(f"warming up: {name:<16}one image in {start.seconds:.1f} s", file=sys.stderr)
+                else:
                     heat = track.run(standing.ready)
                     standing.starts.append(start.seconds)
                     standing.heats.append(heat)

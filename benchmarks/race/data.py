@@ -56,12 +56,13 @@ def prepare(data: Path | None, count: int | None, scratch: Path) -> RaceData:
     if folder is None:
         folder = scratch / "drawn"
         _mribatch("demo", str(folder), "--count", str(count or 1000))
+    elif count is not None:
+        paths = [str(path.relative_to(folder)) for path in image_paths(folder)]
+        folder = _copy(folder, paths[:: max(1, len(paths) // count)][:count], scratch / "some")
     run = scratch / "check"
     _mribatch("classify", str(folder), "--out", str(run), "--backend", "onnxruntime", "--labels", "none", "--quiet")
     table = pq.read_table(run / "predictions", columns=["path", "status"]).to_pylist()
     images = [row["path"] for row in table if row["status"] == "ok" and row["path"].lower().endswith(SUFFIXES)]
-    if data is not None and count is not None:
-        images = images[:: max(1, len(images) // count)][:count]
     if not images:
         raise RuntimeError(f"{folder} holds no JPEG or PNG image that can be classified")
     if len(images) != len(image_paths(folder)):

@@ -99,7 +99,7 @@ class Track:
             self._command(ready, data, out), self._environment(ready.entrant), out, log, self._timeout_s
         )
         rows = _rows_of_ours(out / "run") if ready.entrant.ours else _rows_of_peer(out / "classes.csv", data)
-        _check(rows, {str(path.relative_to(data)) for path in image_paths(data)})
+        check_rows(rows, {str(path.relative_to(data)) for path in image_paths(data)})
         rate = _steady_of_ours(out / "run") if ready.entrant.ours else _steady_of_peer(finished.last_line)
         shutil.rmtree(out)
         return Heat(finished.seconds, finished.peak_bytes, rate)
@@ -154,7 +154,7 @@ def _rows_of_ours(run: Path) -> Rows:
     return list(zip(table["path"].to_pylist(), table["predicted"].to_pylist(), strict=True))
 
 
-def _check(rows: Rows, expected: set[str]) -> None:
+def check_rows(rows: Rows, expected: set[str]) -> None:
     """Raises RunError unless each image has exactly one row with a class."""
     classified = {path for path, answer in rows if answer}
     if len(rows) != len(expected) or classified != expected:

@@ -46,7 +46,7 @@ def run_measured(
         command: Program and arguments.
         environment: Variables, all of them.
         folder: Working folder.
-        log: File for standard error.
+        log: File for standard error; standard output goes to one beside it that ends in .out.
         timeout_s: Seconds after which the process is killed.
 
     Raises:
@@ -54,12 +54,13 @@ def run_measured(
     """
     mark = uuid.uuid4().hex
     sampler = _Sampler(mark)
-    with log.open("wb") as errors:
+    printed = log.with_suffix(".out")  # a file, not a pipe: what a run leaves behind may keep it open
+    with log.open("wb") as errors, printed.open("wb") as output:
         begin = time.monotonic()
         process = subprocess.Popen(
             list(map(str, command)),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=errors,
             env={**environment, _MARK: mark},
             cwd=folder,
@@ -67,7 +68,7 @@ def run_measured(
         )
         sampler.start(process.pid)
         try:
-            output, _ = process.communicate(timeout=timeout_s)
+            process.wait(timeout_s)
             seconds = time.monotonic() - begin
         except subprocess.TimeoutExpired as error:
             raise RunError(f"not finished after {timeout_s:.0f} s") from error
@@ -76,7 +77,7 @@ def run_measured(
             _end(sampler, process)
     if process.returncode:
         raise RunError(f"exit code {process.returncode}: {_last_line(log.read_bytes())}")
-    return Finished(seconds, sampler.peak_bytes, _last_line(output))
+    return Finished(seconds, sampler.peak_bytes, _last_line(printed.read_bytes()))
 
 
 def _last_line(output: bytes) -> str:
