@@ -9,10 +9,10 @@ begins with another one. Per run:
     memory   largest sum over the process and its descendants, pages that they share counted once
 
 Every runner must give each image one class; that is checked, and one that does not is left out. All get the same
-number of cores, no GPU and no network. Ratios are of one round. The peers' environments are made with pip in
-build/race/ on the first call (about 14 GB, most of it PyTorch, twice); --install makes them and nothing else. pip's own
-settings (PIP_INDEX_URL and so on) hold, and --requirements names a folder of lists to use in place of those in
-benchmarks/race/requirements/.
+number of cores and no GPU, and none needs the network once it is installed. Ratios are of one round. The peers'
+environments are made with pip in build/race/ on the first call (about 15 GB, most of it PyTorch, twice); --install
+makes them and nothing else. pip's own settings (PIP_INDEX_URL and so on) hold, and --requirements names a folder of
+lists to use in place of those in benchmarks/race/requirements/.
 
 Figures of a busy machine are noise: run it while nothing else runs.
 

@@ -44,7 +44,7 @@ _B3 = f"EfficientNetB3, {PIXELS} px, random weights"
 ENTRANTS = (
     Entrant(
         name=REFERENCE,
-        label="OpenCV + Keras predict (the reference's way)",
+        label="OpenCV + Keras (the reference's way)",
         network=_B3,
         environment="reference",
         module="benchmarks.race.peers.reference",
@@ -82,7 +82,7 @@ ENTRANTS = (
     ),
     Entrant(
         name="tutorial",
-        label="Pillow + ONNX Runtime loop (as in tutorials)",
+        label="Pillow + ONNX Runtime (tutorials)",
         network="{bundle}",
         environment="tutorial",
         module="benchmarks.race.peers.tutorial",

@@ -84,7 +84,7 @@ def plot(content: dict[str, Any]) -> str:
     height = _TOP + _ROW * len(rows) + 14
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '
-        'font-family="system-ui, sans-serif" font-size="14" role="img">',
+        'font-family="system-ui, sans-serif" font-size="13" role="img">',
         "<title>Images per second of each way to classify the folder, whole process</title>",
         f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>',
         f'<text x="{_LABEL}" y="26" fill="{_INK}" font-weight="600">images/s, folder to result file, '
