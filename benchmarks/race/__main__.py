@@ -182,7 +182,7 @@ def main() -> int:
         "--ours", action="append", default=[], metavar="NAME=OPTIONS", help="one more `mribatch classify` with OPTIONS"
     )
     parser.add_argument("--threads", type=int, help="cores for everybody (all)")
-    parser.add_argument("--timeout", type=float, default=1800, metavar="SECONDS", help="for one run (1800)")
+    parser.add_argument("--timeout", type=float, default=900, metavar="SECONDS", help="for one run (900)")
     parser.add_argument("--requirements", type=Path, default=REQUIREMENTS, help="folder with lists in place of ours")
     parser.add_argument("--build", type=Path, default=BUILD, help="folder of the peers' environments (build/race)")
     parser.add_argument("--here", action="store_true", help="race those peers that this environment has, in it")

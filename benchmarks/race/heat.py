@@ -19,6 +19,7 @@ from benchmarks.race.process import RunError, run_measured
 
 Rows = list[tuple[str, str | None]]  # path relative to the folder, class
 
+_SINGLE_S = 180.0  # seconds after which a run over one image hangs
 # No peer may ask the network, use a GPU or install anything while it is measured.
 _CALM = {
     "CUDA_VISIBLE_DEVICES": "",
@@ -95,9 +96,8 @@ class Track:
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
         log = self._logs / f"{ready.entrant.name}.log"
-        finished = run_measured(
-            self._command(ready, data, out), self._environment(ready.entrant), out, log, self._timeout_s
-        )
+        limit = min(self._timeout_s, _SINGLE_S) if single else self._timeout_s
+        finished = run_measured(self._command(ready, data, out), self._environment(ready.entrant), out, log, limit)
         rows = _rows_of_ours(out / "run") if ready.entrant.ours else _rows_of_peer(out / "classes.csv", data)
         check_rows(rows, {str(path.relative_to(data)) for path in image_paths(data)})
         rate = _steady_of_ours(out / "run") if ready.entrant.ours else _steady_of_peer(finished.last_line)

@@ -42,7 +42,9 @@ class Classifier:
 
 def classify(job: Job) -> None:
     """Stream the folder through the actor, write the classes at the end."""
-    ray.init(num_cpus=job.threads, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    # Two slots at least: the actor holds one, and without another no read task would ever start.
+    slots = max(2, job.threads)
+    ray.init(num_cpus=slots, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     stage, rows, seconds = Stage(len(image_paths(job.data))), list[tuple[str, int]](), list[float]()
     images = ray.data.read_images(str(job.data), include_paths=True, size=(job.pixels, job.pixels), mode="L")
