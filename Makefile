@@ -16,7 +16,7 @@ STAMP_TRAIN := $(VENV)/.installed-train
 STAMP_RTX := $(VENV)/.installed-rtx
 STAMP_DEV := $(VENV)/.installed-dev
 
-.PHONY: help demo classify report train engines doctor test coverage test-lowest test-slow test-gpu lint format docs models bench clean
+.PHONY: help demo classify report train engines doctor test coverage test-lowest test-slow test-gpu lint format docs models bench race clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -92,6 +92,9 @@ bench: $(if $(HAS_GPU),$(BENCH_VENV)/.installed,$(STAMP_DEV)) ## Measure every s
 	$(BENCH_VENV)/bin/python -m benchmarks.cpu_ceiling
 	$(BENCH_VENV)/bin/python -m benchmarks.stages
 	$(BENCH_VENV)/bin/python -m benchmarks.broken_folder
+
+race: $(STAMP_DEV) ## Race against other tools on this machine: make race [DATA=folder] [REPEATS=3] [PEERS=a,b]
+	$(BIN)/python -m benchmarks.race $(if $(DATA),--data "$(DATA)") $(if $(REPEATS),--repeats $(REPEATS)) $(if $(PEERS),--peers $(PEERS))
 
 .venv-gpu-%/.installed: setup.cfg pyproject.toml
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
