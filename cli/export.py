@@ -48,8 +48,8 @@ def export(classes: str, scale: str | None, outputs: str | None, as_json: bool, 
       mribatch classify scans/ --model my-model --out results
     """
     from mribatch.training.data.classes import class_list
-    from mribatch.training.export.from_keras import ExportOptions, export_keras
-    from mribatch.training.export.keras_model import End, Scale
+    from mribatch.training.export.keras_classifier import End, Scale
+    from mribatch.training.export.user_model import ExportOptions, export_keras
 
     options = ExportOptions(
         classes=class_list(classes),

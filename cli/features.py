@@ -32,7 +32,7 @@ def features(image: Path, model: Path, out: Path, scale: str | None, size: int |
     Example:
       mribatch features scan.png --model my-model-work/model.keras --out features/
     """
-    from mribatch.training.export.keras_model import Scale
+    from mribatch.training.export.keras_classifier import Scale
     from mribatch.training.figures.features import draw_features
 
     echo = (lambda _: None) if quiet else partial(click.echo, err=True)

@@ -10,7 +10,7 @@ import click
 from mribatch.core.errors import ExitCode, MribatchError
 
 if TYPE_CHECKING:
-    from mribatch.training.prepare import TrainResult
+    from mribatch.training.options import TrainResult
 
 _PATH = click.Path(path_type=Path)
 
@@ -18,7 +18,7 @@ _PATH = click.Path(path_type=Path)
 def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if not wanted or context.resilient_parsing:
         return
-    from mribatch.training.recipes import RECIPES
+    from mribatch.training.recipes.catalog import RECIPES
 
     for recipe in RECIPES.values():
         settings = ", ".join(f"{key}={value}" for key, value in recipe.settings().items())
@@ -122,11 +122,11 @@ def train(
       mribatch train cnn scans/ --groups groups.csv --out my-model
       mribatch train efficientnet_lite0 scans/ --groups groups.csv --split grouped --final --out my-model
     """
+    from mribatch.training.cross_validation import train_folds
     from mribatch.training.data.classes import class_list
-    from mribatch.training.data.sheets import data_sheet as sheet_named
-    from mribatch.training.folds import train_folds
-    from mribatch.training.prepare import TrainOptions
-    from mribatch.training.recipes import changed_recipe, recipe_named
+    from mribatch.training.data.data_sheets import data_sheet as sheet_named
+    from mribatch.training.options import TrainOptions
+    from mribatch.training.recipes.catalog import changed_recipe, recipe_named
     from mribatch.training.train import train as train_once
 
     options = TrainOptions(

@@ -16,18 +16,17 @@ from mribatch.core.about import __version__
 from mribatch.core.bundle import SPEC_FILE, load_bundle
 from mribatch.core.errors import MribatchError
 from mribatch.core.files import FolderLock, write_json
-from mribatch.training import tables
-from mribatch.training.card.cited import SUMMARY_FILE, read_cited
-from mribatch.training.card.text import CardFacts, interval, model_card
+from mribatch.training.card.citations import SUMMARY_FILE, read_cited
+from mribatch.training.card.model_card import CardFacts, interval, model_card
 from mribatch.training.data.images import DataSet
 from mribatch.training.data.protocols import Division, divide
 from mribatch.training.data.split import PARTS, Grouping, Leak, check_parts, leak
-from mribatch.training.evaluate import Evaluation, evaluate, metric_facts, score_apart, size_shortcuts
+from mribatch.training.evaluation import Evaluation, evaluate, metric_facts, score_apart, size_shortcuts
 from mribatch.training.export.bundle import BundleFacts, check_names, check_replaceable, write_bundle
-from mribatch.training.figures import evaluation as figures
+from mribatch.training.figures import charts as figures
 from mribatch.training.fit.loop import FINGERPRINT_FILE, STATE_FILE, Echo, FitResult, fit
 from mribatch.training.frameworks import load_keras, versions
-from mribatch.training.prepare import (
+from mribatch.training.options import (
     TrainOptions,
     TrainResult,
     digest,
@@ -38,6 +37,7 @@ from mribatch.training.prepare import (
     read_images,
     watched_images,
 )
+from mribatch.training.work_folder import tables
 
 ALREADY = "already holds this fit; nothing was written (--overwrite would write bundle and card anew)"
 _PROOF = "golden_max_difference"  # in the summary: a bundle was written and proven

@@ -38,7 +38,7 @@ def test_nothing_heavy_before_it_is_used() -> None:
 
 
 def test_the_scales_on_the_command_line_are_those_of_the_code() -> None:
-    from mribatch.training.export.keras_model import DECLARABLE, Scale
+    from mribatch.training.export.keras_classifier import DECLARABLE, Scale
 
     assert tuple(Scale) == _SCALES and DECLARABLE == _OUTPUTS
     shown = run(export, "--help").output

@@ -25,7 +25,7 @@ def trained(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainRe
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training without its pictures, which take longer than a toy fit; `trained` has them."""
-    from mribatch.training.figures import evaluation as figures
+    from mribatch.training.figures import charts as figures
 
     monkeypatch.setattr(figures, "write_all", lambda *_, **__: [])
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mribatch.training.figures import drawing
+from mribatch.training.figures import page as drawing
 
 
 class Texts:

@@ -9,8 +9,8 @@ from click.testing import CliRunner, Result
 
 from mribatch.cli.train import train
 from mribatch.core.errors import MribatchError
-from mribatch.training.data.sheets import BRAIN_TUMOR_CLASSIFICATION_MRI, UNKNOWN, data_sheet
-from mribatch.training.recipes import RECIPES
+from mribatch.training.data.data_sheets import BRAIN_TUMOR_CLASSIFICATION_MRI, UNKNOWN, data_sheet
+from mribatch.training.recipes.catalog import RECIPES
 
 
 def run(*arguments: object) -> Result:

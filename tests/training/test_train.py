@@ -19,9 +19,9 @@ from mribatch.core.bundle import load_bundle
 from mribatch.core.errors import MribatchError
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.run import classify
+from mribatch.training.cross_validation import train_folds
 from mribatch.training.data.classes import ClassList
 from mribatch.training.fit.loop import STATE_FILE
-from mribatch.training.folds import train_folds
 from mribatch.training.networks.build import NETWORKS
 from mribatch.training.train import TrainResult, train
 from tests.training import toy

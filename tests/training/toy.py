@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from mribatch.core.synthetic import draw_slice
-from mribatch.training.data.augment import Augmentation
 from mribatch.training.fit import loop as fit
-from mribatch.training.prepare import TrainOptions
-from mribatch.training.recipes import RECIPES, Recipe
+from mribatch.training.fit.augment import Augmentation
+from mribatch.training.options import TrainOptions
+from mribatch.training.recipes.catalog import RECIPES, Recipe
 
 
 class Killed(BaseException):

@@ -10,7 +10,7 @@ pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 from mribatch.core.synthetic import golden_slices
 from mribatch.training.export.bundle import to_onnx
 from mribatch.training.networks.build import build
-from mribatch.training.recipes import NO_WEIGHTS, RECIPES
+from mribatch.training.recipes.catalog import NO_WEIGHTS, RECIPES
 from mribatch.trt.engine.build import BatchProfile, build_plan
 from mribatch.trt.graph.conversion import to_fp16
 from mribatch.trt.graph.range_audit import audit

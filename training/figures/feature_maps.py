@@ -11,7 +11,7 @@ from numpy import float32, uint8
 from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
-from mribatch.training.figures.drawing import GREY, MARGIN, WIDTH, draw_image, page, plain, shortened, tiles
+from mribatch.training.figures.page import GREY, MARGIN, WIDTH, draw_image, page, plain, shortened, tiles
 from mribatch.training.frameworks import load_keras
 
 CHANNELS_AT_MOST = 60  # on one sheet

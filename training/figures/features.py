@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from mribatch.core.errors import MribatchError
 from mribatch.pipeline.decode.grey import decode_grey
 from mribatch.pipeline.decode.probe import probe, read_file
+from mribatch.training.export.keras_classifier import Scale, understand_input
 from mribatch.training.export.keras_file import load_network
-from mribatch.training.export.keras_model import Scale, understand_input
 from mribatch.training.figures.feature_maps import draw_overview, draw_sheets, record_maps
 
 _KERAS_OWN_NAMES = ("functional", "sequential", "model")  # given where the user gave none

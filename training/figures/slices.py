@@ -13,7 +13,7 @@ import numpy as np
 from numpy import float32, int64, intp, uint8
 from numpy.typing import NDArray
 
-from mribatch.training.figures.drawing import (
+from mribatch.training.figures.page import (
     GREEN,
     GREY,
     MARGIN,

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
 from mribatch.core.files import publishing, write_json
-from mribatch.training.data.augment import augment
+from mribatch.training.fit.augment import augment
 from mribatch.training.fit.batch_statistics import statistics_measurer
-from mribatch.training.fit.schedule import SCHEDULES
 from mribatch.training.frameworks import load_keras
 from mribatch.training.networks.build import build, grey_to_rgb, logits_model, predictor
-from mribatch.training.recipes import Recipe
+from mribatch.training.recipes.catalog import Recipe
+from mribatch.training.recipes.schedules import SCHEDULES
 
 FINGERPRINT_FILE, STATE_FILE = "fit.json", "state.npz"
 _NO_EPOCH = 0  # augmentation draws from (seed, epoch, image); what stands here in place of an epoch never collides

@@ -17,7 +17,7 @@ from mribatch.core.errors import MribatchError
 from mribatch.training.frameworks import load_keras
 from mribatch.training.networks.efficientnet import B_NAMES, b_maps
 from mribatch.training.networks.efficientnet_lite import LITES, freeze, imagenet_file, lite_features, load_lite
-from mribatch.training.recipes import IMAGENET, NO_WEIGHTS, Recipe
+from mribatch.training.recipes.catalog import IMAGENET, NO_WEIGHTS, Recipe
 
 LOGITS = "logits"
 _PREDICT_BATCH = 64

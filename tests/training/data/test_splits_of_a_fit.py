@@ -16,14 +16,14 @@ from mribatch.core.bundle import load_bundle
 from mribatch.core.errors import MribatchError
 from mribatch.core.synthetic import draw_slice
 from mribatch.report.metrics import find
-from mribatch.training.card.cited import read_cited
+from mribatch.training.card.citations import read_cited
 from mribatch.training.data.classes import BRAIN_TUMORS
+from mribatch.training.data.data_sheets import BRAIN_TUMOR_CLASSIFICATION_MRI
 from mribatch.training.data.images import load
-from mribatch.training.data.sheets import BRAIN_TUMOR_CLASSIFICATION_MRI
-from mribatch.training.evaluate import FEWEST_APART, score_apart
+from mribatch.training.evaluation import FEWEST_APART, score_apart
 from mribatch.training.networks.build import NETWORKS
-from mribatch.training.prepare import TrainOptions, fit_fingerprint
-from mribatch.training.recipes import RECIPES
+from mribatch.training.options import TrainOptions, fit_fingerprint
+from mribatch.training.recipes.catalog import RECIPES
 from mribatch.training.train import train
 from tests.training.toy import tiny_network, tiny_recipe
 

@@ -21,7 +21,7 @@ from mribatch.training.data.classes import BRAIN_TUMORS
 from mribatch.training.export import bundle as export
 from mribatch.training.export.bundle import BundleFacts, clean, to_onnx, write_bundle
 from mribatch.training.networks.build import build, calibrated, logits_model, predict_logits
-from mribatch.training.recipes import RECIPES
+from mribatch.training.recipes.catalog import RECIPES
 
 FACTS = BundleFacts(name="toy", classes=BRAIN_TUMORS, temperature=1.7, licences={"weights": "none"})
 

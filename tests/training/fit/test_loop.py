@@ -9,12 +9,12 @@ import pytest
 pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 
 from mribatch.core.errors import MribatchError
-from mribatch.training.data.augment import Augmentation
 from mribatch.training.fit import loop as module
+from mribatch.training.fit.augment import Augmentation
 from mribatch.training.fit.loop import FitResult, Images, cross_entropy, fit, smoothed_cross_entropy
-from mribatch.training.fit.schedule import SCHEDULES
 from mribatch.training.networks.build import NETWORKS, build, predict_logits
-from mribatch.training.recipes import Recipe
+from mribatch.training.recipes.catalog import Recipe
+from mribatch.training.recipes.schedules import SCHEDULES
 from tests.training.toy import Killed, dying_after, tiny_network, tiny_recipe
 
 RANDOM = np.random.default_rng(0)

@@ -15,7 +15,7 @@ from mribatch.training.fit.batch_statistics import statistics_measurer
 from mribatch.training.frameworks import load_keras
 from mribatch.training.networks import efficientnet
 from mribatch.training.networks.build import build, calibrated, predict_logits, weights_file
-from mribatch.training.recipes import NO_WEIGHTS, RECIPES
+from mribatch.training.recipes.catalog import NO_WEIGHTS, RECIPES
 
 SIZE = 64  # small, so that a test takes seconds; the graph is the same
 

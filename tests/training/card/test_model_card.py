@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from mribatch.training.card.text import _start
-from mribatch.training.recipes import RECIPES
+from mribatch.training.card.model_card import _start
+from mribatch.training.recipes.catalog import RECIPES
 
 
 @pytest.mark.parametrize(

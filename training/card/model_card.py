@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 from mribatch.core.about import RESEARCH_NOTICE, __version__
 from mribatch.report.metrics import Metric, find
-from mribatch.training.card.cited import Cited
+from mribatch.training.card.citations import Cited
+from mribatch.training.data.data_sheets import DataSheet
 from mribatch.training.data.images import DataSet
-from mribatch.training.data.sheets import DataSheet
 from mribatch.training.data.split import PARTS, Grouping, Leak
-from mribatch.training.evaluate import FEWEST_APART, SHARE_METRICS, Evaluation, Shortcut
+from mribatch.training.evaluation import FEWEST_APART, SHARE_METRICS, Evaluation, Shortcut
 from mribatch.training.fit.loop import FitResult
 from mribatch.training.networks.efficientnet import B_NAMES
 from mribatch.training.networks.efficientnet_lite import LITES
-from mribatch.training.recipes import IMAGENET, NO_WEIGHTS, Recipe
+from mribatch.training.recipes.catalog import IMAGENET, NO_WEIGHTS, Recipe
 
 _HEADLINE = (
     ("accuracy", None, "accuracy"),

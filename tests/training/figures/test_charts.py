@@ -14,8 +14,8 @@ import matplotlib.axes
 from mribatch.core.synthetic import draw_slice
 from mribatch.report.metrics import confusion, headline
 from mribatch.training.data.classes import BRAIN_TUMORS
-from mribatch.training.figures import drawing
-from mribatch.training.figures import evaluation as figures
+from mribatch.training.figures import charts as figures
+from mribatch.training.figures import page as drawing
 from mribatch.training.figures import slices as slice_figures
 from mribatch.training.fit.loop import Epoch
 from tests.training.drawn_texts import Texts, drawn_pages  # noqa: F401  (the fixture `pages`)
@@ -236,7 +236,7 @@ def test_pyplot_is_never_loaded():
     import sys
 
     code = (
-        "import sys, numpy as np, pathlib, tempfile; from mribatch.training.figures.evaluation import draw_confusion; "
+        "import sys, numpy as np, pathlib, tempfile; from mribatch.training.figures.charts import draw_confusion; "
         "draw_confusion(np.eye(2, dtype=int), ('a', 'b'), 't', pathlib.Path(tempfile.mkdtemp())); "
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )

@@ -12,12 +12,12 @@ pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 from mribatch.core.bundle import load_bundle
 from mribatch.core.errors import MribatchError
 from mribatch.report.metrics import find, headline
-from mribatch.training import folds
-from mribatch.training.fit.calibration import fit_temperature
-from mribatch.training.folds import FINISHED_FOLD, final_recipe, train_folds
+from mribatch.training import cross_validation as folds
+from mribatch.training.cross_validation import FINISHED_FOLD, final_recipe, train_folds
+from mribatch.training.fit.temperature import fit_temperature
 from mribatch.training.networks.build import NETWORKS
-from mribatch.training.prepare import TrainOptions, TrainResult
-from mribatch.training.recipes import RECIPES
+from mribatch.training.options import TrainOptions, TrainResult
+from mribatch.training.recipes.catalog import RECIPES
 from tests.training.toy import Killed, dying_after, tiny_network, tiny_recipe
 
 FOLDS, EPOCHS = 3, 2

@@ -16,7 +16,7 @@ from numpy import float32, float64, int64, uint8
 from numpy.typing import NDArray
 
 from mribatch.report.metrics import ECE_BINS, CalibrationBin, Metric, calibration, confusion, ece_bins, find
-from mribatch.training.figures.drawing import BLUE, GREY, SKY, VERMILLION, page, percent, shown
+from mribatch.training.figures.page import BLUE, GREY, SKY, VERMILLION, page, percent, shown
 
 if TYPE_CHECKING:
     from mribatch.training.fit.loop import Epoch

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from mribatch.core.errors import MribatchError
-from mribatch.training.data.augment import AUGMENTATIONS, LIGHT, REFERENCE, Augmentation
-from mribatch.training.fit.schedule import SCHEDULES
+from mribatch.training.fit.augment import AUGMENTATIONS, LIGHT, REFERENCE, Augmentation
+from mribatch.training.recipes.schedules import SCHEDULES
 
 OPTIMIZERS = ("adam", "adamw")
 NO_WEIGHTS, IMAGENET = "none", "imagenet"

@@ -11,8 +11,8 @@ from mribatch.core.bundle import SPEC_FILE
 from mribatch.core.errors import MribatchError
 from mribatch.training.data.classes import ClassList
 from mribatch.training.export.bundle import BundleFacts, check_names, check_replaceable, publish
+from mribatch.training.export.keras_classifier import End, KerasClassifier, Scale, understand
 from mribatch.training.export.keras_file import file_facts, load_network
-from mribatch.training.export.keras_model import End, KerasClassifier, Scale, understand
 
 Echo = Callable[[str], None]
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mribatch.training.fit.schedule import SCHEDULES, WARM_UP, constant, cosine, one_cycle
+from mribatch.training.recipes.schedules import SCHEDULES, WARM_UP, constant, cosine, one_cycle
 
 
 def test_ends_and_peaks():

@@ -19,8 +19,8 @@ from mribatch.core.bundle import load_bundle
 from mribatch.core.errors import MribatchError
 from mribatch.core.synthetic import golden_slices
 from mribatch.training.data.classes import ClassList
-from mribatch.training.export.from_keras import ExportOptions, ExportResult, export_keras
-from mribatch.training.export.keras_model import SMALLEST, End, Scale, normalised, understand, understand_input
+from mribatch.training.export.keras_classifier import SMALLEST, End, Scale, normalised, understand, understand_input
+from mribatch.training.export.user_model import ExportOptions, ExportResult, export_keras
 from tests.training import keras_models as models
 from tests.training.keras_models import CLASSES, SIDE, rescaling, small, speckled
 
@@ -397,7 +397,7 @@ def test_a_folder_is_replaced_only_when_asked_and_only_a_bundle(tmp_path: Path):
 
 
 def test_a_graph_that_disagrees_never_becomes_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from mribatch.training.export.keras_model import PixelInput
+    from mribatch.training.export.keras_classifier import PixelInput
 
     right = PixelInput.tensor
     monkeypatch.setattr(PixelInput, "tensor", lambda pixels, images: right(pixels, images) * 1.05)

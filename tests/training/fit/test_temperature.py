@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mribatch.core.errors import MribatchError
 from mribatch.report.metrics import find, headline
-from mribatch.training.fit.calibration import fit_temperature, negative_log_likelihood
+from mribatch.training.fit.temperature import fit_temperature, negative_log_likelihood
 
 
 def drawn(temperature: float, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

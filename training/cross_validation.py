@@ -20,20 +20,19 @@ from mribatch.core.about import __version__
 from mribatch.core.errors import MribatchError
 from mribatch.core.files import FolderLock, publishing, write_json
 from mribatch.report.metrics import find
-from mribatch.training import tables
-from mribatch.training.card.cited import SUMMARY_FILE, read_cited
-from mribatch.training.card.text import CardFacts, model_card
+from mribatch.training.card.citations import SUMMARY_FILE, read_cited
+from mribatch.training.card.model_card import CardFacts, model_card
 from mribatch.training.data.images import DataSet
 from mribatch.training.data.protocols import deal_folds, fold_parts
 from mribatch.training.data.split import Grouping, Leak, leak
-from mribatch.training.evaluate import Evaluation, Shortcut, metric_facts, score, size_shortcuts
+from mribatch.training.evaluation import Evaluation, Shortcut, metric_facts, score, size_shortcuts
 from mribatch.training.export.bundle import BundleFacts, check_names, check_replaceable, write_bundle
-from mribatch.training.figures import evaluation as figures
-from mribatch.training.fit.calibration import fit_temperature
+from mribatch.training.figures import charts as figures
 from mribatch.training.fit.loop import Echo, FitResult, Images, fit
+from mribatch.training.fit.temperature import fit_temperature
 from mribatch.training.frameworks import load_keras, versions
 from mribatch.training.networks.build import predict_logits
-from mribatch.training.prepare import (
+from mribatch.training.options import (
     TrainOptions,
     TrainResult,
     digest,
@@ -43,8 +42,9 @@ from mribatch.training.prepare import (
     read_images,
     watched_images,
 )
-from mribatch.training.recipes import Recipe
+from mribatch.training.recipes.catalog import Recipe
 from mribatch.training.train import ALREADY, finished_before, remove_state, save_network
+from mribatch.training.work_folder import tables
 
 FINISHED_FOLD = "held_out.npz"  # in the folder of each fold: its logits, best epoch and fingerprint
 _ALL = "all"  # the folder of the fit on every image

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from mribatch.core.errors import MribatchError
 from mribatch.core.files import sha256_of_file
 from mribatch.training.data.classes import BRAIN_TUMORS, ClassList
+from mribatch.training.data.data_sheets import UNKNOWN, DataSheet
 from mribatch.training.data.images import DataSet, load
 from mribatch.training.data.protocols import HOLDOUT
-from mribatch.training.data.sheets import UNKNOWN, DataSheet
 from mribatch.training.data.split import PARTS, Grouping, group, read_groups
 from mribatch.training.fit.loop import Echo, Images
 from mribatch.training.frameworks import versions
 from mribatch.training.networks.build import weights_file
-from mribatch.training.recipes import Recipe
+from mribatch.training.recipes.catalog import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

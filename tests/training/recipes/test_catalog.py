@@ -8,8 +8,8 @@ from click.testing import CliRunner
 
 from mribatch.cli.train import train
 from mribatch.core.errors import MribatchError
-from mribatch.training.data.augment import LIGHT, REFERENCE, Augmentation
-from mribatch.training.recipes import RECIPES, changed_recipe
+from mribatch.training.fit.augment import LIGHT, REFERENCE, Augmentation
+from mribatch.training.recipes.catalog import RECIPES, changed_recipe
 
 
 def changed(*settings: str, name: str = "cnn", augment: str | None = None, weights: str | None = None):

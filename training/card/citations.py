@@ -8,8 +8,8 @@ from typing import Any
 
 from mribatch.core.errors import MribatchError
 from mribatch.report.metrics import Metric, find
-from mribatch.training.evaluate import CLEAN, LEAKED, Share, share_protocol
-from mribatch.training.tables import METRICS
+from mribatch.training.evaluation import CLEAN, LEAKED, Share, share_protocol
+from mribatch.training.work_folder.tables import METRICS
 
 SUMMARY_FILE = "training.json"
 _FIX = "name the work folder of another training run, or the output of mribatch report"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mribatch.core.synthetic import draw_slice
-from mribatch.training.data.augment import Augmentation, augment
-from mribatch.training.recipes import RECIPES
+from mribatch.training.fit.augment import Augmentation, augment
+from mribatch.training.recipes.catalog import RECIPES
 
 REFERENCE = RECIPES["cnn"].augmentation
 SLICES = np.stack([draw_slice(seed, 64, 48) for seed in range(6)])[..., None]
