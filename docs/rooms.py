@@ -32,7 +32,7 @@ MAY_IMPORT = {
 ROOM_ORDER = {
     "pipeline": ("listing", "decode", "inference", "worker", "output"),
     "trt": ("graph", "runtime", "engine"),
-    "training": ("data", "networks", "fit", "export", "figures", "card"),
+    "training": ("data", "recipes", "networks", "fit", "work_folder", "export", "figures", "card"),
 }
 
 

@@ -1,7 +1,7 @@
-"""The grouped protocol: k fits that each leave one fold of units out, and then, on request, one fit on all images.
+"""The grouped protocol: k fits that each hold out one fold of units, and then, on request, one fit on all images.
 
-Every image is predicted once, by the network that saw nothing of its unit. These out-of-fold predictions give the
-figures and the temperature; the network in the bundle is trained on everything and was scored on nothing.
+Every image is predicted once, by the network that was trained without its unit. These out-of-fold predictions give the
+figures and the temperature; the network in the bundle is trained on all images and was not scored on any.
 """
 
 import math
@@ -10,7 +10,6 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy import float32, int64
@@ -18,39 +17,87 @@ from numpy.typing import NDArray
 
 from mribatch.core.about import __version__
 from mribatch.core.errors import MribatchError
-from mribatch.core.files import FolderLock, publishing, write_json
+from mribatch.core.files import FolderLock, publishing
 from mribatch.report.metrics import find
-from mribatch.training.card.citations import SUMMARY_FILE, read_cited
-from mribatch.training.card.model_card import CardFacts, model_card
-from mribatch.training.data.images import DataSet
+from mribatch.training.card.citations import read_citations
+from mribatch.training.data.images import DataSet, Images
 from mribatch.training.data.protocols import deal_folds, fold_parts
 from mribatch.training.data.split import Grouping, Leak, leak
-from mribatch.training.evaluation import Evaluation, Shortcut, metric_facts, score, size_shortcuts
-from mribatch.training.export.bundle import BundleFacts, check_names, check_replaceable, write_bundle
-from mribatch.training.figures import charts as figures
-from mribatch.training.fit.loop import Echo, FitResult, Images, fit
-from mribatch.training.fit.temperature import fit_temperature
-from mribatch.training.frameworks import load_keras, versions
-from mribatch.training.networks.build import predict_logits
-from mribatch.training.options import (
-    TrainOptions,
+from mribatch.training.evaluation import Evaluation, TestSet, measure_size_shortcuts, score
+from mribatch.training.export.bundle import check_names, check_replaceable
+from mribatch.training.finish import (
+    FinishedTraining,
     TrainResult,
-    digest,
-    fit_fingerprint,
-    images_of,
-    make_folder,
-    read_images,
-    watched_images,
+    find_finished,
+    publish,
+    report_finished,
+    write_results,
 )
-from mribatch.training.recipes.catalog import Recipe
-from mribatch.training.train import ALREADY, finished_before, remove_state, save_network
+from mribatch.training.fit.checkpoints import Checkpoints
+from mribatch.training.fit.fingerprint import FitFingerprint
+from mribatch.training.fit.loop import Echo, FitInputs, fit
+from mribatch.training.fit.temperature import fit_temperature
+from mribatch.training.frameworks import load_keras
+from mribatch.training.inputs import make_fingerprint, read_images, select_part, select_watched
+from mribatch.training.networks.build import predict_logits
+from mribatch.training.options import TrainOptions
+from mribatch.training.recipes.recipe import Recipe
+from mribatch.training.results import DividedImages, FinalFit, Measurement
 from mribatch.training.work_folder import tables
+from mribatch.training.work_folder.files import make_folder, save_network
+from mribatch.training.work_folder.summary import Calibration, FoldsFacts
 
-FINISHED_FOLD = "held_out.npz"  # in the folder of each fold: its logits, best epoch and fingerprint
-_ALL = "all"  # the folder of the fit on every image
+FINISHED_FOLD = "held_out.npz"  # in the folder of each fold, see FinishedFold
+_ALL = "all"  # the folder of the fit on all images
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class FinishedFold:
+    """What is kept of a fold when its fit has ended; the content of held_out.npz."""
+
+    logits: NDArray[float32]  # (held out, classes)
+    best_epoch: int
+    seconds: float
+
+    def write(self, path: Path, fingerprint: FitFingerprint) -> None:
+        """Replace the file; the fingerprint says which fit it is of."""
+        with publishing(path) as temporary, temporary.open("wb") as stream:
+            np.savez(
+                stream,
+                logits=self.logits,
+                epoch=np.array(self.best_epoch),
+                seconds=np.array(self.seconds),
+                fingerprint=np.array(fingerprint.digest),
+            )
+
+    @classmethod
+    def read(cls, path: Path, fingerprint: FitFingerprint) -> "FinishedFold | None":
+        """Return the fold; None if its fit has not ended.
+
+        Raises:
+            MribatchError: The file is damaged, or of another fit.
+        """
+        if not path.exists():
+            return None
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            same = str(arrays["fingerprint"]) == fingerprint.digest
+            fold = cls(
+                logits=arrays["logits"].astype(float32),
+                best_epoch=int(arrays["epoch"]),
+                seconds=float(arrays["seconds"]),
+            )
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            fix = "delete its folder, or choose another --work folder"
+            raise MribatchError(f"cannot read {path}: {error}", fix) from error
+        if not same:
+            problem = f"{path.parent} holds a fold of another fit"
+            raise MribatchError(problem, "repeat the first command, or choose another --work folder")
+        return fold
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Folds:
     """What all fits share."""
 
@@ -60,50 +107,81 @@ class _Folds:
     protocol: str
     leak: Leak
 
+    @property
+    def images(self) -> DividedImages:
+        names = tuple(f"fold {fold + 1}" for fold in self.dealt)
+        return DividedImages(data=self.data, grouping=self.grouping, part_names=names, keeps_units=True)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class _Pooled:
-    """Out-of-fold results of every image."""
+    """Out-of-fold results of all images."""
 
     logits: NDArray[float32]  # (n, classes)
-    epochs: tuple[int, ...]  # best epoch of each fold
+    fold_accuracy: tuple[float, ...]
+    best_epochs: tuple[int, ...]  # of each fold
     seconds: float
     temperature: float
-    before: Evaluation  # at temperature 1
-    after: Evaluation
+    uncalibrated: Evaluation  # at temperature 1
+    calibrated: Evaluation
+
+    def calibration(self, metric: str) -> Calibration:
+        before, after = (find(each.metrics, metric).value for each in (self.uncalibrated, self.calibrated))
+        return Calibration(before=before, after=after)
 
 
-def train_folds(options: TrainOptions, echo: Echo = lambda _: None) -> TrainResult:
-    """Read, deal folds, fit each, pool, calibrate; with `options.final` also fit all images, export and prove.
+def cross_validate(options: TrainOptions, echo: Echo = lambda _: None) -> TrainResult:
+    """Read, deal folds, fit each, pool, calibrate; with `options.final` also fit all images and export.
 
-    Folds are fitted one by one; the same command after a kill goes on where it stopped, with the same result.
+    Folds are fitted one by one; after a kill the same command resumes, with the same result.
 
     Raises:
-        MribatchError: Bad data, too few units for the folds, an output that is not ours, another fit in the work
+        MribatchError: Bad data, too few units for the folds, an output that is not a bundle, another fit in the work
             folder, or a graph that does not agree with Keras.
     """
     load_keras()
-    read_cited(options.cite)  # before hours of training
+    _check_options(options)
+    make_folder(options.work_folder)
+    checkpoints = Checkpoints(options.work_folder / _ALL)
+    with FolderLock(options.work_folder):
+        folds = _deal(options, echo)
+        pooled = _pool(options, folds, echo)
+        facts = _collect_facts(options, folds, pooled)
+        finished = find_finished(options, facts.fit, checkpoints) if options.final else None
+        if finished is not None:
+            report_finished(options, echo)
+            return finished
+        measurement = _measure(folds, pooled)
+        _write_work_folder(options, folds, pooled, measurement)
+        training = FinishedTraining(
+            images=folds.images,
+            measurement=measurement,
+            facts=facts,
+            highlights=_select_highlights(options, folds, pooled),
+            final=_fit_all(options, folds, pooled, checkpoints=checkpoints, echo=echo) if options.final else None,
+        )
+        result = publish(options, training, echo)
+        if options.final and not options.keep_work:
+            checkpoints.remove()
+        return result
+
+
+def make_final_recipe(recipe: Recipe, epochs: Sequence[int]) -> Recipe:
+    """Return the recipe for all images, of which none is left to choose an epoch: the median of the folds' epochs."""
+    if recipe.keep == "last":
+        return recipe
+    median = math.ceil(statistics.median(epochs))
+    return replace(recipe, epochs=median, patience=median, keep="last")
+
+
+def _check_options(options: TrainOptions) -> None:
+    read_citations(options.cite)  # before hours of training
     check_names(options.bundle_name if options.final else "folds", options.classes)
     if options.final:
         check_replaceable(options.out)
     if options.folds < 3 and options.recipe.keep == "best":
-        problem = f"'{options.recipe.name}' chooses its epoch, so of 2 folds none is left to learn from"
+        problem = f"'{options.recipe.name}' chooses its epoch on one fold, so with 2 folds none is left to train on"
         raise MribatchError(problem, "give --folds 3 or more, or --set keep=last")
-    make_folder(options.work_folder)
-    with FolderLock(options.work_folder):
-        folds = _deal(options, echo)
-        pooled = _pool(options, folds, echo)
-        training = _training_facts(options, folds, pooled)
-        state = options.work_folder / _ALL
-        finished = finished_before(options, training["fit"], state) if options.final else None
-        if finished is not None:
-            echo(f"{options.out} {ALREADY}")
-            return finished
-        _write_outputs(options, folds, pooled)
-        return (
-            _final(options, folds, pooled, training, echo) if options.final else _told(options, folds, pooled, training)
-        )
 
 
 def _deal(options: TrainOptions, echo: Echo) -> _Folds:
@@ -118,251 +196,164 @@ def _deal(options: TrainOptions, echo: Echo) -> _Folds:
     )
     units = len(set(grouping.units.tolist()))
     echo(f"{len(dealt)} images in {units} units, folds of {', '.join(map(str, counts))}; leak rate {leaked}")
-    return _Folds(data, grouping, dealt, protocol, leaked)
+    return _Folds(data=data, grouping=grouping, dealt=dealt, protocol=protocol, leak=leaked)
 
 
 def _pool(options: TrainOptions, folds: _Folds, echo: Echo) -> _Pooled:
     data = folds.data
     logits = np.empty((len(data.labels), len(data.classes.names)), dtype=float32)
-    epochs, seconds = [], 0.0
-    for fold in range(options.folds):
-        held_out, epoch, took = _one_fold(options, folds, fold, echo)
-        logits[folds.dealt == fold] = held_out
-        epochs.append(epoch)
-        seconds += took
+    finished = [_finish_fold(options, folds, fold, echo) for fold in range(options.folds)]
+    for place, fold in enumerate(finished):
+        logits[folds.dealt == place] = fold.logits
+    hits = logits.argmax(axis=1) == data.labels
     temperature = fit_temperature(logits, data.labels)
-    scored = [
-        score(logits, data.labels, data.classes.names, folds.grouping.units, each, folds.protocol)
-        for each in (1.0, temperature)
-    ]
-    return _Pooled(logits, tuple(epochs), seconds, temperature, scored[0], scored[1])
+    test = TestSet(classes=data.classes.names, labels=data.labels, units=folds.grouping.units, protocol=folds.protocol)
+    return _Pooled(
+        logits=logits,
+        fold_accuracy=tuple(float(hits[folds.dealt == fold].mean()) for fold in range(options.folds)),
+        best_epochs=tuple(fold.best_epoch for fold in finished),
+        seconds=sum(fold.seconds for fold in finished),
+        temperature=temperature,
+        uncalibrated=score(logits, test, 1.0),
+        calibrated=score(logits, test, temperature),
+    )
 
 
-def _one_fold(options: TrainOptions, folds: _Folds, fold: int, echo: Echo) -> tuple[NDArray[float32], int, float]:
-    """Logits of the fold's images, its best epoch and its seconds; from its file where the fold was done before."""
+def _finish_fold(options: TrainOptions, folds: _Folds, fold: int, echo: Echo) -> FinishedFold:
+    """Fit one fold, or read its file if that was done before."""
     recipe, data = options.chosen_recipe, folds.data
     work = options.work_folder / f"fold-{fold + 1}"
     parts = fold_parts(folds.dealt, fold, chooses=recipe.keep == "best")
-    fingerprint = fit_fingerprint(options, recipe, data, parts)
+    fingerprint = make_fingerprint(options, recipe, data, parts)
     make_folder(work)
-    known = _finished_fold(work / FINISHED_FOLD, fingerprint)
-    if known is not None:
+    if (known := FinishedFold.read(work / FINISHED_FOLD, fingerprint)) is not None:
         return known
     echo(f"fold {fold + 1} of {options.folds}")
-    fitted = fit(
-        recipe,
-        images_of(data, parts, "train"),
-        watched_images(data, parts),
-        len(data.classes.names),
-        options.seed,
-        work,
-        fingerprint,
-        echo,
-        options.quiet,
+    inputs = FitInputs(
+        recipe=recipe,
+        train=select_part(data, parts, "train"),
+        watched=select_watched(data, parts),
+        classes=len(data.classes.names),
+        seed=options.seed,
+        fingerprint=fingerprint,
     )
-    tested = images_of(data, parts, "test")
+    checkpoints = Checkpoints(work)
+    fitted = fit(inputs, checkpoints, echo, quiet=options.quiet)
+    tested = select_part(data, parts, "test")
     logits = predict_logits(fitted.network, tested.pixels)
     accuracy = float((logits.argmax(axis=1) == tested.labels).mean())
-    echo(f"fold {fold + 1}: accuracy {accuracy:.4f} on {len(tested.labels)} images held out")
+    echo(f"fold {fold + 1}: accuracy {accuracy:.4f} on {len(tested.labels)} held-out images")
     tables.write_history(work, fitted.history)
     seconds = sum(row.seconds for row in fitted.history)
-    with publishing(work / FINISHED_FOLD) as temporary, temporary.open("wb") as stream:
-        np.savez(
-            stream,
-            logits=logits,
-            epoch=np.array(fitted.best_epoch),
-            seconds=np.array(seconds),
-            fingerprint=np.array(digest(fingerprint)),
-        )
+    finished = FinishedFold(logits=logits, best_epoch=fitted.best_epoch, seconds=seconds)
+    finished.write(work / FINISHED_FOLD, fingerprint)
     if not options.keep_work:
-        remove_state(work)
-    return logits, fitted.best_epoch, seconds
+        checkpoints.remove()
+    return finished
 
 
-def _finished_fold(path: Path, fingerprint: Mapping[str, Any]) -> tuple[NDArray[float32], int, float] | None:
-    if not path.exists():
-        return None
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            known = {name: archive[name] for name in archive.files}
-        same = str(known["fingerprint"]) == digest(fingerprint)
-        found = (known["logits"].astype(float32), int(known["epoch"]), float(known["seconds"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise MribatchError(f"cannot read {path}: {error}", "delete its folder, or choose another --work") from error
-    if not same:
-        problem = f"{path.parent} holds a fold of another fit"
-        raise MribatchError(problem, "repeat the first command, or choose another --work folder")
-    return found
-
-
-def _write_outputs(options: TrainOptions, folds: _Folds, pooled: _Pooled) -> None:
-    work, data = options.work_folder, folds.data
-    tables.write_parts(work, data, folds.grouping, _fold_names(folds))
-    tables.write_out_of_fold(work, data, folds.grouping, folds.dealt, pooled.logits, pooled.after.probabilities)
-    tables.write_metrics(work, pooled.after.metrics)
-    tested = figures.Tested(
-        labels=data.labels, probabilities=pooled.after.probabilities, pixels=data.pixels, metrics=pooled.after.metrics
-    )
-    figures.write_all(
-        work / "figures",
-        name=options.recipe.name,
-        classes=data.classes.names,
-        protocol=folds.protocol,
-        tested=tested,
-        data=(data.pixels, data.labels),
-        seed=options.seed,
-    )
-
-
-def _final(
-    options: TrainOptions, folds: _Folds, pooled: _Pooled, training: Mapping[str, Any], echo: Echo
-) -> TrainResult:
-    data, recipe, work = folds.data, final_recipe(options.chosen_recipe, pooled.epochs), options.work_folder / _ALL
-    make_folder(work)
+def _fit_all(
+    options: TrainOptions, folds: _Folds, pooled: _Pooled, *, checkpoints: Checkpoints, echo: Echo
+) -> FinalFit:
+    data, recipe = folds.data, make_final_recipe(options.chosen_recipe, pooled.best_epochs)
+    make_folder(checkpoints.folder)
     echo(f"all {len(data.labels)} images, {recipe.epochs} epochs")
-    everything = Images(data.pixels, data.labels)
-    nothing = Images(data.pixels[:0], data.labels[:0], "none")
-    fingerprint = fit_fingerprint(options, recipe, data, np.zeros(len(data.labels), dtype=int64))
-    fitted = fit(
-        recipe, everything, nothing, len(data.classes.names), options.seed, work, fingerprint, echo, options.quiet
+    inputs = FitInputs(
+        recipe=recipe,
+        train=Images(data.pixels, data.labels),
+        watched=Images(data.pixels[:0], data.labels[:0], "none"),
+        classes=len(data.classes.names),
+        seed=options.seed,
+        fingerprint=make_fingerprint(options, recipe, data, np.zeros(len(data.labels), dtype=int64)),
     )
-    tables.write_history(work, fitted.history)
+    fitted = fit(inputs, checkpoints, echo, quiet=options.quiet)
+    tables.write_history(checkpoints.folder, fitted.history)
     save_network(fitted.network, options.work_folder)
-    metrics = metric_facts(pooled.after.metrics, folds.leak.rate)
-    name = options.bundle_name
-    bundle = BundleFacts(
-        name=name,
-        classes=options.classes,
-        temperature=pooled.temperature,
-        description=f"{recipe.name}: {recipe.description}",
-        training=training,
-        metrics=metrics,
-        licences={"weights": options.weights_licence, "training_data": options.sheet.licence},
+    if options.recipe.keep == "last":
+        return FinalFit(recipe=recipe, result=fitted)
+    best = ", ".join(map(str, pooled.best_epochs))
+    reason = f"the number of epochs is the median of the folds' best epochs ({best}), chosen on images of other folds"
+    return FinalFit(recipe=recipe, result=fitted, last_epoch_reason=reason)
+
+
+def _write_work_folder(options: TrainOptions, folds: _Folds, pooled: _Pooled, measurement: Measurement) -> None:
+    tables.write_out_of_fold(
+        options.work_folder,
+        folds.data,
+        folds.grouping,
+        dealt=folds.dealt,
+        logits=pooled.logits,
+        probabilities=pooled.calibrated.probabilities,
     )
-    card = _card(options, folds, pooled, fitted, recipe, name)
-    agreement = write_bundle(fitted.network, bundle, card, options.out)
-    echo(f"ONNX Runtime against Keras on the golden slices: {agreement}")
-    result = _told(options, folds, pooled, training, name=name, golden_max_difference=agreement.max_difference)
-    if not options.keep_work:
-        remove_state(work)
-    return result
+    write_results(options, folds.images, measurement)
 
 
-def final_recipe(recipe: Recipe, epochs: Sequence[int]) -> Recipe:
-    """The recipe for all images, where nothing is left to choose an epoch: the folds' median, the last one kept."""
-    if recipe.keep == "last":
-        return recipe
-    median = math.ceil(statistics.median(epochs))
-    return replace(recipe, epochs=median, patience=median, keep="last")
+def _collect_facts(options: TrainOptions, folds: _Folds, pooled: _Pooled) -> FoldsFacts:
+    recipe = make_final_recipe(options.chosen_recipe, pooled.best_epochs)
+    return FoldsFacts(
+        recipe=options.recipe.name,
+        protocol=folds.protocol,
+        leak_rate=folds.leak.rate,
+        leak=str(folds.leak),
+        images={"out_of_fold": len(folds.dealt)},
+        left_out=len(folds.data.left_out),
+        data=options.sheet.title,
+        folds=options.folds,
+        fold_accuracy=pooled.fold_accuracy,
+        best_epochs=pooled.best_epochs,
+        epochs=recipe.epochs,
+        temperature=pooled.temperature,
+        ece=pooled.calibration("ece"),
+        log_loss=pooled.calibration("log_loss"),
+        seconds=round(pooled.seconds, 1),
+        split_seed=options.split_seed,
+        mribatch=__version__,
+        fit=make_fingerprint(options, recipe, folds.data, folds.dealt),
+    )
 
 
-def _told(
-    options: TrainOptions, folds: _Folds, pooled: _Pooled, training: Mapping[str, Any], **more: Any
-) -> TrainResult:
-    metrics = metric_facts(pooled.after.metrics, folds.leak.rate)
-    shares = training["fold_accuracy"]
-    summary = {
+def _measure(folds: _Folds, pooled: _Pooled) -> Measurement:
+    shares, first = pooled.fold_accuracy, folds.dealt == 0
+    notes = (
+        f"Accuracy of the individual folds: {_list_accuracies(pooled)}, standard deviation "
+        f"{statistics.stdev(shares):.4f}.",
+        f"Calibration, fitted on the pooled out-of-fold logits: {_describe_calibration(pooled)}. Fitting one number "
+        f"on the same {len(folds.dealt)} images introduces a small optimistic bias.",
+        "The weights in this bundle come from one more fit on all images, so no images are left to score it on. The "
+        "figures are those of the folds, whose networks were each trained on a part of the images.",
+    )
+    return Measurement(
+        protocol=folds.protocol,
+        tested=np.ones(len(folds.dealt), dtype=np.bool_),
+        leak=folds.leak,
+        evaluation=pooled.calibrated,
+        temperature=pooled.temperature,
+        conditions="each once, by the network of the fold that held it out",
+        notes=notes,
+        shortcuts=measure_size_shortcuts(folds.data, trained=~first, tested=first),
+        shortcuts_basis="learned on the other folds, measured on the first",
+    )
+
+
+def _select_highlights(options: TrainOptions, folds: _Folds, pooled: _Pooled) -> Mapping[str, str]:
+    highlights = {
         "images": f"{len(folds.dealt)}; {folds.protocol}",
         "leak rate": str(folds.leak),
-        "folds": f"accuracy {', '.join(f'{share:.4f}' for share in shares)}; mean {statistics.mean(shares):.4f}",
-        "calibration": _calibration(pooled),
+        "folds": f"accuracy {_list_accuracies(pooled)}",
+        "calibration": _describe_calibration(pooled),
         "tables": str(options.work_folder),
     }
-    if options.final:
-        summary["bundle"] = str(options.out)
-    facts = {"out": str(options.out), "training": dict(training), "metrics": metrics, "summary": summary, **more}
-    write_json(options.work_folder / SUMMARY_FILE, facts)
-    return TrainResult(options.out, options.work_folder, facts)
+    return highlights | ({"bundle": str(options.out)} if options.final else {})
 
 
-def _training_facts(options: TrainOptions, folds: _Folds, pooled: _Pooled) -> dict[str, Any]:
-    recipe = final_recipe(options.chosen_recipe, pooled.epochs)
-    fingerprint = fit_fingerprint(options, recipe, folds.data, folds.dealt)
-    before, after = (find(each.metrics, "ece").value for each in (pooled.before, pooled.after))
-    losses = [find(each.metrics, "log_loss").value for each in (pooled.before, pooled.after)]
-    return {
-        "recipe": options.recipe.name,
-        "protocol": folds.protocol,
-        "leak_rate": folds.leak.rate,
-        "leak": str(folds.leak),
-        "images": {"out_of_fold": len(folds.dealt)},
-        "left_out": len(folds.data.left_out),
-        "data": options.sheet.title,
-        "folds": options.folds,
-        "fold_accuracy": _fold_accuracies(folds, pooled),
-        "best_epochs": list(pooled.epochs),
-        "epochs": recipe.epochs,
-        "temperature": pooled.temperature,
-        "ece": {"before": before, "after": after},
-        "log_loss": {"before": losses[0], "after": losses[1]},
-        "seconds": round(pooled.seconds, 1),
-        "split_seed": options.split_seed,
-        "mribatch": __version__,
-        "fingerprint": digest(fingerprint),
-        "fit": fingerprint,
-    }
+def _list_accuracies(pooled: _Pooled) -> str:
+    shares = pooled.fold_accuracy
+    return f"{', '.join(f'{share:.4f}' for share in shares)}; mean {statistics.mean(shares):.4f}"
 
 
-def _fold_accuracies(folds: _Folds, pooled: _Pooled) -> list[float]:
-    hits = pooled.logits.argmax(axis=1) == folds.data.labels
-    return [float(hits[folds.dealt == fold].mean()) for fold in range(int(folds.dealt.max()) + 1)]
-
-
-def _calibration(pooled: _Pooled) -> str:
-    told = []
-    for name, title in (("ece", "expected calibration error"), ("log_loss", "log loss")):
-        before, after = (find(each.metrics, name).value or 0.0 for each in (pooled.before, pooled.after))
-        told.append(f"{title} {before:.4f} before, {after:.4f} after")
-    return f"temperature {pooled.temperature:.4f}; {'; '.join(told)}"
-
-
-def _card(options: TrainOptions, folds: _Folds, pooled: _Pooled, fitted: FitResult, recipe: Recipe, name: str) -> str:
-    data, everything = folds.data, np.ones(len(folds.dealt), dtype=np.bool_)
-    shares = _fold_accuracies(folds, pooled)
-    epochs_from = "no image chose them"
-    if options.recipe.keep == "best":
-        best = ", ".join(map(str, pooled.epochs))
-        epochs_from = f"their number is the median of the folds' best epochs ({best}), chosen by other folds' images"
-    notes = (
-        f"Accuracy of the folds one by one: {', '.join(f'{share:.4f}' for share in shares)}; mean "
-        f"{statistics.mean(shares):.4f}, standard deviation {statistics.stdev(shares):.4f}.",
-        f"Calibration, fitted on the pooled out-of-fold logits: {_calibration(pooled)}. One number fitted on "
-        f"{len(everything)} images cannot flatter itself by much, but a little it does.",
-        "The weights in this bundle come from one more fit on all images. No image is left to score it on; its figures "
-        "are the folds', whose networks saw a part of the images each.",
-    )
-    facts = CardFacts(
-        name=name,
-        recipe=recipe,
-        data=data,
-        sheet=options.sheet,
-        grouping=folds.grouping,
-        parts=_fold_names(folds),
-        keeps_units=True,
-        tested=everything,
-        fit=fitted,
-        evaluation=pooled.after,
-        leak=folds.leak,
-        shortcuts=_shortcuts(folds),
-        shortcuts_of="learned on the other folds, measured on the first",
-        epochs_from=epochs_from,
-        protocol=folds.protocol,
-        measured="each once, by the network of the fold that left it out",
-        notes=notes,
-        cited=read_cited(options.cite),
-        seed=options.seed,
-        split_seed=options.split_seed,
-        temperature=pooled.temperature,
-        weights_licence=options.weights_licence,
-        versions=versions(),
-    )
-    return model_card(facts)
-
-
-def _shortcuts(folds: _Folds) -> list[Shortcut]:
-    data, first = folds.data, folds.dealt == 0
-    return size_shortcuts(data.stored_sizes, data.labels, ~first, first, data.classes.names)
-
-
-def _fold_names(folds: _Folds) -> tuple[str, ...]:
-    return tuple(f"fold {fold + 1}" for fold in folds.dealt)
+def _describe_calibration(pooled: _Pooled) -> str:
+    changes = []
+    for metric, title in (("ece", "expected calibration error"), ("log_loss", "log loss")):
+        figure = pooled.calibration(metric)
+        changes.append(f"{title} {figure.before or 0.0:.4f} before, {figure.after or 0.0:.4f} after")
+    return f"temperature {pooled.temperature:.4f}; {'; '.join(changes)}"

@@ -19,11 +19,12 @@ from mribatch.core.bundle import load_bundle
 from mribatch.core.errors import MribatchError
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.run import classify
-from mribatch.training.cross_validation import train_folds
+from mribatch.training.cross_validation import cross_validate
 from mribatch.training.data.classes import ClassList
-from mribatch.training.fit.loop import STATE_FILE
+from mribatch.training.finish import TrainResult
+from mribatch.training.fit.checkpoints import STATE_FILE
 from mribatch.training.networks.build import NETWORKS
-from mribatch.training.train import TrainResult, train
+from mribatch.training.train import train
 from tests.training import toy
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +35,7 @@ def test_the_fit_learned_the_toy_classes(trained: TrainResult):
     assert [row["epoch"] for row in history] == list(range(1, toy.EPOCHS + 1))
     assert history[-1]["loss"] < history[0]["loss"]
     best = min(history, key=lambda row: row["val_loss"])["epoch"]
-    assert trained.facts["training"]["best_epoch"] == best
+    assert trained.summary.training.best_epoch == best
 
 
 def test_the_bundle_says_what_it_is_worth(trained: TrainResult):
@@ -95,7 +96,7 @@ def test_the_same_command_again_does_nothing(trained: TrainResult, toy_data: Pat
     before = {path: path.stat().st_mtime_ns for path in (*trained.out.iterdir(), *trained.work.glob("*.*"))}
     lines: list[str] = []
     again = train(toy.options(toy_data, trained.out), lines.append)
-    assert json.dumps(again.facts) == json.dumps(trained.facts)
+    assert again.summary == trained.summary
     assert lines[-1].startswith(f"{trained.out} already holds this fit; nothing was written")
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
@@ -126,52 +127,43 @@ def test_another_fit_is_refused_by_name(trained: TrainResult, toy_data: Path, ch
         ),
     ],
 )
-@pytest.mark.parametrize("start", [train, train_folds])
+@pytest.mark.parametrize("start", [train, cross_validate])
 def test_names_that_no_bundle_can_hold_are_refused_before_any_work(start, toy_data, tmp_path: Path, change, problem):
     with pytest.raises(MribatchError, match=problem):
         start(toy.options(toy_data, tmp_path / "out", final=True, **change))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_work_folder_of_the_folder_one_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_work_folder_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     options = toy.options(Path("data"), Path())
     assert (options.work_folder, options.bundle_name) == (tmp_path / "here-work", "here")
 
 
-class Stopped(BaseException):
-    """What no part of the project catches."""
-
-
-def test_stopped_between_the_bundle_and_its_summary_it_goes_on(toy_data: Path, tmp_path: Path, no_figures, monkeypatch):
+def test_stopped_between_the_bundle_and_its_summary_it_resumes(toy_data: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setitem(NETWORKS, "tiny", toy.tiny_network)
     options = toy.options(toy_data, tmp_path / "out", recipe=toy.tiny_recipe(epochs=1), keep_work=False)
 
-    def stop(path: Path, content: object) -> None:
-        raise Stopped
-
-    with monkeypatch.context() as patch:
-        patch.setattr("mribatch.training.train.write_json", stop)
-        with pytest.raises(Stopped):
-            train(options)
+    with pytest.raises(toy.Killed):
+        train(options, toy.DyingEcho("ONNX Runtime against Keras"))
     assert load_bundle(str(options.out)).spec.trained and not (options.work_folder / "training.json").exists()
     lines: list[str] = []
     result = train(options, lines.append)
-    assert not any(line.startswith("epoch ") for line in lines) and "golden_max_difference" in result.facts
+    assert not any(line.startswith("epoch ") for line in lines) and result.summary.has_bundle
     (options.work_folder / "training.json").unlink()
     with pytest.raises(MribatchError, match=r"holds this fit, but .* has no training\.json of it"):
         train(options)
 
 
-def test_a_folder_that_is_no_bundle_is_refused_before_any_work(toy_data: Path, tmp_path: Path):
+def test_a_folder_that_is_not_a_bundle_is_refused_before_any_work(toy_data: Path, tmp_path: Path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(MribatchError, match="exists and is no model bundle"):
+    with pytest.raises(MribatchError, match="exists and is not a model bundle"):
         train(toy.options(toy_data, tmp_path, work=tmp_path / "work"))
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_groups_are_kept_together_and_left_out_files_are_told(tmp_path: Path, no_figures: None, monkeypatch):
+def test_groups_are_kept_together_and_left_out_files_are_reported(tmp_path: Path, monkeypatch):
     monkeypatch.setitem(NETWORKS, "tiny", toy.tiny_network)
     data = toy.draw_data(tmp_path / "brain", per_class=12)
     (data / "Testing/no/empty.png").touch()
@@ -192,7 +184,7 @@ def test_groups_are_kept_together_and_left_out_files_are_told(tmp_path: Path, no
     assert any(line.startswith("left out: Testing/no/empty.png: empty") for line in lines)
     card = (result.out / "MODEL_CARD.md").read_text()
     assert "series_id and equal pixels" in card
-    assert "1 files could not be used and were left out (empty 1)." in card and "empty.png" not in card
+    assert "1 file could not be used and was left out (empty 1)." in card and "empty.png" not in card
     assert not (result.work / STATE_FILE).exists() and (result.work / "history.parquet").exists()
 
 
@@ -207,7 +199,7 @@ def epochs_done(state: Path) -> int:
         return len(json.loads(str(archive["history"])))
 
 
-def test_kill_9_changes_nothing(trained: TrainResult, toy_data: Path, tmp_path: Path, no_figures: None):
+def test_kill_9_changes_nothing(trained: TrainResult, toy_data: Path, tmp_path: Path):
     out = tmp_path / "toy-model"
     state = tmp_path / "toy-model-work" / STATE_FILE
     process = start(toy_data, out)

@@ -1,6 +1,5 @@
-"""Figures of other protocols for a model card, read from other runs' own files, never typed."""
+"""Figures of other runs for a model card, read from the files of those runs, never typed."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,29 +8,29 @@ from typing import Any
 from mribatch.core.errors import MribatchError
 from mribatch.report.metrics import Metric, find
 from mribatch.training.evaluation import CLEAN, LEAKED, Share, share_protocol
+from mribatch.training.work_folder.summary import SUMMARY_FILE, TrainingSummary
 from mribatch.training.work_folder.tables import METRICS
 
-SUMMARY_FILE = "training.json"
 _FIX = "name the work folder of another training run, or the output of mribatch report"
 
 
 @dataclass(frozen=True)
-class Cited:
+class CitedRun:
     """What another run measured."""
 
     name: str  # of its folder
     metrics: tuple[Metric, ...]
     leak: str  # for people
-    apart: tuple[Share, ...] = ()
+    shares: tuple[Share, ...] = ()  # leaked and clean images, if there are both
 
     @property
     def protocol(self) -> str:
-        """Of all its test images."""
+        """The protocol of all its test images."""
         return self.metrics[0].protocol
 
 
-def read_cited(folders: Sequence[Path]) -> tuple[Cited, ...]:
-    """The figures of training's work folders, and of `mribatch report`'s outputs, which know no leak rate.
+def read_citations(folders: Sequence[Path]) -> tuple[CitedRun, ...]:
+    """Read the figures of trainings' work folders and of reports, which have no leak rate.
 
     Raises:
         MribatchError: A folder holds neither.
@@ -41,18 +40,18 @@ def read_cited(folders: Sequence[Path]) -> tuple[Cited, ...]:
     )
 
 
-def _of_training(folder: Path) -> Cited:
+def _of_training(folder: Path) -> CitedRun:
     path = folder / SUMMARY_FILE
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        rows, leak = [_metric(row) for row in facts["metrics"]], str(facts["training"]["leak"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MribatchError(f"cannot read {path}: {type(error).__name__} {error}", _FIX) from error
+        summary = TrainingSummary.read(folder)
+    except (OSError, ValueError) as error:
+        raise MribatchError(f"cannot read {path}: {error}", _FIX) from error
+    rows = [row.metric for row in summary.metrics]
     whole = tuple(row for row in rows if row.protocol == rows[0].protocol)
-    return _checked(path, Cited(folder.resolve().name, whole, leak, _shares(rows)))
+    return _check_accuracy(path, CitedRun(folder.resolve().name, whole, summary.training.leak, _collect_shares(rows)))
 
 
-def _of_report(folder: Path) -> Cited:
+def _of_report(folder: Path) -> CitedRun:
     import pyarrow
     from pyarrow import parquet
 
@@ -65,7 +64,7 @@ def _of_report(folder: Path) -> Cited:
         metrics = tuple(_metric(row) for row in rows)
     except KeyError as error:
         raise MribatchError(f"{path} has no column {error}", _FIX) from error
-    return _checked(path, Cited(folder.resolve().name, metrics, "not known to a report"))
+    return _check_accuracy(path, CitedRun(folder.resolve().name, metrics, "not known to a report"))
 
 
 def _metric(row: Mapping[str, Any]) -> Metric:
@@ -74,8 +73,8 @@ def _metric(row: Mapping[str, Any]) -> Metric:
     )
 
 
-def _shares(rows: Sequence[Metric]) -> tuple[Share, ...]:
-    """The leaked and the clean images' own rows."""
+def _collect_shares(rows: Sequence[Metric]) -> tuple[Share, ...]:
+    """Collect the rows of the leaked and of the clean images."""
     found = []
     for name in (LEAKED, CLEAN):
         own = tuple(row for row in rows if row.protocol == share_protocol(rows[0].protocol, name))
@@ -84,7 +83,7 @@ def _shares(rows: Sequence[Metric]) -> tuple[Share, ...]:
     return tuple(found)
 
 
-def _checked(path: Path, run: Cited) -> Cited:
+def _check_accuracy(path: Path, run: CitedRun) -> CitedRun:
     if not any(row.name == "accuracy" for row in run.metrics):
         raise MribatchError(f"{path} has no accuracy", _FIX)
     return run

@@ -1,7 +1,8 @@
-"""What all pictures share: the page with its heading, colours, tiles laid out in inches, and saving as PNG and SVG.
+"""What all pictures share: the page with its heading, colours, a grid of tiles, and saving as PNG and SVG.
 
 A picture is at most 12.8 x 8 inches, 1280 x 800 pixels at 100 dots per inch: one screen. Colours are those of Okabe and
-Ito, "Color universal design" (2008), which people with any colour vision tell apart; no meaning hangs on colour alone.
+Ito, "Color universal design" (2008), which are distinguishable with any colour vision; no meaning depends on colour
+alone.
 """
 
 import textwrap
@@ -15,6 +16,7 @@ from numpy import generic
 from numpy.typing import NDArray
 
 from mribatch.core.about import RESEARCH_NOTICE
+from mribatch.core.errors import one_line
 from mribatch.core.files import publishing
 
 WIDTH, HEIGHT = 12.8, 8.0  # inches, of the whole page
@@ -29,7 +31,7 @@ _LINES_AT_MOST = 4
 
 @dataclass(frozen=True)
 class Page:
-    """A figure with its heading; `top` is where the heading ends, in inches from the upper edge."""
+    """A figure with its heading; `top` is the end of the heading, in inches from the upper edge."""
 
     figure: Any
     height: float
@@ -37,13 +39,13 @@ class Page:
 
     @property
     def body_height(self) -> float:
-        """Inches between heading and footer."""
+        """Height between heading and footer, in inches."""
         return self.height - self.top - MARGIN - 0.1
 
     def canvas(self) -> Any:
-        """Axes over the body without ticks, in inches, origin at the upper left: (0, 0) to (12.2, body_height)."""
+        """Return axes without ticks over the body, in inches: (0, 0), upper left, to (12.2, body_height)."""
         width = WIDTH - 2 * MARGIN
-        self.figure.set_layout_engine("none")  # places are given in inches; there is nothing to lay out
+        self.figure.set_layout_engine("none")  # positions are given in inches; there is nothing to lay out
         place = (MARGIN / WIDTH, (MARGIN + 0.1) / self.height, width / WIDTH, self.body_height / self.height)
         axes = self.figure.add_axes(place)
         axes.set(xlim=(0, width), ylim=(self.body_height, 0), autoscale_on=False)
@@ -55,7 +57,7 @@ class Page:
         from matplotlib import rc_context
 
         folder.mkdir(parents=True, exist_ok=True)
-        look = {"svg.hashsalt": name, "image.composite_image": False}  # in SVG, each image by itself: sharper, faster
+        look = {"svg.hashsalt": name, "image.composite_image": False}  # in SVG, every image separately: sharper, faster
         paths = []
         for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
             path = folder / f"{name}.{suffix}"
@@ -65,26 +67,26 @@ class Page:
         return paths
 
 
-def page(title: str, lines: Sequence[str], height: float = HEIGHT) -> Page:
-    """A page that says what it shows: the title, then lines (what, n, protocol) in smaller grey letters.
+def make_page(title: str, lines: Sequence[str], height: float = HEIGHT) -> Page:
+    """Make a page that says what it shows: the title, then lines (what, n, protocol) in smaller grey letters.
 
-    Charts are put on `page.figure` and keep clear of heading and footer by themselves.
+    Charts on `Page.figure` keep clear of heading and footer by themselves.
     """
     from matplotlib.figure import Figure  # no pyplot: no global state, no display
 
     wrapped = [part for line in lines if line for part in textwrap.wrap(line, _LETTERS_A_LINE)]
     if len(wrapped) > _LINES_AT_MOST:
-        wrapped = [*wrapped[: _LINES_AT_MOST - 1], shortened(" ".join(wrapped[_LINES_AT_MOST - 1 :]), _LETTERS_A_LINE)]
+        wrapped = [*wrapped[: _LINES_AT_MOST - 1], shorten(" ".join(wrapped[_LINES_AT_MOST - 1 :]), _LETTERS_A_LINE)]
     top = 0.62 + 0.22 * len(wrapped) + 0.12
     figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
     bottom = MARGIN + 0.1
     rect = (MARGIN / WIDTH, bottom / height, 1 - 2 * MARGIN / WIDTH, (height - top - bottom) / height)
-    layout: Any = figure.get_layout_engine()  # constrained, as asked for above
+    layout: Any = figure.get_layout_engine()
     layout.set(rect=rect)
     left = MARGIN / WIDTH
-    figure.text(left, 1 - 0.24 / height, plain(shortened(title, 100)), size=_TITLE_POINTS, weight="bold", va="top")
+    figure.text(left, 1 - 0.24 / height, escape(shorten(title, 100)), size=_TITLE_POINTS, weight="bold", va="top")
     for place, line in enumerate(wrapped):
-        figure.text(left, 1 - (0.62 + 0.22 * place) / height, plain(line), size=_LINE_POINTS, color=GREY, va="top")
+        figure.text(left, 1 - (0.62 + 0.22 * place) / height, escape(line), size=_LINE_POINTS, color=GREY, va="top")
     figure.text(1 - left, 0.12 / height, RESEARCH_NOTICE, size=_SMALL_POINTS, color=GREY, ha="right", va="bottom")
     return Page(figure, height, top)
 
@@ -96,29 +98,36 @@ class Tiles:
     columns: int
     rows: int
     side: float
-    across: float  # from one tile's left edge to the next one's
-    down: float  # from one tile's upper edge to the next one's
+    across: float  # between the left edges of neighbouring tiles
+    down: float  # between the upper edges of neighbouring tiles
     left: float
 
     def corner(self, place: int) -> tuple[float, float]:
-        """(x, y) of the upper left corner of tile number `place`, counted along rows."""
+        """Return (x, y) of the upper left corner of tile number `place`, counted along rows."""
         row, column = divmod(place, self.columns)
         return self.left + column * self.across, row * self.down
 
 
-def tiles(
-    count: int, width: float, height: float, caption: float, gap: float = 0.12, largest: float = 2.6, words: float = 0.0
+def lay_out_tiles(
+    count: int,
+    width: float,
+    height: float,
+    *,
+    caption: float,
+    gap: float = 0.12,
+    largest: float = 2.6,
+    words: float = 0.0,
 ) -> Tiles:
-    """The grid of `count` tiles with the largest squares that fits into width x height, centred across.
+    """Return the grid of `count` tiles with the largest squares that fits into width x height, centred across.
 
     Args:
-        count: Tiles, at least one.
-        width: Of the room, in inches.
-        height: Of the room, in inches.
-        caption: Height of the caption under a tile.
-        gap: Between tiles.
-        largest: Side that no tile exceeds.
-        words: Width that each caption needs; tiles stand so far apart that captions never touch.
+        count: Number of tiles, at least one.
+        width: Width of the room, in inches.
+        height: Height of the room, in inches.
+        caption: Height of the caption under a tile, in inches.
+        gap: Distance between tiles, in inches.
+        largest: Maximum side of a tile, in inches.
+        words: Width that each caption needs, in inches; captions never touch.
     """
     best, columns = -1.0, 1
     for tried in range(1, count + 1):
@@ -131,31 +140,31 @@ def tiles(
     return Tiles(columns, ceil(count / columns), best, across, best + caption + gap, max(0.0, (width - used) / 2))
 
 
-def draw_image(axes: Any, image: NDArray[generic], x: float, y: float, side: float, **look: Any) -> None:
-    """An image fitted into the square with the upper left corner (x, y), its aspect kept. Axes as of `Page.canvas`."""
+def draw_image(axes: Any, image: NDArray[generic], corner: tuple[float, float], side: float, **look: Any) -> None:
+    """Draw an image into the square with that upper left corner (x, y), its aspect kept. Axes as of `Page.canvas`."""
     height, width = image.shape[:2]
     across, down = side * min(1, width / height), side * min(1, height / width)
-    x, y = x + (side - across) / 2, y + (side - down) / 2
+    x, y = corner[0] + (side - across) / 2, corner[1] + (side - down) / 2
     axes.imshow(image, extent=(x, x + across, y + down, y), aspect="auto", **{"interpolation": "nearest"} | look)
 
 
-def shown(name: str, letters: int = 22) -> str:
-    """A class name for people: without underscores, not too long."""
-    return plain(shortened(name.replace("_", " "), letters))
+def format_class(name: str, letters: int = 22) -> str:
+    """Return a class name for people: without underscores, not too long."""
+    return escape(shorten(name.replace("_", " "), letters))
 
 
-def shortened(text: str, letters: int) -> str:
-    """At most so many letters; an ellipsis stands for what is missing."""
+def shorten(text: str, letters: int) -> str:
+    """Cut the text to a maximum number of letters; an ellipsis replaces the rest."""
     return text if len(text) <= letters else text[: letters - 1].rstrip() + "…"
 
 
-def plain(text: str) -> str:
-    """Text that matplotlib shows as it stands: a dollar sign would begin a formula."""
-    return text.replace("$", r"\$")
+def escape(text: str) -> str:
+    """Return the text as matplotlib draws it unchanged: a dollar sign would begin a formula."""
+    return one_line(text).replace("$", r"\$")
 
 
-def percent(share: float) -> str:
-    """0.9816 -> "98.2 %"; only what is all or nothing is called 100 % or 0 %."""
+def format_percent(share: float) -> str:
+    """0.9816 -> "98.2 %"; only 1 is called 100 % and only 0 is called 0 %."""
     if share in (0, 1):
         return f"{share:.0%}".replace("%", " %")
     return f"{min(max(100 * share, 0.1), 99.9):.1f} %"

@@ -1,7 +1,7 @@
-"""One temperature for all classes, so that a confidence of 0.9 is right nine times in ten.
+"""One temperature for all classes, so that predictions with a confidence of 0.9 are right nine times out of ten.
 
-Guo et al. 2017, "On calibration of modern neural networks", section 4.2. Fitted on logits of images that the network
-did not learn from. It moves no prediction, only how sure it is.
+Guo et al. 2017, "On calibration of modern neural networks", section 4.2. It is fitted on logits of images that the
+network was not trained on. It changes no predicted class, only the confidence.
 """
 
 import math
@@ -12,23 +12,17 @@ from numpy import float32, float64, int64
 from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
+from mribatch.training.fit.losses import cross_entropy
 
 LOWEST, HIGHEST = 0.05, 20.0
 _PRECISION = 1e-7  # of the temperature's logarithm
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
-def negative_log_likelihood(logits: NDArray[float64], labels: NDArray[int64], temperature: float) -> float:
-    """Mean of -log softmax(logits / temperature)[label], nats."""
-    scaled = logits / temperature
-    scaled = scaled - scaled.max(axis=1, keepdims=True)
-    return float((np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(labels)), labels]).mean())
-
-
 def fit_temperature(logits: NDArray[float32], labels: NDArray[int64]) -> float:
-    """The temperature with the least negative log likelihood, between 0.05 and 20.
+    """Return the temperature with the lowest cross-entropy, between 0.05 and 20.
 
-    The likelihood is convex in 1 / temperature, so it has one minimum, and golden-section search finds it.
+    The cross-entropy is convex in 1 / temperature, so it has one minimum, which golden-section search finds.
 
     Args:
         logits: (n, classes).
@@ -40,16 +34,14 @@ def fit_temperature(logits: NDArray[float32], labels: NDArray[int64]) -> float:
     exact = np.asarray(logits, dtype=float64)
     if not len(exact) or not np.isfinite(exact).all():
         raise MribatchError("a temperature needs finite logits of one image or more", "train before calibrating")
-    found = _lowest(
-        lambda logarithm: negative_log_likelihood(exact, labels, math.exp(logarithm)),
-        math.log(LOWEST),
-        math.log(HIGHEST),
+    logarithm = _find_minimum(
+        lambda logarithm: cross_entropy(exact, labels, math.exp(logarithm)), math.log(LOWEST), math.log(HIGHEST)
     )
-    return math.exp(found)
+    return math.exp(logarithm)
 
 
-def _lowest(value: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function with one minimum has it (Kiefer 1953)."""
+def _find_minimum(value: Callable[[float], float], low: float, high: float) -> float:
+    """Return where a function with one minimum has it (Kiefer 1953)."""
     left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
     at_left, at_right = value(left), value(right)
     while high - low > _PRECISION:

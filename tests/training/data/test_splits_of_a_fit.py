@@ -11,23 +11,22 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 
-from mribatch.cli.train import _shown
+from mribatch.cli.train import describe_result
 from mribatch.core.bundle import load_bundle
 from mribatch.core.errors import MribatchError
 from mribatch.core.synthetic import draw_slice
 from mribatch.report.metrics import find
-from mribatch.training.card.citations import read_cited
+from mribatch.training.card.citations import read_citations
 from mribatch.training.data.classes import BRAIN_TUMORS
 from mribatch.training.data.data_sheets import BRAIN_TUMOR_CLASSIFICATION_MRI
 from mribatch.training.data.images import load
-from mribatch.training.evaluation import FEWEST_APART, score_apart
+from mribatch.training.evaluation import FEWEST_APART, TestSet, score_shares
+from mribatch.training.inputs import make_fingerprint
 from mribatch.training.networks.build import NETWORKS
-from mribatch.training.options import TrainOptions, fit_fingerprint
+from mribatch.training.options import TrainOptions
 from mribatch.training.recipes.catalog import RECIPES
 from mribatch.training.train import train
 from tests.training.toy import tiny_network, tiny_recipe
-
-pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +49,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def options(data: Path, out: Path, split: str, **changes) -> TrainOptions:
     recipe = tiny_recipe(epochs=2, keep="last", schedule="cosine")
-    return TrainOptions(**{"recipe": recipe, "data": data, "out": out, "split": split} | changes)
+    return TrainOptions(**{"recipe": recipe, "data": data, "out": out, "split": split, "draw_figures": False} | changes)
 
 
 def test_official_tells_leaked_and_clean_images_apart(published: Path, tmp_path: Path):
@@ -70,10 +69,10 @@ def test_official_tells_leaked_and_clean_images_apart(published: Path, tmp_path:
     for text in (
         "official split",
         "50.0% (24 of 48 test images",
-        "came last",
+        "with the weights of the last epoch; no epoch was chosen",
         "drawn at random",
         "this protocol divides units between parts",
-        "Specificity, negative predictive value and every figure of no_tumor measured here say nothing clinical.",
+        "Specificity, negative predictive value and every figure of no_tumor measured here have no clinical meaning.",
         "There are no patient identities.",
         "At least 20 of the images are CT, not MRI.",
         "figshare part is CC BY 4.0",
@@ -82,7 +81,7 @@ def test_official_tells_leaked_and_clean_images_apart(published: Path, tmp_path:
         "must not be used to diagnose",
     ):
         assert text in card
-    summary = result.facts["summary"]
+    summary = result.summary.highlights
     for name, images, row in zip(("all", "leaked only", "clean only"), (48, 24, 24), accuracies, strict=True):
         assert f"| {name} | {images} | {row['value']:.4f} (" in card
         if name != "all":
@@ -92,7 +91,7 @@ def test_official_tells_leaked_and_clean_images_apart(published: Path, tmp_path:
     assert [(row["value"], row["n"], row["low"], row["protocol"]) for row in table] == [
         (row["value"], row["n"], row["low"], row["protocol"]) for row in accuracies
     ]
-    lines = _shown(result).splitlines()
+    lines = describe_result(result).splitlines()
     assert [line.split("  ")[0] for line in lines if line.startswith("accuracy")] == [
         "accuracy",
         "accuracy (leaked test images only)",
@@ -104,7 +103,7 @@ def test_what_chose_the_epoch_counts_as_seen(published: Path, tmp_path: Path):
     """Twins of test images that went into the validation part have left the training part, and leak all the same."""
     lines: list[str] = []
     result = train(options(published, tmp_path / "model", "official", recipe=tiny_recipe(epochs=1)), lines.append)
-    assert result.facts["training"]["images"]["validation"] > 0 and result.facts["training"]["leak_rate"] == 0.5
+    assert result.summary.training.images["validation"] > 0 and result.summary.training.leak_rate == 0.5
     assert any("; validation loss " in line for line in lines)
 
 
@@ -119,26 +118,27 @@ def test_few_leaked_images_get_no_figure_and_the_others_do():
     labels = np.arange(40) % 4
     probabilities = np.eye(4, dtype=np.float32)[labels]
     leaked = np.arange(40) < FEWEST_APART - 1
-    seen, clean = score_apart(probabilities, labels, leaked, np.arange(40), BRAIN_TUMORS.names, "p")
+    test = TestSet(classes=BRAIN_TUMORS.names, labels=labels, units=np.arange(40), protocol="p")
+    seen, clean = score_shares(probabilities, test, leaked)
     assert (seen.images, seen.metrics, clean.images) == (19, (), 21)
     assert [(row.name, row.value, row.n) for row in clean.metrics] == [("accuracy", 1, 21), ("f1[macro]", 1, 21)]
     assert {row.protocol for row in clean.metrics} == {"p; clean test images only"}
     for everything in (np.zeros(40, dtype=bool), np.ones(40, dtype=bool)):
-        assert score_apart(probabilities, labels, everything, np.arange(40), BRAIN_TUMORS.names, "p") == ()
+        assert score_shares(probabilities, test, everything) == ()
 
 
 def test_the_card_cites_other_runs_from_their_own_tables(published: Path, tmp_path: Path):
     first = train(options(published, tmp_path / "first", "official"))
     train(options(published, tmp_path / "second", "reference", cite=(first.work,)))
-    accuracy = next(row for row in first.facts["metrics"] if row["metric"] == "accuracy")
+    accuracies = [row.metric for row in first.summary.metrics if row.metric.metric == "accuracy"]
     card = (tmp_path / "second" / "MODEL_CARD.md").read_text().splitlines()
     (line,) = [line for line in card if "| first-work |" in line]
     assert "official split" in line and "| 50.0% (24 of 48 test images; " in line
-    assert f"| 48 | {accuracy['value']:.4f} (" in line
-    for share, value in (("leaked", first.facts["metrics"]), ("clean", first.facts["metrics"])):
-        (row,) = [row for row in value if row["metric"] == "accuracy" and f"; {share} test" in row["protocol"]]
+    assert f"| 48 | {accuracies[0].value:.4f} (" in line
+    for share in ("leaked", "clean"):
+        (row,) = [row for row in accuracies if f"; {share} test" in row.protocol]
         (line,) = [line for line in card if f"| first-work, {share} images |" in line]
-        assert f"| 24 | {row['value']:.4f} (" in line and "–" in line
+        assert f"| 24 | {row.value:.4f} (" in line and "–" in line
     with pytest.raises(MribatchError, match=r"cannot read .*metrics\.parquet"):
         train(options(published, tmp_path / "third", "reference", cite=(tmp_path,)))
 
@@ -147,27 +147,28 @@ def test_a_report_is_cited_without_a_leak_rate(published: Path, tmp_path: Path):
     first = train(options(published, tmp_path / "first", "official"))
     (tmp_path / "report").mkdir()
     shutil.copy(first.work / "metrics.parquet", tmp_path / "report")
-    (run,) = read_cited([tmp_path / "report"])
-    assert (run.name, run.leak, run.apart) == ("report", "not known to a report", ())
-    assert find(run.metrics, "accuracy").value == first.facts["metrics"][0]["value"]
+    (run,) = read_citations([tmp_path / "report"])
+    assert (run.name, run.leak, run.shares) == ("report", "not known to a report", ())
+    assert find(run.metrics, "accuracy").value == first.summary.metrics[0].metric.value
     (tmp_path / "report" / "training.json").write_text('{"metrics": [{}]}')
-    with pytest.raises(MribatchError, match=r"cannot read .*training\.json: KeyError"):
-        read_cited([tmp_path / "report"])
+    with pytest.raises(MribatchError, match=r"cannot read .*training\.json: the field .training. is missing"):
+        read_citations([tmp_path / "report"])
 
 
 def test_reference_tests_15_in_100_and_a_recipe_that_chooses_gets_its_own_images(published: Path, tmp_path: Path):
     chooses = tiny_recipe(epochs=2)
     result = train(options(published, tmp_path / "model", "reference", recipe=chooses))
-    images = result.facts["training"]["images"]
+    images = result.summary.training.images
     assert images["test"] == 15 and images["validation"] > 0 and sum(images.values()) == 96
-    told = result.facts["summary"]["test part"]
-    assert "reference split" in told and "drawn from 96 images, not the reference's 3,264, so not its test" in told
-    assert "that the validation part chose" in (tmp_path / "model" / "MODEL_CARD.md").read_text()
+    described = result.summary.highlights["test part"]
+    assert "reference split" in described
+    assert "drawn from 96 images instead of the reference's 3,264, so the test images differ" in described
+    assert "that was chosen on the validation part" in (tmp_path / "model" / "MODEL_CARD.md").read_text()
 
 
 def test_a_part_without_a_class_is_refused(toy_data: Path, tmp_path: Path):
     """The toy set's Testing holds two of the four classes."""
-    with pytest.raises(MribatchError, match="none falls into the (train|test) part"):
+    with pytest.raises(MribatchError, match="none of them in the (train|test) part"):
         train(options(toy_data, tmp_path / "model", "official"))
 
 
@@ -176,13 +177,13 @@ def test_weights_from_a_file_are_part_of_the_fit(published: Path, tmp_path: Path
     lite = replace(RECIPES["efficientnet_lite0"], weights=str(tmp_path / "net.pth"))
     asked = options(published, tmp_path / "model", "official", recipe=lite)
     with pytest.raises(MribatchError, match=r"cannot read the weights .*net\.pth"):
-        fit_fingerprint(asked, lite, data, data.labels)
+        make_fingerprint(asked, lite, data, data.labels)
     seen = []
     for content in (b"some", b"other"):
         (tmp_path / "net.pth").write_bytes(content)
-        seen.append(fit_fingerprint(asked, lite, data, data.labels))
+        seen.append(make_fingerprint(asked, lite, data, data.labels).to_json())
     assert [key for key in seen[0] if seen[0][key] != seen[1][key]] == ["weights_sha256"]
     for weights in ("imagenet", "net.pth"):
         scratch = replace(RECIPES["cnn"], weights=weights)
-        with pytest.raises(MribatchError, match="'cnn' is trained from scratch, it takes no weights"):
-            fit_fingerprint(asked, scratch, data, data.labels)
+        with pytest.raises(MribatchError, match="'cnn' is trained from scratch and takes no initial weights"):
+            make_fingerprint(asked, scratch, data, data.labels)

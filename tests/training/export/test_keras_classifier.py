@@ -1,6 +1,7 @@
 """What is found out about a user's model, what is refused, and that the exported graph is the user's model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,15 @@ from mribatch.core.bundle import load_bundle
 from mribatch.core.errors import MribatchError
 from mribatch.core.synthetic import golden_slices
 from mribatch.training.data.classes import ClassList
-from mribatch.training.export.keras_classifier import SMALLEST, End, Scale, normalised, understand, understand_input
+from mribatch.training.export.bundle import BundleFacts, publish_bundle
+from mribatch.training.export.declarations import OutputKind, Scale
+from mribatch.training.export.keras_classifier import (
+    SMALLEST,
+    KerasClassifier,
+    inspect_classifier,
+    inspect_input,
+    normalise_sigmoids,
+)
 from mribatch.training.export.user_model import ExportOptions, ExportResult, export_keras
 from tests.training import keras_models as models
 from tests.training.keras_models import CLASSES, SIDE, rescaling, small, speckled
@@ -30,12 +39,16 @@ FOUR = ClassList(("a", "b", "c", "d"))
 
 
 def refused(
-    model: Any, scale: Scale | None = None, outputs: End | None = None, size: int | None = None, classes: int = 3
+    model: Any, scale: Scale | None = None, outputs: OutputKind | None = None, size: int | None = None, classes: int = 3
 ):
     with pytest.raises(MribatchError) as caught:
-        understand(model, classes, scale, outputs, size)
+        inspect_classifier(model, classes, scale=scale, declared=outputs, size=size)
     assert "\n" not in str(caught.value)
     return caught.value
+
+
+def inspect(model: Any, declared: OutputKind | None = None, size: int | None = None) -> KerasClassifier:
+    return inspect_classifier(model, CLASSES, scale=None, declared=declared, size=size)
 
 
 def export(model: Any, folder: Path, **changes: Any) -> ExportResult:
@@ -97,7 +110,7 @@ def test_what_the_bundle_and_its_card_say(tmp_path: Path):
     card = (result.out / "MODEL_CARD.md").read_text()
     for text in (
         "A user's own Keras model",
-        "Nothing is known here about how good it is",
+        "How good it is is not known here",
         "Research use only",
         spec.training["sha256"],
         "grey repeated to three channels, scaled by the model's own rescaling",
@@ -120,7 +133,7 @@ def test_a_model_for_any_size_needs_size(tmp_path: Path):
     assert "takes images of any size, (any, any, any, 3)" in error.problem and "--size" in error.fix
     assert load_bundle(str(export(model, tmp_path, size=20).out)).spec.height == 20
     assert "the model takes (any, 24, 24, 3), --size says 20" in refused(small(rescaling()), size=20).problem
-    assert understand(small(rescaling()), 3, None, None, SIDE).pixels.height == SIDE
+    assert inspect(small(rescaling()), size=SIDE).pixels.height == SIDE
 
 
 # ------------------------------------------------------------------------------------------------------------ the range
@@ -128,7 +141,7 @@ def test_a_model_for_any_size_needs_size(tmp_path: Path):
 
 def test_a_range_that_cannot_be_seen_must_be_declared():
     error = refused(small())
-    assert error.problem == "nothing in the model scales the pixels, and which range it was trained on cannot be seen"
+    assert error.problem == "nothing in the model scales the pixels, so the range that it was trained on is unknown"
     assert "--scale 1/255, -1..1, imagenet, caffe, or none" in error.fix
     assert refused(small(layers.BatchNormalization())).problem == error.problem
     assert refused(small(layers.RandomFlip(), layers.ZeroPadding2D())).problem == error.problem
@@ -142,15 +155,15 @@ def normalization() -> Any:
 def test_scaling_inside_is_found_and_not_done_twice(before: Any):
     model = small(layers.RandomFlip(), before())
     name = model.layers[2].name
-    assert understand_input(model, None, None).inside == (name,)
-    assert understand_input(model, Scale.NONE, None).scale is Scale.NONE
+    assert inspect_input(model, None, None).scaling_layers == (name,)
+    assert inspect_input(model, Scale.NONE, None).scale is Scale.NONE
     error = refused(model, Scale.UNIT)
     assert error.problem == f"the model's own layer '{name}' scales the pixels; --scale 1/255 would scale them twice"
-    assert "leave --scale out" in error.fix
+    assert "omit --scale" in error.fix
 
 
 def test_arithmetic_on_the_input_counts_as_scaling():
-    assert understand_input(small(lambda x: x / 255.0), None, None).scale is Scale.NONE
+    assert inspect_input(small(lambda x: x / 255.0), None, None).scale is Scale.NONE
     assert "would scale them twice" in refused(small(lambda x: x / 127.5 - 1.0), Scale.SYMMETRIC).problem
 
 
@@ -181,27 +194,31 @@ def test_three_channels_scaling_does_not_fit_one_channel(scale: Scale):
 
 
 @pytest.mark.parametrize(
-    ("activation", "after", "end"),
+    ("activation", "after", "kind"),
     [
-        (None, lambda: (layers.Softmax(),), End.PROBABILITIES),
-        (None, lambda: (layers.Activation("softmax", dtype="float32"),), End.PROBABILITIES),
-        (None, lambda: (layers.Dropout(0.5), layers.Activation("softmax"), layers.Reshape((3,))), End.PROBABILITIES),
-        (None, lambda: (keras.ops.softmax,), End.PROBABILITIES),
-        ("softmax", lambda: (layers.Activation("linear"),), End.PROBABILITIES),
+        (None, lambda: (layers.Softmax(),), OutputKind.PROBABILITIES),
+        (None, lambda: (layers.Activation("softmax", dtype="float32"),), OutputKind.PROBABILITIES),
+        (
+            None,
+            lambda: (layers.Dropout(0.5), layers.Activation("softmax"), layers.Reshape((3,))),
+            OutputKind.PROBABILITIES,
+        ),
+        (None, lambda: (keras.ops.softmax,), OutputKind.PROBABILITIES),
+        ("softmax", lambda: (layers.Activation("linear"),), OutputKind.PROBABILITIES),
         (
             None,
             lambda: (keras.Sequential([keras.Input((3,)), layers.Dense(3, activation="softmax")]),),
-            End.PROBABILITIES,
+            OutputKind.PROBABILITIES,
         ),
-        ("softmax", lambda: (lambda p: layers.Average()([p, p[:, ::-1]]),), End.PROBABILITIES),
-        (None, lambda: (layers.Identity(),), End.LOGITS),
-        (None, lambda: (layers.Dropout(0.5),), End.LOGITS),
-        ("log_softmax", lambda: (), End.LOGITS),
+        ("softmax", lambda: (lambda p: layers.Average()([p, p[:, ::-1]]),), OutputKind.PROBABILITIES),
+        (None, lambda: (layers.Identity(),), OutputKind.LOGITS),
+        (None, lambda: (layers.Dropout(0.5),), OutputKind.LOGITS),
+        ("log_softmax", lambda: (), OutputKind.LOGITS),
     ],
 )
-def test_the_last_activation_decides(activation: str | None, after: Any, end: End):
+def test_the_last_activation_decides(activation: str | None, after: Any, kind: OutputKind):
     model = small(rescaling(), activation=activation, after=after())
-    assert understand(model, CLASSES, None, None, None).end is end
+    assert inspect(model).output is kind
 
 
 def test_what_does_not_say_must_be_declared():
@@ -209,17 +226,17 @@ def test_what_does_not_say_must_be_declared():
     error = refused(model)
     assert "whether the model gives probabilities or logits cannot be seen" in error.problem
     assert "give --outputs logits if" in error.fix
-    assert understand(model, CLASSES, None, End.LOGITS, None).end is End.LOGITS
+    assert inspect(model, OutputKind.LOGITS).output is OutputKind.LOGITS
 
 
 def test_a_second_softmax_is_refused():
-    error = refused(small(rescaling()), outputs=End.LOGITS)
-    assert "--outputs logits would add a second softmax" in error.problem and error.fix == "leave --outputs out"
+    error = refused(small(rescaling()), outputs=OutputKind.LOGITS)
+    assert "--outputs logits would add a second softmax" in error.problem and error.fix == "omit --outputs"
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "relu", "tanh"])
-def test_outputs_that_are_no_probabilities_are_refused(activation: str):
-    for outputs in (None, End.LOGITS):
+def test_outputs_that_are_not_probabilities_are_refused(activation: str):
+    for outputs in (None, OutputKind.LOGITS):
         error = refused(small(rescaling(), activation=activation), outputs=outputs)
         assert f"the model ends in '{activation}'" in error.problem and "softmax" in error.fix
         assert ("or give --outputs sigmoid: each output is then divided by their sum" in error.fix) == (
@@ -233,9 +250,9 @@ def test_the_last_activation_of_the_right_output_of_an_inner_model_decides():
     logits = layers.Dense(3)(taken)
     inner = keras.Model(taken, [logits, layers.Softmax()(logits)])
     model = small(rescaling(), activation=None, after=(lambda x: inner(x)[1],))
-    assert understand(model, CLASSES, None, None, None).end is End.PROBABILITIES
+    assert inspect(model).output is OutputKind.PROBABILITIES
     model = small(rescaling(), activation=None, after=(lambda x: inner(x)[0],))
-    assert understand(model, CLASSES, None, None, None).end is End.LOGITS
+    assert inspect(model).output is OutputKind.LOGITS
 
 
 # -------------------------------------------------------------------------------------------------------------- sigmoids
@@ -261,7 +278,7 @@ def test_sigmoids_are_divided_by_their_sum_on_demand(tmp_path: Path):
     options = {"classes": FOUR, "scale": Scale.UNIT}
     with pytest.raises(MribatchError, match="the model ends in 'sigmoid'.*give --outputs sigmoid"):
         export(model, tmp_path, **options)
-    result = export(model, tmp_path, **options, outputs=End.SIGMOID)
+    result = export(model, tmp_path, **options, outputs=OutputKind.SIGMOID)
     images = speckled(count=9, side=96)
     sigmoids = model.predict(np.repeat(images.astype(np.float32), 3, axis=3) / np.float32(255), verbose=0)
     assert np.abs(sigmoids.sum(axis=1) - 1).min() > 0.05 and np.ptp(sigmoids, axis=0).max() > 1e-3
@@ -273,11 +290,11 @@ def test_sigmoids_are_divided_by_their_sum_on_demand(tmp_path: Path):
 
 
 def test_the_bundle_says_that_its_probabilities_were_sigmoids(tmp_path: Path):
-    result = export(small(rescaling(), activation="sigmoid"), tmp_path, outputs=End.SIGMOID)
-    told = "sigmoid divided by the sum of all sigmoids"
+    result = export(small(rescaling(), activation="sigmoid"), tmp_path, outputs=OutputKind.SIGMOID)
+    activation = "sigmoid divided by the sum of all sigmoids"
     content = json.loads((result.out / "bundle.json").read_text())
-    assert content["output"]["activation"] == told and content["training"]["ends_in"] == "sigmoid"
-    assert content["training"]["probabilities"] == told == result.facts["probabilities"]
+    assert content["output"]["activation"] == activation and content["training"]["ends_in"] == "sigmoid"
+    assert content["training"]["probabilities"] == activation == result.facts["probabilities"]
     assert content["description"].endswith("weights; its sigmoids are divided by their sum")
     card = (result.out / "MODEL_CARD.md").read_text()
     assert "the model ends in sigmoids, each of which the graph divides by their sum." in card
@@ -290,7 +307,7 @@ def test_the_bundle_says_that_its_probabilities_were_sigmoids(tmp_path: Path):
 def test_sigmoids_that_underflow_are_not_divided_by_zero(tmp_path: Path):
     model = small(rescaling(), activation="sigmoid")
     model.get_layer("last").bias.assign(np.full(3, -1000, np.float32))
-    result = export(model, tmp_path, outputs=End.SIGMOID)
+    result = export(model, tmp_path, outputs=OutputKind.SIGMOID)
     assert (model.predict(np.zeros((1, SIDE, SIDE, 3)), verbose=0) == 0).all()
     assert np.allclose(ask(result.out, speckled()), 1 / 3)
 
@@ -298,7 +315,7 @@ def test_sigmoids_that_underflow_are_not_divided_by_zero(tmp_path: Path):
 @settings(deadline=None)
 @given(arrays(np.float32, (4, 5), elements=st.floats(0, 1, width=32)))
 def test_normalised_sigmoids_are_probabilities_in_the_same_order(sigmoids: np.ndarray):
-    got = normalised(sigmoids)
+    got = normalise_sigmoids(sigmoids)
     assert got.dtype == np.float32 and np.abs(got.sum(axis=1) - 1).max() < 1e-6
     for row, given_row in zip(got, np.maximum(sigmoids, SMALLEST), strict=True):
         assert (np.diff(row[np.argsort(given_row, kind="stable")]) >= 0).all()
@@ -319,12 +336,12 @@ def test_normalised_sigmoids_are_probabilities_in_the_same_order(sigmoids: np.nd
 )
 def test_what_is_no_sigmoid_is_not_taken_for_one(activation: str | None, after: Any, problem: str):
     model = small(rescaling(), activation=activation, after=after())
-    assert problem in refused(model, outputs=End.SIGMOID).problem
+    assert problem in refused(model, outputs=OutputKind.SIGMOID).problem
 
 
 def test_sigmoids_behind_a_last_step_that_does_not_say_are_taken_on_demand():
     model = small(rescaling(), activation="sigmoid", after=(lambda p: layers.Average()([p, p[:, ::-1]]),))
-    assert understand(model, CLASSES, None, End.SIGMOID, None).end is End.SIGMOID
+    assert inspect(model, OutputKind.SIGMOID).output is OutputKind.SIGMOID
 
 
 def test_a_softmax_over_the_wrong_axis_is_refused():
@@ -392,18 +409,16 @@ def test_a_folder_is_replaced_only_when_asked_and_only_a_bundle(tmp_path: Path):
     assert load_bundle(str(export(other, tmp_path, overwrite=True).out)).sha256 != first
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "x.tex").touch()
-    with pytest.raises(MribatchError, match="exists and is no model bundle"):
+    with pytest.raises(MribatchError, match="exists and is not a model bundle"):
         export(model, tmp_path, out=tmp_path / "thesis", overwrite=True)
 
 
-def test_a_graph_that_disagrees_never_becomes_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from mribatch.training.export.keras_classifier import PixelInput
-
-    right = PixelInput.tensor
-    monkeypatch.setattr(PixelInput, "tensor", lambda pixels, images: right(pixels, images) * 1.05)
+def test_a_graph_that_disagrees_never_becomes_a_bundle(tmp_path: Path):
+    right = inspect(small(rescaling())).to_convertible()
+    wrong = replace(right, graph=lambda images: right.graph(images)[:, ::-1])
     with pytest.raises(MribatchError, match="does not give Keras' probabilities"):
-        export(small(rescaling()), tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.keras"]
+        publish_bundle(wrong, BundleFacts(name="mine", classes=NAMES), "", tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_operators_that_onnx_does_not_know_are_refused(tmp_path: Path):

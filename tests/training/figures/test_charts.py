@@ -14,10 +14,12 @@ import matplotlib.axes
 from mribatch.core.synthetic import draw_slice
 from mribatch.report.metrics import confusion, headline
 from mribatch.training.data.classes import BRAIN_TUMORS
-from mribatch.training.figures import charts as figures
-from mribatch.training.figures import page as drawing
-from mribatch.training.figures import slices as slice_figures
-from mribatch.training.fit.loop import Epoch
+from mribatch.training.evaluation import Evaluation
+from mribatch.training.figures import charts, slices
+from mribatch.training.figures.draw_all import Subject, draw_all
+from mribatch.training.figures.page import format_percent, lay_out_tiles
+from mribatch.training.figures.slices import PredictedSlices
+from mribatch.training.fit.history import Epoch
 from tests.training.drawn_texts import Texts, drawn_pages  # noqa: F401  (the fixture `pages`)
 
 CLASSES = BRAIN_TUMORS.names
@@ -47,18 +49,23 @@ def draw_everything(
     folder: Path, classes: tuple[str, ...], labels: np.ndarray, probabilities: np.ndarray
 ) -> list[Path]:
     metrics = headline(labels, probabilities, classes, protocol=PROTOCOL, resamples=20)
-    pixels = PIXELS[np.arange(len(labels)) % COUNT]
-    tested = figures.Tested(labels=labels, probabilities=probabilities, pixels=pixels, metrics=metrics)
-    return figures.write_all(
-        folder,
+    subject = Subject(
         name="toy",
         classes=classes,
         protocol=PROTOCOL,
-        tested=tested,
-        history=HISTORY,
-        best_epoch=7,
-        data=(pixels, labels),
+        pixels=PIXELS[np.arange(len(labels)) % COUNT],
+        labels=labels,
+        tested=np.ones(len(labels), dtype=bool),
+        evaluation=Evaluation(probabilities, tuple(metrics), confusion(labels, probabilities, classes)),
     )
+    return [
+        *draw_all(folder, subject),
+        *charts.draw_training_curves(HISTORY, 7, title="toy: training", folder=folder),
+    ]
+
+
+def predicted(pixels: np.ndarray, labels: np.ndarray, probabilities: np.ndarray) -> PredictedSlices:
+    return PredictedSlices(pixels=pixels, labels=labels, probabilities=probabilities, classes=CLASSES)
 
 
 LONG = "a_class_with_a_name_of_more_letters_than_any_place_has"
@@ -120,26 +127,27 @@ def test_epochs_without_a_score_break_no_line(pages: dict[str, Texts], tmp_path:
         )
         for e in range(1, 41)
     ]
-    figures.draw_training_curves(history, 40, "toy", tmp_path, "test")
+    charts.draw_training_curves(history, 40, title="toy", folder=tmp_path, watched="test")
     assert [(list(x), list(y)) for x, y in drawn["test"]] == [
         (list(range(4, 41, 4)), [0.4] * 10),
         (list(range(4, 41, 4)), [0.8] * 10),
     ]
     texts = pages["training_curves"]
     assert "test loss 0.4000, accuracy 80.0 %." in texts.all and "validation" not in texts.all
-    assert "The test part was looked at and chose nothing." in texts.all.replace("\n", " ")
+    assert "The test part was scored, but not used to choose anything." in texts.all.replace("\n", " ")
     assert texts.overlapping() == [] and texts.outside() == []
 
 
 def test_a_very_long_protocol_ends_in_an_ellipsis(pages: dict[str, Texts], tmp_path: Path):
-    figures.draw_confusion(confusion(LABELS, PROBABILITIES, CLASSES), CLASSES, "t", tmp_path, "a word " * 200)
+    counts = confusion(LABELS, PROBABILITIES, CLASSES)
+    charts.draw_confusion(counts, CLASSES, title="t", folder=tmp_path, protocol="a word " * 200)
     texts = pages["confusion_matrix"]
     assert texts.overlapping() == [] and texts.outside() == [] and "…" in texts.all
 
 
 def test_counts_and_row_percentages_stand_in_the_matrix(pages: dict[str, Texts], tmp_path: Path):
     counts = np.array([[39, 1], [0, 7]])
-    figures.draw_confusion(counts, ("no", "yes"), "toy", tmp_path)
+    charts.draw_confusion(counts, ("no", "yes"), title="toy", folder=tmp_path)
     shown = [text for text, _ in pages["confusion_matrix"].boxes]
     assert {"39", "1", "0", "7", "97.5 %", "2.5 %", "0 %", "100 %"} <= set(shown)
     assert "n = 47 images, 46 right (97.9 %)." in pages["confusion_matrix"].all
@@ -147,7 +155,7 @@ def test_counts_and_row_percentages_stand_in_the_matrix(pages: dict[str, Texts],
 
 def test_the_table_holds_the_metrics_and_their_intervals(pages: dict[str, Texts], tmp_path: Path):
     metrics = headline(LABELS, PROBABILITIES, CLASSES, protocol=PROTOCOL, resamples=50)
-    figures.draw_class_table(metrics, CLASSES, "toy", tmp_path, PROTOCOL)
+    charts.draw_class_table(metrics, CLASSES, title="toy", folder=tmp_path, protocol=PROTOCOL)
     texts = pages["class_table"].all
     for metric in metrics:
         if metric.metric in ("sensitivity", "specificity", "precision", "f1", "auroc") and metric.class_ != "weighted":
@@ -161,7 +169,7 @@ def test_of_many_classes_the_table_keeps_the_worst(pages: dict[str, Texts], tmp_
     probabilities = scores(labels, 30, wrong=0)
     probabilities[labels == 17] = np.eye(30, dtype=np.float32)[3]
     metrics = headline(labels, probabilities, MANY, resamples=5)
-    figures.draw_class_table(metrics, MANY, "toy", tmp_path)
+    charts.draw_class_table(metrics, MANY, title="toy", folder=tmp_path)
     texts = pages["class_table"].all
     assert "class 17" in texts and "The 14 of 30 classes with the lowest F1." in texts
 
@@ -169,7 +177,7 @@ def test_of_many_classes_the_table_keeps_the_worst(pages: dict[str, Texts], tmp_
 def test_reliability_gives_error_and_counts_of_every_bin(pages: dict[str, Texts], tmp_path: Path):
     probabilities = np.array([[0.95, 0.05]] * 23 + [[0.55, 0.45]] * 17, dtype=np.float32)
     labels = np.array([0] * 20 + [1] * 3 + [0] * 7 + [1] * 10)
-    figures.draw_reliability(labels, probabilities, ("a", "b"), "toy", tmp_path)
+    charts.draw_reliability(labels, probabilities, ("a", "b"), title="toy", folder=tmp_path)
     texts = pages["reliability"]
     error = 23 / 40 * abs(20 / 23 - 0.95) + 17 / 40 * abs(7 / 17 - 0.55)
     assert f"Expected calibration error {error:.4f}; mean confidence 78.0 %, accuracy 67.5 %." in texts.all
@@ -179,7 +187,7 @@ def test_reliability_gives_error_and_counts_of_every_bin(pages: dict[str, Texts]
 
 def test_errors_carry_a_cross_and_their_label_and_hits_do_not(pages: dict[str, Texts], tmp_path: Path):
     labels, probabilities = LABELS[:10], PROBABILITIES[:10]
-    slice_figures.draw_test_images(PIXELS[:10], labels, probabilities, CLASSES, "toy", tmp_path)
+    slices.draw_test_images(predicted(PIXELS[:10], labels, probabilities), "toy", tmp_path)
     shown = [text for text, _ in pages["test_images"].boxes]
     crosses = [text for text in shown if text.startswith("✗")]
     assert len(crosses) == 5 and sum(text.startswith("✓") for text in shown) == 5
@@ -191,7 +199,7 @@ def test_errors_carry_a_cross_and_their_label_and_hits_do_not(pages: dict[str, T
 
 
 def test_the_most_confident_errors_come_first(pages: dict[str, Texts], tmp_path: Path):
-    slice_figures.draw_test_errors(PIXELS, LABELS, PROBABILITIES, CLASSES, "toy", tmp_path)
+    slices.draw_test_errors(predicted(PIXELS, LABELS, PROBABILITIES), "toy", tmp_path)
     given = [float(text[2:-2]) for text, _ in pages["test_errors"].boxes if text.startswith("✗")]
     assert len(given) == 5 and given == sorted(given, reverse=True)
 
@@ -199,7 +207,7 @@ def test_the_most_confident_errors_come_first(pages: dict[str, Texts], tmp_path:
 def test_where_nothing_is_wrong_no_picture_of_errors_is_left(tmp_path: Path):
     (tmp_path / "test_errors.png").touch()
     right = scores(wrong=0)
-    assert slice_figures.draw_test_errors(PIXELS, LABELS, right, CLASSES, "toy", tmp_path) == []
+    assert slices.draw_test_errors(predicted(PIXELS, LABELS, right), "toy", tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -207,7 +215,7 @@ def test_files_are_whole_fit_the_screen_and_are_the_same_again(tmp_path: Path):
     counts = confusion(LABELS, PROBABILITIES, CLASSES)
     contents = []
     for name in ("first", "second"):
-        png, svg = figures.draw_confusion(counts, CLASSES, "toy", tmp_path / name, PROTOCOL)
+        png, svg = charts.draw_confusion(counts, CLASSES, title="toy", folder=tmp_path / name, protocol=PROTOCOL)
         image = cv2.imread(str(png))
         assert image.shape == (1200, 1920, 3)  # 1280 x 800 at one and a half times the dots
         assert "</svg>" in svg.read_text()
@@ -222,7 +230,7 @@ def test_files_are_whole_fit_the_screen_and_are_the_same_again(tmp_path: Path):
 def test_slices_are_drawn_as_they_are(tmp_path: Path):
     """Grey stays grey and the frame is there for errors only: count pixels of its colour."""
     labels, probabilities = LABELS[:4], scores(LABELS[:4], wrong=1)
-    png, _ = slice_figures.draw_test_images(PIXELS[:4], labels, probabilities, CLASSES, "toy", tmp_path)
+    png, _ = slices.draw_test_images(predicted(PIXELS[:4], labels, probabilities), "toy", tmp_path)
     blue, green, red = cv2.imread(str(png)).astype(int).transpose(2, 0, 1)
     framed = (abs(red - 0xD5) < 3) & (abs(green - 0x5E) < 3) & (blue < 3)
     columns = np.flatnonzero(framed.sum(axis=0) > 200)
@@ -237,7 +245,7 @@ def test_pyplot_is_never_loaded():
 
     code = (
         "import sys, numpy as np, pathlib, tempfile; from mribatch.training.figures.charts import draw_confusion; "
-        "draw_confusion(np.eye(2, dtype=int), ('a', 'b'), 't', pathlib.Path(tempfile.mkdtemp())); "
+        "draw_confusion(np.eye(2, dtype=int), ('a', 'b'), title='t', folder=pathlib.Path(tempfile.mkdtemp())); "
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -246,7 +254,7 @@ def test_pyplot_is_never_loaded():
 @pytest.mark.parametrize(("count", "words"), [(1, 0), (2, 0), (7, 1.2), (21, 1.64), (36, 1.2), (60, 0), (200, 0)])
 def test_tiles_fit_and_do_not_overlap(count: int, words: float):
     width, height, caption = 12.2, 6.3, 0.3
-    grid = drawing.tiles(count, width, height, caption, words=words)
+    grid = lay_out_tiles(count, width, height, caption=caption, words=words)
     assert grid.side > 0.1 and grid.columns * grid.rows >= count > (grid.rows - 1) * grid.columns
     corners = np.array([grid.corner(place) for place in range(count)])
     assert corners.min() >= 0
@@ -259,4 +267,4 @@ def test_tiles_fit_and_do_not_overlap(count: int, words: float):
     ("share", "text"), [(0.0, "0 %"), (1.0, "100 %"), (0.99999, "99.9 %"), (1e-6, "0.1 %"), (0.9816, "98.2 %")]
 )
 def test_only_all_and_nothing_are_called_so(share: float, text: str):
-    assert drawing.percent(share) == text
+    assert format_percent(share) == text

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mribatch.core.synthetic import draw_slice
-from mribatch.training.fit.augment import Augmentation, augment
+from mribatch.training.fit.augment import augment
+from mribatch.training.recipes.augmentation import Augmentation
 from mribatch.training.recipes.catalog import RECIPES
 
 REFERENCE = RECIPES["cnn"].augmentation
@@ -15,29 +16,32 @@ INDICES = np.arange(6)
 
 
 def test_the_same_seed_epoch_and_index_give_the_same_slice():
-    first, again = (augment(SLICES, INDICES, REFERENCE, 3, 5) for _ in range(2))
+    first, again = (augment(SLICES, INDICES, REFERENCE, seed=3, epoch=5) for _ in range(2))
     assert (first == again).all() and first.shape == SLICES.shape and first.dtype == np.uint8
 
 
 def test_a_slice_does_not_depend_on_its_batch():
-    whole = augment(SLICES, INDICES, REFERENCE, 3, 5)
-    parts = [augment(SLICES[[i]], INDICES[[i]], REFERENCE, 3, 5)[0] for i in (4, 1)]
+    whole = augment(SLICES, INDICES, REFERENCE, seed=3, epoch=5)
+    parts = [augment(SLICES[[i]], INDICES[[i]], REFERENCE, seed=3, epoch=5)[0] for i in (4, 1)]
     assert (whole[[4, 1]] == parts).all()
 
 
 @pytest.mark.parametrize(("seed", "epoch", "shift"), [(4, 5, 0), (3, 6, 0), (3, 5, 1)])
 def test_another_seed_epoch_or_index_gives_another_slice(seed, epoch, shift):
-    first, other = augment(SLICES, INDICES, REFERENCE, 3, 5), augment(SLICES, INDICES + shift, REFERENCE, seed, epoch)
+    first, other = (
+        augment(SLICES, INDICES, REFERENCE, seed=3, epoch=5),
+        augment(SLICES, INDICES + shift, REFERENCE, seed=seed, epoch=epoch),
+    )
     assert all((a != b).any() for a, b in zip(first, other, strict=True))
 
 
 def test_nothing_to_change_changes_nothing():
-    assert augment(SLICES, INDICES, Augmentation(), 0, 1) is SLICES
+    assert augment(SLICES, INDICES, Augmentation(), seed=0, epoch=1) is SLICES
 
 
 def test_flip_alone_mirrors_about_half_of_the_slices():
     many = np.repeat(SLICES[:1], 200, axis=0)
-    changed = augment(many, np.arange(200), Augmentation(flip=True), 0, 1)
+    changed = augment(many, np.arange(200), Augmentation(flip=True), seed=0, epoch=1)
     mirrored = [(row == many[0, :, ::-1]).all() for row in changed]
     same = [(row == many[0]).all() for row in changed]
     assert all(a != b for a, b in zip(mirrored, same, strict=True))
@@ -53,7 +57,7 @@ def disc(height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize("amount", [0.05, 0.1])
 def test_shift_moves_by_up_to_its_share_of_the_side_in_both_directions(amount):
     many = np.repeat(disc(60, 100), 300, axis=0)
-    changed = augment(many, np.arange(300), Augmentation(shift=amount), 1, 1)[..., 0].astype(float)
+    changed = augment(many, np.arange(300), Augmentation(shift=amount), seed=1, epoch=1)[..., 0].astype(float)
     total = changed.sum(axis=(1, 2))
     down = (changed.sum(axis=2) * np.arange(60)).sum(axis=1) / total - 29.5
     across = (changed.sum(axis=1) * np.arange(100)).sum(axis=1) / total - 49.5
@@ -64,7 +68,7 @@ def test_shift_moves_by_up_to_its_share_of_the_side_in_both_directions(amount):
 
 def test_zoom_changes_the_size_within_its_bounds():
     many = np.repeat(disc(80, 80), 300, axis=0)
-    changed = augment(many, np.arange(300), Augmentation(zoom=0.1), 1, 1)[..., 0]
+    changed = augment(many, np.arange(300), Augmentation(zoom=0.1), seed=1, epoch=1)[..., 0]
     height = (changed.max(axis=2) > 100).sum(axis=1) / (many[0].max(axis=1) > 100).sum()
     assert height.min() >= 0.85 and height.max() <= 1.15
     assert height.min() < 0.95 and height.max() > 1.05
@@ -73,7 +77,9 @@ def test_zoom_changes_the_size_within_its_bounds():
 def test_rotation_turns_by_up_to_its_degrees():
     bar = np.zeros((1, 101, 101, 1), dtype=np.uint8)
     bar[0, 48:53, 10:91] = 200
-    changed = augment(np.repeat(bar, 300, axis=0), np.arange(300), Augmentation(rotation_degrees=7), 1, 1)[..., 0]
+    changed = augment(np.repeat(bar, 300, axis=0), np.arange(300), Augmentation(rotation_degrees=7), seed=1, epoch=1)[
+        ..., 0
+    ]
     rows, columns = np.mgrid[:101, :101] - 50
     weights = changed.astype(float)
     angles = np.degrees(
@@ -84,16 +90,18 @@ def test_rotation_turns_by_up_to_its_degrees():
 
 def test_brightness_and_contrast_stay_within_their_bounds():
     flat = np.full((400, 4, 4, 1), 100, np.uint8)
-    changed = augment(flat, np.arange(400), Augmentation(brightness=0.1), 0, 1)[:, 0, 0, 0].astype(int)
+    changed = augment(flat, np.arange(400), Augmentation(brightness=0.1), seed=0, epoch=1)[:, 0, 0, 0].astype(int)
     assert 100 - 26 <= changed.min() < 80 and 120 < changed.max() <= 100 + 26
     dark_and_bright = np.zeros((400, 4, 4, 1), np.uint8)
     dark_and_bright[:, :, 2:] = 200
-    changed = augment(dark_and_bright, np.arange(400), Augmentation(contrast=0.1), 0, 1)[:, 0, :, 0].astype(int)
+    changed = augment(dark_and_bright, np.arange(400), Augmentation(contrast=0.1), seed=0, epoch=1)[:, 0, :, 0].astype(
+        int
+    )
     spread = changed[:, 3] - changed[:, 0]
     assert 180 <= spread.min() < 186 and 205 < spread.max() <= 213
 
 
 def test_tone_leaves_the_movements_as_they_were():
-    moved = augment(SLICES, INDICES, REFERENCE, 0, 1)
-    toned = augment(SLICES, INDICES, replace(REFERENCE, brightness=1e-9), 0, 1)
+    moved = augment(SLICES, INDICES, REFERENCE, seed=0, epoch=1)
+    toned = augment(SLICES, INDICES, replace(REFERENCE, brightness=1e-9), seed=0, epoch=1)
     assert (moved == toned).all()

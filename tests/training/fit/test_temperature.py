@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from mribatch.core.errors import MribatchError
 from mribatch.report.metrics import find, headline
-from mribatch.training.fit.temperature import fit_temperature, negative_log_likelihood
+from mribatch.training.fit.losses import cross_entropy
+from mribatch.training.fit.temperature import fit_temperature
 
 
 def drawn(temperature: float, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -40,11 +41,11 @@ def test_confidence_becomes_right():
 def test_no_other_temperature_is_better(seed, count, other):
     logits, labels = drawn(1.0, count, seed)
     exact = logits.astype(np.float64)
-    best = negative_log_likelihood(exact, labels, fit_temperature(logits, labels))
-    assert best <= negative_log_likelihood(exact, labels, other) + 1e-9
+    best = cross_entropy(exact, labels, fit_temperature(logits, labels))
+    assert best <= cross_entropy(exact, labels, other) + 1e-9
 
 
-def test_what_is_no_logit_is_refused():
+def test_what_is_not_a_logit_is_refused():
     for logits in (np.empty((0, 4)), np.array([[np.nan, 1.0]]), np.array([[np.inf, 1.0]])):
         with pytest.raises(MribatchError, match="a temperature needs finite logits"):
             fit_temperature(logits, np.zeros(len(logits), np.int64))

@@ -8,12 +8,13 @@ from click.testing import CliRunner
 
 from mribatch.cli.train import train
 from mribatch.core.errors import MribatchError
-from mribatch.training.fit.augment import LIGHT, REFERENCE, Augmentation
-from mribatch.training.recipes.catalog import RECIPES, changed_recipe
+from mribatch.training.recipes.augmentation import LIGHT, REFERENCE, Augmentation
+from mribatch.training.recipes.catalog import RECIPES
+from mribatch.training.recipes.settings import change_recipe
 
 
 def changed(*settings: str, name: str = "cnn", augment: str | None = None, weights: str | None = None):
-    return changed_recipe(RECIPES[name], settings, augment, weights)
+    return change_recipe(RECIPES[name], settings, augment, weights)
 
 
 @pytest.mark.parametrize(
@@ -48,28 +49,28 @@ def test_augmentations_by_name():
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "message"),
     [
-        ("speed=3", "'speed=3' sets nothing of 'cnn'. Fix: choose one of: options.dropout, size, batch"),
-        ("batch", "'batch' sets nothing"),
-        ("name=x", "'name=x' sets nothing"),
-        ("batch=two", "'two' is no value of batch. Fix: give a whole number"),
-        ("batch=1.5", "'1.5' is no value of batch"),
+        ("speed=3", "'speed=3' is not a setting of 'cnn'. Fix: choose one of: options.dropout, size, batch"),
+        ("batch", "'batch' is not a setting"),
+        ("name=x", "'name=x' is not a setting"),
+        ("batch=two", "'two' is not a value of batch. Fix: give a whole number"),
+        ("batch=1.5", "'1.5' is not a value of batch"),
         ("batch=0", "batch is 0. Fix: give 1 or more"),
-        ("lr=-1", "'-1' is no value of learning_rate. Fix: give a number from 0"),
-        ("lr=nan", "'nan' is no value of learning_rate"),
-        ("clean_statistics=1", "'1' is no value of clean_statistics. Fix: give true or false"),
-        ("schedule=linear", "'linear' is no value of schedule. Fix: choose one of: constant, cosine, one_cycle"),
-        ("optimizer=sgd", "'sgd' is no value of optimizer"),
-        ("keep=first", "'first' is no value of keep"),
+        ("lr=-1", "'-1' is not a value of learning_rate. Fix: give a number, 0 or more"),
+        ("lr=nan", "'nan' is not a value of learning_rate"),
+        ("clean_statistics=1", "'1' is not a value of clean_statistics. Fix: give true or false"),
+        ("schedule=linear", "'linear' is not a value of schedule. Fix: choose one of: constant, cosine, one_cycle"),
+        ("optimizer=sgd", "'sgd' is not a value of optimizer"),
+        ("keep=first", "'first' is not a value of keep"),
         ("weights_average=1", "weights_average is 1.0. Fix: give less than 1"),
         ("frozen_blocks=2", "'cnn' has no blocks that can be frozen"),
     ],
 )
-def test_other_settings_are_refused(setting, told):
+def test_other_settings_are_refused(setting, message):
     with pytest.raises(MribatchError) as caught:
         changed(setting)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_schedule_makes_the_number_of_epochs_part_of_the_fit():
@@ -91,7 +92,7 @@ def test_the_command_changes_the_recipe_before_it_reads_anything(tmp_path: Path)
     error = (
         CliRunner().invoke(train, ["cnn", str(tmp_path), "--out", str(tmp_path / "o"), "--set", "speed=3"]).exception
     )
-    assert isinstance(error, MribatchError) and "'speed=3' sets nothing" in str(error)
+    assert isinstance(error, MribatchError) and "'speed=3' is not a setting" in str(error)
 
 
 def test_final_without_folds_is_refused(tmp_path: Path):
