@@ -14,8 +14,8 @@ from mribatch.training.recipes.catalog import RECIPES, find_recipe
 from mribatch.training.recipes.settings import change_recipe
 
 if TYPE_CHECKING:
-    from mribatch.training.finish import TrainResult
     from mribatch.training.work_folder.summary import BundleMetric
+    from mribatch.training.workflow.finish import TrainResult
 
 _PATH = click.Path(path_type=Path)
 _SPLITS_HELP = "\n".join(f"  {name:<9}  {what}" for name, what in SPLITS.items())
@@ -129,11 +129,11 @@ def train(
         raise MribatchError("--final follows the folds of --split grouped", "add --split grouped, or omit --final")
     changed = change_recipe(find_recipe(recipe), settings, augment, weights)
 
-    from mribatch.training.cross_validation import cross_validate
     from mribatch.training.data.classes import parse_classes
     from mribatch.training.data.data_sheets import read_data_sheet
-    from mribatch.training.options import TrainOptions
-    from mribatch.training.train import train as train_on_split
+    from mribatch.training.workflow.cross_validation import cross_validate
+    from mribatch.training.workflow.options import TrainOptions
+    from mribatch.training.workflow.train import train as train_on_split
 
     options = TrainOptions(
         recipe=changed,

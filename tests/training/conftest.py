@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mribatch.training.finish import TrainResult
+from mribatch.training.workflow.finish import TrainResult
 from tests.training import toy
 
 
@@ -17,7 +17,7 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     """The toy recipe trained without interruption, with figures; tests only read it."""
     pytest.importorskip("tensorflow", reason="needs the extra 'train'")
-    from mribatch.training.train import train
+    from mribatch.training.workflow.train import train
 
     return train(toy.options(toy_data, tmp_path_factory.mktemp("trained") / "toy-model", draw_figures=True))
 

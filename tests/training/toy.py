@@ -10,10 +10,10 @@ from typing import Any
 
 from mribatch.core.synthetic import draw_slice
 from mribatch.training.fit.checkpoints import Arrays, Checkpoints
-from mribatch.training.options import TrainOptions
 from mribatch.training.recipes.augmentation import Augmentation
 from mribatch.training.recipes.catalog import RECIPES
 from mribatch.training.recipes.recipe import Recipe
+from mribatch.training.workflow.options import TrainOptions
 
 
 class Killed(BaseException):
@@ -92,6 +92,6 @@ def tiny_network(pixels: Any, recipe: Recipe) -> Any:
 
 
 if __name__ == "__main__":
-    from mribatch.training.train import train
+    from mribatch.training.workflow.train import train
 
     train(options(Path(sys.argv[1]), Path(sys.argv[2]), seed=int(sys.argv[3])), echo=print)

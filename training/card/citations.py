@@ -7,7 +7,7 @@ from typing import Any
 
 from mribatch.core.errors import MribatchError
 from mribatch.report.metrics import Metric, find
-from mribatch.training.evaluation import CLEAN, LEAKED, Share, share_protocol
+from mribatch.training.evaluation.scores import CLEAN, LEAKED, Share, share_protocol
 from mribatch.training.work_folder.summary import SUMMARY_FILE, TrainingSummary
 from mribatch.training.work_folder.tables import METRICS
 

@@ -14,11 +14,11 @@ from mribatch.training.card.citations import CitedRun
 from mribatch.training.data.data_sheets import DataSheet
 from mribatch.training.data.images import LeftOut
 from mribatch.training.data.split import PARTS
-from mribatch.training.evaluation import FEWEST_APART, SHARE_METRICS
+from mribatch.training.evaluation.results import DividedImages, FinalFit, Measurement
+from mribatch.training.evaluation.scores import FEWEST_APART, SHARE_METRICS
 from mribatch.training.networks.efficientnet import B_NAMES
 from mribatch.training.networks.efficientnet_lite import LITES
 from mribatch.training.recipes.recipe import IMAGENET, NO_WEIGHTS, Recipe
-from mribatch.training.results import DividedImages, FinalFit, Measurement
 
 _HEADLINE = (
     ("accuracy", None, "accuracy"),

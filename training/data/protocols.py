@@ -4,7 +4,7 @@
 - reference: the reference project's random, pooled 85/15 split; of the whole set, its test part image for image.
 - official: what the data set's authors put into Training and Testing.
 - folder: top folders train, validation (optional) and test.
-- grouped: k folds of units; every image is tested once (see cross_validation.py).
+- grouped: k folds of units; every image is tested once (see workflow/cross_validation.py).
 
 Only holdout and grouped keep units in one part; for the others, the leak rate beside every figure says how much leaks.
 """

@@ -8,7 +8,7 @@ import numpy as np
 from numpy import float32, int64, uint8
 from numpy.typing import NDArray
 
-from mribatch.training.evaluation import Evaluation
+from mribatch.training.evaluation.scores import Evaluation
 from mribatch.training.figures import charts, feature_maps, slices
 from mribatch.training.fit.loop import FitResult
 

@@ -17,7 +17,7 @@ class Epoch:
     epoch: int  # from 1
     loss: float  # mean cross-entropy, nats
     accuracy: float
-    val_loss: float  # of the watched images, see inputs.watched_images; not a number if they were not scored
+    val_loss: float  # of the watched images, see workflow.inputs.select_watched; NaN if they were not scored
     val_accuracy: float
     seconds: float
 

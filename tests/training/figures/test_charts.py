@@ -14,7 +14,7 @@ import matplotlib.axes
 from mribatch.core.synthetic import draw_slice
 from mribatch.report.metrics import confusion, headline
 from mribatch.training.data.classes import BRAIN_TUMORS
-from mribatch.training.evaluation import Evaluation
+from mribatch.training.evaluation.scores import Evaluation
 from mribatch.training.figures import charts, slices
 from mribatch.training.figures.draw_all import Subject, draw_all
 from mribatch.training.figures.page import format_percent, lay_out_tiles

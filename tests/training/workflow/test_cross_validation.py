@@ -11,13 +11,13 @@ pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 from mribatch.core.bundle import load_bundle
 from mribatch.core.errors import MribatchError
 from mribatch.report.metrics import find, headline
-from mribatch.training import cross_validation
-from mribatch.training.cross_validation import FINISHED_FOLD, cross_validate, make_final_recipe
-from mribatch.training.finish import TrainResult
 from mribatch.training.fit.temperature import fit_temperature
 from mribatch.training.networks.build import NETWORKS
-from mribatch.training.options import TrainOptions
 from mribatch.training.recipes.catalog import RECIPES
+from mribatch.training.workflow import cross_validation
+from mribatch.training.workflow.cross_validation import FINISHED_FOLD, cross_validate, make_final_recipe
+from mribatch.training.workflow.finish import TrainResult
+from mribatch.training.workflow.options import TrainOptions
 from tests.training.toy import DyingEcho, Killed, tiny_network, tiny_recipe
 
 FOLDS, EPOCHS = 3, 2

@@ -20,12 +20,12 @@ from mribatch.training.card.citations import read_citations
 from mribatch.training.data.classes import BRAIN_TUMORS
 from mribatch.training.data.data_sheets import BRAIN_TUMOR_CLASSIFICATION_MRI
 from mribatch.training.data.images import load
-from mribatch.training.evaluation import FEWEST_APART, TestSet, score_shares
-from mribatch.training.inputs import make_fingerprint
+from mribatch.training.evaluation.scores import FEWEST_APART, TestSet, score_shares
 from mribatch.training.networks.build import NETWORKS
-from mribatch.training.options import TrainOptions
 from mribatch.training.recipes.catalog import RECIPES
-from mribatch.training.train import train
+from mribatch.training.workflow.inputs import make_fingerprint
+from mribatch.training.workflow.options import TrainOptions
+from mribatch.training.workflow.train import train
 from tests.training.toy import tiny_network, tiny_recipe
 
 

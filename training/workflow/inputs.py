@@ -15,8 +15,8 @@ from mribatch.training.data.split import PARTS, Grouping, group, read_groups
 from mribatch.training.fit.fingerprint import FitFingerprint
 from mribatch.training.frameworks import versions
 from mribatch.training.networks.build import find_weights
-from mribatch.training.options import TrainOptions
 from mribatch.training.recipes.recipe import Recipe
+from mribatch.training.workflow.options import TrainOptions
 
 _LISTED = 20  # files and folders that are reported by name
 

@@ -8,14 +8,13 @@ from mribatch.core.bundle import SPEC_FILE, load_bundle
 from mribatch.core.errors import MribatchError
 from mribatch.training.card.citations import read_citations
 from mribatch.training.card.model_card import CardFacts, Provenance, model_card
+from mribatch.training.evaluation.results import DividedImages, FinalFit, Measurement
 from mribatch.training.export.bundle import BundleFacts, write_bundle
 from mribatch.training.figures.draw_all import MeasuredFit, Subject, draw_all
 from mribatch.training.fit.checkpoints import STATE_FILE, Checkpoints
 from mribatch.training.fit.fingerprint import FitFingerprint
 from mribatch.training.fit.loop import Echo
 from mribatch.training.frameworks import versions
-from mribatch.training.options import TrainOptions
-from mribatch.training.results import DividedImages, FinalFit, Measurement
 from mribatch.training.work_folder import tables
 from mribatch.training.work_folder.summary import (
     SUMMARY_FILE,
@@ -24,6 +23,7 @@ from mribatch.training.work_folder.summary import (
     TrainingSummary,
     select_metrics,
 )
+from mribatch.training.workflow.options import TrainOptions
 
 
 @dataclass(frozen=True, kw_only=True)

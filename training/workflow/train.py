@@ -15,10 +15,19 @@ from mribatch.training.card.model_card import describe_interval
 from mribatch.training.data.images import DataSet
 from mribatch.training.data.protocols import Division, divide
 from mribatch.training.data.split import PARTS, Grouping, Leak, check_parts, leak
-from mribatch.training.evaluation import Evaluation, TestSet, measure_size_shortcuts, score, score_shares
+from mribatch.training.evaluation.results import DividedImages, FinalFit, Measurement
+from mribatch.training.evaluation.scores import Evaluation, TestSet, measure_size_shortcuts, score, score_shares
 from mribatch.training.export.bundle import check_names, check_replaceable
 from mribatch.training.figures.draw_all import MeasuredFit
-from mribatch.training.finish import (
+from mribatch.training.fit.checkpoints import Checkpoints
+from mribatch.training.fit.fingerprint import FitFingerprint
+from mribatch.training.fit.loop import Echo, FitInputs, FitResult, fit
+from mribatch.training.frameworks import load_keras
+from mribatch.training.networks.build import predict_logits
+from mribatch.training.work_folder import tables
+from mribatch.training.work_folder.files import make_folder, save_network
+from mribatch.training.work_folder.summary import SplitFacts, ValidationScore
+from mribatch.training.workflow.finish import (
     FinishedTraining,
     TrainResult,
     find_finished,
@@ -26,17 +35,8 @@ from mribatch.training.finish import (
     report_finished,
     write_results,
 )
-from mribatch.training.fit.checkpoints import Checkpoints
-from mribatch.training.fit.fingerprint import FitFingerprint
-from mribatch.training.fit.loop import Echo, FitInputs, FitResult, fit
-from mribatch.training.frameworks import load_keras
-from mribatch.training.inputs import describe_parts, make_fingerprint, read_images, select_part, select_watched
-from mribatch.training.networks.build import predict_logits
-from mribatch.training.options import TrainOptions
-from mribatch.training.results import DividedImages, FinalFit, Measurement
-from mribatch.training.work_folder import tables
-from mribatch.training.work_folder.files import make_folder, save_network
-from mribatch.training.work_folder.summary import SplitFacts, ValidationScore
+from mribatch.training.workflow.inputs import describe_parts, make_fingerprint, read_images, select_part, select_watched
+from mribatch.training.workflow.options import TrainOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,9 +23,20 @@ from mribatch.training.card.citations import read_citations
 from mribatch.training.data.images import DataSet, Images
 from mribatch.training.data.protocols import deal_folds, fold_parts
 from mribatch.training.data.split import Grouping, Leak, leak
-from mribatch.training.evaluation import Evaluation, TestSet, measure_size_shortcuts, score
+from mribatch.training.evaluation.results import DividedImages, FinalFit, Measurement
+from mribatch.training.evaluation.scores import Evaluation, TestSet, measure_size_shortcuts, score
 from mribatch.training.export.bundle import check_names, check_replaceable
-from mribatch.training.finish import (
+from mribatch.training.fit.checkpoints import Checkpoints
+from mribatch.training.fit.fingerprint import FitFingerprint
+from mribatch.training.fit.loop import Echo, FitInputs, fit
+from mribatch.training.fit.temperature import fit_temperature
+from mribatch.training.frameworks import load_keras
+from mribatch.training.networks.build import predict_logits
+from mribatch.training.recipes.recipe import Recipe
+from mribatch.training.work_folder import tables
+from mribatch.training.work_folder.files import make_folder, save_network
+from mribatch.training.work_folder.summary import Calibration, FoldsFacts
+from mribatch.training.workflow.finish import (
     FinishedTraining,
     TrainResult,
     find_finished,
@@ -33,19 +44,8 @@ from mribatch.training.finish import (
     report_finished,
     write_results,
 )
-from mribatch.training.fit.checkpoints import Checkpoints
-from mribatch.training.fit.fingerprint import FitFingerprint
-from mribatch.training.fit.loop import Echo, FitInputs, fit
-from mribatch.training.fit.temperature import fit_temperature
-from mribatch.training.frameworks import load_keras
-from mribatch.training.inputs import make_fingerprint, read_images, select_part, select_watched
-from mribatch.training.networks.build import predict_logits
-from mribatch.training.options import TrainOptions
-from mribatch.training.recipes.recipe import Recipe
-from mribatch.training.results import DividedImages, FinalFit, Measurement
-from mribatch.training.work_folder import tables
-from mribatch.training.work_folder.files import make_folder, save_network
-from mribatch.training.work_folder.summary import Calibration, FoldsFacts
+from mribatch.training.workflow.inputs import make_fingerprint, read_images, select_part, select_watched
+from mribatch.training.workflow.options import TrainOptions
 
 FINISHED_FOLD = "held_out.npz"  # in the folder of each fold, see FinishedFold
 _ALL = "all"  # the folder of the fit on all images

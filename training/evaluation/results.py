@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from mribatch.training.data.images import DataSet
 from mribatch.training.data.split import Grouping, Leak
-from mribatch.training.evaluation import Evaluation, Shortcut
+from mribatch.training.evaluation.scores import Evaluation, Shortcut
 from mribatch.training.fit.loop import FitResult
 from mribatch.training.recipes.recipe import Recipe
 

@@ -19,15 +19,15 @@ from mribatch.core.bundle import load_bundle
 from mribatch.core.errors import MribatchError
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.run import classify
-from mribatch.training.cross_validation import cross_validate
 from mribatch.training.data.classes import ClassList
-from mribatch.training.finish import TrainResult
 from mribatch.training.fit.checkpoints import STATE_FILE
 from mribatch.training.networks.build import NETWORKS
-from mribatch.training.train import train
+from mribatch.training.workflow.cross_validation import cross_validate
+from mribatch.training.workflow.finish import TrainResult
+from mribatch.training.workflow.train import train
 from tests.training import toy
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_the_fit_learned_the_toy_classes(trained: TrainResult):
