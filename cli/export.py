@@ -8,10 +8,9 @@ from typing import Any
 import click
 
 from mribatch.core.errors import ExitCode
+from mribatch.training.export.declarations import DECLARABLE, OutputKind, Scale
 
 _PATH = click.Path(path_type=Path)
-_SCALES = ("none", "1/255", "-1..1", "imagenet", "caffe")  # training.keras_model.Scale, without its import
-_OUTPUTS = ("logits", "sigmoid")  # training.keras_model.DECLARABLE, likewise
 
 
 @click.command(short_help="Turn your own Keras classifier into a model bundle.")
@@ -20,52 +19,60 @@ _OUTPUTS = ("logits", "sigmoid")  # training.keras_model.DECLARABLE, likewise
 @click.option("--classes", metavar="NAME,NAME…", required=True, help="Classes in the order of the model's outputs.")
 @click.option(
     "--scale",
-    type=click.Choice(_SCALES),
-    help="What the training did to pixels 0..255 outside the model.  [default: layers inside the model scale them]",
+    type=click.Choice([scale.value for scale in Scale]),
+    help="Scaling of pixels 0..255 before the model, in training.  [default: layers of the model scale them]",
 )
 @click.option(
     "--outputs",
-    type=click.Choice(_OUTPUTS),
-    help="What the outputs are, where the last layer does not say it: logits (a softmax is added); or sigmoid, only on"
-    " demand: each is divided by their sum.  [default: what the last layer says; a sigmoid is refused]",
+    type=click.Choice([kind.value for kind in DECLARABLE]),
+    help="Kind of the model's outputs, if its last layer does not say: logits (a softmax is added), or sigmoid (each is"
+    " divided by their sum).  [default: what the last layer says; a sigmoid is refused]",
 )
-@click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Height and width, for a model that takes any.")
-@click.option("--name", help="Name of the model.  [default: the name of the folder --out]")
-@click.option("--licence", default="not stated", show_default=True, help="Of the weights; quoted in the model card.")
+@click.option(
+    "--size",
+    type=click.IntRange(1),
+    metavar="PIXELS",
+    help="Height and width of the input, for a model that takes any size.",
+)
+@click.option("--name", help="Model name.  [default: the name of the --out folder]")
+@click.option(
+    "--licence", default="not stated", show_default=True, help="Licence of the weights; quoted in the model card."
+)
 @click.option("--overwrite", is_flag=True, help="Replace a bundle at --out. Other folders are never replaced.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
-def export(classes: str, scale: str | None, outputs: str | None, as_json: bool, quiet: bool, **chosen: Any) -> ExitCode:
+def export(
+    *, classes: str, scale: str | None, outputs: str | None, as_json: bool, quiet: bool, **chosen: Any
+) -> ExitCode:
     """Turn MODEL.keras, a classifier that you trained with Keras 3, into a model bundle for `mribatch classify`.
 
-    The model takes grey or RGB images and ends in a softmax or in logits, or in sigmoids that were trained as one
-    answer (--outputs sigmoid). Code in the file (Lambda layers, custom classes) is never run. The exported graph is
-    proven equal to Keras before the bundle appears.
+    The model takes grey or RGB images and ends in a softmax, in logits, or in sigmoids that were trained as one answer
+    (--outputs sigmoid). Code in the file (Lambda layers, custom classes) is never run. The exported graph is compared
+    with Keras before the bundle appears.
 
     \b
     Example:
       mribatch export my-model.keras --out my-model --classes glioma,meningioma,no_tumor,pituitary
       mribatch classify scans/ --model my-model --out results
     """
-    from mribatch.training.data.classes import class_list
-    from mribatch.training.export.from_keras import ExportOptions, export_keras
-    from mribatch.training.export.keras_model import End, Scale
+    from mribatch.training.data.classes import parse_classes
+    from mribatch.training.export.user_model import ExportOptions, export_keras
 
     options = ExportOptions(
-        classes=class_list(classes),
+        classes=parse_classes(classes),
         scale=Scale(scale) if scale else None,
-        outputs=End(outputs) if outputs else None,
+        outputs=OutputKind(outputs) if outputs else None,
         **chosen,
     )
     result = export_keras(options, echo=(lambda _: None) if quiet else partial(click.echo, err=True))
     if as_json:
         click.echo(json.dumps(result.facts, allow_nan=False))
     elif not quiet:
-        click.echo(_shown(result.out, str(result.agreement)))
+        click.echo(_describe_result(result.out, str(result.agreement)))
     return ExitCode.OK
 
 
-def _shown(out: Path, agreement: str) -> str:
+def _describe_result(out: Path, agreement: str) -> str:
     from mribatch.core.about import RESEARCH_NOTICE
 
     return "\n".join(

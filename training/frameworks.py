@@ -1,4 +1,4 @@
-"""TensorFlow and Keras, loaded when a command first needs them, set up so that a fit can be repeated bit for bit."""
+"""TensorFlow and Keras, loaded when a command first needs them, set up for bit-for-bit reproducible fits."""
 
 import os
 from typing import Any
@@ -15,9 +15,9 @@ def load_keras() -> tuple[Any, Any]:
         The modules (tensorflow, keras). Operations are deterministic from here on.
 
     Raises:
-        MribatchError: One is missing, or Keras was told to use another backend.
+        MribatchError: One is missing, or Keras uses another backend.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes are no concern of the user's
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides TensorFlow's start-up notes
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     try:
         import keras
@@ -27,14 +27,14 @@ def load_keras() -> tuple[Any, Any]:
     backend = keras.backend.backend()
     if backend != "tensorflow":
         raise MribatchError(f"Keras runs on '{backend}', training needs TensorFlow", "unset KERAS_BACKEND")
-    tensorflow.get_logger().setLevel("ERROR")  # five folds trace one function five times; nobody needs to hear of it
+    tensorflow.get_logger().setLevel("ERROR")  # five folds trace one function five times, which TensorFlow warns of
     tensorflow.config.experimental.enable_op_determinism()
     tensorflow.config.experimental.enable_tensor_float_32_execution(False)  # a GPU's golden answers are float32 too
     return tensorflow, keras
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries that decide a fit's last bits."""
+    """Return the versions of the libraries that affect the last bits of a fit."""
     import cv2
     import numpy
 

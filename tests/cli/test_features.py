@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from mribatch.cli.features import _SCALES, features
+from mribatch.cli.features import features
 from mribatch.core.errors import MribatchError
 from mribatch.core.synthetic import draw_slice
 
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_pictures_of_every_layer(folder: Path, tmp_path: Path) -> None:
     result = run(folder / "slice.png", "--model", folder / "mine.keras", "--out", tmp_path / "new" / "out")
     assert result.exit_code == 0, result.output
-    assert result.stdout == f"1 layers, each as PNG and SVG, and features_overview: {tmp_path / 'new' / 'out'}\n"
+    assert result.stdout == f"1 layer, each as PNG and SVG, and features_overview: {tmp_path / 'new' / 'out'}\n"
     assert result.stderr == "slice.png through 'small': 1 convolutional layers with maps\n"
     assert len(list((tmp_path / "new" / "out").glob("*.png"))) == 2
 
@@ -74,7 +74,7 @@ def test_quiet_has_no_progress_bar_either(folder: Path, tmp_path: Path, monkeypa
         ("mine.keras", "mine.keras", "mine.keras cannot be used: unsupported: "),
         ("none.png", "mine.keras", "No such file"),
         ("slice.png", "none.keras", "No such file"),
-        ("slice.png", "slice.png", "is no .keras file"),
+        ("slice.png", "slice.png", "is not a .keras file"),
         ("slice.png", "flat.keras", "the model 'flat' has no two-dimensional convolutional layer"),
     ],
 )
@@ -93,10 +93,8 @@ def test_a_folder_that_cannot_be_made_is_named(folder: Path, tmp_path: Path) -> 
     assert "cannot make the folder" in str(result.exception)
 
 
-def test_usage_and_the_same_scales_as_export(folder: Path) -> None:
-    from mribatch.cli.export import _SCALES as OF_EXPORT
-
-    assert _SCALES == OF_EXPORT
+def test_usage(folder: Path) -> None:
+    assert "[none|1/255|-1..1|imagenet|caffe]" in run("--help").output
     assert run().exit_code == 2 and run(folder / "slice.png").exit_code == 2
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mribatch.training.train import TrainResult
+from mribatch.training.workflow.finish import TrainResult
 from tests.training import toy
 
 
@@ -15,23 +15,15 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
-    """The toy recipe trained without interruption; tests only read it."""
+    """The toy recipe trained without interruption, with figures; tests only read it."""
     pytest.importorskip("tensorflow", reason="needs the extra 'train'")
-    from mribatch.training.train import train
+    from mribatch.training.workflow.train import train
 
-    return train(toy.options(toy_data, tmp_path_factory.mktemp("trained") / "toy-model"))
-
-
-@pytest.fixture
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training without its pictures, which take longer than a toy fit; `trained` has them."""
-    from mribatch.training.figures import evaluation as figures
-
-    monkeypatch.setattr(figures, "write_all", lambda *_, **__: [])
+    return train(toy.options(toy_data, tmp_path_factory.mktemp("trained") / "toy-model", draw_figures=True))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keras 3.15 on TensorFlow 2.21 still hands NumPy arrays without the copy keyword; not ours to mend."""
+    """Keras 3.15 on TensorFlow 2.21 still hands NumPy arrays without the copy keyword, which is not ours to fix."""
     quiet = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):

@@ -1,16 +1,16 @@
-"""What stands on a picture, for tests: the texts that are really drawn, and where."""
+"""The texts on a picture, for tests: those that are really drawn, and where."""
 
 from pathlib import Path
 
 import pytest
 
-from mribatch.training.figures import drawing
+from mribatch.training.figures.page import Page
 
 
 class Texts:
     """What is drawn on a page, read back from the figure with its place in pixels."""
 
-    def __init__(self, page: drawing.Page) -> None:
+    def __init__(self, page: Page) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.text import Text
 
@@ -43,12 +43,12 @@ class Texts:
 
 @pytest.fixture(name="pages")
 def drawn_pages(monkeypatch: pytest.MonkeyPatch) -> dict[str, Texts]:
-    """name -> what stood on it, for every page that is saved while the test runs."""
+    """name -> the texts on it, for every page that is saved while the test runs."""
     saved: dict[str, Texts] = {}
 
-    def save(page: drawing.Page, folder: Path, name: str) -> list[Path]:
+    def save(page: Page, folder: Path, name: str) -> list[Path]:
         saved[name] = Texts(page)
         return [folder / f"{name}.png", folder / f"{name}.svg"]
 
-    monkeypatch.setattr(drawing.Page, "save", save)
+    monkeypatch.setattr(Page, "save", save)
     return saved

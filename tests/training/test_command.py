@@ -9,8 +9,8 @@ from click.testing import CliRunner, Result
 
 from mribatch.cli.train import train
 from mribatch.core.errors import MribatchError
-from mribatch.training.data.sheets import BRAIN_TUMOR_CLASSIFICATION_MRI, UNKNOWN, data_sheet
-from mribatch.training.recipes import RECIPES
+from mribatch.training.data.data_sheets import BRAIN_TUMOR_CLASSIFICATION_MRI, UNKNOWN, read_data_sheet
+from mribatch.training.recipes.catalog import RECIPES
 
 
 def run(*arguments: object) -> Result:
@@ -53,16 +53,16 @@ def test_one_line_of_json(toy_data: Path, tmp_path: Path):
 
 
 def test_data_sheets(tmp_path: Path):
-    assert data_sheet(None) is UNKNOWN
-    sheet = data_sheet("brain-tumor-classification-mri")
+    assert read_data_sheet(None) is UNKNOWN
+    sheet = read_data_sheet("brain-tumor-classification-mri")
     assert sheet is BRAIN_TUMOR_CLASSIFICATION_MRI and "91.2 %" in " ".join(sheet.limits)
     for content, problem in (
-        ('{"title": "x"}', "is no data sheet"),
-        ("[]", "is no data sheet"),
-        ("{", "is no data sheet"),
+        ('{"title": "x"}', "is not a data sheet"),
+        ("[]", "is not a data sheet"),
+        ("{", "is not a data sheet"),
     ):
         (tmp_path / "sheet.json").write_text(content)
         with pytest.raises(MribatchError, match=problem):
-            data_sheet(str(tmp_path / "sheet.json"))
+            read_data_sheet(str(tmp_path / "sheet.json"))
     with pytest.raises(MribatchError, match=r"there is no data sheet .*brain-tumor-classification-mri"):
-        data_sheet(str(tmp_path / "none.json"))
+        read_data_sheet(str(tmp_path / "none.json"))

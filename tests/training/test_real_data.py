@@ -6,7 +6,7 @@ import numpy as np
 
 from mribatch.training.data.classes import BRAIN_TUMORS
 from mribatch.training.data.images import load
-from mribatch.training.data.protocols import reference_test
+from mribatch.training.data.protocols import find_reference_test
 from mribatch.training.data.split import check_parts, group, grouped_split, leak, read_groups
 
 
@@ -33,7 +33,7 @@ def test_the_references_split_is_the_one_whose_test_part_is_held_back(data_folde
         paths += [f"Training/{name}/{name} ({number}).jpg" for number in range(1, training + 1)]
         paths += [f"Testing/{name}/{number:04}.jpg" for number in range(testing)]
         labels += [label] * (training + testing)
-    tested = reference_test(paths, np.array(labels))
+    tested = find_reference_test(paths, np.array(labels))
     assert tested.sum() == 490
     for name, folder in (("gg", "glioma_tumor"), ("p", "pituitary_tumor")):
         here = {path.name for path in (data_folder / "brain-mri" / "Training" / folder).iterdir()}

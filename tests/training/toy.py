@@ -4,40 +4,46 @@ python -m tests.training.toy DATA OUT SEED
 """
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from mribatch.core.synthetic import draw_slice
-from mribatch.training.data.augment import Augmentation
-from mribatch.training.fit import loop as fit
-from mribatch.training.prepare import TrainOptions
-from mribatch.training.recipes import RECIPES, Recipe
+from mribatch.training.fit.checkpoints import Arrays, Checkpoints
+from mribatch.training.recipes.augmentation import Augmentation
+from mribatch.training.recipes.catalog import RECIPES
+from mribatch.training.recipes.recipe import Recipe
+from mribatch.training.workflow.options import TrainOptions
 
 
 class Killed(BaseException):
-    """What ends a fit in `dying_after`; nothing in the project catches it."""
+    """What ends a fit in the tests; nothing in the project catches it."""
 
 
-@contextmanager
-def dying_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """While entered, a fit dies where it would write its state for the time after `writes`."""
-    write, left = fit._write, writes
+class DyingCheckpoints(Checkpoints):
+    """Checkpoints that end the fit where it would write a file for the time after `writes`."""
 
-    def write_or_die(path: Path, arrays: Any) -> None:
-        nonlocal left
-        if left == 0:
+    def __init__(self, folder: Path, writes: int) -> None:
+        super().__init__(folder)
+        self._left = writes
+
+    def write(self, name: str, arrays: Arrays) -> None:
+        if self._left == 0:
             raise Killed
-        left -= 1
-        write(path, arrays)
+        self._left -= 1
+        super().write(name, arrays)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(fit, "_write", write_or_die)
-        yield
+
+class DyingEcho:
+    """An echo that ends the training at the n-th line that starts with a text, n from 1."""
+
+    def __init__(self, start: str, count: int = 1) -> None:
+        self._start, self._left = start, count
+
+    def __call__(self, line: str) -> None:
+        self._left -= line.startswith(self._start)
+        if self._left == 0:
+            raise Killed
 
 
 FOLDERS = ("Training/glioma_tumor", "Training/Meningioma", "Testing/no", "Testing/pituitary-tumor")
@@ -60,7 +66,9 @@ def draw_data(root: Path, per_class: int = 12) -> Path:
 
 
 def options(data: Path, out: Path, **changes: Any) -> TrainOptions:
-    return TrainOptions(**{"recipe": RECIPE, "data": data, "out": out, "keep_work": True} | changes)
+    """Without figures, which take longer than a toy fit."""
+    settings = {"recipe": RECIPE, "data": data, "out": out, "keep_work": True, "draw_figures": False}
+    return TrainOptions(**settings | changes)
 
 
 def tiny_recipe(**changes: Any) -> Recipe:
@@ -84,6 +92,6 @@ def tiny_network(pixels: Any, recipe: Recipe) -> Any:
 
 
 if __name__ == "__main__":
-    from mribatch.training.train import train
+    from mribatch.training.workflow.train import train
 
     train(options(Path(sys.argv[1]), Path(sys.argv[2]), seed=int(sys.argv[3])), echo=print)

@@ -8,9 +8,10 @@ pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: p
 pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 
 from mribatch.core.synthetic import golden_slices
-from mribatch.training.export.bundle import to_onnx
+from mribatch.training.export.onnx_conversion import to_onnx
 from mribatch.training.networks.build import build
-from mribatch.training.recipes import NO_WEIGHTS, RECIPES
+from mribatch.training.recipes.catalog import RECIPES
+from mribatch.training.recipes.recipe import NO_WEIGHTS
 from mribatch.trt.engine.build import build_engine
 from mribatch.trt.graph.conversion import to_fp16
 from mribatch.trt.graph.range_audit import audit

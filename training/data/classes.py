@@ -1,4 +1,4 @@
-"""What the network tells apart, and the other names under which people keep the same classes."""
+"""The classes of a network, and other names that people use for them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from mribatch.core.model_spec import normalise_label
 
 @dataclass(frozen=True)
 class ClassList:
-    """Classes in the order of the network's outputs, and aliases that stand for them in folder names.
+    """Classes in the order of the network's outputs, and their aliases in folder names.
 
     Raises:
         MribatchError: Fewer than two classes, or two that differ only in case, spaces or hyphens.
@@ -22,11 +22,11 @@ class ClassList:
         if len({normalise_label(name) for name in self.names}) < max(2, len(self.names)):
             raise MribatchError(
                 f"the classes {', '.join(self.names)} are not two or more different names",
-                "name each class once, with commas between them",
+                "name each class once, separated by commas",
             )
 
     def index_of(self, folder: str) -> int | None:
-        """Position of the class that a folder's name means, or None. Case, spaces and hyphens do not matter."""
+        """Return the position of the class with a folder's name, or None; case, spaces and hyphens are ignored."""
         return self._indices().get(normalise_label(folder))
 
     def _indices(self) -> dict[str, int]:
@@ -55,8 +55,8 @@ BRAIN_TUMORS = ClassList(
 """The four classes of Bhuvaji et al. 2020 and of the other public sets made from the same sources."""
 
 
-def class_list(names: str | None) -> ClassList:
-    """The classes that `--classes` names, separated by commas; the brain tumour classes where it is not given."""
+def parse_classes(names: str | None) -> ClassList:
+    """Return the classes of `--classes`, separated by commas; without it, the brain tumour classes."""
     if names is None:
         return BRAIN_TUMORS
     chosen = tuple(name.strip() for name in names.split(",") if name.strip())

@@ -1,4 +1,4 @@
-"""A folder of class folders -> all its slices in memory, as the very pixels that inference will see."""
+"""A folder of class folders -> all its slices in memory, as the same pixels that inference sees."""
 
 import os
 import tempfile
@@ -22,7 +22,16 @@ from mribatch.pipeline.listing.discover import Discovery, escape, resolve_inputs
 from mribatch.pipeline.records import Status, Verdict
 from mribatch.training.data.classes import ClassList
 
-_QUIET_SECONDS = 2.0  # what is over sooner needs no progress bar
+_PROGRESS_DELAY_S = 2.0
+
+
+@dataclass(frozen=True)
+class Images:
+    """One part of the data: uint8 (n, size, size, 1) and its classes, int64 (n,)."""
+
+    pixels: NDArray[uint8]
+    labels: NDArray[int64]
+    name: str = "validation"  # of the part, for people
 
 
 @dataclass(frozen=True)
@@ -40,14 +49,14 @@ class DataSet:
 
     root: Path
     classes: ClassList
-    paths: tuple[str, ...]  # relative to root, with "/", escaped where not UTF-8
-    files: tuple[bytes, ...]  # absolute, the file system's own bytes
+    paths: tuple[str, ...]  # relative to root, with "/", escaped if not UTF-8
+    files: tuple[bytes, ...]  # absolute paths as the file system's bytes
     labels: NDArray[int64]  # (n,), positions in classes.names
     pixels: NDArray[uint8]  # (n, size, size, 1), grey 0..255
-    pixel_sha256: tuple[str, ...]  # hex, of each row of pixels
+    pixel_sha256: tuple[str, ...]  # hex, of each slice's pixels
     stored_sizes: tuple[tuple[int, int], ...]  # (width, height) in the file, before resizing
     left_out: tuple[LeftOut, ...]
-    other_folders: Mapping[str, int]  # folder name that is no class -> its image files
+    other_folders: Mapping[str, int]  # folder not named like a class -> number of its image files
 
     @property
     def fingerprint(self) -> str:
@@ -64,17 +73,17 @@ def load(root: Path, classes: ClassList, size: int, quiet: bool = True) -> DataS
     Args:
         root: Folder that holds class folders at any depth, e.g. Training/glioma_tumor and Testing/glioma_tumor.
         classes: Names and aliases.
-        size: Side of the squares that slices are stretched to, in pixels.
-        quiet: No progress bar on stderr.
+        size: Side of the square that slices are stretched to, in pixels.
+        quiet: Show no progress bar on stderr.
 
     Raises:
-        MribatchError: No such folder, or a class without any image; names it.
+        MribatchError: The folder does not exist, or a class has no image; names it.
     """
     if not root.is_dir():
         raise MribatchError(f"there is no folder '{root}'", "name a folder that holds one folder per class")
-    found, other = _labelled(root, classes)
+    found, other = _list_labelled(root, classes)
     _check_classes(root, found, classes, other)
-    rows = list(_decoded([file for file, _, _ in found], size, quiet))
+    rows = list(_decode_all([file for file, _, _ in found], size, quiet))
     usable = [(item, row) for item, row in zip(found, rows, strict=True) if row[1] is not None]
     left_out = tuple(
         LeftOut(path, verdict.status, verdict.error or "")
@@ -82,7 +91,7 @@ def load(root: Path, classes: ClassList, size: int, quiet: bool = True) -> DataS
         if pixels is None
     )
     labels = np.array([label for (_, _, label), _ in usable], dtype=int64)
-    pixels = np.stack([pixels for _, (_, pixels) in usable if pixels is not None]) if usable else _nothing(size)
+    pixels = np.stack([pixels for _, (_, pixels) in usable if pixels is not None]) if usable else _empty_pixels(size)
     _check_readable(root, labels, classes, left_out)
     return DataSet(
         root=root,
@@ -98,12 +107,12 @@ def load(root: Path, classes: ClassList, size: int, quiet: bool = True) -> DataS
     )
 
 
-_Found = tuple[bytes, str, int]  # absolute file, shown path, label
+_Found = tuple[bytes, str, int]  # absolute path, path for people, label
 _Row = tuple[Verdict, NDArray[uint8] | None]
 
 
-def _labelled(root: Path, classes: ClassList) -> tuple[list[_Found], dict[str, int]]:
-    """Files in class folders, in the order in which `classify` would list them; and what other folders hold."""
+def _list_labelled(root: Path, classes: ClassList) -> tuple[list[_Found], dict[str, int]]:
+    """List the files in class folders, in the order of `classify`, and count those in other folders."""
     found: list[_Found] = []
     other: Counter[str] = Counter()
     absolute = os.path.abspath(os.fsencode(root))
@@ -123,13 +132,13 @@ def _labelled(root: Path, classes: ClassList) -> tuple[list[_Found], dict[str, i
     return found, dict(other)
 
 
-def _decoded(files: Sequence[bytes], size: int, quiet: bool) -> Iterator[_Row]:
+def _decode_all(files: Sequence[bytes], size: int, quiet: bool) -> Iterator[_Row]:
     from tqdm import tqdm
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         rows = pool.map(lambda file: _read_one(file, size), files)
-        look: dict[str, Any] = {"unit": "img", "delay": _QUIET_SECONDS, "leave": False}
-        # disable=None: only where stderr is no terminal
+        look: dict[str, Any] = {"unit": "img", "delay": _PROGRESS_DELAY_S, "leave": False}
+        # disable=None: unless stderr is a terminal
         yield from tqdm(rows, "reading slices", len(files), disable=True if quiet else None, **look)
 
 
@@ -144,7 +153,7 @@ def _read_one(file: bytes, size: int) -> _Row:
     return decode_grey(content, verdict, size, size)
 
 
-def _nothing(size: int) -> NDArray[uint8]:
+def _empty_pixels(size: int) -> NDArray[uint8]:
     return np.empty((0, size, size, 1), dtype=uint8)
 
 
@@ -154,8 +163,8 @@ def _check_classes(root: Path, found: Sequence[_Found], classes: ClassList, othe
     if missing:
         names = ", ".join(f"{name} ({count})" for name, count in sorted(other.items())[:10]) or "none"
         raise MribatchError(
-            f"{root} has no images of {', '.join(missing)}; folders that are no class: {names}",
-            "name the folders like the classes, or give --classes NAME,NAME,…",
+            f"{root} has no images of {', '.join(missing)}; folders not named like a class: {names}",
+            "name the folders like the classes, or list the classes with --classes NAME,NAME,…",
         )
 
 
@@ -165,5 +174,5 @@ def _check_readable(root: Path, labels: NDArray[int64], classes: ClassList, left
             first = left_out[0]
             raise MribatchError(
                 f"no image of '{name}' in {root} can be read (e.g. {first.path}: {first.error})",
-                "check that the files are whole images",
+                "check that the files are complete images",
             )

@@ -1,12 +1,12 @@
-"""How images are divided for a fit and its test, by the names under which results are reported.
+"""How images are divided for training and test, by the names in split_names.py.
 
 - holdout: units of near-duplicates and neighbouring slices dealt out 70/15/15.
 - reference: the reference project's random, pooled 85/15 split; of the whole set, its test part image for image.
 - official: what the data set's authors put into Training and Testing.
 - folder: top folders train, validation (optional) and test.
-- grouped: k folds of units; every image is tested once (see folds.py).
+- grouped: k folds of units; every image is tested once (see workflow/cross_validation.py).
 
-Only holdout and grouped keep what belongs together on one side; the leak rate beside every figure tells about the rest.
+Only holdout and grouped keep units in one part; for the others, the leak rate beside every figure says how much leaks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,7 @@ from mribatch.core.errors import MribatchError
 from mribatch.training.data.classes import BRAIN_TUMORS
 from mribatch.training.data.images import DataSet
 from mribatch.training.data.split import FRACTIONS, PARTS, Grouping, grouped_split
-
-HOLDOUT, REFERENCE, OFFICIAL, FOLDER, GROUPED = "holdout", "reference", "official", "folder", "grouped"
-SPLITS = (HOLDOUT, REFERENCE, OFFICIAL, FOLDER, GROUPED)
+from mribatch.training.data.split_names import FOLDER, HOLDOUT, OFFICIAL, REFERENCE, SPLITS
 
 REFERENCE_SEED, REFERENCE_TEST, REFERENCE_IMAGES = 42, 0.15, 3264
 _TRAIN, _VALIDATION, _TEST = range(3)
@@ -39,52 +37,52 @@ _FOLDER_NAMES: Mapping[str, int] = {
 
 @dataclass(frozen=True)
 class Division:
-    """A data set in parts, and what to call that."""
+    """A data set in parts, and its description."""
 
     parts: NDArray[int64]  # (n,), indices into PARTS
     protocol: str  # one sentence for people
-    keeps_units: bool  # whether no unit stands in two parts
+    keeps_units: bool  # True if no unit is in two parts
 
 
-def divide(split: str, data: DataSet, grouping: Grouping, seed: int, chooses: bool) -> Division:
-    """Parts of the data set under a protocol other than grouped.
+def divide(split: str, data: DataSet, grouping: Grouping, seed: int, *, chooses: bool) -> Division:
+    """Divide the data set under a protocol other than grouped.
 
     Args:
-        split: One of SPLITS.
+        split: A name in SPLITS.
         data: All images.
         grouping: Their units.
-        seed: Of what is drawn by us; the reference's split has its own.
-        chooses: Whether the recipe chooses its epoch and needs a validation part. Where the protocol has none, it is
-            taken from the training part by units; the test part never chooses.
+        seed: Of our own draws; the reference's split has its own.
+        chooses: True if the recipe chooses its epoch and needs a validation part. If the protocol has none, it is
+            taken from the training part by units; the test part is never used to choose.
 
     Raises:
-        MribatchError: The folders are not what the protocol needs.
+        MribatchError: The folders are not those of the protocol.
     """
     if split == HOLDOUT:
-        parts = grouped_split(data.labels, grouping, data.pixel_sha256, seed)
+        parts = grouped_split(data.labels, grouping, data.pixel_sha256, seed=seed)
         shares = "/".join(f"{fraction:.0%}".rstrip("%") for fraction in FRACTIONS)
         protocol = f"grouped holdout {shares} (units share {grouping.basis}), split seed {seed}"
         return Division(parts, protocol, keeps_units=True)
     if split == REFERENCE:
-        tested = reference_test(data.paths, data.labels)
+        tested = find_reference_test(data.paths, data.labels)
         parts = np.where(tested, _TEST, _TRAIN).astype(int64)
         protocol = (
             "reference split: pooled, random, 85/15, stratified by class, seed 42; near-duplicates on both sides"
-            + _whose(data)
+            + _describe_difference(data)
         )
     elif split in (OFFICIAL, FOLDER):
-        parts = folder_parts(data.paths, official=split == OFFICIAL)
+        parts = parts_by_folder(data.paths, official=split == OFFICIAL)
         protocol = "official split: Training and Testing as published" if split == OFFICIAL else "split by folders"
     else:
-        raise MribatchError(f"'{split}' is no split into parts", f"choose one of: {', '.join(SPLITS)}")
+        raise MribatchError(f"'{split}' is not a split into parts", f"choose one of: {', '.join(SPLITS)}")
     if not chooses or (parts == _VALIDATION).any():
         return Division(parts, protocol, keeps_units=False)
     parts = with_validation(parts, data, grouping, seed)
-    return Division(parts, f"{protocol}; 15 % of the training part, by units, chose the epoch", keeps_units=False)
+    return Division(parts, f"{protocol}; epoch chosen on 15 % of the training part, by units", keeps_units=False)
 
 
 def with_validation(parts: NDArray[int64], data: DataSet, grouping: Grouping, seed: int) -> NDArray[int64]:
-    """Move 15 % of the training part, whole units, into the validation part."""
+    """Move 15 % of the training part, in whole units, into the validation part."""
     trained = np.flatnonzero(parts == _TRAIN)
     inside = Grouping(
         grouping.units[trained],
@@ -94,14 +92,14 @@ def with_validation(parts: NDArray[int64], data: DataSet, grouping: Grouping, se
         grouping.listed,
     )
     digests = [data.pixel_sha256[position] for position in trained]
-    chosen = grouped_split(data.labels[trained], inside, digests, seed, (0.85, 0.15))
+    chosen = grouped_split(data.labels[trained], inside, digests, seed=seed, fractions=(0.85, 0.15))
     changed = parts.copy()
     changed[trained[chosen == 1]] = _VALIDATION
     return changed
 
 
-def reference_test(paths: Sequence[str], labels: NDArray[int64]) -> NDArray[np.bool_]:
-    """Which images the reference notebooks test on.
+def find_reference_test(paths: Sequence[str], labels: NDArray[int64]) -> NDArray[np.bool_]:
+    """Return which images the reference notebooks test on, (n,).
 
     They list class by class, Training before Testing, names in case-insensitive order, shuffle with seed 42, and split
     85/15 with seed 42, stratified; the draws are scikit-learn's.
@@ -113,7 +111,9 @@ def reference_test(paths: Sequence[str], labels: NDArray[int64]) -> NDArray[np.b
     from sklearn.model_selection import train_test_split
     from sklearn.utils import shuffle
 
-    order = sorted(range(len(paths)), key=lambda file: (labels[file], _is_testing(paths[file]), *_name(paths[file])))
+    order = sorted(
+        range(len(paths)), key=lambda file: (labels[file], _is_testing(paths[file]), *_name_key(paths[file]))
+    )
     files, classes = shuffle(np.array(order), labels[order], random_state=REFERENCE_SEED)
     try:
         _, tested = train_test_split(files, test_size=REFERENCE_TEST, random_state=REFERENCE_SEED, stratify=classes)
@@ -122,42 +122,42 @@ def reference_test(paths: Sequence[str], labels: NDArray[int64]) -> NDArray[np.b
     return np.isin(np.arange(len(paths)), tested)
 
 
-def folder_parts(paths: Sequence[str], official: bool) -> NDArray[int64]:
-    """The part that the first folder of each path names; official knows Training and Testing only.
+def parts_by_folder(paths: Sequence[str], *, official: bool) -> NDArray[int64]:
+    """Return the part that the first folder of each path names; official knows Training and Testing only.
 
     Raises:
-        MribatchError: A path lies in neither, or one of the two has none.
+        MribatchError: A path is in no such folder, or the training or test part is empty.
     """
     names = {name: part for name, part in _FOLDER_NAMES.items() if not official or name in ("training", "testing")}
     fix = "use top folders Training and Testing" if official else "use top folders train, validation and test"
     parts = np.array([names.get(path.split("/")[0].lower(), -1) for path in paths], dtype=int64)
     if (parts < 0).any():
-        raise MribatchError(f"'{paths[int(np.argmin(parts))]}' lies in no folder that names a part", fix)
+        raise MribatchError(f"'{paths[int(np.argmin(parts))]}' is in no folder that names a part", fix)
     for part in (_TRAIN, _TEST):
         if not (parts == part).any():
-            raise MribatchError(f"no image lies in a {PARTS[part]} folder", fix)
+            raise MribatchError(f"no image is in a {PARTS[part]} folder", fix)
     return parts
 
 
 def deal_folds(data: DataSet, grouping: Grouping, folds: int, seed: int) -> NDArray[int64]:
-    """The fold of each image, 0 to folds - 1: units are never divided, classes are spread evenly.
+    """Return the fold of each image, 0 to folds - 1: units are never divided, classes are spread evenly.
 
     Raises:
         MribatchError: A fold lacks a class.
     """
-    dealt = grouped_split(data.labels, grouping, data.pixel_sha256, seed, (1 / folds,) * folds)
+    dealt = grouped_split(data.labels, grouping, data.pixel_sha256, seed=seed, fractions=(1 / folds,) * folds)
     for index, name in enumerate(data.classes.names):
         counts = np.bincount(dealt[data.labels == index], minlength=folds)
         if (counts == 0).any():
             raise MribatchError(
-                f"class '{name}' has {counts.sum()} images, and none falls into fold {int(np.argmin(counts)) + 1}",
+                f"class '{name}' has {counts.sum()} images, none of them in fold {int(np.argmin(counts)) + 1}",
                 "give fewer --folds, or add images of that class",
             )
     return dealt
 
 
-def fold_parts(dealt: NDArray[int64], fold: int, chooses: bool) -> NDArray[int64]:
-    """One fold is tested, the others are trained on; where an epoch is chosen, the next fold chooses it."""
+def fold_parts(dealt: NDArray[int64], fold: int, *, chooses: bool) -> NDArray[int64]:
+    """Return the parts for one held-out fold: it is tested, the next is for validation if an epoch is chosen."""
     parts = np.full(len(dealt), _TRAIN, dtype=int64)
     if chooses:
         parts[dealt == (fold + 1) % (int(dealt.max()) + 1)] = _VALIDATION
@@ -165,18 +165,18 @@ def fold_parts(dealt: NDArray[int64], fold: int, chooses: bool) -> NDArray[int64
     return parts
 
 
-def _whose(data: DataSet) -> str:
-    """The same draw from other images is another test part; say so."""
+def _describe_difference(data: DataSet) -> str:
+    """Say so if the draw is from other images than the reference's, so that the test part is another one."""
     count = len(data.paths)
     if count == REFERENCE_IMAGES and data.classes.names == BRAIN_TUMORS.names:
         return ""
-    return f"; drawn from {count:,} images, not the reference's {REFERENCE_IMAGES:,}, so not its test images"
+    return f"; drawn from {count:,} images instead of the reference's {REFERENCE_IMAGES:,}, so the test images differ"
 
 
 def _is_testing(path: str) -> bool:
     return path.split("/")[0].lower().startswith("test")
 
 
-def _name(path: str) -> tuple[str, str]:
+def _name_key(path: str) -> tuple[str, str]:
     name = path.rsplit("/", 1)[-1]
     return name.lower(), path

@@ -1,4 +1,4 @@
-"""Which images may be in one part together: units of near-duplicates and neighbouring slices, and their parts.
+"""Units of near-duplicates and neighbouring slices, and their division into parts.
 
 A unit is a connected component of files that share a group, a series, a patient or their very pixels. Units are never
 divided. Parts depend on the content of the images and the seed alone, not on names, order or any library's version.
@@ -37,15 +37,15 @@ class Grouping:
 
 @dataclass(frozen=True)
 class Leak:
-    """How much of a test part was seen before it was tested."""
+    """How much of a test part has a near-duplicate among the images that were used before."""
 
     tested: int  # files
-    leaked: int  # of these, with a near-duplicate in the training part, or in the validation part that chose
-    basis: str
+    leaked: int  # of these, with a near-duplicate in the training or the validation part
+    basis: str  # for people: what near-duplicates are made of
 
     @property
     def rate(self) -> float:
-        """Leaked files over tested files; 0 where nothing is tested."""
+        """Leaked files over tested files; 0 if nothing is tested."""
         return self.leaked / self.tested if self.tested else 0.0
 
     def __str__(self) -> str:
@@ -104,13 +104,14 @@ def grouped_split(
     labels: NDArray[int64],
     grouping: Grouping,
     pixel_sha256: Sequence[str],
+    *,
     seed: int,
     fractions: Sequence[float] = FRACTIONS,
 ) -> NDArray[int64]:
     """Deal units out to parts, class by class in proportion to `fractions`.
 
-    Largest units first, those of one size in an order drawn by hashing the seed with their content; each goes where it
-    disturbs the proportions least (the Sainte-Laguë rule of apportionment, summed over the unit's classes).
+    The largest units are dealt first, those of equal size in an order drawn by hashing the seed with their content;
+    each goes where it disturbs the proportions least (the Sainte-Laguë rule of apportionment, summed over its classes).
 
     Returns:
         int64 (n,): the part of each file, an index into `fractions`.
@@ -131,7 +132,7 @@ def grouped_split(
 
 
 def check_parts(labels: NDArray[int64], parts: NDArray[int64], classes: Sequence[str]) -> None:
-    """Refuse a split in which a part lacks a class; the validation part may be empty as a whole.
+    """Refuse a split in which a part lacks a class; the whole validation part may be empty.
 
     Raises:
         MribatchError: Names the class, the part and the counts.
@@ -142,17 +143,18 @@ def check_parts(labels: NDArray[int64], parts: NDArray[int64], classes: Sequence
         for part, count in counts.items():
             if count == 0:
                 raise MribatchError(
-                    f"class '{name}' has {sum(counts.values())} images, and none falls into the {part} part",
+                    f"class '{name}' has {sum(counts.values())} images, none of them in the {part} part",
                     "add images of that class, in at least six groups that share no near-duplicates",
                 )
 
 
 def leak(near_duplicates: NDArray[int64], trained: NDArray[np.bool_], tested: NDArray[np.bool_], basis: str) -> Leak:
-    """Count test files that have a near-duplicate among those that were used before, for any split at all.
+    """Count test files that have a near-duplicate among those that were used before, for any split.
 
     Args:
         near_duplicates: (n,), from `Grouping`.
-        trained, tested: (n,), which files were learned or chosen from, and which are tested.
+        trained: (n,), which files were used for training or for choosing.
+        tested: (n,), which files are tested.
         basis: What near-duplicates are made of.
     """
     seen = np.isin(near_duplicates[tested], near_duplicates[trained])

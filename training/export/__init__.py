@@ -1,1 +1,1 @@
-"""Keras to a proven model bundle."""
+"""Keras models to gated bundles."""

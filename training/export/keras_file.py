@@ -1,10 +1,10 @@
-"""A stranger's `.keras` file, opened without running anything that it brings along.
+"""A `.keras` file from anywhere, opened without running anything in it.
 
 The file is a zip with config.json (which layers), metadata.json and model.weights.h5
 (https://keras.io/api/models/model_saving_apis/model_saving_and_loading/). A layer may carry Python code (Lambda) or
 name a module to import; Keras' safe mode refuses the first. Both are looked for here before Keras sees the file, and
-sizes are checked before anything is unpacked. The weights are HDF5, where a dataset may lie in another file of this
-machine, or claim any size without a byte behind it: both are refused before Keras reads one.
+sizes are checked before anything is unpacked. The weights are HDF5, where a dataset may be in another file of this
+machine, or claim any size without holding a byte: both are refused before Keras reads one.
 """
 
 import importlib
@@ -19,7 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from mribatch.core.errors import MribatchError
+from mribatch.core.errors import MribatchError, one_line
 from mribatch.training.frameworks import load_keras
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
@@ -27,10 +27,10 @@ CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _MAX_CONFIG_BYTES = 1 << 26  # EfficientNetB7 has 0.4 MB
 _MAX_WEIGHTS_BYTES = 1 << 31  # an ONNX file can hold no more
 _MAX_RATIO = 20  # unpacked to packed; Keras stores without compression, and weights hardly compress
-_FREE_BYTES = 1 << 20  # what may be unpacked at any ratio
+_FREE_BYTES = 1 << 20  # may be unpacked at any ratio
 _MAX_DEPTH = 200
 _MAX_GROUPS_AND_DATASETS = 200_000  # EfficientNetB7 has 5,000
-# Where Keras keeps what networks are made of; keras.utils or keras.config have nothing to do in one.
+# Keras' modules with parts of networks; keras.utils or keras.config have no place in one.
 _PARTS_OF_NETWORKS = {
     "activations",
     "constraints",
@@ -44,27 +44,38 @@ _PARTS_OF_NETWORKS = {
     "regularizers",
 }
 _FILE_LAYERS = {"StringLookup", "IntegerLookup", "TextVectorization"}  # read the file that their configuration names
-# These run what the file brings along.
+# These run code from the file.
 _CODE_LAYERS = {"Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
 _VERSION = re.compile(r"[0-9A-Za-z.+-]{1,40}")
 _HDF5 = b"\x89HDF\r\n\x1a\n"  # HDF5 File Format Specification 3.0, III.A
-_SAVE = "open it in Keras 3 where you trust it, and model.save('model.keras')"
+_SAVE = "load it in Keras 3 if you trust it, and save it with model.save('model.keras')"
+_USE_SAVED = "give a file written by model.save('model.keras')"
 _UNLOADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, EOFError, OSError, ValueError, KeyError)
 
 
 def load_network(path: Path) -> Any:
-    """The keras.Model in a `.keras` file, not compiled, loaded in safe mode.
+    """Load the keras.Model in a `.keras` file, not compiled, in safe mode.
 
     Raises:
-        MribatchError: There is no such file, it is something else, it brings code or custom layers, it unpacks to more
-            than it may, or Keras cannot rebuild it.
+        MribatchError: The file is missing or not a `.keras` file, has code or custom layers, unpacks to more than is
+            allowed, or Keras cannot rebuild it.
     """
     _check_kind(path)
     _check_config(path, _read_config(path))
-    _, keras = load_keras()
+    load_keras()
     _check_weights(path)
+    return load_in_safe_mode(path)
+
+
+def load_in_safe_mode(path: Path) -> Any:
+    """Load the keras.Model with no other protection than Keras' safe mode.
+
+    Raises:
+        MribatchError: Keras refuses the file or cannot rebuild the model.
+    """
+    _, keras = load_keras()
     try:
-        # Losses, metrics and optimizer are of no use here, and custom ones are no obstacle.
+        # Losses, metrics and optimizer are not needed here; custom ones do not matter.
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a damaged or hostile file may make any layer's constructor raise anything
         problem = f"Keras {keras.__version__} cannot load {path}: {_first_line(error)}"
@@ -75,8 +86,8 @@ def load_network(path: Path) -> Any:
     return model
 
 
-def file_facts(path: Path) -> dict[str, str]:
-    """Name, sha256 and the version of Keras that saved it."""
+def read_file_facts(path: Path) -> dict[str, str]:
+    """Return name, sha256 and the version of Keras that saved the file."""
     with path.open("rb") as file:
         digest = sha256()
         while block := file.read(1 << 20):
@@ -86,7 +97,7 @@ def file_facts(path: Path) -> dict[str, str]:
     try:
         metadata = json.loads(content)
     except (ValueError, RecursionError):
-        metadata = None  # says nothing that is needed
+        metadata = None
     saved_by = metadata.get("keras_version") if isinstance(metadata, dict) else None
     if not isinstance(saved_by, str) or not _VERSION.fullmatch(saved_by):
         saved_by = "unknown"
@@ -94,24 +105,26 @@ def file_facts(path: Path) -> dict[str, str]:
 
 
 def _check_kind(path: Path) -> None:
-    """A zip with the right name; what people have instead is named with the way out."""
+    """Refuse everything but a zip with the right name; say how to convert the other formats of Keras."""
     if path.is_dir():
         raise MribatchError(f"{path} is a folder, not a .keras file", f"if it is a SavedModel, {_SAVE}")
     try:
         with path.open("rb") as file:
             start = file.read(8)
     except OSError as error:
-        raise MribatchError(f"cannot read {path}: {error.strerror or error}", "name a file model.keras") from error
+        raise MribatchError(
+            f"cannot read {path}: {error.strerror or error}", "give the path of a .keras file"
+        ) from error
     if start == _HDF5 or path.suffix.lower() in (".h5", ".hdf5"):
         raise MribatchError(f"{path} is an HDF5 file, Keras' former format, which may carry code", _SAVE)
     if not start.startswith(b"PK\x03\x04"):
-        raise MribatchError(f"{path} is no .keras file (a zip archive)", "name what model.save('model.keras') wrote")
+        raise MribatchError(f"{path} is not a .keras file (a zip archive)", _USE_SAVED)
     if path.suffix != ".keras":
-        raise MribatchError(f"{path} does not end in .keras", "rename it if Keras wrote it; otherwise " + _SAVE)
+        raise MribatchError(f"{path} does not end in .keras", "rename it if model.save() wrote it; otherwise, " + _SAVE)
 
 
 def _read_config(path: Path) -> Any:
-    """config.json, after the sizes of all parts have been checked."""
+    """Return config.json, after the sizes of all parts have been checked."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
@@ -128,8 +141,8 @@ def _read_config(path: Path) -> Any:
     except RecursionError as error:
         raise MribatchError(f"{path}: {CONFIG} is nested too deeply", _SAVE) from error
     except _UNLOADABLE as error:
-        problem = f"{path} is no .keras file that can be used: {_first_line(error)}"
-        raise MribatchError(problem, "name what model.save('model.keras') wrote") from error
+        problem = f"{path} is not a usable .keras file: {_first_line(error)}"
+        raise MribatchError(problem, _USE_SAVED) from error
 
 
 def _check_size(entry: zipfile.ZipInfo, limit: int) -> None:
@@ -145,46 +158,46 @@ def _check_config(path: Path, config: Any) -> None:
     """Refuse code and classes from outside Keras. The compile configuration is never built, so it is not looked at."""
     content = config.get("config") if isinstance(config, dict) else None
     if not isinstance(content, dict):
-        raise MribatchError(f"{path}: {CONFIG} describes no model", "name what model.save('model.keras') wrote")
-    for item in _objects(path, config):
-        kind, inner = _shown(item.get("class_name")), item.get("config")
-        name = _shown(inner.get("name", kind) if isinstance(inner, dict) else kind)
+        raise MribatchError(f"{path}: {CONFIG} does not describe a model", _USE_SAVED)
+    for item in _iterate_objects(path, config):
+        kind, inner = _quote(item.get("class_name")), item.get("config")
+        name = _quote(inner.get("name", kind) if isinstance(inner, dict) else kind)
         if kind in _CODE_LAYERS:
             raise MribatchError(
                 f"{path}: its layer '{name}' ({kind}) carries code, which mribatch never runs",
                 "replace it with a standard layer (Rescaling, Normalization, Activation …) and save the model again",
             )
-        if kind in _FILE_LAYERS or not _is_of_networks(item.get("module")):
+        if kind in _FILE_LAYERS or not _is_network_part(item.get("module")):
             raise MribatchError(
-                f"{path}: '{name}' is {_shown(item.get('module'))}.{kind}, which an image classifier has no use for",
+                f"{path}: '{name}' is {_quote(item.get('module'))}.{kind}, which an image classifier has no use for",
                 "build the model from Keras' own layers for images, copy the weights over and save it again",
             )
-        if custom := _custom_class(item):
+        if custom := _find_custom_class(item):
             raise MribatchError(
                 f"{path}: '{name}' is of the custom class {custom}, whose code mribatch does not have",
                 "build the model from Keras' own layers, copy the weights over and save it again",
             )
 
 
-def _custom_class(item: dict[str, Any]) -> str | None:
-    """Name of the class of a serialized object where it is not one of Keras' own."""
+def _find_custom_class(item: dict[str, Any]) -> str | None:
+    """Return the class name of a serialized object if it is not one of Keras' own."""
     module, registered = item.get("module"), item.get("registered_name")
     if isinstance(registered, str) and ">" in registered:  # package>name, by register_keras_serializable
-        return _shown(registered)
+        return _quote(registered)
     if isinstance(module, str) and module.split(".")[0] not in ("keras", "builtins"):
-        return _shown(f"{module}.{item.get('class_name')}")
+        return _quote(f"{module}.{item.get('class_name')}")
     return None
 
 
-def _is_of_networks(module: object) -> bool:
-    """Whether a module of Keras holds parts of networks; other modules are `_custom_class`'s to judge."""
+def _is_network_part(module: object) -> bool:
+    """Tell whether a module of Keras holds parts of networks; other modules are `_find_custom_class`'s to judge."""
     parts = module.split(".") if isinstance(module, str) else []
     inside = [part for part in parts[1:] if part != "src"]
     return parts[:1] != ["keras"] or not inside or inside[0] in _PARTS_OF_NETWORKS
 
 
 def _check_weights(path: Path) -> None:
-    """Refuse weights that lie elsewhere, or that are more than the file can hold; nothing of them is read.
+    """Refuse weights that are in other files, or larger than the file can hold; no weight is read.
 
     Source: HDF5 File Format Specification 3.0, IV.A.2.f (fill values of what was never written), g (links to other
     files) and h (external data files).
@@ -194,16 +207,16 @@ def _check_weights(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             content = archive.read(WEIGHTS)
         with h5py.File(io.BytesIO(content), "r") as weights:
-            total = sum(_bytes_of(item, h5py) for item in _hard_links(weights, h5py))
+            total = sum(_count_bytes(item, h5py) for item in _iterate_hard_links(weights, h5py))
         if total > max(_FREE_BYTES, _MAX_RATIO * len(content)):
             raise ValueError(f"its {WEIGHTS} claims {total:,} bytes of weights and has {len(content):,}")
     except Exception as error:  # a damaged file may make h5py raise anything
-        problem = f"{path} is no .keras file that can be used: {_first_line(error)}"
-        raise MribatchError(problem, "name what model.save('model.keras') wrote") from error
+        problem = f"{path} is not a usable .keras file: {_first_line(error)}"
+        raise MribatchError(problem, _USE_SAVED) from error
 
 
-def _hard_links(weights: Any, h5py: Any) -> Iterator[Any]:
-    """Every group and dataset, each as often as it is linked to; one that is linked into itself ends at the limit."""
+def _iterate_hard_links(weights: Any, h5py: Any) -> Iterator[Any]:
+    """Yield every group and dataset, once per link; one that is linked into itself ends at the limit."""
     waiting, seen = [weights], 0
     while waiting:
         group = waiting.pop()
@@ -212,23 +225,23 @@ def _hard_links(weights: Any, h5py: Any) -> Iterator[Any]:
             if seen > _MAX_GROUPS_AND_DATASETS:
                 raise ValueError(f"its {WEIGHTS} has more groups than any model")
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise ValueError(f"its {WEIGHTS} points to another file or place at '{_shown(name)}'")
+                raise ValueError(f"its {WEIGHTS} points to another file or place at '{_quote(name)}'")
             item = group[name]
             if isinstance(item, h5py.Group):
                 waiting.append(item)
             yield item
 
 
-def _bytes_of(item: Any, h5py: Any) -> int:
+def _count_bytes(item: Any, h5py: Any) -> int:
     if not isinstance(item, h5py.Dataset):
         return 0
     if item.external or item.is_virtual:
-        raise ValueError(f"its {WEIGHTS} keeps '{_shown(item.name)}' in another file")
+        raise ValueError(f"its {WEIGHTS} keeps '{_quote(item.name)}' in another file")
     return int(item.nbytes)
 
 
-def _objects(path: Path, config: Any) -> Iterator[dict[str, Any]]:
-    """Every serialized object of the model, at any depth."""
+def _iterate_objects(path: Path, config: Any) -> Iterator[dict[str, Any]]:
+    """Yield every serialized object of the model, at any depth."""
     waiting = [({key: value for key, value in config.items() if key != "compile_config"}, 0)]
     while waiting:
         item, depth = waiting.pop()
@@ -243,12 +256,12 @@ def _objects(path: Path, config: Any) -> Iterator[dict[str, Any]]:
 
 
 def _first_line(error: BaseException) -> str:
-    """The error's first line, shortened: Keras appends the whole configuration."""
+    """Return the error's first line, shortened: Keras appends the whole configuration."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return _shown(text, 200)
+    return _quote(text, 200)
 
 
-def _shown(text: object, letters: int = 60) -> str:
-    """What the file says, for a message of one line: cut, and without what would move a terminal's cursor."""
-    plain = "".join(letter if letter.isprintable() else "·" for letter in str(text)[: letters + 1])
-    return plain if len(plain) <= letters else plain[: letters - 1] + "…"
+def _quote(text: object, letters: int = 60) -> str:
+    """Return text from the file for a message of one line: cut and escaped."""
+    line = one_line(str(text)[: letters + 1])
+    return line if len(line) <= letters else line[: letters - 1] + "…"

@@ -1,4 +1,4 @@
-"""What every convolutional layer of a network makes of one image, as pictures."""
+"""The output of every convolutional layer of a network for one image, as pictures."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,7 +11,7 @@ from numpy import float32, uint8
 from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
-from mribatch.training.figures.drawing import GREY, MARGIN, WIDTH, draw_image, page, plain, shortened, tiles
+from mribatch.training.figures.page import GREY, MARGIN, WIDTH, draw_image, escape, lay_out_tiles, make_page, shorten
 from mribatch.training.frameworks import load_keras
 
 CHANNELS_AT_MOST = 60  # on one sheet
@@ -21,9 +21,9 @@ _ACROSS = WIDTH - 2 * MARGIN
 
 @dataclass(frozen=True)
 class LayerMaps:
-    """The output of one convolutional layer for one image, with its own activation where it has one."""
+    """The output of one convolutional layer for one image, after its own activation if it has one."""
 
-    name: str  # with the names of the models that it lies in, e.g. "efficientnetb3/stem_conv"
+    name: str  # with the names of the models around it, e.g. "efficientnetb3/stem_conv"
     kind: str  # e.g. "Conv2D 3x3"
     shape: tuple[int, int, int]  # height, width, channels
     channels: tuple[int, ...]  # which channels `maps` holds: all, or evenly spaced ones
@@ -33,23 +33,23 @@ class LayerMaps:
 
 
 def record_maps(model: Any, inputs: NDArray[float32]) -> list[LayerMaps]:
-    """Run one image through the network and keep what its convolutional layers give, in the order of their use.
+    """Run one image through the network and record the outputs of its convolutional layers, in the order of their use.
 
     Args:
-        model: keras.Model; layers inside models inside it count too.
+        model: keras.Model; layers of models inside it count, too.
         inputs: float32 (1, height, width, channels), as the model takes it.
 
     Returns:
         One entry per call of a layer. Layers whose output is one pixel (squeeze-and-excitation) are left out: they
-        make no map.
+        have no map.
 
     Raises:
         MribatchError: The model has no convolutional layer over images.
     """
-    layers = list(_convolutions(model))
+    layers = list(_find_convolutions(model))
     if not layers:
         problem = f"the model '{model.name}' has no two-dimensional convolutional layer"
-        raise MribatchError(problem, "name a convolutional network with --model")
+        raise MribatchError(problem, "give --model a convolutional network")
     recorded: list[LayerMaps] = []
     with ExitStack() as stack:
         for name, layer in layers:
@@ -59,7 +59,7 @@ def record_maps(model: Any, inputs: NDArray[float32]) -> list[LayerMaps]:
 
 
 def draw_sheets(recorded: Sequence[LayerMaps], title: str, folder: Path) -> Iterator[list[Path]]:
-    """One sheet per layer, its channels in a grid; yields the two files of each as it is written."""
+    """Draw one sheet per layer, its channels in a grid; yield the two files of each when they are written."""
     digits = len(str(len(recorded)))
     for place, layer in enumerate(recorded, start=1):
         letters = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in layer.name)[:80]
@@ -67,7 +67,7 @@ def draw_sheets(recorded: Sequence[LayerMaps], title: str, folder: Path) -> Iter
 
 
 def draw_layer(layer: LayerMaps, title: str, folder: Path, name: str) -> list[Path]:
-    """The channels of one layer, each on its own scale from its smallest value (dark) to its largest (bright)."""
+    """Draw the channels of one layer, each on its own scale from its smallest value (dark) to its largest (bright)."""
     height, width, channels = layer.shape
     which = (
         f"All {channels} channels"
@@ -79,29 +79,29 @@ def draw_layer(layer: LayerMaps, title: str, folder: Path, name: str) -> list[Pa
         f"{layer.kind}, output {height} x {width} x {channels}. {which}, for one image (n = 1). Each map has its own "
         f"scale, from its smallest value (dark) to its largest (bright).{constant}",
     )
-    made = page(title, lines)
-    axes = made.canvas()
-    grid = tiles(len(layer.channels), _ACROSS, made.body_height, caption=0.17, gap=0.09)
+    page = make_page(title, lines)
+    axes = page.canvas()
+    grid = lay_out_tiles(len(layer.channels), _ACROSS, page.body_height, caption=0.17, gap=0.09)
     for place, channel in enumerate(layer.channels):
         x, y = grid.corner(place)
-        _draw_map(axes, layer.maps[:, :, place], x, y, grid.side)
+        _draw_map(axes, layer.maps[:, :, place], (x, y), grid.side)
         axes.text(x + grid.side / 2, y + grid.side + 0.02, str(channel), size=8, color=GREY, ha="center", va="top")
-    return made.save(folder, name)
+    return page.save(folder, name)
 
 
 def draw_overview(recorded: Sequence[LayerMaps], image: NDArray[uint8], title: str, folder: Path) -> list[Path]:
-    """The image and, for each layer, where it answers most: the mean over channels of the absolute value.
+    """Draw the image and, for each layer, the mean over channels of the absolute value.
 
     Args:
-        recorded: Of `record_maps`.
+        recorded: From `record_maps`.
         image: uint8 (height, width), the image that went in.
         title: Of the picture.
-        folder: Where it goes.
+        folder: Of the files.
     """
     picked = (
         recorded
         if len(recorded) <= LAYERS_AT_MOST
-        else [recorded[place] for place in _spaced(len(recorded), LAYERS_AT_MOST)]
+        else [recorded[place] for place in _space_evenly(len(recorded), LAYERS_AT_MOST)]
     )
     which = f"all {len(recorded)}"
     if len(picked) < len(recorded):
@@ -110,26 +110,26 @@ def draw_overview(recorded: Sequence[LayerMaps], image: NDArray[uint8], title: s
         f"One image (n = 1) and {which} convolutional layers in the order of their use: mean of the absolute output "
         "over channels, each on its own scale, dark to bright.",
     )
-    made = page(title, lines)
-    axes = made.canvas()
-    grid = tiles(len(picked) + 1, _ACROSS, made.body_height, caption=0.36, gap=0.12, words=1.22)
+    page = make_page(title, lines)
+    axes = page.canvas()
+    grid = lay_out_tiles(len(picked) + 1, _ACROSS, page.body_height, caption=0.36, gap=0.12, words=1.22)
     for place in range(len(picked) + 1):
         x, y = grid.corner(place)
         if place == 0:
-            draw_image(axes, image, x, y, grid.side, cmap="gray", vmin=0, vmax=255)
+            draw_image(axes, image, (x, y), grid.side, cmap="gray", vmin=0, vmax=255)
             first, second = "the image", f"{image.shape[0]} x {image.shape[1]}"
         else:
             layer = picked[place - 1]
-            _draw_map(axes, layer.strength, x, y, grid.side)
+            _draw_map(axes, layer.strength, (x, y), grid.side)
             first, second = layer.name.rsplit("/", 1)[-1], " x ".join(map(str, layer.shape))
         under = y + grid.side + 0.03
-        axes.text(x, under, plain(shortened(first, 20)), size=8, va="top")
+        axes.text(x, under, escape(shorten(first, 20)), size=8, va="top")
         axes.text(x, under + 0.15, second, size=8, color=GREY, va="top")
-    return made.save(folder, "features_overview")
+    return page.save(folder, "features_overview")
 
 
-def _convolutions(model: Any, inside: str = "") -> Iterator[tuple[str, Any]]:
-    """Every convolutional layer over images with its full name, each once, in the order of the layers."""
+def _find_convolutions(model: Any, inside: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every convolutional layer over images with its full name, each once, in the order of the layers."""
     _, keras = load_keras()
     names = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose")
     kinds = tuple(getattr(keras.layers, name) for name in names)
@@ -152,10 +152,10 @@ def _convolutions(model: Any, inside: str = "") -> Iterator[tuple[str, Any]]:
 
 @contextmanager
 def _recording(name: str, layer: Any, recorded: list[LayerMaps]) -> Iterator[None]:
-    """While it lasts, every call of the layer adds its output to `recorded`.
+    """While entered, every call of the layer adds its output to `recorded`.
 
-    A model of the inner outputs would need the graph to be built anew wherever a model lies inside a model; the layer's
-    own `call` is the one place that every way of nesting passes through.
+    A model of the inner outputs would need a new graph for every model inside a model; the layer's own `call` is used
+    however models are nested.
     """
     original = layer.call
 
@@ -165,7 +165,7 @@ def _recording(name: str, layer: Any, recorded: list[LayerMaps]) -> Iterator[Non
         if layer.data_format == "channels_first":
             values = values.transpose(1, 2, 0)
         if values.shape[0] * values.shape[1] > 1:
-            recorded.append(_reduced(name, f"{type(layer).__name__} {'x'.join(map(str, layer.kernel_size))}", values))
+            recorded.append(_reduce(name, f"{type(layer).__name__} {'x'.join(map(str, layer.kernel_size))}", values))
         return output
 
     layer.call = call
@@ -175,23 +175,23 @@ def _recording(name: str, layer: Any, recorded: list[LayerMaps]) -> Iterator[Non
         del layer.call
 
 
-def _reduced(name: str, kind: str, values: NDArray[float32]) -> LayerMaps:
-    """Keep what is drawn: a large network's outputs together are gigabytes."""
+def _reduce(name: str, kind: str, values: NDArray[float32]) -> LayerMaps:
+    """Keep only what is drawn: all outputs of a large network are gigabytes."""
     height, width, channels = values.shape
-    kept = _spaced(channels, min(channels, CHANNELS_AT_MOST))
+    kept = _space_evenly(channels, min(channels, CHANNELS_AT_MOST))
     constant = int((values.min(axis=(0, 1)) == values.max(axis=(0, 1))).sum())
     strength = np.abs(values).mean(axis=2)
     return LayerMaps(name, kind, (height, width, channels), tuple(kept), values[:, :, kept].copy(), strength, constant)
 
 
-def _spaced(count: int, wanted: int) -> list[int]:
-    """`wanted` different places out of `count`, first and last included."""
+def _space_evenly(count: int, wanted: int) -> list[int]:
+    """Return `wanted` different positions out of `count`, including the first and the last."""
     return [int(place) for place in np.linspace(0, count - 1, wanted).round()]
 
 
-def _draw_map(axes: Any, values: NDArray[float32], x: float, y: float, side: float) -> None:
+def _draw_map(axes: Any, values: NDArray[float32], corner: tuple[float, float], side: float) -> None:
     low, high = float(values.min()), float(values.max())
     if low == high:
-        draw_image(axes, np.full(values.shape, 0.5), x, y, side, cmap="gray", vmin=0, vmax=1)
+        draw_image(axes, np.full(values.shape, 0.5), corner, side, cmap="gray", vmin=0, vmax=1)
     else:
-        draw_image(axes, (values - low) / (high - low), x, y, side, cmap="viridis", vmin=0, vmax=1)
+        draw_image(axes, (values - low) / (high - low), corner, side, cmap="viridis", vmin=0, vmax=1)

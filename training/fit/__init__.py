@@ -1,1 +1,1 @@
-"""Fitting: the loop, the learning rate, batch statistics, the temperature."""
+"""Fitting: the loop, augmentation, batch statistics, checkpoints, the temperature."""

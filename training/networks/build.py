@@ -1,8 +1,8 @@
-"""The Keras networks. Every one takes float RGB 0..255 and ends in a Dense layer "logits" and its softmax.
+"""The Keras networks. Each takes float RGB 0..255 and ends in a Dense layer "logits" and its softmax.
 
-Input: float32 (batch, size, size, 3), values 0..255: scaling is a layer of the network, so nobody can forget it or do
-it twice. Output: float32 (batch, classes), the softmax of the layer "logits".
-Grey slices enter through `grey_to_rgb`, in training and in the exported graph alike.
+Input: float32 (batch, size, size, 3), values 0..255: scaling is a layer of the network, so it is
+neither forgotten nor applied twice. Output: float32 (batch, classes), the softmax of the layer "logits".
+Grey slices enter through `grey_to_rgb`, both in training and in the exported graph.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,21 +15,21 @@ from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
 from mribatch.training.frameworks import load_keras
-from mribatch.training.networks.efficientnet import B_NAMES, b_maps
-from mribatch.training.networks.efficientnet_lite import LITES, freeze, imagenet_file, lite_features, load_lite
-from mribatch.training.recipes import IMAGENET, NO_WEIGHTS, Recipe
+from mribatch.training.networks.efficientnet import B_NAMES, build_maps
+from mribatch.training.networks.efficientnet_lite import LITES, build_features, find_imagenet_weights, freeze, load_lite
+from mribatch.training.recipes.recipe import IMAGENET, NO_WEIGHTS, Recipe
 
 LOGITS = "logits"
-_PREDICT_BATCH = 64
+_BATCH_SIZE = 64
 
 NetworkBody = Callable[[Any, Recipe], Any]  # keras tensor of pixels 0..255 -> keras tensor of features
 
 
 def build(recipe: Recipe, classes: int, seed: int) -> Any:
-    """A keras.Model with the weights that its recipe starts from; the same seed draws the same ones for the rest.
+    """Build a keras.Model with the recipe's initial weights; the others are drawn, the same ones for the same seed.
 
     Raises:
-        MribatchError: The recipe's weights are not there, or fit another network.
+        MribatchError: The recipe's weights are missing, or belong to another network.
     """
     _, keras = load_keras()
     keras.utils.set_random_seed(seed)
@@ -39,43 +39,45 @@ def build(recipe: Recipe, classes: int, seed: int) -> Any:
     probabilities = keras.layers.Activation("softmax", name="probabilities")(logits)
     network = keras.Model(pixels, probabilities, name=recipe.name)
     if recipe.network in LITES:
-        path = weights_file(recipe)
+        path = find_weights(recipe)
         if path is not None:
             load_lite(network, LITES[recipe.network], path)
         freeze(network, recipe.frozen_blocks)
     return network
 
 
-def weights_file(recipe: Recipe) -> Path | None:
-    """The file that the recipe's weights come from; None where they are drawn or Keras' own.
+def find_weights(recipe: Recipe) -> Path | None:
+    """Return the file of the recipe's initial weights; None if they are drawn or Keras' own.
 
     Raises:
-        MribatchError: It is not there, or the network takes none; names the fix.
+        MribatchError: It is missing, or the network takes none.
     """
     if recipe.weights == NO_WEIGHTS:
         return None
     if recipe.network not in (*LITES, *B_NAMES):
-        raise MribatchError(f"'{recipe.name}' is trained from scratch, it takes no weights", "give --weights none")
+        raise MribatchError(
+            f"'{recipe.name}' is trained from scratch and takes no initial weights", "give --weights none"
+        )
     if recipe.weights != IMAGENET:
         return Path(recipe.weights)
-    return imagenet_file(LITES[recipe.network]) if recipe.network in LITES else None
+    return find_imagenet_weights(LITES[recipe.network]) if recipe.network in LITES else None
 
 
 def logits_model(network: Any) -> Any:
-    """The same layers and weights up to the logits: what the loss and the temperature work on."""
+    """Return the same layers and weights up to the logits, on which loss and temperature work."""
     _, keras = load_keras()
     return keras.Model(network.input, network.get_layer(LOGITS).output, name=network.name)
 
 
 def grey_to_rgb(images: Any) -> Any:
-    """uint8 (batch, height, width, 1) -> float32 (batch, height, width, 3): each grey value three times, exactly."""
+    """Repeat each grey value three times: uint8 (batch, height, width, 1) -> float32 (batch, height, width, 3)."""
     tensorflow, _ = load_keras()
     grey = tensorflow.cast(images, tensorflow.float32)
     return tensorflow.concat([grey, grey, grey], axis=-1)
 
 
-def predictor(network: Any) -> Callable[[NDArray[uint8]], NDArray[float32]]:
-    """The network as it is used after training, compiled once: no dropout, running statistics.
+def compile_prediction(network: Any) -> Callable[[NDArray[uint8]], NDArray[float32]]:
+    """Compile the network as it is used after training: no dropout, running statistics.
 
     Returns:
         A function from uint8 (n, size, size, 1) to logits, float32 (n, classes), in the same order; it sees later
@@ -91,26 +93,26 @@ def predictor(network: Any) -> Callable[[NDArray[uint8]], NDArray[float32]]:
         return inner(grey_to_rgb(batch), training=False)
 
     def logits(pixels: NDArray[uint8]) -> NDArray[float32]:
-        starts = range(0, len(pixels), _PREDICT_BATCH)
-        return np.concatenate([forward(pixels[start : start + _PREDICT_BATCH]).numpy() for start in starts])
+        starts = range(0, len(pixels), _BATCH_SIZE)
+        return np.concatenate([forward(pixels[start : start + _BATCH_SIZE]).numpy() for start in starts])
 
     return logits
 
 
 def predict_logits(network: Any, images: NDArray[uint8]) -> NDArray[float32]:
-    """`predictor(network)(images)`, for one use."""
-    return predictor(network)(images)
+    """Return `compile_prediction(network)(images)`, for a single use."""
+    return compile_prediction(network)(images)
 
 
-def calibrated(logits: NDArray[float32], temperature: float) -> NDArray[float32]:
-    """softmax(logits / temperature) as Keras computes it, float32 (n, classes)."""
+def calibrate(logits: NDArray[float32], temperature: float) -> NDArray[float32]:
+    """Return softmax(logits / temperature) as Keras computes it, float32 (n, classes)."""
     _, keras = load_keras()
     scaled = np.asarray(logits, dtype=float32) / float32(temperature)
     return np.asarray(keras.ops.convert_to_numpy(keras.ops.softmax(scaled)), dtype=float32)
 
 
-def _cnn(pixels: Any, recipe: Recipe) -> Any:
-    """The reference's small network: 330,062 weights for four classes."""
+def _build_cnn(pixels: Any, recipe: Recipe) -> Any:
+    """Build the reference's small network: 330,062 weights for four classes."""
     _, keras = load_keras()
     layers, dropout = keras.layers, recipe.options["dropout"]
 
@@ -133,15 +135,15 @@ def _cnn(pixels: Any, recipe: Recipe) -> Any:
     return features
 
 
-def _lite(pixels: Any, recipe: Recipe) -> Any:
-    return lite_features(LITES[recipe.network], pixels, recipe.options)
+def _build_efficientnet_lite(pixels: Any, recipe: Recipe) -> Any:
+    return build_features(LITES[recipe.network], pixels, recipe.options)
 
 
-def _b(pixels: Any, recipe: Recipe) -> Any:
-    """A B network's maps averaged over the image, then the reference's head: dropout, or dropout, Dense, dropout."""
+def _build_efficientnet(pixels: Any, recipe: Recipe) -> Any:
+    """Average the maps over the image, then apply the reference's head: dropout, or dropout, Dense, dropout."""
     _, keras = load_keras()
     weights = None if recipe.weights == NO_WEIGHTS else recipe.weights
-    features = keras.layers.GlobalAveragePooling2D(name="pool")(b_maps(recipe.network, pixels, weights))
+    features = keras.layers.GlobalAveragePooling2D(name="pool")(build_maps(recipe.network, pixels, weights))
     features = keras.layers.Dropout(recipe.options["dropout"], name="dropout")(features)
     units = int(recipe.options.get("dense", 0))
     if units:
@@ -152,4 +154,8 @@ def _b(pixels: Any, recipe: Recipe) -> Any:
     return features
 
 
-NETWORKS: Mapping[str, NetworkBody] = {"cnn": _cnn, **dict.fromkeys(B_NAMES, _b), **dict.fromkeys(LITES, _lite)}
+NETWORKS: Mapping[str, NetworkBody] = {
+    "cnn": _build_cnn,
+    **dict.fromkeys(B_NAMES, _build_efficientnet),
+    **dict.fromkeys(LITES, _build_efficientnet_lite),
+}

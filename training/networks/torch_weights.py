@@ -1,6 +1,6 @@
 """PyTorch state dicts read without PyTorch: tensors of numbers, and nothing else that a pickle could hold.
 
-A .pth file is a pickle, and a pickle is a program. Three checks stand before anything is built: every opcode of the
+A .pth file is a pickle, and a pickle is a program. Three checks are made before anything is built: every opcode of the
 program must be on a short list; every name that it looks up must be one of a tensor's; every length, offset and stride
 must lie within the file, and what was checked cannot be changed by the rest of the program. Both layouts are read: the
 stream of pickles that PyTorch wrote before 1.6, and the zip since.
@@ -89,13 +89,15 @@ def read_state_dict(path: Path) -> dict[str, NDArray[Any]]:
             raise MribatchError(f"{path} is larger than {_LARGEST_FILE >> 20} MiB", _FIX)
         content = path.read_bytes()
     except OSError as error:
-        raise MribatchError(f"cannot read {path}: {error.strerror or error}", "name a file of weights") from error
+        raise MribatchError(
+            f"cannot read {path}: {error.strerror or error}", "give --weights a readable file"
+        ) from error
     try:
         return _from_zip(content) if zipfile.is_zipfile(io.BytesIO(content)) else _from_stream(content)
     except MribatchError:
         raise
     except Exception as error:  # a damaged pickle raises anything at all
-        raise MribatchError(f"{path} is no state dict: {_told(error)}", _FIX) from error
+        raise MribatchError(f"{path} is not a state dict: {_describe(error)}", _FIX) from error
 
 
 def _from_stream(content: bytes) -> dict[str, NDArray[Any]]:
@@ -118,7 +120,7 @@ def _from_stream(content: bytes) -> dict[str, NDArray[Any]]:
         data[key] = _numbers(stream.getbuffer()[stream.tell() :], wanted[key], count)
         stream.seek(data[key].nbytes, io.SEEK_CUR)
     if stream.read(1):
-        raise ValueError("something follows the last storage")
+        raise ValueError("there are more bytes after the last storage")
     return {name: _view(tensor, data[tensor.storage.key]) for name, tensor in tensors.items()}
 
 
@@ -127,7 +129,7 @@ def _from_zip(content: bytes) -> dict[str, NDArray[Any]]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         if len(entries) != len(archive.infolist()):
-            raise ValueError("an entry stands in the archive twice")
+            raise ValueError("an entry is in the archive twice")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
             raise ValueError("an entry is compressed, which PyTorch never does")
         if sum(entry.file_size for entry in entries.values()) > len(content):
@@ -156,7 +158,7 @@ def _load(stream: BinaryIO) -> Any:
             raise ValueError(f"its pickle uses {opcode.name}")
         # the memo is a plain array: a large index alone would take all memory
         if opcode.name in _MEMO and isinstance(argument, int) and argument > _LARGEST_PICKLE // 2:
-            raise ValueError("its pickle numbers its objects wildly")
+            raise ValueError("its pickle has an object number out of range")
     length = stream.tell() - start
     stream.seek(start)
     return _TensorsOnly(io.BytesIO(stream.read(length))).load()
@@ -172,14 +174,14 @@ class _TensorsOnly(pickle.Unpickler):
             return _Rebuild()
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
-        raise ValueError(f"it asks for {module}.{name}, which is no tensor of numbers")
+        raise ValueError(f"it asks for {module}.{name}, which is not a tensor of numbers")
 
     def persistent_load(self, pid: Any, /) -> Any:
         kind, dtype, key, _, count = pid[:5]
         view = pid[5] if len(pid) > 5 else None
         texts = isinstance(dtype, str) and isinstance(key, str)
         if kind != "storage" or not texts or dtype not in _DTYPES.values() or view is not None or not _is_count(count):
-            raise ValueError("a storage is described in a way that is not known")
+            raise ValueError("a storage has an unknown description")
         return _Storage(dtype, key, count)
 
 
@@ -190,7 +192,7 @@ class _Rebuild(_Finished):
         tuples = isinstance(shape, tuple) and isinstance(strides, tuple)
         counts = tuples and all(map(_is_count, (offset, *shape, *strides)))
         if not isinstance(storage, _Storage) or not counts or len(shape) != len(strides) or len(shape) > 8:
-            raise ValueError("a tensor is described in a way that is not known")
+            raise ValueError("a tensor has an unknown description")
         return _Tensor(storage, offset, shape, strides)
 
 
@@ -203,10 +205,10 @@ def _tensors(state: Any) -> Mapping[str, _Tensor]:
         raise ValueError("it holds no names with tensors")
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, _Tensor):
-            raise ValueError(f"'{name}' is no tensor")
+            raise ValueError(f"'{name}' is not a tensor")
     storages: dict[str, _Storage] = {}
     if any(storages.setdefault(each.storage.key, each.storage) != each.storage for each in state.values()):
-        raise ValueError("one storage is described in two ways")
+        raise ValueError("one storage has two descriptions")
     return state
 
 
@@ -218,18 +220,18 @@ def _numbers(content: memoryview, storage: _Storage, count: int) -> NDArray[Any]
 
 
 def _view(tensor: _Tensor, data: NDArray[Any]) -> NDArray[Any]:
-    """The tensor's part of its storage. Strides are checked first: NumPy would read outside without a word."""
+    """The tensor's part of its storage. Strides are checked first: NumPy would read outside without an error."""
     pairs = zip(tensor.shape, tensor.strides, strict=True)
     last = tensor.offset + sum((size - 1) * stride for size, stride in pairs)
     numbers = 1
     for size in tensor.shape:
         numbers *= size
     if numbers > len(data) or (numbers and last >= len(data)):
-        raise ValueError(f"a tensor of shape {tensor.shape} lies outside its storage")
+        raise ValueError(f"a tensor of shape {tensor.shape} is outside its storage")
     strides = tuple(stride * data.itemsize for stride in tensor.strides)
     part = data[min(tensor.offset, len(data)) :]
     return np.lib.stride_tricks.as_strided(part, tensor.shape, strides, writeable=False)
 
 
-def _told(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return str(error) or type(error).__name__

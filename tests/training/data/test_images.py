@@ -9,7 +9,7 @@ import pytest
 from mribatch.core.errors import MribatchError
 from mribatch.core.synthetic import draw_slice
 from mribatch.pipeline.records import Status
-from mribatch.training.data.classes import BRAIN_TUMORS, ClassList, class_list
+from mribatch.training.data.classes import BRAIN_TUMORS, ClassList, parse_classes
 from mribatch.training.data.images import load
 from tests.training.toy import draw_data
 
@@ -70,7 +70,9 @@ def test_equal_pixels_have_equal_hashes_whatever_the_file(tmp_path: Path):
 def test_a_missing_class_is_refused_with_what_is_there(tmp_path: Path):
     root = draw_data(tmp_path / "brain", per_class=1)
     (root / "Testing/no").rename(root / "Testing/control")
-    with pytest.raises(MribatchError, match=r"has no images of no_tumor; folders that are no class: control \(1\)"):
+    with pytest.raises(
+        MribatchError, match=r"has no images of no_tumor; folders not named like a class: control \(1\)"
+    ):
         load(root, BRAIN_TUMORS, 32)
 
 
@@ -87,18 +89,18 @@ def test_a_missing_folder_is_refused(tmp_path: Path):
 
 
 def test_classes_of_ones_own():
-    own = class_list("benign, malignant")
+    own = parse_classes("benign, malignant")
     assert own.names == ("benign", "malignant") and own.index_of("Malignant") == 1 and own.index_of("no") is None
-    assert class_list(None) is BRAIN_TUMORS
+    assert parse_classes(None) is BRAIN_TUMORS
     assert [BRAIN_TUMORS.index_of(name) for name in ("No Tumor", "notumor", "GLIOMA", "x")] == [2, 2, 0, None]
 
 
 @pytest.mark.parametrize("names", ["only", "a,A", "a b,a_b,c"])
 def test_classes_that_are_not_different_are_refused(names: str):
     with pytest.raises(MribatchError, match="are not two or more different names"):
-        class_list(names)
+        parse_classes(names)
 
 
-def test_the_aliases_make_a_valid_class_list():
+def test_the_aliases_make_a_valid_parse_classes():
     assert set(BRAIN_TUMORS.aliases.values()) <= set(BRAIN_TUMORS.names)
     assert isinstance(BRAIN_TUMORS, ClassList)

@@ -11,8 +11,9 @@ from mribatch.core.errors import MribatchError
 from mribatch.report.groups import GroupsTable
 from mribatch.training.data.classes import BRAIN_TUMORS
 from mribatch.training.data.images import DataSet
-from mribatch.training.data.protocols import SPLITS, deal_folds, divide, fold_parts, folder_parts, reference_test
+from mribatch.training.data.protocols import deal_folds, divide, find_reference_test, fold_parts, parts_by_folder
 from mribatch.training.data.split import group, leak
+from mribatch.training.data.split_names import SPLITS
 from tests.training.data.test_split import digests
 
 TRAIN, VALIDATION, TEST = range(3)
@@ -58,10 +59,10 @@ def test_a_split_that_ignores_pairs_leaks_and_says_how_much(split):
 
 
 def test_the_reference_tests_15_in_100_of_each_class_whatever_the_order_of_files():
-    tested = reference_test(PATHS, LABELS)
+    tested = find_reference_test(PATHS, LABELS)
     assert np.bincount(LABELS[tested]).tolist() == [6, 6, 6, 6]
     order = np.random.default_rng(0).permutation(len(PATHS))
-    assert (reference_test([PATHS[place] for place in order], LABELS[order]) == tested[order]).all()
+    assert (find_reference_test([PATHS[place] for place in order], LABELS[order]) == tested[order]).all()
 
 
 def test_the_references_draws_are_scikit_learns_of_the_pooled_list():
@@ -80,7 +81,7 @@ def test_the_references_draws_are_scikit_learns_of_the_pooled_list():
     _, expected, _, _ = train_test_split(files, classes, test_size=0.15, random_state=42, stratify=classes)
     mixed = np.random.default_rng(1).permutation(20)
     paths = [listed[place] for place in mixed]
-    tested = reference_test(paths, labels[mixed])
+    tested = find_reference_test(paths, labels[mixed])
     assert {path for path, chosen in zip(paths, tested, strict=True) if chosen} == set(expected)
 
 
@@ -95,29 +96,29 @@ def test_an_epoch_is_chosen_by_units_of_the_training_part_alone(split):
     assert ((plain.parts == TEST) == (chosen.parts == TEST)).all()
     validated, trained = (set(GROUPING.units[chosen.parts == part]) for part in (VALIDATION, TRAIN))
     assert validated and not validated & trained
-    assert "chose the epoch" in chosen.protocol
+    assert "epoch chosen on 15 % of the training part" in chosen.protocol
 
 
 def test_folders_by_their_usual_names():
-    parts = folder_parts(["train/a/1", "Val/a/2", "TEST/a/3", "validation/b/4"], official=False)
+    parts = parts_by_folder(["train/a/1", "Val/a/2", "TEST/a/3", "validation/b/4"], official=False)
     assert parts.tolist() == [TRAIN, VALIDATION, TEST, VALIDATION]
     folders = data_set([f"{('train', 'valid', 'test')[number % 3]}/{number}" for number in range(160)])
     division = divide("folder", folders, group(folders.paths, folders.pixel_sha256, None), 0, chooses=True)
-    assert (division.parts == VALIDATION).sum() == 53 and "chose the epoch" not in division.protocol
+    assert (division.parts == VALIDATION).sum() == 53 and "epoch chosen" not in division.protocol
 
 
 @pytest.mark.parametrize(
-    ("paths", "official", "told"),
+    ("paths", "official", "message"),
     [
-        (["train/a/1", "glioma/2"], False, r"'glioma/2' lies in no folder that names a part"),
-        (["train/a/1", "val/a/2"], False, "no image lies in a test folder"),
-        (["test/a/1"], False, "no image lies in a train folder"),
-        (["Training/a/1", "test/a/1"], True, r"'test/a/1' lies in no folder .* use top folders Training and Testing"),
+        (["train/a/1", "glioma/2"], False, r"'glioma/2' is in no folder that names a part"),
+        (["train/a/1", "val/a/2"], False, "no image is in a test folder"),
+        (["test/a/1"], False, "no image is in a train folder"),
+        (["Training/a/1", "test/a/1"], True, r"'test/a/1' is in no folder .* use top folders Training and Testing"),
     ],
 )
-def test_other_folders_are_refused(paths, official, told):
-    with pytest.raises(MribatchError, match=told):
-        folder_parts(paths, official)
+def test_other_folders_are_refused(paths, official, message):
+    with pytest.raises(MribatchError, match=message):
+        parts_by_folder(paths, official=official)
 
 
 def test_an_unknown_split_is_refused():
@@ -137,7 +138,7 @@ def test_folds_divide_no_unit_and_test_every_image_once(folds, seed, size):
     tested = np.zeros(len(PATHS), dtype=int)
     for fold in range(folds):
         for chooses in (False, True):
-            parts = fold_parts(dealt, fold, chooses)
+            parts = fold_parts(dealt, fold, chooses=chooses)
             assert ((parts == TEST) == (dealt == fold)).all() and (parts == VALIDATION).any() == chooses
             if folds > 2:
                 assert (parts == TRAIN).any()
@@ -147,5 +148,5 @@ def test_folds_divide_no_unit_and_test_every_image_once(folds, seed, size):
 
 def test_too_many_folds_are_refused():
     few = data_set(PATHS[:4], np.arange(4))
-    with pytest.raises(MribatchError, match="class 'glioma_tumor' has 1 images, and none falls into fold"):
+    with pytest.raises(MribatchError, match="class 'glioma_tumor' has 1 images, none of them in fold"):
         deal_folds(few, group(few.paths, few.pixel_sha256, None), 2, 0)

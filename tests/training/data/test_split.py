@@ -49,7 +49,7 @@ def test_no_unit_in_two_parts_and_nothing_shared_across_parts(data_set, seed):
     labels, hashes, table = data_set
     paths = [f"{number}.png" for number in range(len(labels))]
     grouping = group(paths, hashes, table)
-    parts = grouped_split(labels, grouping, hashes, seed)
+    parts = grouped_split(labels, grouping, hashes, seed=seed)
     assert len(parts) == len(labels) and set(parts) <= {TRAIN, VALIDATION, TEST}
     for shared in (grouping.units.tolist(), hashes, *zip(*(table.ids.get(p, ("", "")) for p in paths), strict=True)):
         homes: dict[object, set[int]] = {}
@@ -67,9 +67,9 @@ def test_parts_do_not_depend_on_the_order_of_files(data_set, seed, random):
     paths = [f"{number}.png" for number in range(len(labels))]
     order = list(range(len(labels)))
     random.shuffle(order)
-    parts = grouped_split(labels, group(paths, hashes, table), hashes, seed)
+    parts = grouped_split(labels, group(paths, hashes, table), hashes, seed=seed)
     mixed_hashes = [hashes[place] for place in order]
-    mixed = grouped_split(labels[order], group([paths[i] for i in order], mixed_hashes, table), mixed_hashes, seed)
+    mixed = grouped_split(labels[order], group([paths[i] for i in order], mixed_hashes, table), mixed_hashes, seed=seed)
     assert parts[order].tolist() == mixed.tolist()
 
 
@@ -88,7 +88,7 @@ def test_large_units_go_to_every_part():
     table = GroupsTable(("series_id",), {str(i): (str(unit),) for i, unit in enumerate(units)})
     hashes = digests(len(units))
     parts = grouped_split(
-        np.zeros(len(units), int), group([str(i) for i in range(len(units))], hashes, table), hashes, 0
+        np.zeros(len(units), int), group([str(i) for i in range(len(units))], hashes, table), hashes, seed=0
     )
     assert [len(set(units[(parts == part) & (units < 10)])) for part in range(3)] == [7, 2, 1] or [
         len(set(units[(parts == part) & (units < 10)])) for part in range(3)
@@ -99,7 +99,7 @@ def test_large_units_go_to_every_part():
 def test_another_seed_gives_other_parts():
     labels, hashes = np.zeros(100, int), digests(100)
     grouping = group([str(i) for i in range(100)], hashes, None)
-    first, again, other = (grouped_split(labels, grouping, hashes, seed) for seed in (0, 0, 1))
+    first, again, other = (grouped_split(labels, grouping, hashes, seed=seed) for seed in (0, 0, 1))
     assert (first == again).all() and (first != other).any()
 
 
@@ -172,5 +172,5 @@ def test_a_missing_groups_file_is_refused(tmp_path: Path):
 
 def test_a_class_without_a_test_image_is_refused():
     labels, parts = np.array([0, 0, 0, 1, 1]), np.array([0, 1, 2, 0, 1])
-    with pytest.raises(MribatchError, match="class 'b' has 2 images, and none falls into the test part"):
+    with pytest.raises(MribatchError, match="class 'b' has 2 images, none of them in the test part"):
         check_parts(labels, parts, ("a", "b"))

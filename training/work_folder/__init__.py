@@ -1,0 +1,1 @@
+"""The files that a training keeps in its work folder."""

@@ -1,0 +1,359 @@
+"""The grouped protocol: k fits that each hold out one fold of units, and then, on request, one fit on all images.
+
+Every image is predicted once, by the network that was trained without its unit. These out-of-fold predictions give the
+figures and the temperature; the network in the bundle is trained on all images and was not scored on any.
+"""
+
+import math
+import statistics
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy import float32, int64
+from numpy.typing import NDArray
+
+from mribatch.core.about import __version__
+from mribatch.core.errors import MribatchError
+from mribatch.core.files import FolderLock, publishing
+from mribatch.report.metrics import find
+from mribatch.training.card.citations import read_citations
+from mribatch.training.data.images import DataSet, Images
+from mribatch.training.data.protocols import deal_folds, fold_parts
+from mribatch.training.data.split import Grouping, Leak, leak
+from mribatch.training.evaluation.results import DividedImages, FinalFit, Measurement
+from mribatch.training.evaluation.scores import Evaluation, TestSet, measure_size_shortcuts, score
+from mribatch.training.export.bundle import check_names, check_replaceable
+from mribatch.training.fit.checkpoints import Checkpoints
+from mribatch.training.fit.fingerprint import FitFingerprint
+from mribatch.training.fit.loop import Echo, FitInputs, fit
+from mribatch.training.fit.temperature import fit_temperature
+from mribatch.training.frameworks import load_keras
+from mribatch.training.networks.build import predict_logits
+from mribatch.training.recipes.recipe import Recipe
+from mribatch.training.work_folder import tables
+from mribatch.training.work_folder.files import make_folder, save_network
+from mribatch.training.work_folder.summary import Calibration, FoldsFacts
+from mribatch.training.workflow.finish import (
+    FinishedTraining,
+    TrainResult,
+    find_finished,
+    publish,
+    report_finished,
+    write_results,
+)
+from mribatch.training.workflow.inputs import make_fingerprint, read_images, select_part, select_watched
+from mribatch.training.workflow.options import TrainOptions
+
+FINISHED_FOLD = "held_out.npz"  # in the folder of each fold, see FinishedFold
+_ALL = "all"  # the folder of the fit on all images
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedFold:
+    """What is kept of a fold when its fit has ended; the content of held_out.npz."""
+
+    logits: NDArray[float32]  # (held out, classes)
+    best_epoch: int
+    seconds: float
+
+    def write(self, path: Path, fingerprint: FitFingerprint) -> None:
+        """Replace the file; the fingerprint says which fit it is of."""
+        with publishing(path) as temporary, temporary.open("wb") as stream:
+            np.savez(
+                stream,
+                logits=self.logits,
+                epoch=np.array(self.best_epoch),
+                seconds=np.array(self.seconds),
+                fingerprint=np.array(fingerprint.digest),
+            )
+
+    @classmethod
+    def read(cls, path: Path, fingerprint: FitFingerprint) -> "FinishedFold | None":
+        """Return the fold; None if its fit has not ended.
+
+        Raises:
+            MribatchError: The file is damaged, or of another fit.
+        """
+        if not path.exists():
+            return None
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            same = str(arrays["fingerprint"]) == fingerprint.digest
+            fold = cls(
+                logits=arrays["logits"].astype(float32),
+                best_epoch=int(arrays["epoch"]),
+                seconds=float(arrays["seconds"]),
+            )
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            fix = "delete its folder, or choose another --work folder"
+            raise MribatchError(f"cannot read {path}: {error}", fix) from error
+        if not same:
+            problem = f"{path.parent} holds a fold of another fit"
+            raise MribatchError(problem, "repeat the first command, or choose another --work folder")
+        return fold
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Folds:
+    """What all fits share."""
+
+    data: DataSet
+    grouping: Grouping
+    dealt: NDArray[int64]  # (n,): fold of each image, from 0
+    protocol: str
+    leak: Leak
+
+    @property
+    def images(self) -> DividedImages:
+        names = tuple(f"fold {fold + 1}" for fold in self.dealt)
+        return DividedImages(data=self.data, grouping=self.grouping, part_names=names, keeps_units=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pooled:
+    """Out-of-fold results of all images."""
+
+    logits: NDArray[float32]  # (n, classes)
+    fold_accuracy: tuple[float, ...]
+    best_epochs: tuple[int, ...]  # of each fold
+    seconds: float
+    temperature: float
+    uncalibrated: Evaluation  # at temperature 1
+    calibrated: Evaluation
+
+    def calibration(self, metric: str) -> Calibration:
+        before, after = (find(each.metrics, metric).value for each in (self.uncalibrated, self.calibrated))
+        return Calibration(before=before, after=after)
+
+
+def cross_validate(options: TrainOptions, echo: Echo = lambda _: None) -> TrainResult:
+    """Read, deal folds, fit each, pool, calibrate; with `options.final` also fit all images and export.
+
+    Folds are fitted one by one; after a kill the same command resumes, with the same result.
+
+    Raises:
+        MribatchError: Bad data, too few units for the folds, an output that is not a bundle, another fit in the work
+            folder, or a graph that does not agree with Keras.
+    """
+    load_keras()
+    _check_options(options)
+    make_folder(options.work_folder)
+    checkpoints = Checkpoints(options.work_folder / _ALL)
+    with FolderLock(options.work_folder):
+        folds = _deal(options, echo)
+        pooled = _pool(options, folds, echo)
+        facts = _collect_facts(options, folds, pooled)
+        finished = find_finished(options, facts.fit, checkpoints) if options.final else None
+        if finished is not None:
+            report_finished(options, echo)
+            return finished
+        measurement = _measure(folds, pooled)
+        _write_work_folder(options, folds, pooled, measurement)
+        training = FinishedTraining(
+            images=folds.images,
+            measurement=measurement,
+            facts=facts,
+            highlights=_select_highlights(options, folds, pooled),
+            final=_fit_all(options, folds, pooled, checkpoints=checkpoints, echo=echo) if options.final else None,
+        )
+        result = publish(options, training, echo)
+        if options.final and not options.keep_work:
+            checkpoints.remove()
+        return result
+
+
+def make_final_recipe(recipe: Recipe, epochs: Sequence[int]) -> Recipe:
+    """Return the recipe for all images, of which none is left to choose an epoch: the median of the folds' epochs."""
+    if recipe.keep == "last":
+        return recipe
+    median = math.ceil(statistics.median(epochs))
+    return replace(recipe, epochs=median, patience=median, keep="last")
+
+
+def _check_options(options: TrainOptions) -> None:
+    read_citations(options.cite)  # before hours of training
+    check_names(options.bundle_name if options.final else "folds", options.classes)
+    if options.final:
+        check_replaceable(options.out)
+    if options.folds < 3 and options.recipe.keep == "best":
+        problem = f"'{options.recipe.name}' chooses its epoch on one fold, so with 2 folds none is left to train on"
+        raise MribatchError(problem, "give --folds 3 or more, or --set keep=last")
+
+
+def _deal(options: TrainOptions, echo: Echo) -> _Folds:
+    data, grouping = read_images(options, echo)
+    dealt = deal_folds(data, grouping, options.folds, options.split_seed)
+    near, counts = grouping.near_duplicates, np.bincount(dealt)
+    leaks = [leak(near, dealt != fold, dealt == fold, grouping.duplicates_basis) for fold in range(options.folds)]
+    leaked = Leak(len(dealt), sum(each.leaked for each in leaks), grouping.duplicates_basis)
+    protocol = (
+        f"grouped {options.folds}-fold cross-validation (units share {grouping.basis}), "
+        f"out-of-fold predictions pooled, split seed {options.split_seed}"
+    )
+    units = len(set(grouping.units.tolist()))
+    echo(f"{len(dealt)} images in {units} units, folds of {', '.join(map(str, counts))}; leak rate {leaked}")
+    return _Folds(data=data, grouping=grouping, dealt=dealt, protocol=protocol, leak=leaked)
+
+
+def _pool(options: TrainOptions, folds: _Folds, echo: Echo) -> _Pooled:
+    data = folds.data
+    logits = np.empty((len(data.labels), len(data.classes.names)), dtype=float32)
+    finished = [_finish_fold(options, folds, fold, echo) for fold in range(options.folds)]
+    for place, fold in enumerate(finished):
+        logits[folds.dealt == place] = fold.logits
+    hits = logits.argmax(axis=1) == data.labels
+    temperature = fit_temperature(logits, data.labels)
+    test = TestSet(classes=data.classes.names, labels=data.labels, units=folds.grouping.units, protocol=folds.protocol)
+    return _Pooled(
+        logits=logits,
+        fold_accuracy=tuple(float(hits[folds.dealt == fold].mean()) for fold in range(options.folds)),
+        best_epochs=tuple(fold.best_epoch for fold in finished),
+        seconds=sum(fold.seconds for fold in finished),
+        temperature=temperature,
+        uncalibrated=score(logits, test, 1.0),
+        calibrated=score(logits, test, temperature),
+    )
+
+
+def _finish_fold(options: TrainOptions, folds: _Folds, fold: int, echo: Echo) -> FinishedFold:
+    """Fit one fold, or read its file if that was done before."""
+    recipe, data = options.chosen_recipe, folds.data
+    work = options.work_folder / f"fold-{fold + 1}"
+    parts = fold_parts(folds.dealt, fold, chooses=recipe.keep == "best")
+    fingerprint = make_fingerprint(options, recipe, data, parts)
+    make_folder(work)
+    if (known := FinishedFold.read(work / FINISHED_FOLD, fingerprint)) is not None:
+        return known
+    echo(f"fold {fold + 1} of {options.folds}")
+    inputs = FitInputs(
+        recipe=recipe,
+        train=select_part(data, parts, "train"),
+        watched=select_watched(data, parts),
+        classes=len(data.classes.names),
+        seed=options.seed,
+        fingerprint=fingerprint,
+    )
+    checkpoints = Checkpoints(work)
+    fitted = fit(inputs, checkpoints, echo, quiet=options.quiet)
+    tested = select_part(data, parts, "test")
+    logits = predict_logits(fitted.network, tested.pixels)
+    accuracy = float((logits.argmax(axis=1) == tested.labels).mean())
+    echo(f"fold {fold + 1}: accuracy {accuracy:.4f} on {len(tested.labels)} held-out images")
+    tables.write_history(work, fitted.history)
+    seconds = sum(row.seconds for row in fitted.history)
+    finished = FinishedFold(logits=logits, best_epoch=fitted.best_epoch, seconds=seconds)
+    finished.write(work / FINISHED_FOLD, fingerprint)
+    if not options.keep_work:
+        checkpoints.remove()
+    return finished
+
+
+def _fit_all(
+    options: TrainOptions, folds: _Folds, pooled: _Pooled, *, checkpoints: Checkpoints, echo: Echo
+) -> FinalFit:
+    data, recipe = folds.data, make_final_recipe(options.chosen_recipe, pooled.best_epochs)
+    make_folder(checkpoints.folder)
+    echo(f"all {len(data.labels)} images, {recipe.epochs} epochs")
+    inputs = FitInputs(
+        recipe=recipe,
+        train=Images(data.pixels, data.labels),
+        watched=Images(data.pixels[:0], data.labels[:0], "none"),
+        classes=len(data.classes.names),
+        seed=options.seed,
+        fingerprint=make_fingerprint(options, recipe, data, np.zeros(len(data.labels), dtype=int64)),
+    )
+    fitted = fit(inputs, checkpoints, echo, quiet=options.quiet)
+    tables.write_history(checkpoints.folder, fitted.history)
+    save_network(fitted.network, options.work_folder)
+    if options.recipe.keep == "last":
+        return FinalFit(recipe=recipe, result=fitted)
+    best = ", ".join(map(str, pooled.best_epochs))
+    reason = f"the number of epochs is the median of the folds' best epochs ({best}), chosen on images of other folds"
+    return FinalFit(recipe=recipe, result=fitted, last_epoch_reason=reason)
+
+
+def _write_work_folder(options: TrainOptions, folds: _Folds, pooled: _Pooled, measurement: Measurement) -> None:
+    tables.write_out_of_fold(
+        options.work_folder,
+        folds.data,
+        folds.grouping,
+        dealt=folds.dealt,
+        logits=pooled.logits,
+        probabilities=pooled.calibrated.probabilities,
+    )
+    write_results(options, folds.images, measurement)
+
+
+def _collect_facts(options: TrainOptions, folds: _Folds, pooled: _Pooled) -> FoldsFacts:
+    recipe = make_final_recipe(options.chosen_recipe, pooled.best_epochs)
+    return FoldsFacts(
+        recipe=options.recipe.name,
+        protocol=folds.protocol,
+        leak_rate=folds.leak.rate,
+        leak=str(folds.leak),
+        images={"out_of_fold": len(folds.dealt)},
+        left_out=len(folds.data.left_out),
+        data=options.sheet.title,
+        folds=options.folds,
+        fold_accuracy=pooled.fold_accuracy,
+        best_epochs=pooled.best_epochs,
+        epochs=recipe.epochs,
+        temperature=pooled.temperature,
+        ece=pooled.calibration("ece"),
+        log_loss=pooled.calibration("log_loss"),
+        seconds=round(pooled.seconds, 1),
+        split_seed=options.split_seed,
+        mribatch=__version__,
+        fit=make_fingerprint(options, recipe, folds.data, folds.dealt),
+    )
+
+
+def _measure(folds: _Folds, pooled: _Pooled) -> Measurement:
+    shares, first = pooled.fold_accuracy, folds.dealt == 0
+    notes = (
+        f"Accuracy of the individual folds: {_list_accuracies(pooled)}, standard deviation "
+        f"{statistics.stdev(shares):.4f}.",
+        f"Calibration, fitted on the pooled out-of-fold logits: {_describe_calibration(pooled)}. Fitting one number "
+        f"on the same {len(folds.dealt)} images introduces a small optimistic bias.",
+        "The weights in this bundle come from one more fit on all images, so no images are left to score it on. The "
+        "figures are those of the folds, whose networks were each trained on a part of the images.",
+    )
+    return Measurement(
+        protocol=folds.protocol,
+        tested=np.ones(len(folds.dealt), dtype=np.bool_),
+        leak=folds.leak,
+        evaluation=pooled.calibrated,
+        temperature=pooled.temperature,
+        conditions="each once, by the network of the fold that held it out",
+        notes=notes,
+        shortcuts=measure_size_shortcuts(folds.data, trained=~first, tested=first),
+        shortcuts_basis="learned on the other folds, measured on the first",
+    )
+
+
+def _select_highlights(options: TrainOptions, folds: _Folds, pooled: _Pooled) -> Mapping[str, str]:
+    highlights = {
+        "images": f"{len(folds.dealt)}; {folds.protocol}",
+        "leak rate": str(folds.leak),
+        "folds": f"accuracy {_list_accuracies(pooled)}",
+        "calibration": _describe_calibration(pooled),
+        "tables": str(options.work_folder),
+    }
+    return highlights | ({"bundle": str(options.out)} if options.final else {})
+
+
+def _list_accuracies(pooled: _Pooled) -> str:
+    shares = pooled.fold_accuracy
+    return f"{', '.join(f'{share:.4f}' for share in shares)}; mean {statistics.mean(shares):.4f}"
+
+
+def _describe_calibration(pooled: _Pooled) -> str:
+    changes = []
+    for metric, title in (("ece", "expected calibration error"), ("log_loss", "log loss")):
+        figure = pooled.calibration(metric)
+        changes.append(f"{title} {figure.before or 0.0:.4f} before, {figure.after or 0.0:.4f} after")
+    return f"temperature {pooled.temperature:.4f}; {'; '.join(changes)}"
