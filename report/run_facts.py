@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mribatch.core.errors import MribatchError
-from mribatch.pipeline.output.folder import RUN_FILE, RunState
+from mribatch.pipeline.output.run_file import RUN_FILE, RunState
 
 RESTORE = "restore the folder, or run mribatch classify again with --overwrite"
 

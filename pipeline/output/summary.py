@@ -1,4 +1,4 @@
-"""What a run came to, for people and for scripts."""
+"""The result of a run in a few lines, for people and for scripts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mribatch.core.about import RESEARCH_NOTICE
-from mribatch.core.errors import ExitCode, one_line
+from mribatch.core.errors import ExitCode
+from mribatch.core.text import one_line
 from mribatch.pipeline.output.parts import PARTS_FOLDER, RowCounts
 from mribatch.pipeline.records import Status
 
