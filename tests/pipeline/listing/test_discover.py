@@ -242,7 +242,9 @@ def test_inputs_that_are_not_there_are_refused(
 
 
 def test_too_many_inputs_name_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(MribatchError, match=r"32,768 inputs are more than the 32,767 allowed\. Fix: .*--from-file"):
+    with pytest.raises(
+        MribatchError, match=r"32,768 inputs are more than the 32,767 allowed\. Fix: give the names in a list"
+    ):
         resolve_inputs([tmp_path] * 32_768)
 
 
