@@ -1,4 +1,4 @@
-"""Writes docs/reference/python.md from the docstrings of the public face: python docs/make_python_reference.py (make docs)"""
+"""Writes docs/reference/python.md from the docstrings of the face: python docs/make_python_reference.py (make docs)"""
 
 import dataclasses
 import inspect
@@ -31,16 +31,16 @@ _ITEM = re.compile(r"^(\*{0,2}\w+): (.*)$")
 _FIELD = re.compile(r"^    (\w+): ([^=#]+?)(?: = (?:[^#]+?))?(?:  # (.*))?$")
 _INTRO = """# Python reference
 
-Generated from the docstrings by `make docs`; a test fails where it is stale, and every example here is run by a test, in
-this order.
+Generated from the docstrings by `make docs`; a test fails where it is stale, and every example here is run by a test,
+in this order.
 
 ```python
 import mribatch
 ```
 
-`import mribatch` loads no heavy library; each name below is loaded when it is first used. These names, their parameters and
-the fields listed here are what [semantic versioning](https://semver.org/) covers in Python. Everything else in the package
-may change in any release.
+`import mribatch` loads no heavy library; each name below is loaded when it is first used. These names, their parameters
+and the fields listed here are what [semantic versioning](https://semver.org/) covers in Python. Everything else in the
+package may change in any release.
 
 In a notebook, a run and a report are shown as tables."""
 

@@ -1,4 +1,4 @@
-"""Writes docs/reference/run-json.md from the JSON Schema of run.json: python docs/make_run_json_reference.py (make docs)"""
+"""Writes docs/reference/run-json.md from the schema of run.json: python docs/make_run_json_reference.py (make docs)"""
 
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,11 @@ from mribatch.pipeline.output.run_file import run_file_schema
 PAGE = Path(__file__).parent / "reference/run-json.md"
 _INTRO = """# run.json
 
-Generated from [run.schema.json](../../pipeline/output/run.schema.json) by `make docs`; a test fails where it is stale, and
-another checks the run.json of a real run against the schema.
+Generated from [run.schema.json](../../pipeline/output/run.schema.json) by `make docs`; a test fails where it is stale,
+and another checks the run.json of a real run against the schema.
 
-Every run folder holds a run.json. It is replaced as a whole, so a reader never sees half of it, and its keys keep this order.
-Read it in Python with `mribatch.open_run("results/").facts`; the schema itself is
+Every run folder holds a run.json. It is replaced as a whole, so a reader never sees half of it, and its keys keep this
+order. Read it in Python with `mribatch.open_run("results/").facts`; the schema itself is
 `mribatch.pipeline.output.run_file.run_file_schema()`."""
 
 

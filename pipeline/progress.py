@@ -2,6 +2,7 @@
 
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any, Protocol, TextIO
 
@@ -45,8 +46,8 @@ class BarProgress:
     """One tqdm bar: rate, time left, failures.
 
     Args:
-        stream: Where the bar is drawn in a terminal.
-        notebook: Draw a Jupyter widget instead, where one is available.
+        stream: Where the bar is drawn.
+        notebook: Draw a Jupyter widget instead, where ipywidgets is installed.
     """
 
     def __init__(self, stream: TextIO, notebook: bool = False) -> None:
@@ -80,22 +81,23 @@ class BarProgress:
             self._bar = None
 
     def _new_bar(self, what: str, unit: str, total: int | None, initial: int) -> Any:
-        look = {} if self._notebook else {"file": self._stream, "dynamic_ncols": True}
         return self._tqdm()(
             desc=what,
             unit=unit,
             total=total,
             initial=initial,
+            file=self._stream,
             delay=_QUIET_SECONDS / 4,
             leave=False,
+            dynamic_ncols=True,
             smoothing=0.1,
-            **look,
         )
 
     def _tqdm(self) -> Any:
-        """Return tqdm's class; tqdm.auto finds out whether this notebook has widgets."""
+        """Return tqdm's class; tqdm.auto finds out whether this notebook has widgets, and warns where it has none."""
         if self._notebook:
-            from tqdm.auto import tqdm as automatic
+            with warnings.catch_warnings(action="ignore"):
+                from tqdm.auto import tqdm as automatic
 
             return automatic
         from tqdm import tqdm
@@ -165,6 +167,4 @@ def progress_in_python() -> Progress:
 
 
 def _in_notebook() -> bool:
-    ipython = sys.modules.get("IPython")  # never imported here: a notebook has it already
-    shell = ipython.get_ipython() if ipython is not None else None
-    return shell is not None and "IPKernelApp" in shell.config
+    return "ipykernel.zmqshell" in sys.modules  # as tqdm tells it; the kernel has loaded it already
