@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from mribatch.pipeline.output.run_file import RunCounts, RunFile
     from mribatch.report.metrics import Metric
+    from mribatch.report.metrics_file import MetricsFile
 
 _SWITCHES = ("overwrite", "keep-going", "csv")
 _OTHER_NAMES = {"timeout": "timeout_s"}
@@ -61,10 +62,10 @@ class Run:
 
     @property
     def metrics(self) -> "tuple[Metric, ...]":
-        from mribatch.report.measure import METRICS_JSON
+        from mribatch.report.metrics_file import METRICS_JSON, read_metrics
 
         path = self.path / METRICS_JSON
-        return (_read_report(path) if path.is_file() else self.report()).metrics
+        return read_metrics(path, fix="measure the run again").metrics if path.is_file() else self.report().metrics
 
     def to_arrow(self) -> "pa.Table":
         """Read all rows into a pyarrow Table, one per file, in the order of the listing.
@@ -133,35 +134,31 @@ class RunReport:
 
     Attributes:
         path: The run folder, which holds metrics.parquet, metrics.json and report.md.
-        content: The content of metrics.json.
+        facts: The content of metrics.json, typed: the run, files, levels with their confusion matrices, requirements.
         metrics: Every metric with its 95 % interval, `n` and protocol; empty if no label is known.
         unmet: One sentence for each requirement that is not met.
     """
 
     path: Path
-    content: Mapping[str, Any]
-    unmet: tuple[str, ...]
+    facts: "MetricsFile"
 
-    def __init__(self, path: Path, content: Mapping[str, Any], unmet: tuple[str, ...]) -> None:
+    def __init__(self, path: Path, facts: "MetricsFile") -> None:
         self.path = path
-        self.content = content
-        self.unmet = unmet
+        self.facts = facts
 
     @property
     def metrics(self) -> "tuple[Metric, ...]":
-        from mribatch.report.metrics import Metric
+        return self.facts.metrics
 
-        return tuple(
-            Metric(**{_FIELDS.get(key, key): value for key, value in row.items()}, protocol=level["protocol"])
-            for level in self.content["levels"]
-            for row in level["metrics"]
-        )
+    @property
+    def unmet(self) -> tuple[str, ...]:
+        return tuple(result.found for result in self.facts.requirements if not result.met)
 
     def to_arrow(self) -> "pa.Table":
         """Read metrics.parquet into a pyarrow Table: metric, class, value, low, high, n, protocol."""
         import pyarrow.parquet as pq
 
-        from mribatch.report.measure import METRICS_PARQUET
+        from mribatch.report.files import METRICS_PARQUET
 
         return pq.read_table(self.path / METRICS_PARQUET)
 
@@ -185,23 +182,21 @@ class RunReport:
 
     def _headlines(self) -> list[tuple[str, str, str, str]]:
         """(metric, value, 95 % interval, n) of the first level, of the metrics that sum the classes up."""
-        levels = self.content["levels"]
-        rows = levels[0]["metrics"] if levels else []
+        rows = self.facts.levels[0].metrics if self.facts.levels else ()
         return [
             (
-                row["metric"] if row["class"] is None else f"{row['metric']}, {row['class']}",
-                "undefined" if row["value"] is None else f"{row['value']:.4f}",
-                "" if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}",
-                f"{row['n']:,}",
+                row.metric if row.class_ is None else f"{row.metric}, {row.class_}",
+                "undefined" if row.value is None else f"{row.value:.4f}",
+                "" if row.low is None else f"{row.low:.4f} to {row.high:.4f}",
+                f"{row.n:,}",
             )
             for row in rows
-            if row["metric"] in _METRICS_SHOWN and row["class"] in (None, "macro")
+            if row.metric in _METRICS_SHOWN and row.class_ in (None, "macro")
         ]
 
     def _remarks(self) -> list[str]:
-        lacking = [f"No metrics: {self.content['no_metrics']}."] if self.content["no_metrics"] else []
-        unmet = [f"Not met: {text}." for text in self.unmet]
-        return [*self.content["notices"], *lacking, *unmet, RESEARCH_NOTICE]
+        lacking = [f"No metrics: {self.facts.no_metrics}."] if self.facts.no_metrics else []
+        return [*self.facts.notices, *lacking, *(f"Not met: {text}." for text in self.unmet), RESEARCH_NOTICE]
 
     def __repr__(self) -> str:
         lines = [f"<mribatch.RunReport {str(self.path)!r}"]
@@ -214,9 +209,6 @@ class RunReport:
         return "".join([*parts, *(f"<p>{html_text(text)}</p>" for text in self._remarks())])
 
 
-_FIELDS = {"class": "class_"}
-
-
 def measure_run(run: Path, *, require: str | Iterable[str] = (), **options: Any) -> RunReport:
     """Measure a run; the options are the fields of ReportOptions."""
     from mribatch.report.measure import ReportOptions, report
@@ -224,23 +216,7 @@ def measure_run(run: Path, *, require: str | Iterable[str] = (), **options: Any)
     required = (require,) if isinstance(require, str) else tuple(require)
     with in_python_terms():
         result = report(ReportOptions(run=run, require=required, **options))
-    return RunReport(run, result.content, result.unmet)
-
-
-def _read_report(path: Path) -> RunReport:
-    """Open the metrics.json that an earlier report has left.
-
-    Raises:
-        MribatchError: It cannot be read.
-    """
-    import json
-
-    try:
-        content = json.loads(path.read_bytes())
-        unmet = tuple(verdict["found"] for verdict in content["requirements"] if not verdict["met"])
-        return RunReport(path.parent, content, unmet)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MribatchError(f"{path} cannot be read: {error}", "measure the run again") from error
+    return RunReport(run, result.file)
 
 
 def require_pandas() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import mribatch
 from mribatch import ClassifyOptions, MribatchError, ReportOptions, Run, RunReport, classify, open_run, report
-from mribatch.report.measure import METRICS_JSON
+from mribatch.report.metrics_file import METRICS_JSON
 from tests.folders import draw_images, rows
 from tests.make_models import make_tiny
 
