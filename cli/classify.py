@@ -40,11 +40,9 @@ DECODERS = ("auto", "opencv", "dali")
 @click.option(
     "--max-pixels",
     type=int,
-    help="Maximum pixels per image; larger ones get the status too_large.  [default: 100000000]",
+    help="Maximum pixels per image; larger ones are too_large.  [default: 100000000]",
 )
-@click.option(
-    "--timeout", type=float, metavar="SECONDS", help="Maximum time for reading and decoding one file.  [default: 60]"
-)
+@click.option("--timeout", type=float, metavar="SECONDS", help="Maximum time to read and decode a file.  [default: 60]")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one line of JSON.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def classify(
