@@ -78,6 +78,8 @@ format: $(STAMP_DEV) ## Rewrite the code in the project's style
 
 docs: $(STAMP_DEV) ## Write the generated pages again: command line, Python, run.json
 	$(BIN)/python docs/make_cli_reference.py
+	$(BIN)/python docs/make_python_reference.py
+	$(BIN)/python docs/make_run_json_reference.py
 
 models: $(STAMP_DEV) ## Rebuild the untrained bundle that the tests use
 	$(BIN)/python -m tests.make_models tests/models/placeholder

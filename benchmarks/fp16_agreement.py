@@ -6,6 +6,7 @@ itself, in FP32 between the rounded weights. No GPU takes part, so this measures
 """
 
 import argparse
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,7 @@ from mribatch.core.bundle import DEFAULT_MODEL, Bundle, load_bundle
 from mribatch.core.cores import usable_cores
 from mribatch.core.files import write_json
 from mribatch.core.synthetic import draw_slice
-from mribatch.pipeline.decode.grey import decode_grey
-from mribatch.pipeline.decode.probe import probe
+from mribatch.pipeline.decode.file import decode_file
 from mribatch.pipeline.inference.onnxruntime import OnnxRuntimeClassifier
 from mribatch.trt.graph.cpu_session import CpuClassifier
 from mribatch.trt.graph.emulation import RoundingClassifier, gate_emulated
@@ -70,12 +70,8 @@ def _figures(agreement: ImageAgreement) -> dict[str, Any]:
 
 def decoded(paths: Sequence[Path], height: int, width: int) -> NDArray[uint8]:
     """The pixels of those files that are whole images, uint8 (n, height, width, 1)."""
-    found = []
-    for path in paths:
-        content = path.read_bytes()
-        pixels = decode_grey(content, probe(content), height, width)[1]
-        found += [pixels] if pixels is not None else []
-    return np.stack(found)
+    images = (decode_file(os.fsencode(path), height, width).pixels for path in paths)
+    return np.stack([pixels for pixels in images if pixels is not None])
 
 
 def spread_over(paths: Sequence[Path], count: int) -> list[Path]:

@@ -132,7 +132,7 @@ def read_rate(work: Work) -> float:
     """Images per second of reading and probing, on as many threads as a decoder has."""
 
     def read(file: ImageFile) -> str:
-        return read_and_probe(file, DEFAULT_MAX_PIXELS)[1].status.value
+        return read_and_probe(file.file, DEFAULT_MAX_PIXELS)[1].status.value
 
     with ThreadPoolExecutor(work.threads) as pool:
         files = list(islice(work.files(), work.timed))
@@ -212,7 +212,7 @@ def _classified(work: Work) -> Iterator[ClassifiedBatch]:
 
 
 def _probed(file: ImageFile) -> DecodedFile:
-    content, verdict = read_and_probe(file, DEFAULT_MAX_PIXELS)
+    content, verdict = read_and_probe(file.file, DEFAULT_MAX_PIXELS)
     return decoded_file(file, verdict, content, time.thread_time())
 
 

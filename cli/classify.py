@@ -14,27 +14,35 @@ DECODERS = ("auto", "opencv", "dali")
 @click.command(short_help="Classify every image of a folder into Parquet, one row per file.")
 @click.argument("inputs", nargs=-1, metavar="INPUT…", type=click.Path(path_type=str))
 @click.option(
-    "--out", type=click.Path(path_type=str), help="Folder for the results: new, empty or a run to go on with."
+    "--out", type=click.Path(path_type=str), help="Folder for the results: new, empty, or holding a run to resume."
 )
-@click.option("--model", help="Name of a shipped model, or the folder of a model bundle.  [default: the shipped one]")
-@click.option("--batch-size", type=int, help="Images per batch.  [default: 8 for each core; 64 with dali or tensorrt]")
-@click.option("--threads", type=int, help="Cores to use.  [default: all that this process may use]")
-@click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True, help="What runs the model.")
-@click.option("--decoder", type=click.Choice(DECODERS), default="auto", show_default=True, help="What decodes images.")
+@click.option("--model", help="Name of a shipped model, or folder of a model bundle.  [default: efficientnet-lite2]")
+@click.option("--batch-size", type=int, help="Images per batch.  [default: 8 per core; 64 with dali or tensorrt]")
+@click.option("--threads", type=int, help="Number of cores to use.  [default: all that this process may use]")
+@click.option(
+    "--backend", type=click.Choice(BACKENDS), default="auto", show_default=True, help="Library that runs the model."
+)
+@click.option(
+    "--decoder", type=click.Choice(DECODERS), default="auto", show_default=True, help="Library that decodes images."
+)
 @click.option(
     "--labels",
     metavar="auto|none|FILE.csv",
     default="auto",
     show_default=True,
-    help="True classes: from the names of the folders, none, or a CSV with the columns path,label.",
+    help="Source of the true classes: folder names, none, or a CSV file with the columns path,label.",
 )
-@click.option("--from-file", metavar="LIST|-", help="Also take the paths in this file, one per line; - for stdin.")
-@click.option("--csv", is_flag=True, help="Also write predictions.csv, for a spreadsheet.")
-@click.option("--dry-run", is_flag=True, help="Count the files by type, estimate the time, and write nothing.")
-@click.option("--overwrite", is_flag=True, help="Replace an earlier run in --out. Other folders are never deleted.")
-@click.option("--keep-going", is_flag=True, help="Go on when the first 1,000 files all fail.")
-@click.option("--max-pixels", type=int, help="Larger images are not decoded but get a row.  [default: 100000000]")
-@click.option("--timeout", type=float, metavar="SECONDS", help="For reading and decoding one file.  [default: 60]")
+@click.option("--from-file", metavar="LIST|-", help="File with more input paths, one per line; - for standard input.")
+@click.option("--csv", is_flag=True, help="Also write predictions.csv, for spreadsheets.")
+@click.option("--dry-run", is_flag=True, help="Count the files by type, estimate the time, write nothing.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier run in --out. Other files are never deleted.")
+@click.option("--keep-going", is_flag=True, help="Continue even if the first 1,000 files all fail.")
+@click.option(
+    "--max-pixels",
+    type=int,
+    help="Maximum pixels per image; larger ones are too_large.  [default: 100000000]",
+)
+@click.option("--timeout", type=float, metavar="SECONDS", help="Maximum time to read and decode a file.  [default: 60]")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one line of JSON.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def classify(
@@ -42,11 +50,11 @@ def classify(
 ) -> ExitCode:
     """Classify every image of INPUT… (folders, files, glob patterns) into Parquet: one row per file.
 
-    The same command on an interrupted run goes on where it stopped.
+    The same command resumes an interrupted run where it stopped.
 
     \b
     Exit codes: 0 every row is ok; 1 error; 2 usage; 3 finished, some rows
-    are not ok; 130 or 143 interrupted, can go on.
+    are not ok; 130 or 143 interrupted, can be resumed.
 
     \b
     Example:

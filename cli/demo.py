@@ -9,7 +9,7 @@ import click
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--count", type=int, default=24, show_default=True, help="Number of slices to draw.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws other slices.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the drawings.")
 def demo(folder: Path, count: int, seed: int) -> None:
     """Draw a small folder of synthetic slices to try mribatch on.
 

@@ -7,10 +7,10 @@ import click
 from mribatch.core.errors import ExitCode
 
 
-@click.command(short_help="Say what this machine has, what auto picks, and what is missing.")
+@click.command(short_help="Show what this machine has, what auto picks, and what is missing.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as one line of JSON.")
 def doctor(as_json: bool) -> ExitCode:
-    """Say which versions, cores and GPU there are, what `auto` picks and why, and what each extra would add.
+    """Show versions, cores and GPU, what `auto` picks and why, and what each extra would add.
 
     \b
     Exit codes: 0 a run would work; 1 something is missing.

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mribatch.core.errors import ExitCode, Interrupted, MribatchError, one_line
+from mribatch.core.errors import ExitCode, Interrupted, MribatchError
+from mribatch.core.text import one_line
 
 if TYPE_CHECKING:
     from mribatch.trt.engine.progress import BuildProgress

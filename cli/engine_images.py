@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from mribatch.core.bundle import Bundle
 from mribatch.core.cores import usable_cores
+from mribatch.core.text import decode_name
 from mribatch.pipeline.decode.probe import DEFAULT_MAX_PIXELS
-from mribatch.pipeline.listing.discover import Discovery, escape, resolve_inputs
+from mribatch.pipeline.listing.discover import Discovery, resolve_inputs
 from mribatch.pipeline.options import DEFAULT_TIMEOUT_S
 from mribatch.pipeline.records import ImageFile, Status
 from mribatch.trt.verify import UserImages
@@ -41,7 +42,7 @@ def _list_files(folder: str, limit: int | None) -> list[ImageFile]:
     ):
         found = (item for item in discovery.files() if item.skipped is None)
         return [
-            ImageFile(index, item.input, escape(item.path)[0], os.path.join(inputs[item.input].root, item.path))
+            ImageFile(index, item.input, decode_name(item.path)[0], os.path.join(inputs[item.input].root, item.path))
             for index, item in enumerate(islice(found, limit))
         ]
 

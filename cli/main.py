@@ -17,7 +17,7 @@ COMMANDS = {
     "export": ("mribatch.cli.export", "Turn your own Keras classifier into a model bundle."),
     "features": ("mribatch.cli.features", "Draw what every convolutional layer of a Keras model makes of one image."),
     "engine": ("mribatch.cli.engine", "Build, check and manage TensorRT engines."),
-    "doctor": ("mribatch.cli.doctor", "Say what this machine has, what auto picks, and what is missing."),
+    "doctor": ("mribatch.cli.doctor", "Show what this machine has, what auto picks, and what is missing."),
     "demo": ("mribatch.cli.demo", "Draw a small folder of synthetic slices to try mribatch on."),
 }
 
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo(f"Error: {error.format_message().rstrip('.')}. Fix: see {path} --help", err=True)
         sys.exit(ExitCode.USAGE)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Error: interrupted. Fix: type the same command again; a run goes on where it stopped", err=True)
+        click.echo("Error: interrupted. Fix: type the same command again; a run continues where it stopped", err=True)
         sys.exit(ExitCode.INTERRUPTED)
     except BrokenPipeError:  # the reader of stdout went away, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

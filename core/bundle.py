@@ -1,4 +1,4 @@
-"""A model bundle on disk: found, checked and read; never trusted, never written here."""
+"""A model bundle on disk: find it, check it, read it. Its content is never trusted, and never written here."""
 
 import io
 import json
@@ -16,7 +16,7 @@ import numpy as np
 from numpy import float32, uint8
 from numpy.typing import NDArray
 
-from mribatch.core.errors import MribatchError
+from mribatch.core.errors import BundleError
 from mribatch.core.model_spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
 from mribatch.core.onnx_graph import STANDARD_DOMAINS, TensorDeclaration, read_graph_facts
 
@@ -42,7 +42,7 @@ _ARCHIVE_ERRORS = (
     lzma.LZMAError,
     struct.error,
 )
-_FIX = "restore the bundle from where it came, export it again, or name another with --model"
+_FIX = "restore the bundle from where it came, or export the model again"
 
 
 @dataclass(frozen=True)
@@ -78,20 +78,20 @@ def load_bundle(name_or_folder: str) -> Bundle:
     """Find a bundle by the name of a shipped one or by its folder, and check all of it.
 
     Raises:
-        MribatchError: Not found, or anything in it does not fit; gives the numbers.
+        BundleError: Not found, or anything in it does not fit; gives the numbers.
     """
     folder = _find(name_or_folder)
-    specification = _read(folder / SPEC_FILE, _MAX_JSON_BYTES)
+    specification = _read_file(folder / SPEC_FILE, _MAX_JSON_BYTES)
     try:
         spec = ModelSpec.from_json(json.loads(specification))
     except (ValueError, RecursionError) as error:
-        raise MribatchError(f"{folder / SPEC_FILE} is not JSON: {error}", _FIX) from error
-    model = _read(folder / MODEL_FILE, _MAX_MODEL_BYTES)
+        raise BundleError(f"{folder / SPEC_FILE} is not JSON: {error}", _FIX) from error
+    model = _read_file(folder / MODEL_FILE, _MAX_MODEL_BYTES)
     _check_hash(folder / MODEL_FILE, model, spec.model_sha256)
     _check_graph(folder / MODEL_FILE, model, spec)
-    golden_bytes = _read(folder / GOLDEN_FILE, _MAX_GOLDEN_BYTES)
+    golden_bytes = _read_file(folder / GOLDEN_FILE, _MAX_GOLDEN_BYTES)
     _check_hash(folder / GOLDEN_FILE, golden_bytes, spec.golden_sha256)
-    golden = _golden(folder / GOLDEN_FILE, golden_bytes, spec)
+    golden = _read_golden(folder / GOLDEN_FILE, golden_bytes, spec)
     return Bundle(folder, spec, sha256(specification).hexdigest(), model, golden)
 
 
@@ -102,33 +102,33 @@ def _find(name_or_folder: str) -> Path:
     folder = Path(name_or_folder)
     if (folder / SPEC_FILE).is_file():
         return folder
-    raise MribatchError(
+    raise BundleError(
         f"no model bundle at '{name_or_folder}' (a folder with {SPEC_FILE})",
         f"name a bundle's folder, or one that ships with mribatch: {', '.join(shipped) or 'none does'}",
     )
 
 
-def _read(path: Path, limit: int) -> bytes:
+def _read_file(path: Path, limit: int) -> bytes:
     try:
         size = path.stat().st_size
         if size > limit:
-            raise MribatchError(f"{path} has {size} bytes, more than the {limit} allowed", _FIX)
+            raise BundleError(f"{path} has {size} bytes, more than the {limit} allowed", _FIX)
         return path.read_bytes()
     except OSError as error:
-        raise MribatchError(f"cannot read {path}: {error.strerror or error}", _FIX) from error
+        raise BundleError(f"cannot read {path}: {error.strerror or error}", _FIX) from error
 
 
 def _check_hash(path: Path, content: bytes, expected: str) -> None:
     actual = sha256(content).hexdigest()
     if actual != expected:
-        raise MribatchError(f"{path} has sha256 {actual[:16]}…, its bundle.json says {expected[:16]}…", _FIX)
+        raise BundleError(f"{path} has sha256 {actual[:16]}…, its bundle.json says {expected[:16]}…", _FIX)
 
 
 def _check_graph(path: Path, model: bytes, spec: ModelSpec) -> None:
     try:
         facts = read_graph_facts(model)
     except ValueError as error:
-        raise MribatchError(f"{path} is not an ONNX model: {error}", _FIX) from error
+        raise BundleError(f"{path} is not an ONNX model: {error}", _FIX) from error
     foreign = sorted(facts.domains - STANDARD_DOMAINS)
     wanted_input = TensorDeclaration(INPUT_NAME, _UINT8, (None, spec.height, spec.width, 1))
     wanted_output = TensorDeclaration(OUTPUT_NAME, _FLOAT32, (None, len(spec.classes)))
@@ -141,21 +141,21 @@ def _check_graph(path: Path, model: bytes, spec: ModelSpec) -> None:
     elif len(facts.inputs) != 1 or len(facts.outputs) != 1:
         problem = f"has {len(facts.inputs)} inputs and {len(facts.outputs)} outputs, a bundle's graph has 1 and 1"
     elif facts.inputs[0] != wanted_input:
-        problem = f"takes {_shown(facts.inputs[0])}, its bundle.json wants {_shown(wanted_input)}"
+        problem = f"takes {_describe(facts.inputs[0])}, its bundle.json wants {_describe(wanted_input)}"
     elif facts.outputs[0] != wanted_output:
-        problem = f"gives {_shown(facts.outputs[0])}, its bundle.json wants {_shown(wanted_output)}"
+        problem = f"gives {_describe(facts.outputs[0])}, its bundle.json wants {_describe(wanted_output)}"
     if problem:
-        raise MribatchError(f"{path} {problem}", _FIX)
+        raise BundleError(f"{path} {problem}", _FIX)
 
 
-def _shown(tensor: TensorDeclaration) -> str:
+def _describe(tensor: TensorDeclaration) -> str:
     types = {_FLOAT32: "float32", _UINT8: "uint8"}
     shape = ", ".join("N" if size is None else str(size) for size in tensor.shape)
     return f"'{tensor.name}' {types.get(tensor.element_type, f'type {tensor.element_type}')} ({shape})"
 
 
-def _golden(path: Path, content: bytes, spec: ModelSpec) -> Golden:
-    arrays = _arrays(path, content)
+def _read_golden(path: Path, content: bytes, spec: ModelSpec) -> Golden:
+    arrays = _read_arrays(path, content)
     images, probabilities = arrays["images"], arrays["probabilities"]
     count = images.shape[0] if images.ndim else 0
     fits = (
@@ -166,18 +166,18 @@ def _golden(path: Path, content: bytes, spec: ModelSpec) -> Golden:
         and probabilities.shape == (count, len(spec.classes))
     )
     if not fits:
-        raise MribatchError(
+        raise BundleError(
             f"{path} holds images {images.dtype} {images.shape} and probabilities {probabilities.dtype} "
             f"{probabilities.shape}, which do not fit {spec.height}x{spec.width} and {len(spec.classes)} classes",
             _FIX,
         )
     bad_rows = int((~np.isfinite(probabilities).all(axis=1)).sum())
     if bad_rows:
-        raise MribatchError(f"{path} holds NaN or infinity in {bad_rows} of {count} rows of probabilities", _FIX)
+        raise BundleError(f"{path} holds NaN or infinity in {bad_rows} of {count} rows of probabilities", _FIX)
     return Golden(images, probabilities)
 
 
-def _arrays(path: Path, content: bytes) -> dict[str, NDArray[Any]]:
+def _read_arrays(path: Path, content: bytes) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:  # sizes first: a few bytes may unpack to gigabytes
             unpacked = sum(entry.file_size for entry in archive.infolist())
@@ -186,4 +186,4 @@ def _arrays(path: Path, content: bytes) -> dict[str, NDArray[Any]]:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             return {name: archive[name] for name in ("images", "probabilities")}
     except _ARCHIVE_ERRORS as error:
-        raise MribatchError(f"{path} does not hold golden slices: {error or type(error).__name__}", _FIX) from error
+        raise BundleError(f"{path} does not hold golden slices: {error or type(error).__name__}", _FIX) from error

@@ -7,7 +7,7 @@ _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # cgroup v2: "QUOTA PERIOD" in micros
 
 
 def usable_cores() -> int:
-    """At least 1; a container's fraction of a core counts as a whole one."""
+    """Return the number of cores, at least 1; a container's fraction of a core counts as a whole one."""
     cores = len(os.sched_getaffinity(0))
     try:
         quota, period = _CPU_MAX.read_text().split()[:2]

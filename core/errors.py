@@ -1,11 +1,23 @@
 """The one exception a user meets, and the exit codes of every command.
 
 MribatchError        one line: what is wrong and what to do about it; no traceback
-  Interrupted        a signal came; the same command goes on
+  WriteError         the file system refused to write
+    DiskFullError    no space, no quota, or a limit on the size of files
+  FolderLockedError  another process is working in the folder
+  BundleError        a model bundle that is missing, damaged or does not fit
+  RunError           a run folder that is missing, damaged, incomplete or not ours
+  Interrupted        a signal came; the same command resumes the work
 anything else        a bug of ours: keeps its traceback
+
+A function that several commands share cannot know their options. It raises one of the kinds above with a fix that is
+right for every caller and names no option; the command replaces it by a better one with `advising`.
 """
 
+import contextlib
+from collections.abc import Iterator, Mapping
 from enum import IntEnum
+
+from mribatch.core.text import one_line
 
 
 class ExitCode(IntEnum):
@@ -20,7 +32,7 @@ class ExitCode(IntEnum):
 
 
 class MribatchError(Exception):
-    """A problem that the user can mend.
+    """A problem that the user can fix.
 
     Args:
         problem: One sentence that names the thing and the number, without a final "Error".
@@ -32,13 +44,34 @@ class MribatchError(Exception):
         self.problem = problem
         self.fix = fix
         self.exit_code = ExitCode.USER_ERROR
+        self.advised = False  # whether `advising` has replaced the fix
 
     def __str__(self) -> str:
         return one_line(f"{self.problem.rstrip('.')}. Fix: {self.fix}")
 
 
+class WriteError(MribatchError):
+    """The file system refused to write."""
+
+
+class DiskFullError(WriteError):
+    """There is no space or quota left, or the file would be larger than allowed."""
+
+
+class FolderLockedError(MribatchError):
+    """Another process is working in the folder."""
+
+
+class BundleError(MribatchError):
+    """A model bundle is missing, damaged or of another format."""
+
+
+class RunError(MribatchError):
+    """A run folder is missing, damaged, incomplete or was not written by mribatch."""
+
+
 class Interrupted(MribatchError):
-    """A signal ended the work between two steps; the same command goes on.
+    """A signal ended the work between two steps; the same command resumes it.
 
     exit_code: 130 after SIGINT, 143 after SIGTERM.
     """
@@ -48,6 +81,17 @@ class Interrupted(MribatchError):
         self.exit_code = exit_code
 
 
-def one_line(text: str) -> str:
-    """With what would break the line or steer a terminal (a file's name may hold it) written as escapes."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+@contextlib.contextmanager
+def advising(fixes: Mapping[type[MribatchError], str]) -> Iterator[None]:
+    """Give errors of the kinds named the fix that this command knows; the innermost `advising` wins.
+
+    Args:
+        fixes: Kind -> fix. The first kind that fits is taken, so name a subclass before its base.
+    """
+    try:
+        yield
+    except MribatchError as error:
+        fix = next((fix for kind, fix in fixes.items() if isinstance(error, kind)), None)
+        if fix is not None and not error.advised:
+            error.fix, error.advised = fix, True
+        raise

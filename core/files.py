@@ -1,4 +1,4 @@
-"""Files that are whole or absent, hashes of files, and a lock that dies with its process."""
+"""Files that appear whole or not at all, hashes of files, and a lock that dies with its process."""
 
 import contextlib
 import errno
@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from mribatch.core.errors import MribatchError
+from mribatch.core.errors import DiskFullError, FolderLockedError, WriteError
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -20,10 +20,11 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def publishing(path: Path) -> Iterator[Path]:
     """Yield a dotted temporary path beside `path`; on success it is fsynced and renamed to `path`.
 
-    A reader sees the whole new file or what was there before, never a half. On any error the temporary file is removed.
+    A reader sees the whole new file or what was there before, never half a file. On any error the temporary file
+    is removed.
 
     Raises:
-        MribatchError: The file system refused (full, read-only, permission); says how to go on.
+        WriteError: The file system refused (full, read-only, permission).
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -33,7 +34,7 @@ def publishing(path: Path) -> Iterator[Path]:
         _fsync(path.parent)
     except OSError as error:
         _remove_quietly(temporary)
-        raise _writing_failed(path, error) from error
+        raise _write_error(path, error) from error
     except BaseException:
         _remove_quietly(temporary)
         raise
@@ -57,6 +58,10 @@ class FolderLock:
 
     The kernel drops it when the process dies, however it dies, so there is no stale lock to delete by hand. The
     descriptor is not inherited by child processes.
+
+    Raises:
+        FolderLockedError: On entering: another process holds the lock.
+        WriteError: On entering: the lock's file cannot be made.
     """
 
     FILE_NAME = ".lock"
@@ -69,17 +74,16 @@ class FolderLock:
         try:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise _writing_failed(self._path, error) from error
+            raise _write_error(self._path, error) from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._descriptor)
             self._descriptor = None
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise _writing_failed(self._path, error) from error
-            raise MribatchError(
-                f"another mribatch run is writing to {self._path.parent}",
-                "wait for it to end, or choose another --out",
+                raise _write_error(self._path, error) from error
+            raise FolderLockedError(
+                f"another mribatch run is writing to {self._path.parent}", "wait for it to end, or stop it"
             ) from error
         return self
 
@@ -91,14 +95,11 @@ class FolderLock:
             self._descriptor = None
 
 
-def _writing_failed(path: Path, error: OSError) -> MribatchError:
-    reason = error.strerror or str(error)
+def _write_error(path: Path, error: OSError) -> WriteError:
+    problem = f"could not write {path}: {error.strerror or error}"
     if error.errno in _NO_SPACE:
-        return MribatchError(
-            f"could not write {path}: {reason}",
-            "free some space and type the same command again; it goes on where it stopped",
-        )
-    return MribatchError(f"could not write {path}: {reason}", "choose an --out folder that you may write to")
+        return DiskFullError(problem, "free some space and try again")
+    return WriteError(problem, f"make sure that the folder {path.parent} exists and that you may write to it")
 
 
 def _fsync(path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from mribatch.core.errors import MribatchError
+from mribatch.core.errors import BundleError
 
 FORMAT_VERSION = 1
 INPUT_NAME = "images"
@@ -23,7 +23,7 @@ MAX_SIDE = 4096
 MAX_CLASSES = 1000
 _CLASS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_FIX = "export the model again, or name another with --model"
+_FIX = "export the model again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class ModelSpec:
     """The contract of one model bundle. Immutable; checked on construction.
 
     Raises:
-        MribatchError: A field is missing, of the wrong type, or outside its range; names the field and its value.
+        BundleError: A field is missing, of the wrong type, or outside its range; names the field and its value.
     """
 
     name: str
@@ -126,12 +126,12 @@ class ModelSpec:
         """Read the content of a bundle.json.
 
         Raises:
-            MribatchError: Not our format, a newer format, or a field that does not fit.
+            BundleError: Not our format, a newer format, or a field that does not fit.
         """
         _check(isinstance(content, dict), "bundle.json", "not a JSON object")
         version = content.get("format_version")
         if version != FORMAT_VERSION:
-            raise MribatchError(
+            raise BundleError(
                 f"the model bundle has format version {version!r}, this mribatch reads {FORMAT_VERSION}", _FIX
             )
         shape, output = _take(content, "input", dict), _take(content, "output", dict)
@@ -187,4 +187,4 @@ def _number(content: Mapping[str, Any], key: str) -> float:
 
 def _check(holds: bool, field_name: str, value: object) -> None:
     if not holds:
-        raise MribatchError(f"the model bundle's field '{field_name}' does not fit: {str(value)[:200]}", _FIX)
+        raise BundleError(f"the model bundle's field '{field_name}' does not fit: {str(value)[:200]}", _FIX)

@@ -24,7 +24,7 @@ Each slice-* file is a drawing made from random numbers: a skull ring, tissue, t
 bright spot. The folders carry the names of the model's classes so that labels and metrics have something to show; the
 drawings mean nothing medically, and what a model answers for them says nothing about the model.
 
-Each broken-* file is damaged or is no image, on purpose: a run gives it a row of its own with the reason.
+Each broken-* file is damaged or is not an image, on purpose: a run gives it a row of its own with the reason.
 {NOTES_FILE} has no image suffix and is skipped. You may delete this folder at any time.
 """
 _NOTES = "mribatch lists this file in skipped.parquet: its name does not end like an image's.\n"
@@ -57,7 +57,7 @@ def draw_demo_folder(folder: Path, count: int = DEFAULT_COUNT, seed: int = 0) ->
     function made before is drawn anew; its own earlier files are removed, others are left alone.
 
     Args:
-        folder: Is made where it is missing, with its parents.
+        folder: Made where it is missing, with its parents.
         count: 1 to 100,000; the classes take turns.
         seed: 0 or more; of the drawings.
 
@@ -82,7 +82,7 @@ def draw_demo_folder(folder: Path, count: int = DEFAULT_COUNT, seed: int = 0) ->
 
 def broken_files() -> dict[str, bytes]:
     """Path in the demo folder -> content of every broken file, one for each kind of damage that a probe tells apart."""
-    jpeg, png = (_encoded(suffix, draw_slice(1, 256, 256)) for suffix in (".jpg", ".png"))
+    jpeg, png = (_encode(suffix, draw_slice(1, 256, 256)) for suffix in (".jpg", ".png"))
     return {
         "glioma_tumor/broken-empty.jpg": b"",
         "glioma_tumor/broken-half.jpg": jpeg[: len(jpeg) // 2],
@@ -98,7 +98,7 @@ def _claim(folder: Path) -> None:
     """Make the folder or take over an earlier drawing; the marker is written first, so that a stopped one is ours."""
     readme = folder / README_FILE
     if folder.exists() and not folder.is_dir():
-        raise MribatchError(f"{folder} is no folder", _FIX)
+        raise MribatchError(f"{folder} is not a folder", _FIX)
     if folder.is_dir() and any(folder.iterdir()):
         _refuse_foreign(folder, readme)
         for name in CLASS_FOLDERS:
@@ -127,10 +127,10 @@ def _draw(folder: Path, position: int, seed: int) -> None:
     height, width = _SHAPES[random.integers(len(_SHAPES))]
     pixels = draw_slice(int(random.integers(1 << 32)), height, width, lesion=name != "no_tumor")
     suffix = ".jpg" if position // len(CLASS_FOLDERS) % 2 == 0 else ".png"
-    (folder / name / f"slice-{position:05d}{suffix}").write_bytes(_encoded(suffix, pixels))
+    (folder / name / f"slice-{position:05d}{suffix}").write_bytes(_encode(suffix, pixels))
 
 
-def _encoded(suffix: str, pixels: NDArray[uint8]) -> bytes:
+def _encode(suffix: str, pixels: NDArray[uint8]) -> bytes:
     import cv2
 
     worked, content = cv2.imencode(suffix, pixels)

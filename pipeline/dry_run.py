@@ -1,4 +1,4 @@
-"""What a run would do: files by type, and how long it would take, measured on a few of them. Writes no run."""
+"""What a run would do: files by type, and an estimate of the time, measured on a few of them. Writes no run."""
 
 import os
 import tempfile
@@ -12,10 +12,11 @@ from typing import Any
 from mribatch.core.about import RESEARCH_NOTICE
 from mribatch.core.bundle import load_bundle
 from mribatch.core.cores import usable_cores
-from mribatch.core.errors import ExitCode, one_line
+from mribatch.core.errors import ExitCode, advising
+from mribatch.core.text import decode_name, one_line
 from mribatch.pipeline.file_classifier import make_file_classifier
-from mribatch.pipeline.listing.discover import Discovery, FoundFile, Input, SkipReason, escape, resolve_inputs
-from mribatch.pipeline.options import ClassifyOptions
+from mribatch.pipeline.listing.discover import Discovery, FoundFile, Input, resolve_inputs
+from mribatch.pipeline.options import FIXES, ClassifyOptions
 from mribatch.pipeline.plan import no_image_error
 from mribatch.pipeline.progress import Progress
 from mribatch.pipeline.records import FileClassifier, ImageFile, Status
@@ -51,13 +52,13 @@ class Estimate:
         lines += [f"not listed, {reason}: {count:,}" for reason, count in sorted(self.skipped.items())]
         lines += [f"{self.sampled_not_ok} of {self.sampled} sampled files are not ok"] if self.sampled_not_ok else []
         lines += [
-            f"About {_shown(self.seconds)} at {self.images_per_second:,.0f} images/s ({self.backend} + "
+            f"About {_format_seconds(self.seconds)} at {self.images_per_second:,.0f} images/s ({self.backend} + "
             f"{self.decoder}, measured on {self.sampled} of them). Nothing was written."
         ]
         return "\n".join(lines)
 
 
-class _Nowhere:
+class _NullSink:
     """A Sink that keeps nothing."""
 
     def write(self, rows: Sequence[object]) -> None: ...
@@ -69,43 +70,63 @@ def estimate(inputs: Sequence[str | Path], out: str | None, options: ClassifyOpt
     Raises:
         MribatchError: As `classify` would before it writes anything.
     """
-    bundle = load_bundle(options.model)
-    resolved = resolve_inputs(inputs, options.from_file)
-    suffixes: Counter[str] = Counter()
-    skipped: Counter[str] = Counter()
-    size, sample = 0, _Sample()
-    with tempfile.TemporaryDirectory(prefix="mribatch-") as folder:
-        excluded = Path(out) if out is not None else None
-        with Discovery(resolved, Path(folder) / "discovery.sqlite", excluded) as discovery:
-            for found in discovery.files(progress.listed):
-                if found.skipped is not None:
-                    skipped[found.skipped] += 1
-                    continue
-                suffixes[os.path.splitext(escape(found.path)[0])[1].lower() or "(none)"] += 1
-                size += found.size or 0
-                sample.offer(found)
-    progress.close()
-    files = suffixes.total()
-    if not files:
-        raise no_image_error()
-    with make_file_classifier(
-        bundle, options, threads=options.threads or usable_cores(), log=None, note=progress.note
-    ) as classify_files:
-        classify_files.gate()  # warms up, too
-        runs_with = classify_files.runs_with
-        rate, not_ok = _rate(sample.files(resolved), classify_files, bundle.spec.classes)
+    with advising(FIXES):
+        bundle = load_bundle(options.model)
+        resolved = resolve_inputs(inputs, options.from_file)
+        census = _count_files(resolved, Path(out) if out is not None else None, progress)
+        progress.close()
+        if not census.files:
+            raise no_image_error()
+        threads = options.threads or usable_cores()
+        with make_file_classifier(bundle, options, threads=threads, log=None, note=progress.note) as classify_files:
+            classify_files.gate()  # warms up, too
+            runs_with = classify_files.runs_with
+            rate, not_ok = _measure_rate(census.sample.files(resolved), classify_files, bundle.spec.classes)
     return Estimate(
-        files=files,
-        bytes=size,
-        by_suffix=suffixes,
-        skipped={SkipReason(key): n for key, n in skipped.items()},
-        sampled=len(sample.chosen),
+        files=census.files,
+        bytes=census.bytes,
+        by_suffix=census.suffixes,
+        skipped=census.skipped,
+        sampled=len(census.sample.chosen),
         sampled_not_ok=not_ok,
         images_per_second=rate,
-        seconds=files / rate,
+        seconds=census.files / rate,
         backend=runs_with.backend.name,
         decoder=runs_with.decoder.name,
     )
+
+
+def _count_files(inputs: Sequence[Input], excluded: Path | None, progress: Progress) -> "_Census":
+    census = _Census()
+    with (
+        tempfile.TemporaryDirectory(prefix="mribatch-") as folder,
+        Discovery(inputs, Path(folder) / "discovery.sqlite", excluded) as discovery,
+    ):
+        for found in discovery.files(progress.listed):
+            census.add(found)
+    return census
+
+
+class _Census:
+    """Counts of the files that would be listed and of those that would not, and a sample of the former."""
+
+    def __init__(self) -> None:
+        self.suffixes: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
+        self.bytes = 0
+        self.sample = _Sample()
+
+    @property
+    def files(self) -> int:
+        return self.suffixes.total()
+
+    def add(self, found: FoundFile) -> None:
+        if found.skipped is not None:
+            self.skipped[found.skipped] += 1
+            return
+        self.suffixes[os.path.splitext(decode_name(found.path)[0])[1].lower() or "(none)"] += 1
+        self.bytes += found.size or 0
+        self.sample.offer(found)
 
 
 class _Sample:
@@ -127,21 +148,25 @@ class _Sample:
 
     def files(self, inputs: Sequence[Input]) -> list[ImageFile]:
         return [
-            ImageFile(index, found.input, escape(found.path)[0], os.path.join(inputs[found.input].root, found.path))
+            ImageFile(
+                index, found.input, decode_name(found.path)[0], os.path.join(inputs[found.input].root, found.path)
+            )
             for index, found in enumerate(self.chosen)
         ]
 
 
-def _rate(files: Sequence[ImageFile], classify_files: FileClassifier, classes: Sequence[str]) -> tuple[float, int]:
+def _measure_rate(
+    files: Sequence[ImageFile], classify_files: FileClassifier, classes: Sequence[str]
+) -> tuple[float, int]:
     size = classify_files.batch_size
     groups = [files[start : start + size] for start in range(0, len(files), size)]
     begin, not_ok = time.perf_counter(), 0
-    for rows in run(groups, classify_files, classes, _Nowhere(), Stopwatch()):
+    for rows in run(groups, classify_files, classes, _NullSink(), Stopwatch()):
         not_ok += sum(row.status is not Status.OK for row in rows)
     return len(files) / max(time.perf_counter() - begin, 1e-9), not_ok
 
 
-def _shown(seconds: float) -> str:
+def _format_seconds(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

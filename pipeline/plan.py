@@ -2,25 +2,26 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mribatch.core.bundle import Bundle, load_bundle
 from mribatch.core.cores import usable_cores
 from mribatch.core.errors import MribatchError
+from mribatch.core.text import decode_name
 from mribatch.pipeline.file_classifier import make_file_classifier
-from mribatch.pipeline.listing.discover import Input, escape, has_candidate, resolve_inputs
+from mribatch.pipeline.listing.discover import Input, has_candidate, resolve_inputs
 from mribatch.pipeline.options import AUTO, ClassifyOptions
 from mribatch.pipeline.output import parts as parquet
 from mribatch.pipeline.output.folder import WORKER_LOG, Fingerprint, RunFolder
+from mribatch.pipeline.output.run_file import RunFile
 from mribatch.pipeline.records import FileClassifier
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that may begin: inputs exist, the bundle is whole, backend and decoder are there, the output is ours."""
+    """A run that may begin: inputs, bundle, backend and decoder are there, the output folder is ours."""
 
     inputs: tuple[Input, ...]
     folder: RunFolder
@@ -30,8 +31,8 @@ class Plan:
     threads: int
 
     def fingerprint(self, listing_sha256: str) -> Fingerprint:
-        """What must stay the same for the run to go on. The classifier is entered."""
-        inputs = [[item.kind, escape(item.root)[0], escape(item.name)[0]] for item in self.inputs]
+        """Return what must stay the same for the run to be resumed. The classifier must be entered."""
+        inputs = [[item.kind, decode_name(item.root)[0], decode_name(item.name)[0]] for item in self.inputs]
         runs_with = self.classifier.runs_with
         return Fingerprint(
             {
@@ -62,7 +63,7 @@ def make_plan(
     folder = RunFolder(Path(out))
     earlier = folder.check_free()
     if not options.overwrite and earlier:
-        options = _as_resolved(options, earlier)
+        options = _with_earlier_choices(options, earlier)
     bundle = load_bundle(options.model)
     threads = options.threads or usable_cores()
     resolved = resolve_inputs(inputs, options.from_file)
@@ -73,20 +74,18 @@ def make_plan(
 
 
 def no_image_error() -> MribatchError:
-    """Said where the inputs hold no candidate at all."""
+    """Return the error for inputs that hold no candidate at all."""
     return MribatchError(
         "there is no image in the inputs (a file that ends in .jpg, .png, .tif, .bmp, .webp or .jp2)",
         "check the folder, or name the files outright to read them whatever they are called",
     )
 
 
-def _as_resolved(options: ClassifyOptions, earlier: Mapping[str, Any]) -> ClassifyOptions:
-    """`auto` means what it meant when the run began, also where another choice could be had today."""
-    stored = {key: earlier.get(key) for key in ("backend", "decoder", "batch_size")}
-    changes: dict[str, Any] = {}
-    for key in ("backend", "decoder"):
-        if getattr(options, key) == AUTO and isinstance(stored[key], str):
-            changes[key] = stored[key]
-    if options.batch_size is None and isinstance(stored["batch_size"], int):
-        changes["batch_size"] = stored["batch_size"]
-    return dataclasses.replace(options, **changes)
+def _with_earlier_choices(options: ClassifyOptions, earlier: RunFile) -> ClassifyOptions:
+    """Resolve `auto` as it was when the run began, even where another choice is available today."""
+    return dataclasses.replace(
+        options,
+        backend=earlier.backend if options.backend == AUTO else options.backend,
+        decoder=earlier.decoder if options.decoder == AUTO else options.decoder,
+        batch_size=earlier.batch_size if options.batch_size is None else options.batch_size,
+    )

@@ -1,7 +1,9 @@
-"""How far a run is, on stderr: a bar in a terminal, a plain line now and then elsewhere, or nothing."""
+"""The progress of a run on stderr: a bar in a terminal or notebook, a plain line now and then elsewhere, or nothing."""
 
 import sys
 import time
+import warnings
+from collections.abc import Callable
 from typing import Any, Protocol, TextIO
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -9,25 +11,25 @@ _QUIET_SECONDS = 2.0  # what is over sooner needs no progress
 
 
 class Progress(Protocol):
-    """What a run tells whoever watches. Every method may be called often."""
+    """Receives the progress of a run. Every method may be called often."""
 
     def listed(self, files: int) -> None:
-        """So many files were seen while walking the inputs."""
+        """Show that so many files have been seen while walking the inputs."""
 
     def start(self, files: int, done: int) -> None:
-        """Rows begin; `done` of `files` stand there from an earlier run."""
+        """Begin to count rows; `done` of `files` have theirs from an earlier attempt."""
 
     def advance(self, files: int, failed: int) -> None:
-        """So many more files have their row; `failed` of them are not ok."""
+        """Count `files` more rows, `failed` of which are not ok."""
 
     def note(self, text: str) -> None:
-        """Something the user should read."""
+        """Show a message to the user."""
 
     def close(self) -> None: ...
 
 
 class SilentProgress:
-    """Says nothing; for --quiet and for Python."""
+    """Shows nothing."""
 
     def listed(self, files: int) -> None: ...
 
@@ -41,10 +43,16 @@ class SilentProgress:
 
 
 class BarProgress:
-    """One tqdm bar: rate, time left, failures."""
+    """One tqdm bar: rate, time left, failures.
 
-    def __init__(self, stream: TextIO) -> None:
+    Args:
+        stream: Where the bar is drawn.
+        notebook: Draw a Jupyter widget instead, where ipywidgets is installed.
+    """
+
+    def __init__(self, stream: TextIO, notebook: bool = False) -> None:
         self._stream = stream
+        self._notebook = notebook
         self._bar: Any = None
         self._failed = 0
 
@@ -65,9 +73,7 @@ class BarProgress:
         self._bar.update(files)
 
     def note(self, text: str) -> None:
-        from tqdm import tqdm
-
-        tqdm.write(text, file=self._stream)
+        self._tqdm().write(text, file=self._stream)
 
     def close(self) -> None:
         if self._bar is not None:
@@ -75,9 +81,7 @@ class BarProgress:
             self._bar = None
 
     def _new_bar(self, what: str, unit: str, total: int | None, initial: int) -> Any:
-        from tqdm import tqdm
-
-        return tqdm(
+        return self._tqdm()(
             desc=what,
             unit=unit,
             total=total,
@@ -89,29 +93,46 @@ class BarProgress:
             smoothing=0.1,
         )
 
+    def _tqdm(self) -> Any:
+        """Return tqdm's class; tqdm.auto finds out whether this notebook has widgets, and warns where it has none."""
+        if self._notebook:
+            with warnings.catch_warnings(action="ignore"):
+                from tqdm.auto import tqdm as automatic
+
+            return automatic
+        from tqdm import tqdm
+
+        return tqdm
+
 
 class LineProgress:
-    """A plain line every ten seconds, for logs."""
+    """A plain line every ten seconds, for logs.
 
-    def __init__(self, stream: TextIO) -> None:
+    Args:
+        stream: Where the lines go.
+        clock: Seconds from any beginning.
+    """
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
-        self._last = time.monotonic() - _SECONDS_BETWEEN_LINES + _QUIET_SECONDS
+        self._clock = clock
+        self._last = clock() - _SECONDS_BETWEEN_LINES + _QUIET_SECONDS
         self._begin = self._last
         self._files = self._done = self._new = self._failed = 0
 
     def listed(self, files: int) -> None:
-        if self._due():
+        if self._is_due():
             self.note(f"listing: {files:,} files")
 
     def start(self, files: int, done: int) -> None:
         self._files, self._done, self._new, self._failed = files, done, 0, 0
-        self._begin = time.monotonic()
+        self._begin = self._clock()
 
     def advance(self, files: int, failed: int) -> None:
         self._new += files
         self._failed += failed
-        if self._due():
-            rate = self._new / max(time.monotonic() - self._begin, 1e-9)
+        if self._is_due():
+            rate = self._new / max(self._clock() - self._begin, 1e-9)
             done = self._done + self._new
             left = (self._files - done) / rate if rate else float("inf")
             share = f"{done:,} of {self._files:,} files ({done / self._files:.1%})"
@@ -122,8 +143,8 @@ class LineProgress:
 
     def close(self) -> None: ...
 
-    def _due(self) -> bool:
-        now = time.monotonic()
+    def _is_due(self) -> bool:
+        now = self._clock()
         if now - self._last < _SECONDS_BETWEEN_LINES:
             return False
         self._last = now
@@ -131,8 +152,19 @@ class LineProgress:
 
 
 def progress_for(stream: TextIO | None = None, quiet: bool = False) -> Progress:
-    """The progress that fits a stream (stderr by default)."""
+    """Return the progress that fits a stream (stderr by default), for the command line."""
     target = stream if stream is not None else sys.stderr
     if quiet:
         return SilentProgress()
     return BarProgress(target) if target.isatty() else LineProgress(target)
+
+
+def progress_in_python() -> Progress:
+    """Return the progress for callers in Python: a bar in a notebook or a terminal, else nothing."""
+    if _in_notebook():
+        return BarProgress(sys.stderr, notebook=True)
+    return BarProgress(sys.stderr) if sys.stderr is not None and sys.stderr.isatty() else SilentProgress()
+
+
+def _in_notebook() -> bool:
+    return "ipykernel.zmqshell" in sys.modules  # as tqdm tells it; the kernel has loaded it already

@@ -1,4 +1,4 @@
-"""A folder of images -> a run folder. `classify` is the whole tool; `run` is the way of one image, stage by stage."""
+"""A folder of images -> a run folder. `classify` is the whole command; `run` takes each image through the stages."""
 
 import contextlib
 import os
@@ -7,12 +7,12 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from mribatch.core.errors import Interrupted, MribatchError
+from mribatch.core.errors import Interrupted, MribatchError, advising
 from mribatch.core.files import FolderLock
-from mribatch.pipeline.listing.discover import Discovery, Tick
+from mribatch.pipeline.listing.discover import Discovery, OnFiles
 from mribatch.pipeline.listing.labels import FolderLabels, Labels, NoLabels, TableLabels
 from mribatch.pipeline.listing.table import LISTING_FILE, Listing, ListingFacts, write_listing
-from mribatch.pipeline.options import AUTO, NONE, ClassifyOptions
+from mribatch.pipeline.options import AUTO, FIXES, NONE, ClassifyOptions
 from mribatch.pipeline.output import parts as parquet
 from mribatch.pipeline.output.csv_table import write_csv
 from mribatch.pipeline.output.folder import (
@@ -21,9 +21,9 @@ from mribatch.pipeline.output.folder import (
     FRESH_FOLDER,
     LABELS_DATABASE,
     WORKER_LOG,
-    RunState,
 )
 from mribatch.pipeline.output.rows import predictions
+from mribatch.pipeline.output.run_file import RunState
 from mribatch.pipeline.output.summary import RunSummary
 from mribatch.pipeline.plan import Plan, make_plan, no_image_error
 from mribatch.pipeline.progress import Progress, SilentProgress
@@ -33,7 +33,7 @@ from mribatch.pipeline.stop_signals import StopSignals
 from mribatch.pipeline.stopwatch import CHECKING, DECODING, LISTING, LOADING, WRITING, Stopwatch
 
 FIRST_FAILURES = 1000
-_GO_ON = "type the same command again, without --overwrite; it goes on where it stopped"
+_RESUME = "type the same command again, without --overwrite; it continues where it stopped"
 
 
 def classify(
@@ -44,33 +44,38 @@ def classify(
 ) -> RunSummary:
     """Classify every image of the inputs into the run folder `out`: one row per file.
 
-    The same call on an interrupted run goes on; on a complete run it only returns the summary.
+    The same call on an interrupted run resumes it; on a complete run it only returns the summary.
 
     Args:
         inputs: Files, folders (walked recursively) and glob patterns.
         out: A folder that is new, empty, or holds a run of mribatch.
         options: See ClassifyOptions.
-        progress: Told how far the run is; silent by default.
+        progress: Receives the progress of the run; silent by default.
 
     Raises:
-        MribatchError: Something that the user can mend; nothing is lost, and nothing of another's is deleted.
-        Interrupted: SIGINT or SIGTERM came; the same call goes on.
+        MribatchError: Something that the user can fix; nothing is lost, and no file of another is deleted.
+        Interrupted: SIGINT or SIGTERM came; the same call resumes the run.
     """
     watch, progress = Stopwatch(), progress if progress is not None else SilentProgress()
-    plan = make_plan(inputs, out, options if options is not None else ClassifyOptions(), progress.note)
+    with advising(FIXES):
+        plan = make_plan(inputs, out, options if options is not None else ClassifyOptions(), progress.note)
+        with _make_folder(plan.folder.path), FolderLock(plan.folder.path), contextlib.closing(progress):
+            return _classify_locked(plan, watch, progress)
+
+
+def _classify_locked(plan: Plan, watch: Stopwatch, progress: Progress) -> RunSummary:
+    """List the files, then classify those that have no row yet. The output folder is locked by this process."""
     with contextlib.ExitStack() as stack:
-        for entered in (_made(plan.folder.path), FolderLock(plan.folder.path), contextlib.closing(progress)):
-            stack.enter_context(entered)
         if plan.options.overwrite:
             (plan.folder.path / WORKER_LOG).unlink(missing_ok=True)
         with watch.measure(LOADING):
             stack.enter_context(plan.classifier)
         stop = stack.enter_context(StopSignals())
         earlier = plan.folder.check_free()
-        if earlier and (plan.options.overwrite or earlier["state"] == RunState.LISTING):
+        if earlier and (plan.options.overwrite or earlier.state is RunState.LISTING):
             plan.folder.overwrite()
         with watch.measure(LISTING):
-            facts = _list_files(plan, _ticker(progress, stop))
+            facts = _list_files(plan, _listing_progress(progress, stop))
         record = RunRecord.begin_or_resume(plan, facts)
         done = parquet.done_parts(plan.folder.path, record.files, record.run_id)
         if record.state is not RunState.COMPLETE:
@@ -86,14 +91,17 @@ def run(
     sink: Sink,
     watch: Stopwatch,
 ) -> Iterator[list[Prediction]]:
-    """The way of every image: decode, classify, make rows, write them. Yields each batch's rows once they are written.
+    """Take every image through the stages: decode, classify, make rows, write them.
 
     Args:
         groups: Files in listing order, at most one batch each; no group crosses a part.
         classify_files: Entered.
         classes: In the order of the model's columns.
         sink: Where the rows go.
-        watch: Told what each stage took.
+        watch: Receives the seconds of each stage.
+
+    Yields:
+        The rows of each batch, once they are written.
     """
     for batch in classify_files.batches(groups, watch):
         with watch.measure(WRITING):
@@ -114,25 +122,25 @@ def _classify_missing(
     guard = _FirstFailures(active=0 in missing and not plan.options.keep_going)
     progress.start(listing.files, sum(parquet.part_size(part, listing.files) for part in done))
     with watch.measure(LOADING):
-        record.proved(plan.classifier.gate())
-    groups = _groups(listing, missing, plan.classifier.batch_size)
+        record.record_proof(plan.classifier.gate())
+    groups = _split_into_batches(listing, missing, plan.classifier.batch_size)
     for rows in run(groups, plan.classifier, plan.bundle.spec.classes, writer, watch):
         record.new_rows += len(rows)
         progress.advance(len(rows), sum(row.status is not Status.OK for row in rows))
         guard.check(rows)
         if stop.exit_code is not None and record.new_rows < record.missing_rows(missing):
             reached = f"{rows[-1].decoded.file.index + 1:,} of {listing.files:,} files"
-            raise Interrupted(stop.exit_code, f"stopped by a signal after {reached}", _GO_ON)
+            raise Interrupted(stop.exit_code, f"stopped by a signal after {reached}", _RESUME)
 
 
-def _groups(listing: Listing, missing: Iterable[int], batch_size: int) -> Iterator[list[ImageFile]]:
+def _split_into_batches(listing: Listing, missing: Iterable[int], batch_size: int) -> Iterator[list[ImageFile]]:
     for _, files in listing.slices(parquet.PART_ROWS, missing):
         for start in range(0, len(files), batch_size):
             yield files[start : start + batch_size]
 
 
 def _finish(plan: Plan, record: RunRecord, watch: Stopwatch) -> RunSummary:
-    """Prove rows == files, say so in run.json, and sum up."""
+    """Check that rows == files, record it in run.json, and sum up."""
     path = plan.folder.path
     with watch.measure(CHECKING):
         counts = parquet.count_rows(path, record.files)
@@ -165,17 +173,17 @@ class _FirstFailures:
             )
 
 
-def _list_files(plan: Plan, tick: Tick) -> ListingFacts:
+def _list_files(plan: Plan, on_files: OnFiles) -> ListingFacts:
     """Walk the inputs into a folder of its own: an earlier run's listing stays until the new one is known to fit."""
     fresh = plan.folder.path / FRESH_FOLDER
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
     try:
         with (
-            _labels(plan, fresh / LABELS_DATABASE) as labels,
+            _open_labels(plan, fresh / LABELS_DATABASE) as labels,
             Discovery(plan.inputs, fresh / DISCOVERY_DATABASE, plan.folder.path) as discovery,
         ):
-            facts = write_listing(fresh, plan.inputs, discovery, labels, tick)
+            facts = write_listing(fresh, plan.inputs, discovery, labels, on_files)
         if not facts.files:
             raise no_image_error()
         if isinstance(labels, TableLabels) and not facts.labelled:
@@ -196,7 +204,7 @@ def _list_files(plan: Plan, tick: Tick) -> ListingFacts:
 
 
 @contextlib.contextmanager
-def _labels(plan: Plan, database: Path) -> Iterator[Labels]:
+def _open_labels(plan: Plan, database: Path) -> Iterator[Labels]:
     if plan.options.labels == AUTO:
         yield FolderLabels(plan.bundle.spec)
     elif plan.options.labels == NONE:
@@ -207,18 +215,18 @@ def _labels(plan: Plan, database: Path) -> Iterator[Labels]:
             yield table
 
 
-def _ticker(progress: Progress, stop: StopSignals) -> Tick:
-    def tick(seen: int) -> None:
+def _listing_progress(progress: Progress, stop: StopSignals) -> OnFiles:
+    def on_files(seen: int) -> None:
         progress.listed(seen)
         if stop.exit_code is not None:
-            raise Interrupted(stop.exit_code, f"stopped by a signal while listing, after {seen:,} files", _GO_ON)
+            raise Interrupted(stop.exit_code, f"stopped by a signal while listing, after {seen:,} files", _RESUME)
 
-    return tick
+    return on_files
 
 
 @contextlib.contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Make the output folder; if the run ends before it wrote anything there, take it away again."""
+def _make_folder(folder: Path) -> Iterator[None]:
+    """Make the output folder; remove it again if the run ends before it wrote anything there."""
     existed = folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)

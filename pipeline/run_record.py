@@ -6,45 +6,58 @@ import platform
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
 from mribatch.core.about import RESEARCH_NOTICE, __version__
 from mribatch.core.agreement import Agreement
-from mribatch.core.errors import Interrupted, MribatchError
-from mribatch.pipeline.listing.discover import escape
+from mribatch.core.bundle import Bundle
+from mribatch.core.errors import Interrupted, MribatchError, RunError
+from mribatch.core.text import decode_name
 from mribatch.pipeline.listing.table import LISTING_FILE, SKIPPED_FILE, ListingFacts
 from mribatch.pipeline.output import parts as parquet
-from mribatch.pipeline.output.folder import FRESH_FOLDER, RunState
+from mribatch.pipeline.output.folder import FRESH_FOLDER, Fingerprint
+from mribatch.pipeline.output.run_file import (
+    TOOL,
+    RunAttempt,
+    RunBundle,
+    RunCounts,
+    RunFile,
+    RunInput,
+    RunMachine,
+    RunProof,
+    RunReasons,
+    RunState,
+)
 from mribatch.pipeline.output.summary import RunSummary
 from mribatch.pipeline.plan import Plan
 from mribatch.pipeline.stopwatch import Stopwatch
 
 
 class RunRecord:
-    """The one writer of run.json. Made by `begin_or_resume` only."""
+    """The one writer of run.json while a run is under way. Made by `begin_or_resume` only."""
 
-    def __init__(self, plan: Plan, content: dict[str, Any]) -> None:
+    def __init__(self, plan: Plan, content: RunFile) -> None:
         self._plan = plan
         self._content = content
         self.new_rows = 0  # by this process
 
     @classmethod
     def begin_or_resume(cls, plan: Plan, facts: ListingFacts) -> Self:
-        """Take over the fresh listing: as a new run's, or as proof that an earlier run may go on.
+        """Take over the fresh listing: as a new run's, or as evidence that an earlier run may be resumed.
 
         Raises:
-            MribatchError: The folder holds a run that asked for something else; names the first field that differs.
+            RunError: The folder holds a run that asked for something else; names the first field that differs.
         """
         fresh = plan.folder.path / FRESH_FOLDER
         fingerprint = plan.fingerprint(facts.sha256)
         earlier = plan.folder.read()
         try:
-            if earlier and earlier["state"] != RunState.LISTING:
-                _refuse_other(plan, earlier, fingerprint.difference(earlier["fingerprint"]), facts)
+            if earlier and earlier.state is not RunState.LISTING:
+                _refuse_other(plan, earlier, fingerprint.difference(earlier.fingerprint), facts)
                 return cls(plan, earlier)
-            content = _new_content(plan, facts) | {"fingerprint": dict(fingerprint.fields)}
-            content |= {"run_id": fingerprint.run_id, "state": RunState.LISTING}
+            content = _new_content(plan, facts, fingerprint)
             plan.folder.write(content)
             for name in (SKIPPED_FILE, LISTING_FILE):
                 os.replace(fresh / name, plan.folder.path / name)
@@ -56,156 +69,180 @@ class RunRecord:
 
     @property
     def state(self) -> RunState:
-        return RunState(self._content["state"])
+        return self._content.state
 
     @property
     def files(self) -> int:
-        return int(self._content["listing"]["files"])
+        return self._content.listing.files
 
     @property
     def run_id(self) -> str:
-        return str(self._content["run_id"])
+        return self._content.run_id
 
     @property
     def model_name(self) -> str:
         """The model's name, with a warning in it where it was never trained."""
-        bundle = self._content["bundle"]
-        return str(bundle["name"]) if bundle["trained"] else f"{bundle['name']} (not trained)"
+        return self._content.model_name
 
-    def part_facts(self) -> dict[str, Any]:
-        """What every part's metadata says besides its number."""
+    def part_facts(self) -> dict[str, str | int]:
+        """Return what every part's metadata says besides its number."""
         content = self._content
-        facts = {key: content[key] for key in ("tool_version", "backend", "decoder", "precision", "batch_size")}
-        facts |= {key: content["bundle"][key] for key in ("model_sha256", "bundle_sha256")}
-        facts |= {"model": self.model_name, "research_notice": RESEARCH_NOTICE}
-        return facts | ({"notice": content["notice"]} if content["notice"] else {})
+        facts: dict[str, str | int] = {
+            "tool_version": content.tool_version,
+            "backend": content.backend,
+            "decoder": content.decoder,
+            "precision": content.precision,
+            "batch_size": content.batch_size,
+            "model_sha256": content.bundle.model_sha256,
+            "bundle_sha256": content.bundle.bundle_sha256,
+            "model": content.model_name,
+            "research_notice": RESEARCH_NOTICE,
+        }
+        return facts | ({"notice": content.notice} if content.notice else {})
 
     def missing_rows(self, missing: Iterable[int]) -> int:
-        """How many rows the missing parts have together."""
+        """Return how many rows the missing parts have together."""
         return sum(parquet.part_size(part, self.files) for part in missing)
 
-    def proved(self, agreement: Agreement) -> None:
-        """Note that the backend reproduced the golden slices."""
-        self._content["proof"] = {
-            "golden_slices": agreement.rows,
-            "max_difference": agreement.max_difference,
-            "limit": agreement.limit,
-            "flips": agreement.flips,
-        }
+    def record_proof(self, agreement: Agreement) -> None:
+        """Note that the backend reproduced the golden answers."""
+        proof = RunProof(
+            golden_slices=agreement.rows,
+            max_difference=agreement.max_difference,
+            limit=agreement.limit,
+            flips=agreement.flips,
+        )
+        self._content = replace(self._content, proof=proof)
 
     @contextlib.contextmanager
     def attempt(self, watch: Stopwatch) -> Iterator[None]:
-        """One process working on the run; how it ended stands in run.json, unless it was killed."""
-        entry: dict[str, Any] = {"started": _now(), "pid": os.getpid()}
-        self._content["attempts"].append(entry)
+        """Record one process working on the run; how it ended is in run.json, unless it was killed."""
+        attempt = RunAttempt(started=_now(), pid=os.getpid())
+        self._content = replace(self._content, attempts=(*self._content.attempts, attempt))
         self._save(RunState.RUNNING)
-        ended = RunState.STOPPED
+        ended, reason = RunState.STOPPED, None
         try:
             yield
             ended = RunState.RUNNING  # complete only once the rows have been counted
         except MribatchError as error:
             ended = RunState.INTERRUPTED if isinstance(error, Interrupted) else RunState.STOPPED
-            entry["error"] = str(error)
+            reason = str(error)
             raise
         finally:
-            entry |= {"ended": _now(), "rows": self.new_rows, "seconds": _rounded(watch.seconds)}
+            self._change_attempt(error=reason, ended=_now(), rows=self.new_rows, seconds=_round_all(watch.seconds))
             with contextlib.suppress(MribatchError):  # a full disk must not hide what happened first
                 self._save(ended)
 
     def complete(self, counts: parquet.RowCounts, watch: Stopwatch) -> None:
-        """Say that there is one row for each file."""
+        """Record that there is one row for each file."""
         if self.state is RunState.COMPLETE:
             return
-        self._content["counts"] = {
-            "rows": counts.rows,
-            "by_status": dict(counts.by_status),
-            "by_class": dict(counts.by_class),
-            "labelled": counts.labelled,
-            "correct": counts.correct,
-        }
-        self._content["attempts"][-1]["seconds"] = _rounded(watch.seconds)
+        self._content = replace(
+            self._content,
+            counts=RunCounts(
+                rows=counts.rows,
+                by_status=counts.by_status,
+                by_class=counts.by_class,
+                labelled=counts.labelled,
+                correct=counts.correct,
+            ),
+        )
+        self._change_attempt(seconds=_round_all(watch.seconds))
         self._save(RunState.COMPLETE)
 
     def summary(self, counts: parquet.RowCounts, watch: Stopwatch) -> RunSummary:
+        """Sum up the run."""
         content = self._content
         seconds: Counter[str] = Counter()
-        for entry in content["attempts"]:
-            seconds.update(entry.get("seconds", {}))
+        for attempt in content.attempts:
+            seconds.update(dict(attempt.seconds or {}))
         return RunSummary(
             out=self._plan.folder.path,
             files=self.files,
             counts=counts,
-            classes=tuple(content["bundle"]["classes"]),
-            backend=content["backend"],
-            decoder=content["decoder"],
-            reasons=content["reasons"],
+            classes=content.bundle.classes,
+            backend=content.backend,
+            decoder=content.decoder,
+            reasons={"backend": content.reasons.backend, "decoder": content.reasons.decoder},
             model=self.model_name,
-            notice=content["notice"],
-            skipped=content["listing"]["skipped_by_reason"],
-            unknown_labels=content["listing"]["unknown_labels"],
+            notice=content.notice,
+            skipped=content.listing.skipped_by_reason,
+            unknown_labels=content.listing.unknown_labels,
             seconds=dict(seconds),
             new_rows=self.new_rows,
             images_per_second=self.new_rows / watch.in_rows if self.new_rows and watch.in_rows else None,
             bottleneck=watch.bottleneck if self.new_rows else None,
         )
 
+    def _change_attempt(self, **changes: Any) -> None:
+        *earlier, last = self._content.attempts
+        self._content = replace(self._content, attempts=(*earlier, replace(last, **changes)))
+
     def _save(self, state: RunState) -> None:
-        self._content["state"] = state
+        self._content = replace(self._content, state=state)
         self._plan.folder.write(self._content)
 
 
-def _refuse_other(plan: Plan, earlier: dict[str, Any], difference: str | None, facts: ListingFacts) -> None:
+def _refuse_other(plan: Plan, earlier: RunFile, difference: str | None, facts: ListingFacts) -> None:
     if difference is None:
         return
     if difference.startswith("listing "):
-        before = earlier["listing"]["files"]
+        before = earlier.listing.files
         difference = (
             f"the listing differs: {before:,} files then, {facts.files:,} now"
             if before != facts.files
             else f"the listing differs: a name, size, time or label of the {before:,} files has changed"
         )
-    raise MribatchError(
+    raise RunError(
         f"--out {plan.folder.path} holds another run: {difference}",
         "name another --out, or replace the run with --overwrite",
     )
 
 
-def _new_content(plan: Plan, facts: ListingFacts) -> dict[str, Any]:
+def _new_content(plan: Plan, facts: ListingFacts, fingerprint: Fingerprint) -> RunFile:
     bundle, runs_with = plan.bundle, plan.classifier.runs_with
-    return {
-        "tool_version": __version__,
-        "schema_version": parquet.SCHEMA_VERSION,
-        "research_notice": RESEARCH_NOTICE,
-        "notice": bundle.spec.notice,
-        "inputs": [{"path": item.text, "kind": item.kind, "root": escape(item.root)[0]} for item in plan.inputs],
-        "bundle": {
-            "name": bundle.spec.name,
-            "folder": str(bundle.folder),
-            "bundle_sha256": bundle.sha256,
-            "model_sha256": bundle.spec.model_sha256,
-            "classes": list(bundle.spec.classes),
-            "trained": bundle.spec.trained,
-        },
-        "backend": runs_with.backend.name,
-        "decoder": runs_with.decoder.name,
-        "precision": runs_with.precision,
-        "batch_size": plan.classifier.batch_size,
-        "threads": plan.threads,
-        "reasons": {"backend": runs_with.backend.reason, "decoder": runs_with.decoder.reason},
-        "versions": {
+    return RunFile(
+        tool=TOOL,
+        tool_version=__version__,
+        schema_version=parquet.SCHEMA_VERSION,
+        research_notice=RESEARCH_NOTICE,
+        notice=bundle.spec.notice,
+        inputs=tuple(RunInput(path=item.text, kind=item.kind, root=decode_name(item.root)[0]) for item in plan.inputs),
+        bundle=_describe_bundle(bundle),
+        backend=runs_with.backend.name,
+        decoder=runs_with.decoder.name,
+        precision=runs_with.precision,
+        batch_size=plan.classifier.batch_size,
+        threads=plan.threads,
+        reasons=RunReasons(backend=runs_with.backend.reason, decoder=runs_with.decoder.reason),
+        versions={
             "python": platform.python_version(),
             runs_with.backend.name: runs_with.backend_version,
             runs_with.decoder.name: runs_with.decoder_version,
         },
-        "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
-        "listing": facts.to_json(),
-        "labels": plan.options.labels,
-        "counts": {},
-        "attempts": [],
-    }
+        machine=RunMachine(system=platform.platform(), processor=platform.machine(), cores=os.cpu_count()),
+        listing=facts,
+        labels=plan.options.labels,
+        counts=None,
+        attempts=(),
+        fingerprint=fingerprint.fields,
+        run_id=fingerprint.run_id,
+        state=RunState.LISTING,
+    )
 
 
-def _rounded(seconds: dict[str, float]) -> dict[str, float]:
+def _describe_bundle(bundle: Bundle) -> RunBundle:
+    return RunBundle(
+        name=bundle.spec.name,
+        folder=str(bundle.folder),
+        bundle_sha256=bundle.sha256,
+        model_sha256=bundle.spec.model_sha256,
+        classes=bundle.spec.classes,
+        trained=bundle.spec.trained,
+    )
+
+
+def _round_all(seconds: dict[str, float]) -> dict[str, float]:
     return {stage: round(value, 3) for stage, value in seconds.items()}
 
 

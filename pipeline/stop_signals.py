@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a wish that is read between two batches."""
+"""SIGINT and SIGTERM as a request that is read between two batches."""
 
 import signal
 import threading
@@ -33,7 +33,7 @@ class StopSignals:
 
     @property
     def exit_code(self) -> ExitCode | None:
-        """What the process should end with, once a signal has come."""
+        """The exit code for the signal that came, or None."""
         return _EXITS[self._received] if self._received is not None else None
 
     def _remember(self, number: int, frame: FrameType | None) -> None:

@@ -29,6 +29,7 @@ class Stopwatch:
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
+        """Add the wall seconds of the block to a stage."""
         begin = time.perf_counter()
         try:
             yield
@@ -36,7 +37,7 @@ class Stopwatch:
             self.seconds[stage] += time.perf_counter() - begin
 
     def waiting(self, items: Iterator[Item]) -> Iterator[Item]:
-        """Pass items through and count the time until each one is there as waiting for the decoder."""
+        """Pass items through, counting the time until each one arrives as waiting for the decoder."""
         while True:
             with self.measure(WAITING):
                 item = next(items, None)

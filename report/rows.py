@@ -11,8 +11,8 @@ from numpy import float32, int64
 from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
-from mribatch.pipeline.output.folder import RUN_FILE
 from mribatch.pipeline.output.parts import PARTS_FOLDER, read_parts
+from mribatch.pipeline.output.run_file import RUN_FILE
 from mribatch.pipeline.records import Status
 from mribatch.report.run_facts import RESTORE, RunFacts
 

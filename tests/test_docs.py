@@ -154,15 +154,12 @@ def test_every_make_target_is_phony_and_in_the_help() -> None:
     assert make_targets() <= {line.split()[0] for line in shown.splitlines() if line}
 
 
-def test_the_command_line_reference_is_what_help_says() -> None:
-    result = subprocess.run(
-        [sys.executable, "-c", "import make_cli_reference as page; print(page.reference(), end='')"],
-        cwd=ROOT / "docs",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert (ROOT / "docs/reference/cli.md").read_text() == result.stdout, "stale: make docs"
+@pytest.mark.parametrize("name", ["make_cli_reference", "make_python_reference", "make_run_json_reference"])
+def test_a_generated_page_is_what_its_source_says(name: str) -> None:
+    code = f"import {name} as page; print(page.reference(), page.PAGE.read_text(), sep='\\0', end='')"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "docs", capture_output=True, text=True, check=True)
+    expected, found = result.stdout.split("\0")
+    assert found == expected, "stale: make docs"
 
 
 # Examples
@@ -182,6 +179,22 @@ def test_the_readme_example_in_python_runs(tmp_path: Path, tiny_model: Path, mon
     monkeypatch.chdir(tmp_path)
     exec(code, {})
     assert (tmp_path / "results" / "run.json").exists()
+
+
+def test_the_examples_of_the_python_reference_run_in_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.folders import draw_images
+
+    draw_images(tmp_path / "scans", 4)
+    monkeypatch.chdir(tmp_path)
+    blocks = examples(ROOT / "docs/reference/python.md")
+    assert len(blocks) == 4
+    names: dict[str, object] = {}
+    for code in blocks:
+        exec(code, names)
+    shown = capsys.readouterr().out
+    assert "{'ok': 4}" in shown and "p_glioma_tumor" in shown and "balanced_accuracy None" in shown
 
 
 def test_every_way_to_open_the_results_works(

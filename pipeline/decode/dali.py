@@ -176,7 +176,7 @@ class DecodeDali:
     def _prepare(self, file: ImageFile) -> _Sample:
         """On a thread of the pool: all that happens to a file before DALI."""
         begin = thread_time()
-        content, verdict = read_and_probe(file, self._max_pixels)
+        content, verdict = read_and_probe(file.file, self._max_pixels)
         if content is None or verdict.status is not Status.OK:
             return _Sample(decoded_file(file, verdict, content, begin), self._black)
         if _for_dali(verdict):

@@ -1,4 +1,4 @@
-"""The OpenCV Decoder: files are read, probed and decoded on threads, ahead of the model, and leave as full batches."""
+"""The OpenCV decoder: reads, probes and decodes files on threads, ahead of the model, into full batches."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,10 +9,10 @@ import numpy as np
 from numpy import uint8
 from numpy.typing import NDArray
 
-from mribatch.pipeline.decode.file import decoded_file, read_and_probe, timed_out
-from mribatch.pipeline.decode.grey import decode_grey, opencv_version
+from mribatch.pipeline.decode.file import decode_file, decoded_file, timed_out
+from mribatch.pipeline.decode.grey import opencv_version
 from mribatch.pipeline.decode.threads import WorkerThreads
-from mribatch.pipeline.records import DecodedBatch, DecodedFile, ImageFile, Status
+from mribatch.pipeline.records import DecodedBatch, DecodedFile, ImageFile
 
 _BATCHES_AHEAD = 3  # enough that the model never waits for the slowest file of the next batch; bounds the memory
 
@@ -20,12 +20,12 @@ _Decoded = tuple[DecodedFile, NDArray[uint8] | None]
 
 
 class DecodeAhead:
-    """Decoder with OpenCV on the CPU.
+    """Decoder that uses OpenCV on the CPU.
 
     Args:
         height, width: Pixels that every image is stretched to.
-        batch_size: Rows of every batch; missing ones are zero.
-        threads: Files decoded at once.
+        batch_size: Images per batch; the rows of missing ones are zero.
+        threads: Number of files decoded at once.
         max_pixels: Larger images are too_large.
         timeout_s: Seconds for one file from its start; more is the status timeout.
     """
@@ -63,7 +63,7 @@ class DecodeAhead:
         return map(self._batch, self._pool.in_groups(groups, _BATCHES_AHEAD))
 
     def alone(self, file: ImageFile) -> _Decoded:
-        """Where nothing else was submitted, nothing else is under way."""
+        """Decode one file. Where nothing else was submitted, nothing else is under way."""
         return self._pool.result(self._pool.submit(file))
 
     def _batch(self, group: list[_Decoded]) -> DecodedBatch:
@@ -75,11 +75,8 @@ class DecodeAhead:
 
     def _decode(self, file: ImageFile) -> _Decoded:
         begin = time.thread_time()
-        content, verdict = read_and_probe(file, self._max_pixels)
-        image = None
-        if content is not None and verdict.status is Status.OK:
-            verdict, image = decode_grey(content, verdict, self._height, self._width)
-        return decoded_file(file, verdict, content, begin), image
+        grey = decode_file(file.file, self._height, self._width, self._max_pixels)
+        return decoded_file(file, grey.verdict, grey.content, begin), grey.pixels
 
     def _late(self, file: ImageFile) -> _Decoded:
         return DecodedFile(file, timed_out(self._timeout_s)), None

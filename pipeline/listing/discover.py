@@ -1,4 +1,4 @@
-"""Inputs -> every file once, in a stable order. The first step of an image's way.
+"""Inputs -> every file once, in a stable order. The first step of the pipeline.
 
 Names are collected into a small on-disk database and read back sorted, so that memory does not grow with the number
 of files, not even for millions of names in one folder.
@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from mribatch.core.errors import MribatchError
+from mribatch.core.text import decode_name
 
 IMAGE_SUFFIXES = (b".jpg", b".jpeg", b".jpe", b".png", b".bmp", b".tif", b".tiff", b".webp", b".jp2")
 DICOM_SUFFIXES = (b".dcm", b".dicom", b".ima")
@@ -28,7 +29,7 @@ MAX_INPUTS = 32_767  # `input` is an int16 column
 
 _MAX_VISITS_OF_A_FOLDER = 16  # folders linked to each other could otherwise be walked exponentially often
 _SQLITE_CACHE_KIB = 4096  # bounds the memory of sorting; the rest spills to disk
-_TICK = 512  # files between two progress reports
+_FILES_BETWEEN_CALLS = 512  # files between two progress reports
 
 
 class SkipReason(StrEnum):
@@ -71,11 +72,11 @@ class FoundFile:
     detail: str | None = None
 
 
-Tick = Callable[[int], None]  # called with the number of files seen so far
+OnFiles = Callable[[int], None]  # called now and then with the number of files seen so far
 
 
-def no_tick(seen: int) -> None:
-    """A Tick that tells nobody."""
+def ignore_files(seen: int) -> None:
+    """Do nothing with the number of files seen."""
 
 
 def resolve_inputs(inputs: Sequence[str | Path], from_file: str | None = None) -> tuple[Input, ...]:
@@ -90,20 +91,14 @@ def resolve_inputs(inputs: Sequence[str | Path], from_file: str | None = None) -
             raise MribatchError(f"there is no list '{from_file}'", "give a text file with one path per line, or -")
         resolved.append(Input(InputKind.LIST, from_file, os.fsencode(os.getcwd()), os.fsencode(from_file)))
     if not resolved:
-        raise MribatchError("there is nothing to classify", "name a folder, files, a pattern or --from-file LIST")
+        raise MribatchError(
+            "there is nothing to classify", "name a folder, files or a pattern, or give a list of files"
+        )
     if len(resolved) > MAX_INPUTS:
         raise MribatchError(
-            f"{len(resolved):,} inputs are more than the {MAX_INPUTS:,} allowed", "put the names into --from-file LIST"
+            f"{len(resolved):,} inputs are more than the {MAX_INPUTS:,} allowed", "give the names in a list of files"
         )
     return tuple(resolved)
-
-
-def escape(name: bytes) -> tuple[str, bool]:
-    """The name as text, and whether bytes that are not UTF-8 had to be written as backslash escapes."""
-    try:
-        return name.decode("utf-8"), False
-    except UnicodeDecodeError:
-        return name.decode("utf-8", "backslashreplace"), True
 
 
 class Discovery:
@@ -141,26 +136,26 @@ class Discovery:
         self._connection.close()
         self._database.unlink(missing_ok=True)
 
-    def files(self, tick: Tick = no_tick) -> Iterator[FoundFile]:
+    def files(self, on_files: OnFiles = ignore_files) -> Iterator[FoundFile]:
         """Every file of every input, candidates and skipped ones, in listing order. Walks when first asked."""
-        self._collect(tick)
+        self._collect(on_files)
         rows = self._connection.execute("SELECT * FROM found ORDER BY input, line, path")
         for position, _, path, real, size, mtime_ns, skipped, detail in rows:
             reason = SkipReason(skipped) if skipped else None
-            if reason is None and not self._first_time(real):
+            if reason is None and not self._is_first(real):
                 reason = SkipReason.DUPLICATE
             yield FoundFile(position, path, size, mtime_ns, reason, detail)
 
-    def _first_time(self, real: bytes) -> bool:
+    def _is_first(self, real: bytes) -> bool:
         return self._connection.execute("INSERT OR IGNORE INTO seen VALUES (?)", (real,)).rowcount == 1
 
-    def _collect(self, tick: Tick) -> None:
+    def _collect(self, on_files: OnFiles) -> None:
         self._connection.execute("DELETE FROM found")
         self._connection.execute("BEGIN")
-        self._connection.executemany("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._rows(tick))
+        self._connection.executemany("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._rows(on_files))
         self._connection.execute("COMMIT")
 
-    def _rows(self, tick: Tick) -> Iterator[tuple[object, ...]]:
+    def _rows(self, on_files: OnFiles) -> Iterator[tuple[object, ...]]:
         seen = 0
         for position, item in enumerate(self._inputs):
             for line, entry in _walk_input(item, self._excluded):
@@ -168,16 +163,16 @@ class Discovery:
                     position,
                     line,
                     entry.path,
-                    _key(entry.real),
+                    _hash_path(entry.real),
                     entry.size,
                     entry.mtime_ns,
                     entry.skipped,
                     entry.detail,
                 )
                 seen += 1
-                if seen % _TICK == 0:
-                    tick(seen)
-        tick(seen)
+                if seen % _FILES_BETWEEN_CALLS == 0:
+                    on_files(seen)
+        on_files(seen)
 
 
 def has_candidate(inputs: Sequence[Input], excluded: Path | None) -> bool:
@@ -201,12 +196,12 @@ class _Entry:
     detail: str | None = None
 
 
-def _key(real: bytes) -> bytes:
+def _hash_path(real: bytes) -> bytes:
     return blake2b(real, digest_size=16).digest()
 
 
 def _resolve(name: bytes) -> Input:
-    text = escape(name)[0]
+    text = decode_name(name)[0]
     absolute = os.path.abspath(name)
     if os.path.isdir(name):
         return Input(InputKind.FOLDER, text, absolute)
@@ -236,7 +231,7 @@ def _walk_input(item: Input, excluded: bytes | None) -> Iterator[tuple[int, _Ent
     elif item.kind is InputKind.GLOB:
         yield from ((0, entry) for entry in _walk_matches(item, excluded))
     else:
-        with _opened_list(item.name) as lines:
+        with _open_list(item.name) as lines:
             for number, line in enumerate(lines):
                 name = line.rstrip(b"\r\n")
                 if b"\0" in name:
@@ -250,7 +245,7 @@ def _walk_input(item: Input, excluded: bytes | None) -> Iterator[tuple[int, _Ent
                     yield number, _named_file(item.root, name)
 
 
-def _opened_list(name: bytes) -> contextlib.AbstractContextManager[BinaryIO]:
+def _open_list(name: bytes) -> contextlib.AbstractContextManager[BinaryIO]:
     if name == b"-":
         import sys
 

@@ -10,7 +10,8 @@ from typing import Protocol
 from mribatch.core.csv_rows import open_csv
 from mribatch.core.errors import MribatchError
 from mribatch.core.model_spec import ModelSpec
-from mribatch.pipeline.listing.discover import Input, escape
+from mribatch.core.text import decode_name
+from mribatch.pipeline.listing.discover import Input
 
 _MAX_NAMES = 1000  # distinct unknown names that are counted one by one; folders named after patients can be many
 _OTHERS = "(others)"
@@ -48,7 +49,7 @@ class FolderLabels:
     def of(self, item: Input, path: bytes) -> str | None:
         folder = os.path.dirname(os.path.join(item.root, path))
         if folder != self._last[0]:  # files come folder by folder
-            name = escape(os.path.basename(folder))[0]
+            name = decode_name(os.path.basename(folder))[0]
             self._last = (folder, name, self._spec.label_of(name))
         _, name, label = self._last
         if label is None:
@@ -99,8 +100,8 @@ class TableLabels:
         return row[0] if row else None
 
     def of(self, item: Input, path: bytes) -> str | None:
-        label = self._lookup(escape(path)[0])
-        return label if label is not None else self._lookup(escape(os.path.join(item.root, path))[0])
+        label = self._lookup(decode_name(path)[0])
+        return label if label is not None else self._lookup(decode_name(os.path.join(item.root, path))[0])
 
     def close(self) -> None:
         """Remove the database."""

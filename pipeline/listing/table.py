@@ -2,8 +2,8 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mribatch.core.files import publishing
-from mribatch.pipeline.listing.discover import Discovery, FoundFile, Input, SkipReason, Tick, escape, no_tick
+from mribatch.core.text import decode_name
+from mribatch.pipeline.listing.discover import Discovery, Input, OnFiles, SkipReason, ignore_files
 from mribatch.pipeline.listing.labels import Labels
 from mribatch.pipeline.records import ImageFile
 
@@ -43,32 +44,36 @@ _MAX_SUFFIXES, _OTHERS = 100, "(others)"
 _FIRST_NAMES = 20
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class ListingFacts:
     """What run.json says of the listing."""
 
-    files: int = 0
-    labelled: int = 0
-    sha256: str = ""  # over input, path, bytes, mtime_ns and label of every row, in order
-    skipped: int = 0
-    skipped_by_reason: Counter[str] = field(default_factory=Counter)
-    skipped_by_suffix: Counter[str] = field(default_factory=Counter)
-    skipped_first: list[str] = field(default_factory=list)
-    unknown_labels: Counter[str] = field(default_factory=Counter)
+    files: int
+    labelled: int
+    sha256: str  # hex, over input, path, bytes, mtime_ns and label of every row, in order
+    skipped: int
+    skipped_by_reason: Mapping[str, int]
+    skipped_by_suffix: Mapping[str, int]  # of the files that were skipped for their name
+    skipped_first: tuple[str, ...]  # the first names, at most 20
+    unknown_labels: Mapping[str, int]  # folder or label that is not a class of the model -> files
 
-    def to_json(self) -> dict[str, Any]:
-        return {key: dict(value) if isinstance(value, Counter) else value for key, value in vars(self).items()}
 
-    def skip(self, found: FoundFile, reason: SkipReason, path: str) -> None:
-        """Count a file that is not listed."""
-        self.skipped += 1
-        self.skipped_by_reason[reason] += 1
+class _SkippedCounts:
+    """Counts the files that are not listed."""
+
+    def __init__(self) -> None:
+        self.by_reason: Counter[str] = Counter()
+        self.by_suffix: Counter[str] = Counter()
+        self.first: list[str] = []
+
+    def add(self, reason: SkipReason, path: str) -> None:
+        self.by_reason[reason.value] += 1
         if reason not in (SkipReason.DUPLICATE, SkipReason.SYMLINK_LOOP, SkipReason.UNREADABLE_FOLDER):
             suffix = os.path.splitext(path)[1].lower() or "(none)"
-            known = suffix in self.skipped_by_suffix or len(self.skipped_by_suffix) < _MAX_SUFFIXES
-            self.skipped_by_suffix[suffix if known else _OTHERS] += 1
-        if len(self.skipped_first) < _FIRST_NAMES:
-            self.skipped_first.append(path)
+            known = suffix in self.by_suffix or len(self.by_suffix) < _MAX_SUFFIXES
+            self.by_suffix[suffix if known else _OTHERS] += 1
+        if len(self.first) < _FIRST_NAMES:
+            self.first.append(path)
 
 
 class _TableWriter:
@@ -97,34 +102,42 @@ class _TableWriter:
 
 
 def write_listing(
-    folder: Path, inputs: Sequence[Input], discovery: Discovery, labels: Labels, tick: Tick = no_tick
+    folder: Path, inputs: Sequence[Input], discovery: Discovery, labels: Labels, on_files: OnFiles = ignore_files
 ) -> ListingFacts:
     """Walk the inputs and write listing.parquet and skipped.parquet into `folder`, each whole or not at all.
 
     Raises:
-        MribatchError: The folder cannot be written to.
+        WriteError: The folder cannot be written to.
     """
-    facts, digest = ListingFacts(), sha256()
+    files = labelled = 0
+    counts, digest = _SkippedCounts(), sha256()
     with publishing(folder / SKIPPED_FILE) as skipped_path, publishing(folder / LISTING_FILE) as listing_path:
         listing = _TableWriter(listing_path, LISTING_SCHEMA)
         skipped = _TableWriter(skipped_path, SKIPPED_SCHEMA)
-        for found in discovery.files(tick):
-            path, escaped = escape(found.path)
+        for found in discovery.files(on_files):
+            path, escaped = decode_name(found.path)
             if found.skipped is not None:
                 skipped.add(found.input, path, found.skipped.value, found.detail)
-                facts.skip(found, found.skipped, path)
+                counts.add(found.skipped, path)
                 continue
             label = labels.of(inputs[found.input], found.path)
-            listing.add(
-                facts.files, found.input, path, found.size, found.mtime_ns, label, found.path if escaped else None
-            )
+            raw = found.path if escaped else None
+            listing.add(files, found.input, path, found.size, found.mtime_ns, label, raw)
             digest.update(repr((found.input, found.path, found.size, found.mtime_ns, label)).encode())
-            facts.files += 1
-            facts.labelled += label is not None
+            files += 1
+            labelled += label is not None
         listing.close()
         skipped.close()
-    facts.sha256, facts.unknown_labels = digest.hexdigest(), labels.unknown
-    return facts
+    return ListingFacts(
+        files=files,
+        labelled=labelled,
+        sha256=digest.hexdigest(),
+        skipped=counts.by_reason.total(),
+        skipped_by_reason=counts.by_reason,
+        skipped_by_suffix=counts.by_suffix,
+        skipped_first=tuple(counts.first),
+        unknown_labels=labels.unknown,
+    )
 
 
 class Listing:
@@ -136,7 +149,7 @@ class Listing:
         self.files: int = pq.read_metadata(path).num_rows
 
     def parts(self, part_rows: int) -> int:
-        """How many parts the run has."""
+        """Return the number of parts that the run has."""
         return -(-self.files // part_rows)
 
     def slices(self, part_rows: int, wanted: Iterable[int]) -> Iterator[tuple[int, list[ImageFile]]]:

@@ -1,28 +1,25 @@
-"""The output folder: whose it is, what was asked of it, and how far it has come.
+"""The output folder of a run: whether it is ours, and whether an earlier run in it may be resumed.
 
-run.json is the first file of a run and names every field that must be the same for the run to go on.
+run.json is the first file of a run and names every field that must be the same for the run to be resumed.
 """
 
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-from mribatch.core.errors import MribatchError
+from mribatch.core.errors import RunError
 from mribatch.core.files import FolderLock, write_json
 from mribatch.pipeline.listing.table import LISTING_FILE, SKIPPED_FILE
 from mribatch.pipeline.output.parts import PARTS_FOLDER
+from mribatch.pipeline.output.run_file import RUN_FILE, ForeignRunFile, JsonScalar, RunFile, RunState, parse_run_file
 
-RUN_FILE = "run.json"
 CSV_FILE = "predictions.csv"
 DISCOVERY_DATABASE, LABELS_DATABASE = ".discovery.sqlite", ".labels.sqlite"
 WORKER_LOG = "worker.log"  # what the libraries of the worker process print, and how it ended
 FRESH_FOLDER = ".fresh"  # a new listing, until it is known to fit
-_TOOL = "mribatch"
 # What a run leaves in its folder and --overwrite may delete; anything else there is the user's. WORKER_LOG, too, but
 # only before the new run's worker writes to it.
 _OWN_FILES = (
@@ -37,32 +34,24 @@ _OWN_FILES = (
     LABELS_DATABASE,
 )
 _OWN_FOLDERS = (PARTS_FOLDER, "figures", FRESH_FOLDER)
-
+_NEW_FOLDER = "name a folder that is new or empty"
 
 # What a run that was killed at its very beginning may leave without a run.json.
 _BEFORE_RUN_FILE = (FolderLock.FILE_NAME, FRESH_FOLDER, WORKER_LOG, f".{RUN_FILE}.tmp")
 
 
-class RunState(StrEnum):
-    LISTING = "listing"  # the inputs are being walked
-    RUNNING = "running"  # also what a killed run says
-    INTERRUPTED = "interrupted"  # by a signal
-    STOPPED = "stopped"  # by an error
-    COMPLETE = "complete"  # rows == files was checked
-
-
 @dataclass(frozen=True)
 class Fingerprint:
-    """What must be equal for rows of two processes to stand in one run. Values are JSON scalars."""
+    """What must be equal for the rows of two processes to belong to one run."""
 
-    fields: Mapping[str, Any]
+    fields: Mapping[str, JsonScalar]
 
     @property
     def run_id(self) -> str:
         """Short hash that every part carries."""
         return sha256(json.dumps(dict(self.fields), sort_keys=True).encode()).hexdigest()[:32]
 
-    def difference(self, earlier: Mapping[str, Any]) -> str | None:
+    def difference(self, earlier: Mapping[str, JsonScalar]) -> str | None:
         """The first field that differs from an earlier run's, with both values; None where all are equal."""
         for key, value in self.fields.items():
             if earlier.get(key) != value:
@@ -71,66 +60,62 @@ class Fingerprint:
 
 
 class RunFolder:
-    """One output folder. Reading never changes it; `claim` and `overwrite` are called under its lock."""
+    """One output folder. Reading never changes it; `write` and `overwrite` are called under its lock."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def read(self) -> dict[str, Any] | None:
-        """The content of run.json, or None where there is none.
+    def read(self) -> RunFile | None:
+        """Return run.json, or None where there is none.
 
         Raises:
-            MribatchError: There is a run.json that is not ours.
+            RunError: There is a run.json that is damaged or not ours.
         """
-        path = self.path / RUN_FILE
         try:
-            content = json.loads(path.read_bytes())
+            return parse_run_file((self.path / RUN_FILE).read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise self._not_ours(f"its {RUN_FILE} cannot be read: {error}") from error
-        if not isinstance(content, dict) or content.get("tool") != _TOOL:
-            raise self._not_ours(f"its {RUN_FILE} was not written by mribatch")
-        if content.get("state") not in list(RunState) or not isinstance(content.get("fingerprint"), dict):
-            raise self._not_ours(f"its {RUN_FILE} has no state or fingerprint that this version knows")
-        return content
+        except ForeignRunFile as error:
+            raise self._not_ours(str(error)) from error
+        except ValueError as error:
+            raise self._not_ours(f"its {RUN_FILE} is damaged or of another version: {error}") from error
 
-    def check_free(self) -> dict[str, Any] | None:
+    def check_free(self) -> RunFile | None:
         """Refuse a place that holds anything but a run of ours; return that run's run.json, if any.
 
         Raises:
-            MribatchError: Not a folder, or a folder with other files in it.
+            RunError: Not a folder, or a folder with other files in it.
         """
         if not self.path.exists() and not self.path.is_symlink():
             return None
         if not self.path.is_dir():
-            raise MribatchError(f"--out {self.path} is not a folder", "name a folder that is new or empty")
+            raise RunError(f"{self.path} is not a folder", _NEW_FOLDER)
         content = self.read()
         others = [] if content else [entry.name for entry in self.path.iterdir() if entry.name not in _BEFORE_RUN_FILE]
         if others:
             raise self._not_ours(f"it holds '{min(others)}' and no {RUN_FILE}")
         return content
 
-    def write(self, content: Mapping[str, Any]) -> None:
+    def write(self, content: RunFile) -> None:
         """Replace run.json."""
-        write_json(self.path / RUN_FILE, {"tool": _TOOL} | dict(content))
+        write_json(self.path / RUN_FILE, content.to_json())
 
     def overwrite(self) -> None:
         """Delete what an earlier run of ours left, and nothing else. run.json goes last, so that it stays ours."""
         content = self.read()
         if content is None:
             return
-        self.write(content | {"state": RunState.LISTING})
+        self.write(replace(content, state=RunState.LISTING))
         for name in _OWN_FOLDERS:
             shutil.rmtree(self.path / name, ignore_errors=True)
         for name in _OWN_FILES:
             (self.path / name).unlink(missing_ok=True)
         (self.path / RUN_FILE).unlink(missing_ok=True)
 
-    def _not_ours(self, reason: str) -> MribatchError:
-        return MribatchError(
-            f"--out {self.path} is not a run folder of mribatch: {reason}", "name a folder that is new or empty"
-        )
+    def _not_ours(self, reason: str) -> RunError:
+        return RunError(f"{self.path} is not a run folder of mribatch: {reason}", _NEW_FOLDER)
 
 
 def _short(value: object) -> str:

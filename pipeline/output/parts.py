@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mribatch.core.errors import MribatchError
+from mribatch.core.errors import RunError
 from mribatch.core.files import publishing
 from mribatch.pipeline.records import Flag, Prediction
 
@@ -21,6 +21,8 @@ SCHEMA_VERSION = 1
 PART_ROWS = 1024
 PARTS_FOLDER = "predictions"
 _METADATA_PREFIX = "mribatch."
+_PART_KEY = b"mribatch.part"
+_CLASSIFY_AGAIN = "classify the images again, into a new folder"
 
 
 def predictions_schema(classes: Sequence[str]) -> pa.Schema:
@@ -79,7 +81,7 @@ class PartWriter:
         """Take rows of one part.
 
         Raises:
-            MribatchError: The file system refused; no half part is left.
+            WriteError: The file system refused; no half part is left.
             ValueError: The rows do not continue the part: a bug, never a result.
         """
         for row in rows:
@@ -108,17 +110,17 @@ def part_size(part: int, files: int) -> int:
 
 
 def done_parts(run: Path, files: int, run_id: str) -> set[int]:
-    """The parts that are there and whole.
+    """Find the parts that are there and whole.
 
     Raises:
-        MribatchError: A part file is damaged, of another run, or beyond the listing; names it.
+        RunError: A part file is damaged, of another run, or beyond the listing; names it.
     """
     done = set()
     for path in sorted((run / PARTS_FOLDER).glob("part-*.parquet")):
         part = int(path.stem.removeprefix("part-")) if path.stem.removeprefix("part-").isdecimal() else -1
         problem = _part_problem(path, part, files, run_id)
         if problem:
-            raise MribatchError(f"{path} {problem}", "delete that file and type the same command again")
+            raise RunError(f"{path} {problem}", "delete that file and type the same command again")
         done.add(part)
     return done
 
@@ -151,10 +153,10 @@ class RowCounts:
 
 
 def count_rows(run: Path, files: int) -> RowCounts:
-    """Read every part once and prove that there is exactly one row per file, in order.
+    """Read every part once and check that there is exactly one row per file, in order.
 
     Raises:
-        MribatchError: Rows are missing, doubled or out of order; says where.
+        RunError: Rows are missing, doubled or out of order; says where.
     """
     rows = labelled = labelled_ok = correct = 0
     by_status: Counter[str] = Counter()
@@ -162,9 +164,7 @@ def count_rows(run: Path, files: int) -> RowCounts:
     for table in read_parts(run, ["index", "status", "predicted", "label"]):
         indices = table.column("index").to_pylist()
         if indices != list(range(rows, rows + len(indices))):
-            raise MribatchError(
-                f"{run / PARTS_FOLDER} lacks row {rows} or has it twice", "classify again with --overwrite"
-            )
+            raise RunError(f"{run / PARTS_FOLDER} lacks row {rows} or has it twice", _CLASSIFY_AGAIN)
         rows += len(indices)
         by_status.update(table.column("status").to_pylist())
         by_class.update(name for name in table.column("predicted").to_pylist() if name is not None)
@@ -175,12 +175,30 @@ def count_rows(run: Path, files: int) -> RowCounts:
             labelled_ok += label is not None and predicted is not None
             correct += label is not None and label == predicted
     if rows != files:
-        raise MribatchError(f"{run / PARTS_FOLDER} holds {rows} rows for {files} files", "type the same command again")
+        raise RunError(f"{run / PARTS_FOLDER} holds {rows} rows for {files} files", "type the same command again")
     return RowCounts(rows, by_status, by_class, labelled, labelled_ok, correct)
 
 
+def read_table(run: Path) -> pa.Table:
+    """Read all rows of a run into memory, in listing order; what the parts' metadata have in common is kept.
+
+    Raises:
+        RunError: There is no part, or one is damaged.
+    """
+    try:
+        parts = list(read_parts(run))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise RunError(
+            f"the predictions in {run} are damaged: {str(error).splitlines()[0]}", _CLASSIFY_AGAIN
+        ) from error
+    if not parts:
+        raise RunError(f"{run / PARTS_FOLDER} holds no part-*.parquet", _CLASSIFY_AGAIN)
+    metadata = {key: value for key, value in (parts[0].schema.metadata or {}).items() if key != _PART_KEY}
+    return pa.concat_tables(part.replace_schema_metadata(metadata) for part in parts)
+
+
 def read_parts(run: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """The run's part files as tables, in order, one in memory at a time; all columns, or those named."""
+    """Yield the part files of a run as tables, in order, one in memory at a time; all columns, or those named."""
     for path in sorted((run / PARTS_FOLDER).glob("part-*.parquet"), key=lambda path: int(path.stem[5:])):
         with pq.ParquetFile(path) as part:
             yield part.read(columns=list(columns) if columns is not None else None)

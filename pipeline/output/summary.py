@@ -1,4 +1,4 @@
-"""What a run came to, for people and for scripts."""
+"""The result of a run in a few lines, for people and for scripts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mribatch.core.about import RESEARCH_NOTICE
-from mribatch.core.errors import ExitCode, one_line
+from mribatch.core.errors import ExitCode
+from mribatch.core.text import one_line
 from mribatch.pipeline.output.parts import PARTS_FOLDER, RowCounts
 from mribatch.pipeline.records import Status
 
@@ -37,8 +38,7 @@ class RunSummary:
 
     @property
     def exit_code(self) -> ExitCode:
-        whole = self.not_ok == 0 and not self.skipped.get("unreadable_folder")
-        return ExitCode.OK if whole else ExitCode.ROWS_NOT_OK
+        return exit_code_of(self.not_ok, self.skipped)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values only, for --json."""
@@ -84,3 +84,14 @@ class RunSummary:
             f"{name.replace('_', ' ')} {seconds:.1f} s" for name, seconds in self.seconds.items() if seconds >= 0.05
         )
         return f"{self.images_per_second:,.0f} images/s, bottleneck: {self.bottleneck} ({stages})"
+
+
+def exit_code_of(not_ok: int, skipped: Mapping[str, int]) -> ExitCode:
+    """Return the exit code of a finished run.
+
+    Args:
+        not_ok: Rows whose status is not ok.
+        skipped: Files that were not listed, by reason.
+    """
+    whole = not_ok == 0 and not skipped.get("unreadable_folder")
+    return ExitCode.OK if whole else ExitCode.ROWS_NOT_OK

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mribatch.core.errors import one_line
+from mribatch.core.text import one_line
 from mribatch.report.metrics_file import Level, MetricsFile, PredictedClasses
 from mribatch.report.text.sentences import (
     CLASS_TABLE,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from mribatch.core.errors import one_line
+from mribatch.core.text import one_line
 from mribatch.report.metrics_file import (
     PATIENT_MEAN,
     FileCounts,

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from mribatch.core.errors import one_line
+from mribatch.core.text import one_line
 from mribatch.report.metrics import MACRO, WEIGHTED
 from mribatch.report.metrics_file import (
     FileCounts,

@@ -147,18 +147,18 @@ def test_a_dry_run_counts_and_estimates_and_writes_nothing(tmp_path: Path, tiny_
         (
             ["data", "--out", "data/a.jpg"],
             1,
-            "Error: --out data/a.jpg is not a folder. Fix: name a folder that is new or empty",
+            "Error: data/a.jpg is not a folder. Fix: name a folder that is new or empty",
         ),
         (
             ["data", "--out", "full"],
             1,
-            "Error: --out full is not a run folder of mribatch: it holds 'x.txt' and no run.json. "
+            "Error: full is not a run folder of mribatch: it holds 'x.txt' and no run.json. "
             "Fix: name a folder that is new or empty",
         ),
         (
             ["data", "--out", "full", "--overwrite"],
             1,
-            "Error: --out full is not a run folder of mribatch: it holds 'x.txt' "
+            "Error: full is not a run folder of mribatch: it holds 'x.txt' "
             "and no run.json. Fix: name a folder that is new or empty",
         ),
     ],
@@ -192,15 +192,15 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_progress_in_a_log_is_plain_lines(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_in_a_log_is_plain_lines() -> None:
     import io
 
-    from mribatch.pipeline import progress
+    from mribatch.pipeline.progress import LineProgress, progress_for
 
     clock = iter(range(0, 10_000, 4))
-    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     stream = io.StringIO()
-    lines = progress.progress_for(stream)
+    assert isinstance(progress_for(stream), LineProgress)
+    lines = LineProgress(stream, clock=lambda: float(next(clock)))
     lines.start(1000, 200)
     for _ in range(8):
         lines.advance(100, 1)

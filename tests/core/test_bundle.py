@@ -12,8 +12,8 @@ from mribatch.core.bundle import DEFAULT_MODEL, GOLDEN_FILE, MODEL_FILE, SPEC_FI
 from mribatch.core.errors import MribatchError
 from tests.make_models import BAD_BUNDLES, CLASSES, make_bad, make_tiny, set_golden
 
-EXPORT_FIX = "Fix: export the model again, or name another with --model"
-RESTORE_FIX = "Fix: restore the bundle from where it came, export it again, or name another with --model"
+EXPORT_FIX = "Fix: export the model again"
+RESTORE_FIX = "Fix: restore the bundle from where it came, or export the model again"
 
 # What is said of each broken bundle; "…" stands for text of the library that read it.
 PROBLEMS = {

@@ -61,7 +61,7 @@ def test_a_missing_folder_is_one_line_with_a_way_out(tmp_path: Path) -> None:
         temporary.write_bytes(b"x")
     assert str(caught.value) == (
         f"could not write {tmp_path}/gone/a: No such file or directory. "
-        "Fix: choose an --out folder that you may write to"
+        f"Fix: make sure that the folder {tmp_path}/gone exists and that you may write to it"
     )
 
 
@@ -86,10 +86,7 @@ def test_a_full_disk_leaves_what_was_there_and_no_rest(tmp_path: Path, before: b
     if before is not None:
         path.write_bytes(before)
     said, _ = _python(FULL_DISK, path).communicate(timeout=60)
-    assert said == (
-        f"could not write {path}: File too large. "
-        "Fix: free some space and type the same command again; it goes on where it stopped\n"
-    )
+    assert said == f"could not write {path}: File too large. Fix: free some space and try again\n"
     assert (path.read_bytes() if path.exists() else None) == before
     assert os.listdir(tmp_path) == ([] if before is None else ["part.bin"])
 
@@ -150,7 +147,7 @@ def test_a_lock_keeps_a_second_process_out_and_dies_with_its_holder(tmp_path: Pa
         with pytest.raises(MribatchError) as caught, FolderLock(tmp_path):
             pass
         assert str(caught.value) == (
-            f"another mribatch run is writing to {tmp_path}. Fix: wait for it to end, or choose another --out"
+            f"another mribatch run is writing to {tmp_path}. Fix: wait for it to end, or stop it"
         )
     finally:
         holder.kill()

@@ -100,7 +100,7 @@ def test_a_folder_of_somebody_else_stays_as_it_is(tmp_path: Path) -> None:
 
 def test_a_file_in_its_place_and_a_path_through_a_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
-    with pytest.raises(MribatchError, match="file is no folder"):
+    with pytest.raises(MribatchError, match="file is not a folder"):
         draw_demo_folder(tmp_path / "file")
     with pytest.raises(MribatchError, match=r"cannot draw into .*: Not a directory"):
         draw_demo_folder(tmp_path / "file" / "demo")

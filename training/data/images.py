@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from mribatch.core.cores import usable_cores
 from mribatch.core.errors import MribatchError
-from mribatch.pipeline.decode.grey import decode_grey
-from mribatch.pipeline.decode.probe import probe, read_file
-from mribatch.pipeline.listing.discover import Discovery, escape, resolve_inputs
+from mribatch.core.text import decode_name
+from mribatch.pipeline.decode.file import decode_file
+from mribatch.pipeline.listing.discover import Discovery, resolve_inputs
 from mribatch.pipeline.records import Status, Verdict
 from mribatch.training.data.classes import ClassList
 
@@ -122,7 +122,7 @@ def _list_labelled(root: Path, classes: ClassList) -> tuple[list[_Found], dict[s
             for entry in discovery.files():
                 if entry.skipped is not None:
                     continue
-                path = escape(entry.path)[0]
+                path = decode_name(entry.path)[0]
                 folder = path.split("/")[-2] if "/" in path else root.resolve().name
                 label = classes.index_of(folder)
                 if label is None:
@@ -143,14 +143,8 @@ def _decode_all(files: Sequence[bytes], size: int, quiet: bool) -> Iterator[_Row
 
 
 def _read_one(file: bytes, size: int) -> _Row:
-    try:
-        content = read_file(file)
-    except OSError as error:
-        return Verdict(Status.UNREADABLE, error.strerror or str(error)), None
-    verdict = probe(content)
-    if verdict.status is not Status.OK:
-        return verdict, None
-    return decode_grey(content, verdict, size, size)
+    grey = decode_file(file, size, size)
+    return grey.verdict, grey.pixels
 
 
 def _empty_pixels(size: int) -> NDArray[uint8]:

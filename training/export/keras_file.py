@@ -19,7 +19,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from mribatch.core.errors import MribatchError, one_line
+from mribatch.core.errors import MribatchError
+from mribatch.core.text import one_line
 from mribatch.training.frameworks import load_keras
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"

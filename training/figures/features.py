@@ -10,8 +10,7 @@ from numpy import uint8
 from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
-from mribatch.pipeline.decode.grey import decode_grey
-from mribatch.pipeline.decode.probe import probe, read_file
+from mribatch.pipeline.decode.file import decode_file
 from mribatch.training.export.declarations import Scale
 from mribatch.training.export.keras_classifier import inspect_input
 from mribatch.training.export.keras_file import load_network
@@ -70,12 +69,8 @@ def read_slice(image: Path, height: int, width: int) -> NDArray[uint8]:
     Raises:
         MribatchError: The file is not a whole image; gives the same reason as `classify`.
     """
-    try:
-        content = read_file(os.fsencode(image))
-    except OSError as error:
-        raise MribatchError(f"cannot read {image}: {error.strerror or error}", "name an image file") from error
-    verdict, pixels = decode_grey(content, probe(content), height, width)
-    if pixels is None:
-        reason = (verdict.error or "").rstrip(".")
-        raise MribatchError(f"{image} cannot be used: {verdict.status.value}: {reason}", "name another image")
-    return pixels
+    grey = decode_file(os.fsencode(image), height, width)
+    if grey.pixels is None:
+        reason = (grey.verdict.error or "").rstrip(".")
+        raise MribatchError(f"{image} cannot be used: {grey.verdict.status.value}: {reason}", "name another image")
+    return grey.pixels

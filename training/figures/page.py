@@ -16,8 +16,8 @@ from numpy import generic
 from numpy.typing import NDArray
 
 from mribatch.core.about import RESEARCH_NOTICE
-from mribatch.core.errors import one_line
 from mribatch.core.files import publishing
+from mribatch.core.text import one_line
 
 WIDTH, HEIGHT = 12.8, 8.0  # inches, of the whole page
 MARGIN = 0.3  # inches

@@ -13,7 +13,6 @@ from mribatch.pipeline.listing.discover import (
     FoundFile,
     InputKind,
     SkipReason,
-    escape,
     has_candidate,
     resolve_inputs,
 )
@@ -187,14 +186,12 @@ def test_a_list_with_nul_bytes_names_the_line(tmp_path: Path) -> None:
         listed(from_file=str(tmp_path / "list"), database=tmp_path)
 
 
-def test_names_that_are_not_utf_8_are_escaped(tmp_path: Path) -> None:
+def test_names_that_are_not_utf_8_are_listed_as_they_are(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     with open(bytes(data) + b"/\xff\xe9.jpg", "wb"):
         pass
     assert listed(data, database=tmp_path) == [b"\xff\xe9.jpg"]
-    assert escape(b"\xff\xe9.jpg") == ("\\xff\\xe9.jpg", True)
-    assert escape("é.jpg".encode()) == ("é.jpg", False)
 
 
 def test_an_unreadable_folder_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +222,7 @@ def test_the_database_is_gone_afterwards_and_an_old_one_does_not_matter(tmp_path
 @pytest.mark.parametrize(
     ("inputs", "from_file", "text"),
     [
-        ([], None, "there is nothing to classify. Fix: name a folder, files, a pattern or --from-file LIST"),
+        ([], None, "there is nothing to classify. Fix: name a folder, files or a pattern, or give a list of files"),
         (["gone"], None, "there is no file or folder 'gone'. Fix: check the path and the current folder"),
         (
             ["gone/*.jpg"],
@@ -245,7 +242,9 @@ def test_inputs_that_are_not_there_are_refused(
 
 
 def test_too_many_inputs_name_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(MribatchError, match=r"32,768 inputs are more than the 32,767 allowed\. Fix: .*--from-file"):
+    with pytest.raises(
+        MribatchError, match=r"32,768 inputs are more than the 32,767 allowed\. Fix: give the names in a list"
+    ):
         resolve_inputs([tmp_path] * 32_768)
 
 

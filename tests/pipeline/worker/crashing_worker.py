@@ -13,72 +13,72 @@ from pathlib import Path
 
 from mribatch.core.errors import MribatchError
 from mribatch.pipeline.decode import dali as decode_dali
-from mribatch.pipeline.decode import opencv as decode_ahead
+from mribatch.pipeline.decode import file as decode_file
 from mribatch.pipeline.decode.file import read_and_probe
-from mribatch.pipeline.records import ImageFile, Status, Verdict
+from mribatch.pipeline.records import Status, Verdict
 from mribatch.pipeline.worker import __main__ as worker
 
 _Read = tuple[bytes | None, Verdict]
 
 
-def no_probe(file: ImageFile, max_pixels: int) -> _Read:
+def no_probe(path: bytes, max_pixels: int) -> _Read:
     """Whatever the probe refuses is handed to DALI all the same."""
-    content, verdict = read_and_probe(file, max_pixels)
+    content, verdict = read_and_probe(path, max_pixels)
     refused = content and verdict.status in (Status.UNSUPPORTED, Status.TRUNCATED, Status.DECODE_FAILED)
     return content, Verdict(Status.OK, None, "jpeg", 64, 64, (), 8) if refused else verdict
 
 
-def killer(file: ImageFile, max_pixels: int) -> _Read:
+def killer(path: bytes, max_pixels: int) -> _Read:
     """A file with "killer" in its name ends the process, as a fault in a C library would."""
-    if b"killer" in file.file:
+    if b"killer" in path:
         os.kill(os.getpid(), signal.SIGSEGV)
-    return read_and_probe(file, max_pixels)
+    return read_and_probe(path, max_pixels)
 
 
-def killed_once(file: ImageFile, max_pixels: int) -> _Read:
+def killed_once(path: bytes, max_pixels: int) -> _Read:
     """The process dies on such a file, but never twice: memory was short, or a person was impatient."""
-    mark = Path(os.fsdecode(file.file) + ".killed")
-    if b"killer" in file.file and not mark.exists():
+    mark = Path(os.fsdecode(path) + ".killed")
+    if b"killer" in path and not mark.exists():
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    return read_and_probe(file, max_pixels)
+    return read_and_probe(path, max_pixels)
 
 
-def always_dies(file: ImageFile, max_pixels: int) -> _Read:
+def always_dies(path: bytes, max_pixels: int) -> _Read:
     os._exit(7)
 
 
-def sticky(file: ImageFile, max_pixels: int) -> _Read:
+def sticky(path: bytes, max_pixels: int) -> _Read:
     """A GPU that fails once and for all in this process, on one file in the middle."""
-    mark = Path(os.fsdecode(file.file) + ".failed")
-    if b"killer" in file.file and not mark.exists():
+    mark = Path(os.fsdecode(path) + ".failed")
+    if b"killer" in path and not mark.exists():
         mark.touch()
         raise MribatchError("CUDA says cudaErrorIllegalAddress", "check the GPU")
-    return read_and_probe(file, max_pixels)
+    return read_and_probe(path, max_pixels)
 
 
-def no_memory(file: ImageFile, max_pixels: int) -> _Read:
+def no_memory(path: bytes, max_pixels: int) -> _Read:
     """Memory is short, once, for one file in the middle."""
-    mark = Path(os.fsdecode(file.file) + ".failed")
-    if b"killer" in file.file and not mark.exists():
+    mark = Path(os.fsdecode(path) + ".failed")
+    if b"killer" in path and not mark.exists():
         mark.touch()
         raise MemoryError
-    return read_and_probe(file, max_pixels)
+    return read_and_probe(path, max_pixels)
 
 
-def hangs(file: ImageFile, max_pixels: int) -> _Read:
+def hangs(path: bytes, max_pixels: int) -> _Read:
     """A decoder that never returns and never lets go, with the requests unread, too."""
-    if b"killer" in file.file:
+    if b"killer" in path:
         os.kill(os.getpid(), signal.SIGSTOP)
         time.sleep(3600)
-    return read_and_probe(file, max_pixels)
+    return read_and_probe(path, max_pixels)
 
 
-def bug(file: ImageFile, max_pixels: int) -> _Read:
+def bug(path: bytes, max_pixels: int) -> _Read:
     raise ZeroDivisionError("a bug of ours")
 
 
 if __name__ == "__main__":
     hook = globals()[sys.argv[1]]
-    decode_dali.read_and_probe = decode_ahead.read_and_probe = hook
+    decode_dali.read_and_probe = decode_file.read_and_probe = hook
     worker.main(sys.argv[2:])

@@ -1,0 +1,108 @@
+"""The functions of the public face: `mribatch.classify`, `mribatch.open_run` and `mribatch.report`."""
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mribatch.results import Run, RunReport, in_python_terms, measure_run
+
+if TYPE_CHECKING:
+    from mribatch.pipeline.options import ClassifyOptions
+
+StrPath = str | os.PathLike[str]
+
+
+def classify(
+    inputs: StrPath | Iterable[StrPath],
+    out: StrPath,
+    options: "ClassifyOptions | None" = None,
+    *,
+    progress: bool = True,
+    **changes: Any,
+) -> Run:
+    """Classify every image of the inputs into the run folder `out`: one row per file.
+
+    A bad file never raises: its row has a status and the reason. The same call resumes an interrupted run.
+
+    Args:
+        inputs: A folder (walked recursively), a file or a glob pattern, or several of them.
+        out: Output folder that is new, empty, or holds an earlier run of the same inputs and options.
+        options: Options as one object.
+        progress: Show a progress bar in notebooks and terminals.
+        **changes: Single options by name, e.g. `threads=2`; each replaces the field of `options`.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        MribatchError: A problem that the user can fix, such as a folder that does not exist; names the fix.
+        TypeError: A name in `changes` is not a field of ClassifyOptions.
+
+    Example:
+        run = mribatch.classify("scans/", "results/", threads=2)
+        print(run.counts.by_status)
+    """
+    from mribatch.pipeline.options import ClassifyOptions
+    from mribatch.pipeline.progress import SilentProgress, progress_in_python
+    from mribatch.pipeline.run import classify as classify_folder
+
+    names = [inputs] if isinstance(inputs, str | bytes | os.PathLike) else inputs
+    with in_python_terms():
+        chosen = dataclasses.replace(options, **changes) if options is not None else ClassifyOptions(**changes)
+        bar = progress_in_python() if progress else SilentProgress()
+        return Run(classify_folder([os.fspath(name) for name in names], Path(out), chosen, bar).out)
+
+
+def open_run(folder: StrPath) -> Run:
+    """Open the output folder of a finished run.
+
+    Args:
+        folder: What was given to `classify` as `out`.
+
+    Raises:
+        MribatchError: The folder holds no run, the run is not complete, or its run.json is damaged.
+
+    Example:
+        run = mribatch.open_run("results/")
+        table = run.to_arrow()
+        print(table.num_rows, table.column_names)
+    """
+    with in_python_terms():
+        return Run(Path(folder))
+
+
+def report(
+    run: Run | StrPath,
+    *,
+    groups: str | None = None,
+    group_by: str | None = None,
+    require: str | Iterable[str] = (),
+    protocol: str | None = None,
+    seed: int = 0,
+) -> RunReport:
+    """Measure a finished run against its labels; write metrics.parquet, metrics.json and report.md into its folder.
+
+    Files that could not be read count in no metric; the report names them first.
+
+    Args:
+        run: A run, or the folder of one.
+        groups: What the confidence intervals resample: a CSV file with the columns `path` and a group, optionally
+            followed by `:COLUMN`; or a column of the predictions. Without it, single images.
+        group_by: Also aggregate slices to patients: `patient=REGEX`, whose first group in the path names the patient,
+            or `patient=FILE.csv`.
+        require: Requirements such as "sensitivity[glioma_tumor]@low>=0.9"; `RunReport.check` raises if one is not met.
+        protocol: How test and training images were kept apart; quoted in the report.
+        seed: Seed of the bootstrap intervals.
+
+    Raises:
+        MribatchError: The run is not complete or is damaged, or an option does not fit it.
+
+    Example:
+        result = mribatch.report("results/")
+        for metric in result.metrics:
+            print(metric.metric, metric.class_, metric.value)
+    """
+    path = run.path if isinstance(run, Run) else Path(run)
+    return measure_run(path, groups=groups, group_by=group_by, require=require, protocol=protocol, seed=seed)
