@@ -246,7 +246,7 @@ def test_names_of_strangers_are_escaped(scans: Path, tmp_path: Path) -> None:
     run = classify(scans, folder, model=str(model))
     for shown in (run._repr_html_(), run.report()._repr_html_()):
         assert "<script>" not in shown and "&lt;script&gt;" in shown and "\x1b" not in shown
-        assert "is no trained model" in shown and "Research use only" in shown
+        assert "is not a trained model" in shown and "Research use only" in shown
     for text in (repr(run), repr(run.report())):
         assert "\x1b" not in text and r"\x1b" in text
 
