@@ -20,7 +20,7 @@ from mribatch.core.bundle import DEFAULT_MODEL, Bundle, load_bundle
 from mribatch.core.cores import usable_cores
 from mribatch.core.files import write_json
 from mribatch.core.synthetic import draw_slice
-from mribatch.pipeline.decode.opencv import DecodeAhead
+from mribatch.pipeline.decode.opencv import OpenCvDecoder
 from mribatch.pipeline.decode.probe import DEFAULT_MAX_PIXELS
 from mribatch.pipeline.inference.onnxruntime import OnnxRuntimeClassifier
 from mribatch.pipeline.options import BATCH_SIZE_PER_CORE, ClassifyOptions
@@ -104,7 +104,7 @@ def core_seconds(files: Sequence[ImageFile], bundle: Bundle, threads: int, batch
 def _decoding(
     files: Sequence[ImageFile], bundle: Bundle, threads: int, batch_size: int
 ) -> tuple[float, list[DecodedBatch]]:
-    decoder = DecodeAhead(
+    decoder = OpenCvDecoder(
         height=bundle.spec.height,
         width=bundle.spec.width,
         batch_size=batch_size,

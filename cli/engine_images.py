@@ -48,9 +48,9 @@ def _list_files(folder: str, limit: int | None) -> list[ImageFile]:
 
 
 def _decode_batches(files: list[ImageFile], bundle: Bundle) -> Generator[NDArray[uint8], None, None]:
-    from mribatch.pipeline.decode.opencv import DecodeAhead
+    from mribatch.pipeline.decode.opencv import OpenCvDecoder
 
-    decode = DecodeAhead(
+    decode = OpenCvDecoder(
         height=bundle.spec.height,
         width=bundle.spec.width,
         batch_size=_BATCH_SIZE,

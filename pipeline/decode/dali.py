@@ -80,7 +80,7 @@ class _Sample:
     content: bytes | None = None
 
 
-class DecodeDali:
+class DaliDecoder:
     """Decoder with NVIDIA DALI.
 
     Args:

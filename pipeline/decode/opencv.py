@@ -19,7 +19,7 @@ _BATCHES_AHEAD = 3  # enough that the model never waits for the slowest file of 
 _Decoded = tuple[DecodedFile, NDArray[uint8] | None]
 
 
-class DecodeAhead:
+class OpenCvDecoder:
     """Decoder that uses OpenCV on the CPU.
 
     Args:

@@ -98,9 +98,9 @@ class NotedProgress(BuildProgress):
 
 def make_opencv_decoder(bundle: Bundle, order: WorkOrder) -> Decoder:
     """OpenCV on the CPU, not entered."""
-    from mribatch.pipeline.decode.opencv import DecodeAhead
+    from mribatch.pipeline.decode.opencv import OpenCvDecoder
 
-    return DecodeAhead(
+    return OpenCvDecoder(
         height=bundle.spec.height,
         width=bundle.spec.width,
         batch_size=order.batch_size,
@@ -112,12 +112,12 @@ def make_opencv_decoder(bundle: Bundle, order: WorkOrder) -> Decoder:
 
 def make_dali_decoder(bundle: Bundle, order: WorkOrder, backend: Choice) -> Decoder:
     """DALI on the GPU where there is one, else on the CPU; not entered. Its pixels stay on the GPU for an engine."""
-    from mribatch.pipeline.decode.dali import DecodeDali, on_gpu, to_host
+    from mribatch.pipeline.decode.dali import DaliDecoder, on_gpu, to_host
     from mribatch.pipeline.decode.dali_graph import CPU, FIRST_GPU, GraphOptions
 
     device = CPU if isinstance(find_gpu(), NoGpu) else FIRST_GPU
     graph = GraphOptions(device=device, height=bundle.spec.height, width=bundle.spec.width, threads=order.threads)
-    return DecodeDali(
+    return DaliDecoder(
         graph,
         batch_size=order.batch_size,
         max_pixels=order.max_pixels,

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
 from mribatch.pipeline.decode import dali as decode_dali
-from mribatch.pipeline.decode.dali import DecodeDali
+from mribatch.pipeline.decode.dali import DaliDecoder
 from mribatch.pipeline.decode.dali_graph import CPU, FIRST_GPU, DaliDevice, GraphOptions
-from mribatch.pipeline.decode.opencv import DecodeAhead
+from mribatch.pipeline.decode.opencv import OpenCvDecoder
 from mribatch.pipeline.records import DecodedBatch, ImageFile, Status, Verdict
 from mribatch.pipeline.worker import supervisor
 from mribatch.trt.gpu import NoGpu, find_gpu
@@ -29,20 +29,20 @@ pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip ins
 HEIGHT, WIDTH, BATCH = 40, 56, 16
 
 
-def decoder_on(device: DaliDevice) -> DecodeDali:
+def decoder_on(device: DaliDevice) -> DaliDecoder:
     options = GraphOptions(device=device, height=HEIGHT, width=WIDTH, threads=2)
-    return DecodeDali(options, batch_size=BATCH, max_pixels=10**8, timeout_s=60)
+    return DaliDecoder(options, batch_size=BATCH, max_pixels=10**8, timeout_s=60)
 
 
 @pytest.fixture(scope="module")
-def dali() -> Iterator[DecodeDali]:
+def dali() -> Iterator[DaliDecoder]:
     with decoder_on(CPU) as decoder:
         yield decoder
 
 
 @pytest.fixture(scope="module")
-def opencv() -> Iterator[DecodeAhead]:
-    with DecodeAhead(height=HEIGHT, width=WIDTH, batch_size=BATCH, threads=2, max_pixels=10**8, timeout_s=60) as one:
+def opencv() -> Iterator[OpenCvDecoder]:
+    with OpenCvDecoder(height=HEIGHT, width=WIDTH, batch_size=BATCH, threads=2, max_pixels=10**8, timeout_s=60) as one:
         yield one
 
 
@@ -71,7 +71,7 @@ def written(folder: Path, contents: dict[str, bytes]) -> list[ImageFile]:
 
 @pytest.mark.parametrize("name", sorted(good_files()))
 def test_pixels_of_every_format_are_opencvs_within_one_level(
-    name: str, dali: DecodeDali, opencv: DecodeAhead, tmp_path: Path
+    name: str, dali: DaliDecoder, opencv: OpenCvDecoder, tmp_path: Path
 ) -> None:
     (file,) = written(tmp_path, {name: good_files()[name]})
     (batch,) = dali.batches([[file]])
@@ -86,7 +86,7 @@ def test_pixels_of_every_format_are_opencvs_within_one_level(
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_exif_orientations(
-    orientation: int, suffix: str, dali: DecodeDali, opencv: DecodeAhead, tmp_path: Path
+    orientation: int, suffix: str, dali: DaliDecoder, opencv: OpenCvDecoder, tmp_path: Path
 ) -> None:
     grey = (np.arange(48 * 64).reshape(48, 64) * 255 // (48 * 64)).astype(uint8)
     content = with_exif(encode(".jpg", grey), orientation)
@@ -101,7 +101,7 @@ def test_exif_orientations(
 
 
 def test_verdicts_are_opencvs_and_good_rows_are_a_clean_runs(
-    dali: DecodeDali, opencv: DecodeAhead, tmp_path: Path
+    dali: DaliDecoder, opencv: OpenCvDecoder, tmp_path: Path
 ) -> None:
     good = written(tmp_path, good_files())
     contents = {f"{number:03d}_{name}": content for number, (name, (content, _)) in enumerate(broken_files().items())}
@@ -119,7 +119,7 @@ def test_verdicts_are_opencvs_and_good_rows_are_a_clean_runs(
     assert not any(got[file.path][1].any() for file in broken), "rows of failed files are zero"
 
 
-def test_a_row_does_not_depend_on_batch_or_neighbours(dali: DecodeDali, tmp_path: Path) -> None:
+def test_a_row_does_not_depend_on_batch_or_neighbours(dali: DaliDecoder, tmp_path: Path) -> None:
     listed = files(draw_images(tmp_path, 3 * BATCH + 5, size=70))
     together = by_path(list(dali.batches(in_groups(listed))))
     for file in listed[::7]:
@@ -129,7 +129,7 @@ def test_a_row_does_not_depend_on_batch_or_neighbours(dali: DecodeDali, tmp_path
 
 
 def test_what_dali_refuses_even_alone_goes_to_opencv(
-    dali: DecodeDali, opencv: DecodeAhead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dali: DaliDecoder, opencv: OpenCvDecoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files that DALI is given here although it cannot read them: each fails its batch, and none its neighbours."""
     paths = draw_images(tmp_path / "good", 5 * BATCH - 3, size=70)
@@ -139,10 +139,10 @@ def test_what_dali_refuses_even_alone_goes_to_opencv(
     listed = files(paths)
     clean = by_path(list(dali.batches(in_groups(listed))))
     again: list[int] = []
-    really = DecodeDali._image_by_image
+    really = DaliDecoder._image_by_image
     monkeypatch.setattr(decode_dali, "_for_dali", lambda verdict: True)
     monkeypatch.setattr(
-        DecodeDali, "_image_by_image", lambda self, samples: again.append(len(samples)) or really(self, samples)
+        DaliDecoder, "_image_by_image", lambda self, samples: again.append(len(samples)) or really(self, samples)
     )
     got, expected = by_path(list(dali.batches(in_groups(listed)))), by_path(list(opencv.batches(in_groups(listed))))
     assert again == [BATCH] * 3, "three batches of five failed"
@@ -182,7 +182,7 @@ def test_where_dali_cannot_begin_it_is_one_line_with_its_fix(monkeypatch: pytest
         decoder_on(CPU).__enter__()
 
 
-def test_the_supervisor_sends_more_batches_ahead_than_are_held_back(dali: DecodeDali, tmp_path: Path) -> None:
+def test_the_supervisor_sends_more_batches_ahead_than_are_held_back(dali: DaliDecoder, tmp_path: Path) -> None:
     """Else it would wait for an answer that needs the batch after those that it sends."""
     asked: list[int] = []
 
@@ -195,7 +195,7 @@ def test_the_supervisor_sends_more_batches_ahead_than_are_held_back(dali: Decode
     assert held + TensorRTClassifier.calls_at_once - 1 < supervisor._AHEAD
 
 
-def test_an_error_of_ours_is_not_taken_for_dalis(dali: DecodeDali, tmp_path: Path) -> None:
+def test_an_error_of_ours_is_not_taken_for_dalis(dali: DaliDecoder, tmp_path: Path) -> None:
     def groups() -> Iterator[list[ImageFile]]:
         yield files(draw_images(tmp_path, 2))
         raise RuntimeError("the listing is gone")

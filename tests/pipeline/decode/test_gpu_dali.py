@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mribatch.core.bundle import DEFAULT_MODEL, load_bundle
 from mribatch.core.errors import ExitCode
-from mribatch.pipeline.decode.dali import DecodeDali, OnGpu
+from mribatch.pipeline.decode.dali import DaliDecoder, OnGpu
 from mribatch.pipeline.decode.dali_graph import CPU, FIRST_GPU, DaliDevice, GraphOptions
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.records import ImageFile
@@ -29,7 +29,7 @@ BATCH = 64
 def decoded(device: DaliDevice, paths: Sequence[Path]) -> tuple[list[str], NDArray[uint8]]:
     files = [ImageFile(index, 0, path.name, bytes(path)) for index, path in enumerate(paths)]
     graph = GraphOptions(device=device, height=160, width=160, threads=4)
-    with DecodeDali(graph, batch_size=BATCH, max_pixels=10**8, timeout_s=60) as decoder:
+    with DaliDecoder(graph, batch_size=BATCH, max_pixels=10**8, timeout_s=60) as decoder:
         batches = list(decoder.batches([files[start : start + BATCH] for start in range(0, len(files), BATCH)]))
     statuses = [file.verdict.status.value for batch in batches for file in batch.files]
     return statuses, np.concatenate([batch.pixels for batch in batches])[: len(files)]

@@ -7,13 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mribatch.pipeline.decode.opencv import DecodeAhead
+from mribatch.pipeline.decode.opencv import OpenCvDecoder
 from mribatch.pipeline.records import ImageFile, Status
 from tests.folders import draw_images
 
 
-def decoder(threads: int = 2, max_pixels: int = 10**8) -> DecodeAhead:
-    return DecodeAhead(height=16, width=12, batch_size=4, threads=threads, max_pixels=max_pixels, timeout_s=60)
+def decoder(threads: int = 2, max_pixels: int = 10**8) -> OpenCvDecoder:
+    return OpenCvDecoder(height=16, width=12, batch_size=4, threads=threads, max_pixels=max_pixels, timeout_s=60)
 
 
 def files(paths: list[Path]) -> list[ImageFile]:

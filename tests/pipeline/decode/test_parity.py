@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from mribatch.core.bundle import DEFAULT_MODEL, load_bundle
 from mribatch.core.synthetic import draw_slice
-from mribatch.pipeline.decode.dali import DecodeDali
+from mribatch.pipeline.decode.dali import DaliDecoder
 from mribatch.pipeline.decode.dali_graph import CPU, GraphOptions
-from mribatch.pipeline.decode.opencv import DecodeAhead
+from mribatch.pipeline.decode.opencv import OpenCvDecoder
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.records import ImageFile
 from mribatch.pipeline.run import classify
@@ -62,8 +62,8 @@ def test_pixels(folder: Path, tmp_path: Path) -> None:
     group = [ImageFile(index, 0, path.name, bytes(path)) for index, path in enumerate(paths)]
     graph = GraphOptions(device=CPU, height=spec.height, width=spec.width, threads=2)
     with (
-        DecodeDali(graph, batch_size=len(group), max_pixels=10**8, timeout_s=60) as dali,
-        DecodeAhead(
+        DaliDecoder(graph, batch_size=len(group), max_pixels=10**8, timeout_s=60) as dali,
+        OpenCvDecoder(
             height=spec.height, width=spec.width, batch_size=len(group), threads=2, max_pixels=10**8, timeout_s=60
         ) as opencv,
     ):
