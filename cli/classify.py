@@ -32,7 +32,20 @@ DECODERS = ("auto", "opencv", "dali")
     show_default=True,
     help="Source of the true classes: folder names, none, or a CSV file with the columns path,label.",
 )
+@click.option(
+    "--alias",
+    multiple=True,
+    metavar="FOLDER=CLASS",
+    help="Another name of a class, in folder names and in the labels table. Repeatable.",
+)
 @click.option("--from-file", metavar="LIST|-", help="File with more input paths, one per line; - for standard input.")
+@click.option("--null", is_flag=True, help="Paths in --from-file end with NUL bytes, as from find -print0.")
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Files and folders to leave out, as in .gitignore: '*_mask.png', 'masks/', 'a/**/b.png'. Repeatable.",
+)
 @click.option("--csv", is_flag=True, help="Also write predictions.csv, for spreadsheets.")
 @click.option("--dry-run", is_flag=True, help="Count the files by type, estimate the time, write nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in --out. Other files are never deleted.")
@@ -43,6 +56,9 @@ DECODERS = ("auto", "opencv", "dali")
     help="Maximum pixels per image; larger ones are too_large.  [default: 100000000]",
 )
 @click.option("--timeout", type=float, metavar="SECONDS", help="Maximum time to read and decode a file.  [default: 60]")
+@click.option(
+    "--strict", is_flag=True, help="Exit code 3 also if DICOM, NIfTI or endlessly linked files were left out."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one line of JSON.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def classify(

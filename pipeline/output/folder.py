@@ -53,9 +53,10 @@ class Fingerprint:
 
     def difference(self, earlier: Mapping[str, JsonScalar]) -> str | None:
         """The first field that differs from an earlier run's, with both values; None where all are equal."""
-        for key, value in self.fields.items():
-            if earlier.get(key) != value:
-                return f"{key} was {_short(earlier.get(key))}, now it is {_short(value)}"
+        for key in {**self.fields, **earlier}:  # also what only the earlier run asked for
+            before, now = earlier.get(key), self.fields.get(key)
+            if before != now:
+                return f"{key} was {_short(before)}, now it is {_short(now)}"
         return None
 
 

@@ -91,6 +91,13 @@ def test_a_missing_folder_is_refused(tmp_path: Path):
 def test_classes_of_ones_own():
     own = parse_classes("benign, malignant")
     assert own.names == ("benign", "malignant") and own.index_of("Malignant") == 1 and own.index_of("no") is None
+    short = parse_classes("glioma,meningioma,no_tumor,pituitary")
+    assert [short.index_of(name) for name in ("glioma_tumor", "meningioma", "notumor", "Pituitary Tumour")] == [
+        0,
+        1,
+        2,
+        3,
+    ]
     assert parse_classes(None) is BRAIN_TUMORS
     assert [BRAIN_TUMORS.index_of(name) for name in ("No Tumor", "notumor", "GLIOMA", "x")] == [2, 2, 0, None]
 
