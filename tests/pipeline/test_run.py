@@ -22,6 +22,7 @@ from mribatch.pipeline import run as run_module
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.output.parts import part_path
 from mribatch.pipeline.output.summary import RunSummary
+from mribatch.pipeline.progress import SilentProgress
 from mribatch.pipeline.records import Prediction, Status
 from mribatch.pipeline.run import classify
 from tests.broken_files import broken_files, good_files
@@ -36,8 +37,8 @@ def tiny(tiny_model: Path) -> Classify:
     """classify with the tiny model."""
 
     def call(inputs: Path | Sequence[Path | str], out: Path, progress: Any = None, **options: Any) -> RunSummary:
-        options = {"model": str(tiny_model), "batch_size": 8} | options
-        return classify([inputs] if isinstance(inputs, Path) else inputs, out, ClassifyOptions(**options), progress)
+        asked: dict[str, Any] = {"model": str(tiny_model), "batch_size": 8} | options
+        return classify([inputs] if isinstance(inputs, Path) else inputs, out, ClassifyOptions(**asked), progress)
 
     return call
 
@@ -114,7 +115,7 @@ def test_files_of_every_odd_kind_have_a_row(tiny: Classify, tmp_path: Path) -> N
 def test_a_file_gone_between_listing_and_reading_is_unreadable(tiny: Classify, tmp_path: Path) -> None:
     paths = draw_images(tmp_path / "data", 6)
 
-    class Remover(run_module.SilentProgress):
+    class Remover(SilentProgress):
         def start(self, files: int, done: int) -> None:
             paths[2].unlink()
 
@@ -174,7 +175,7 @@ def test_a_complete_run_is_only_summed_up_again(tiny: Classify, tmp_path: Path) 
     assert before.items() <= {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet")}.items()
 
 
-class StopAfter(run_module.SilentProgress):
+class StopAfter(SilentProgress):
     """Sends this process a signal once so many files have their row."""
 
     def __init__(self, files: int, number: signal.Signals) -> None:
@@ -592,7 +593,8 @@ def killed_again_and_again(many: Path, model: Path, tmp_path: Path, kills: int, 
         "--out",
     ]
     classify([many], tmp_path / "whole", ClassifyOptions(model=str(model), batch_size=8))
-    whole, seen, finished = table(tmp_path / "whole"), {}, 0
+    seen: dict[Path, tuple[int, int]] = {}
+    whole, finished = table(tmp_path / "whole"), 0
     for kill in range(kills):
         out = tmp_path / f"out{finished}"
         kill_at([*command, str(out)], float(random.uniform(0.1, longest_s)))

@@ -1,7 +1,8 @@
 """Every file once, in a stable order, whatever the tree looks like."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -217,7 +218,8 @@ def test_an_unreadable_folder_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     make(data, "a.jpg", "locked/b.jpg")
     really = os.scandir
 
-    def refuse(path: bytes) -> "os._ScandirContextManager[bytes]":  # root may read everything, so it is simulated
+    # Root may read everything, so the refusal is simulated.
+    def refuse(path: bytes) -> AbstractContextManager[Iterator[os.DirEntry[bytes]]]:
         if path.endswith(b"locked"):
             raise PermissionError(13, "Permission denied")
         return really(path)
