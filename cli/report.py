@@ -5,9 +5,11 @@ from pathlib import Path
 
 import click
 
+from mribatch.cli.elements import LocalPath
+
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=LocalPath())
 @click.option(
     "--groups",
     metavar="CSV[:COLUMN]|COLUMN",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mribatch.core.about import RESEARCH_NOTICE
 from mribatch.core.errors import ExitCode, MribatchError
+from mribatch.core.local_paths import arrow_path
 from mribatch.core.text import html_text, one_line
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class RunReport:
 
         from mribatch.report.files import METRICS_PARQUET
 
-        return pq.read_table(self.path / METRICS_PARQUET)
+        return pq.read_table(arrow_path(self.path / METRICS_PARQUET))
 
     def to_pandas(self) -> "pd.DataFrame":
         """Read metrics.parquet into a pandas DataFrame.

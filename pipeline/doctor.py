@@ -14,6 +14,7 @@ from mribatch.core.about import RESEARCH_NOTICE, __version__
 from mribatch.core.bundle import DEFAULT_MODEL, load_bundle, shipped_models
 from mribatch.core.cores import usable_cores
 from mribatch.core.errors import MribatchError
+from mribatch.core.install import install_command
 from mribatch.pipeline.choices import choose_backend, choose_decoder
 from mribatch.pipeline.options import AUTO
 from mribatch.pipeline.records import Choice
@@ -102,14 +103,14 @@ class Diagnosis:
     @staticmethod
     def _extra_line(extra: Extra) -> str:
         missing = [name for name, found in extra.packages.items() if not found]
-        state = "installed" if extra.installed else f"lacks {', '.join(missing)}: pip install 'mribatch[{extra.name}]'"
+        state = "installed" if extra.installed else f"lacks {', '.join(missing)}: {install_command(extra.name)}"
         return f"extra      {extra.name:<9} {extra.adds}; {state}"
 
 
 def diagnose() -> Diagnosis:
     """Look at the machine. Never raises for what is missing: that is the answer."""
     libraries = {name: _version(name) for name in _BASE}
-    problems = [f"{name} is not installed. Fix: pip install mribatch" for name, found in libraries.items() if not found]
+    problems = [f"{name} is not installed. Fix: {install_command()}" for name, found in libraries.items() if not found]
     notice = None
     try:
         notice = load_bundle(DEFAULT_MODEL).spec.notice

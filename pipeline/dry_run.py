@@ -13,6 +13,7 @@ from mribatch.core.about import RESEARCH_NOTICE
 from mribatch.core.bundle import load_bundle
 from mribatch.core.cores import usable_cores
 from mribatch.core.errors import ExitCode, advising
+from mribatch.core.local_paths import check_local
 from mribatch.core.text import decode_name, one_line
 from mribatch.pipeline.file_classifier import make_file_classifier
 from mribatch.pipeline.listing.discover import Discovery, FoundFile, Input, resolve_inputs
@@ -73,6 +74,8 @@ def estimate(inputs: Sequence[str | Path], out: str | None, options: ClassifyOpt
         MribatchError: As `classify` would before it writes anything.
     """
     with advising(FIXES):
+        for item in inputs:
+            check_local(item, "the input")
         bundle = load_bundle(options.model)
         add_aliases(bundle.spec, options.alias)
         resolved = resolve_inputs(inputs, options.from_file, null=options.null)

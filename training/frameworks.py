@@ -4,8 +4,7 @@ import os
 from typing import Any
 
 from mribatch.core.errors import MribatchError
-
-_FIX = "pip install 'mribatch[train]'"
+from mribatch.core.install import install_command
 
 
 def load_keras() -> tuple[Any, Any]:
@@ -23,7 +22,7 @@ def load_keras() -> tuple[Any, Any]:
         import keras
         import tensorflow
     except ImportError as error:
-        raise MribatchError(f"training needs TensorFlow and Keras ({error})", _FIX) from error
+        raise MribatchError(f"training needs TensorFlow and Keras ({error})", install_command("train")) from error
     backend = keras.backend.backend()
     if backend != "tensorflow":
         raise MribatchError(f"Keras runs on '{backend}', training needs TensorFlow", "unset KERAS_BACKEND")

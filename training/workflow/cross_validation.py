@@ -16,7 +16,7 @@ from numpy import float32, int64
 from numpy.typing import NDArray
 
 from mribatch.core.about import __version__
-from mribatch.core.errors import MribatchError
+from mribatch.core.errors import MribatchError, OptionError
 from mribatch.core.files import FolderLock, publishing
 from mribatch.report.metrics import find
 from mribatch.training.card.citations import read_citations
@@ -181,7 +181,7 @@ def _check_options(options: TrainOptions) -> None:
         check_replaceable(options.out)
     if options.folds < 3 and options.recipe.keep == "best":
         problem = f"'{options.recipe.name}' chooses its epoch on one fold, so with 2 folds none is left to train on"
-        raise MribatchError(problem, "give --folds 3 or more, or --set keep=last")
+        raise OptionError(problem, "give --folds 3 or more, or --set keep=last")
 
 
 def _deal(options: TrainOptions, echo: Echo) -> _Folds:
