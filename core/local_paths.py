@@ -27,5 +27,5 @@ def check_local(path: object, what: str) -> None:
 
 
 def arrow_path(path: Path) -> str:
-    """Write a path so that Arrow takes it for one: a relative `run:1/a` looks like an address to it, `./run:1/a` not."""
+    """Write a path so that Arrow takes it for one: it would take a relative `run:1/a` for an address."""
     return str(path) if path.is_absolute() else os.path.join(os.curdir, path)

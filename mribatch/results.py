@@ -106,7 +106,9 @@ class Run:
 
     def _headline(self) -> str:
         rows = self.counts.rows
-        return f"{rows:,} files: {rows - self._failed:,} ok, {self._failed:,} not ok"
+        from mribatch.pipeline.output.summary import describe_counts
+
+        return describe_counts(rows, self._failed)
 
     def _made_with(self) -> str:
         return f"model {self.facts.model_name}, {self.facts.backend} + {self.facts.decoder}"
@@ -114,7 +116,7 @@ class Run:
     def __repr__(self) -> str:
         lines = [f"<mribatch.Run {str(self.path)!r}: {self._headline()}", f"  {self._made_with()}"]
         failed = {status: count for status, count in self.counts.by_status.items() if status != "ok"}
-        lines += [f"  not ok: {_list_counts(failed)}"] if failed else []
+        lines += [f"  failed: {_list_counts(failed)}"] if failed else []
         lines += [f"  predicted: {_list_counts(self.counts.by_class)}"]
         lines += [f"  NOTE: {self.facts.notice}"] if self.facts.notice else []
         return "\n".join(map(one_line, lines)) + ">"
