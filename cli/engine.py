@@ -16,6 +16,7 @@ import click
 
 from mribatch.cli.elements import LocalPath, SuggestingGroup
 from mribatch.core.errors import ExitCode, Interrupted, MribatchError, OptionError
+from mribatch.core.tables import count
 from mribatch.core.text import one_line
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ def clean(stale: bool, folder: Path | None) -> ExitCode:
     cache = EngineCache(folder)
     with show_progress(quiet=False) as progress, cache.locked(progress):
         engines, size = cache.clean(lambda sidecar: stale and versions.get(sidecar.trt_flavor) == sidecar.trt_version)
-    click.echo(f"{engines} engines deleted from {cache.folder}, {size / 1e6:.1f} MB freed")
+    click.echo(f"{count(engines, 'engine')} deleted from {cache.folder}, {size / 1e6:.1f} MB freed")
     return ExitCode.OK
 
 
@@ -232,7 +233,7 @@ def _print_built(rows: "Sequence[EngineRow]", folder: Path | None, *, as_json: b
         click.echo(json.dumps([row.to_json() for row in rows], allow_nan=False))
     elif not quiet:
         click.echo(format_table(rows))
-        click.echo(f"{len(rows)} engines in {EngineCache(folder).folder}")
+        click.echo(f"{count(len(rows), 'engine')} in {EngineCache(folder).folder}")
 
 
 def _find_or_build(

@@ -74,7 +74,7 @@ def table(
     found = select_rows(run, selection)
     if as_json:
         for row in found.rows:
-            click.echo(json.dumps(row, ensure_ascii=False, allow_nan=False))
+            click.echo(json.dumps(row, allow_nan=False))
         return
     if not found.rows:
         click.echo("No row fits.")

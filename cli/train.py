@@ -154,26 +154,22 @@ def train(
 def describe_result(result: "TrainResult") -> str:
     """Return metrics and highlights as a table for people."""
     from mribatch.core.about import RESEARCH_NOTICE
+    from mribatch.core.tables import Column, format_table
 
     metrics = result.summary.metrics
     whole = metrics[0].metric.protocol
-    lines = [
-        f"{'metric':<36} {'value':>8}   95 % interval",
-        *(_describe_metric(row, whole) for row in metrics if row.metric.metric != "support"),
-        "",
-        *(f"{name:<12} {text}" for name, text in result.summary.highlights.items()),
-        RESEARCH_NOTICE,
-    ]
-    return "\n".join(lines)
+    columns = [Column("metric"), Column("value", "right"), Column("95 % interval")]
+    cells = [_describe_metric(row, whole) for row in metrics if row.metric.metric != "support"]
+    highlights = format_table([Column(), Column()], list(result.summary.highlights.items()))
+    return "\n".join((format_table(columns, cells), "", highlights, RESEARCH_NOTICE))
 
 
-def _describe_metric(row: "BundleMetric", whole: str) -> str:
+def _describe_metric(row: "BundleMetric", whole: str) -> tuple[str, str, str]:
     """Describe one metric; a share of the test images, whose protocol is longer than that of all, is named."""
     metric = row.metric
     name = metric.name
     if metric.protocol != whole:
         name += f" ({metric.protocol.removeprefix(f'{whole}; ')})"
     if metric.value is None:
-        return f"{name:<36} {'-':>8}"
-    interval = "" if metric.low is None else f"   {metric.low:.4f} to {metric.high:.4f}"
-    return f"{name:<36} {metric.value:8.4f}{interval}"
+        return name, "-", ""
+    return name, f"{metric.value:.4f}", "" if metric.low is None else f"{metric.low:.4f} to {metric.high:.4f}"
