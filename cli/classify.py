@@ -78,7 +78,7 @@ def classify(
     Example:
       mribatch classify scans/ --out results/
     """
-    from mribatch.cli.native_stderr import without_native_stderr
+    from mribatch.core.native_stderr import without_native_stderr
     from mribatch.pipeline.options import ClassifyOptions
     from mribatch.pipeline.progress import progress_for
 

@@ -151,8 +151,8 @@ def verify(
     Exit codes: 0 the answers agree; 1 they do not.
     """
     from mribatch.cli.engine_images import open_user_images
-    from mribatch.cli.native_stderr import without_native_stderr
     from mribatch.core.bundle import load_bundle, shipped_models
+    from mribatch.core.native_stderr import without_native_stderr
     from mribatch.trt import verify as verification
     from mribatch.trt.engine.cache import EngineCache
 

@@ -72,9 +72,7 @@ def format_table(
         header_style="bold",
     )
     for column in columns:
-        table.add_column(
-            column.title, justify=column.align, overflow="fold", no_wrap=not column.wraps and screen.width is None
-        )
+        table.add_column(column.title, justify=column.align, overflow="fold", no_wrap=not column.wraps)
     for row in rows:
         cells = (cell if isinstance(cell, Cell) else Cell(cell) for cell in row)
         table.add_row(*(Text(one_line(cell.text), style=cell.style) for cell in cells))

@@ -1,13 +1,11 @@
 """Which GPU there is. Asks the CUDA runtime through `cuda-bindings`; creates no context and never raises."""
 
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mribatch.core.install import install_command
+from mribatch.core.nvidia_driver import has_driver
 
-_DRIVER = Path("/proc/driver/nvidia/version")
 _INSTALL_DRIVER = "install or update NVIDIA's driver; nvidia-smi must list the GPU"
 _NO_DRIVER = "no NVIDIA driver is loaded"
 
@@ -44,7 +42,7 @@ def find_gpu() -> Gpu | NoGpu:
     try:
         from cuda.bindings import runtime
     except ImportError:
-        if not _has_driver():
+        if not has_driver():
             return NoGpu(_NO_DRIVER, _INSTALL_DRIVER)
         return NoGpu("the package cuda-bindings is not installed", format_cuda_install())
     try:
@@ -54,7 +52,7 @@ def find_gpu() -> Gpu | NoGpu:
         facts = _check_status(runtime.cudaGetDeviceProperties(0))
         driver, own = _check_status(runtime.cudaDriverGetVersion()), _check_status(runtime.cudaRuntimeGetVersion())
     except RuntimeError as error:  # also: libcudart is there, but no driver
-        return NoGpu(f"CUDA says {error}" if _has_driver() else _NO_DRIVER, _INSTALL_DRIVER)
+        return NoGpu(f"CUDA says {error}" if has_driver() else _NO_DRIVER, _INSTALL_DRIVER)
     name = facts.name.decode() if isinstance(facts.name, bytes) else str(facts.name)
     return Gpu(
         name.rstrip("\0"),
@@ -68,11 +66,6 @@ def find_gpu() -> Gpu | NoGpu:
 def format_cuda_install() -> str:
     """Return the commands that install what a GPU needs, for each version of CUDA."""
     return f"{install_command('gpu-cu13')} (driver R580 or newer), or {install_command('gpu-cu12')}"
-
-
-def _has_driver() -> bool:
-    """Whether there is a sign of NVIDIA's driver; Windows' subsystem for Linux has nvidia-smi alone."""
-    return _DRIVER.exists() or shutil.which("nvidia-smi") is not None
 
 
 def _check_status(answer: tuple[Any, ...]) -> Any:

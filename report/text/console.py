@@ -81,5 +81,5 @@ def _write_predictions(predicted: PredictedClasses, screen: tables.Screen) -> li
 def _align(rows: Sequence[Sequence[str]], screen: tables.Screen) -> list[str]:
     """Lay out rows whose first one has the headings; all columns but the first hold numbers."""
     first, *others = rows[0]
-    columns = [tables.Column(first), *(tables.Column(title, "right") for title in others)]
+    columns = [tables.Column(first), *(tables.Column(title, "right", wraps=True) for title in others)]
     return [tables.format_table(columns, rows[1:], screen)]
