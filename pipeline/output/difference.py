@@ -32,7 +32,24 @@ def describe_difference(key: str, earlier: JsonScalar, now: JsonScalar) -> str:
         return f"its inputs were {_list_inputs(earlier)}, now they are {_list_inputs(now)}"
     if key == "model":
         return _describe_models(str(earlier), str(now))
+    if key == "exclude":
+        return f"it left out files by {_list_values(earlier)}, now it would by {_list_values(now)}"
+    if key == "alias":
+        return f"its aliases of classes were {_list_values(earlier)}, now they are {_list_values(now)}"
     return f"{_NAMES.get(key, key)} was {_shorten(earlier)}, now it is {_shorten(now)}"
+
+
+def _list_values(value: JsonScalar) -> str:
+    """A list or an object in JSON -> its content; None, where the option was not used."""
+    if value is None:
+        return "none"
+    try:
+        content = json.loads(str(value))
+    except ValueError:
+        return _shorten(value)
+    if isinstance(content, dict):
+        return ", ".join(f"{name}={target}" for name, target in content.items())
+    return ", ".join(map(str, content)) if isinstance(content, list) else _shorten(value)
 
 
 def _describe_models(earlier: str, now: str) -> str:

@@ -13,7 +13,7 @@ from tests.folders import draw_images, rows
 
 # Windows locks with msvcrt; here its locking() is done by the real flock, which nothing else may import.
 WITHOUT = """
-import fcntl, os, sys, types
+import fcntl, os, subprocess, sys, types  # subprocess takes a module msvcrt for Windows
 real = fcntl.flock
 msvcrt = types.ModuleType("msvcrt")
 msvcrt.LK_NBLCK = 2
