@@ -74,7 +74,7 @@ class ClassifyOptions:
         _check_aliases(self.alias, self.labels)
         PathPatterns(self.exclude)
         if self.null and self.from_file is None:
-            raise MribatchError("--null says how the names in a list end, and there is no list", "give --from-file")
+            raise OptionError("--null says how the names in a list end, and there is no list", "give --from-file")
         if self.labels not in (AUTO, NONE) and not Path(self.labels).is_file():
             raise MribatchError(f"there is no labels file '{self.labels}'", "give auto, none or a CSV with path,label")
 
@@ -83,9 +83,9 @@ def _check_aliases(aliases: tuple[str, ...], labels: str) -> None:
     for text in aliases:
         folder, _, name = text.rpartition("=")
         if not folder.strip() or not name.strip():
-            raise MribatchError(f"--alias '{text}' is not FOLDER=CLASS", "write it like --alias gbm=glioma_tumor")
+            raise OptionError(f"--alias '{text}' is not FOLDER=CLASS", "write it like --alias gbm=glioma_tumor")
     if aliases and labels == NONE:
-        raise MribatchError("--alias names labels, and there are none with --labels none", "leave one of them out")
+        raise OptionError("--alias names labels, and there are none with --labels none", "leave one of them out")
 
 
 def _check_range(option: str, value: float | None, low: float, high: float) -> None:
