@@ -10,7 +10,7 @@ JOBS ?= 2
 # An editable install warns about a folder in the working directory with the package's name. Here it is the package.
 INSTALL = PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable
 
-# A user needs fewer extras than the tests; a stamp says which ones the environment has.
+# Nothing is installed for a target whose arguments are missing. A user needs fewer extras than the tests; a stamp says which ones the environment has.
 STAMP_USE := $(VENV)/.installed
 STAMP_TRAIN := $(VENV)/.installed-train
 STAMP_RTX := $(VENV)/.installed-rtx
@@ -27,19 +27,19 @@ demo: $(STAMP_USE) ## Set up, draw a small folder of synthetic slices and classi
 	@rm -rf build/demo
 	@$(BIN)/mribatch demo build/demo/slices
 	@$(BIN)/mribatch classify build/demo/slices --out build/demo/run --csv || test $$? -eq 3
-	@echo "Some of the demo's files are broken on purpose, so some rows are not ok. The results are in build/demo/run/."
+	@echo "Some of the demo's files are broken on purpose, so some of them fail. The results are in build/demo/run/."
 	@echo "The slices are drawn by a program: how often the model agrees with their labels says nothing about the model."
 	@echo "Next: docs/getting-started.md"
 
-classify: $(STAMP_USE) ## Classify a folder: make classify DATA=folder OUT=results
+classify: $(if $(and $(DATA),$(OUT)),$(STAMP_USE)) ## Classify a folder: make classify DATA=folder OUT=results
 	@test -n "$(DATA)" -a -n "$(OUT)" || { echo "Error: DATA and OUT are needed. Fix: make classify DATA=folder OUT=results" >&2; exit 2; }
 	$(BIN)/mribatch classify "$(DATA)" --out "$(OUT)"
 
-report: $(STAMP_USE) ## Measure a finished run: make report RUN=results [GROUPS_CSV=groups.csv]
+report: $(if $(RUN),$(STAMP_USE)) ## Measure a finished run: make report RUN=results [GROUPS_CSV=groups.csv]
 	@test -n "$(RUN)" || { echo "Error: RUN is needed. Fix: make report RUN=results" >&2; exit 2; }
 	$(BIN)/mribatch report "$(RUN)" $(if $(GROUPS_CSV),--groups "$(GROUPS_CSV)")
 
-train: $(STAMP_TRAIN) ## Train a bundle: make train RECIPE=cnn DATA=folder OUT=bundle [GROUPS_CSV=groups.csv]
+train: $(if $(and $(RECIPE),$(DATA),$(OUT)),$(STAMP_TRAIN)) ## Train a bundle: make train RECIPE=cnn DATA=folder OUT=bundle [GROUPS_CSV=groups.csv]
 	@test -n "$(RECIPE)" -a -n "$(DATA)" -a -n "$(OUT)" || { echo "Error: RECIPE, DATA and OUT are needed. Fix: make train RECIPE=cnn DATA=folder OUT=bundle" >&2; exit 2; }
 	$(BIN)/mribatch train "$(RECIPE)" "$(DATA)" --out "$(OUT)" $(if $(GROUPS_CSV),--groups "$(GROUPS_CSV)")
 

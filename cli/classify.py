@@ -9,6 +9,7 @@ from mribatch.core.errors import ExitCode
 
 BACKENDS = ("auto", "onnxruntime", "tensorrt")
 DECODERS = ("auto", "opencv", "dali")
+FEW_FILES = 10  # whose rows are printed
 
 
 @click.command(short_help="Classify every image of a folder into Parquet, one row per file.")
@@ -66,17 +67,18 @@ def classify(
 ) -> ExitCode:
     """Classify every image of INPUT… (folders, files, glob patterns) into Parquet: one row per file.
 
-    The same command resumes an interrupted run where it stopped.
+    The same command resumes an interrupted run where it stopped. The rows of up to 10 files are printed; `mribatch
+    table` prints rows of any run.
 
     \b
-    Exit codes: 0 every row is ok; 1 error; 2 usage; 3 finished, some rows
-    are not ok; 130 or 143 interrupted, can be resumed.
+    Exit codes: 0 every file is ok; 1 error; 2 usage; 3 finished, some files
+    failed; 130 or 143 interrupted, can be resumed.
 
     \b
     Example:
       mribatch classify scans/ --out results/
     """
-    from mribatch.cli.native_stderr import without_native_stderr
+    from mribatch.core.native_stderr import without_native_stderr
     from mribatch.pipeline.options import ClassifyOptions
     from mribatch.pipeline.progress import progress_for
 
@@ -97,5 +99,18 @@ def classify(
     if as_json:
         click.echo(json.dumps(result.to_json(), allow_nan=False))
     elif not quiet:
-        click.echo(result.to_text())
+        _print_result(result, show_rows=not dry_run and result.files <= FEW_FILES)
     return ExitCode(result.exit_code)
+
+
+def _print_result(result: Any, *, show_rows: bool) -> None:
+    """Print the summary; the rows of a few files come first."""
+    from mribatch.core.tables import Screen
+
+    screen = Screen.of_stdout()
+    if show_rows:
+        from mribatch.pipeline.output.row_table import format_rows
+        from mribatch.pipeline.output.selection import RowSelection, select_rows
+
+        click.echo(format_rows(select_rows(result.out, RowSelection()).rows, result.classes, screen) + "\n")
+    click.echo(result.to_text(screen))

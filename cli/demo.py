@@ -5,9 +5,11 @@ from pathlib import Path
 
 import click
 
+from mribatch.cli.elements import LocalPath
+
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=LocalPath())
 @click.option("--count", type=int, default=24, show_default=True, help="Number of slices to draw.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the drawings.")
 def demo(folder: Path, count: int, seed: int) -> None:

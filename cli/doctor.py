@@ -15,8 +15,9 @@ def doctor(as_json: bool) -> ExitCode:
     \b
     Exit codes: 0 a run would work; 1 something is missing.
     """
+    from mribatch.core.tables import Screen
     from mribatch.pipeline.doctor import diagnose
 
     diagnosis = diagnose()
-    click.echo(json.dumps(diagnosis.to_json(), allow_nan=False) if as_json else diagnosis.to_text())
+    click.echo(json.dumps(diagnosis.to_json(), allow_nan=False) if as_json else diagnosis.to_text(Screen.of_stdout()))
     return ExitCode.USER_ERROR if diagnosis.problems else ExitCode.OK

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mribatch.core.errors import ExitCode, Interrupted, MribatchError
+from mribatch.cli.elements import LocalPath, SuggestingGroup
+from mribatch.core.errors import ExitCode, Interrupted, MribatchError, OptionError
+from mribatch.core.tables import count
 from mribatch.core.text import one_line
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ class RenamedOption(click.Option):
 _cache_option = click.option(
     "--cache",
     "folder",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     help="Engine cache folder.  [default: MRIBATCH_CACHE, else mribatch/ in the user's cache]",
 )
 _json_option = click.option("--json", "as_json", is_flag=True, help="Result as one line of JSON.")
@@ -60,7 +62,7 @@ _batch_size_option = click.option(
 )
 
 
-@click.group(short_help="Build, check and manage TensorRT engines.")
+@click.group(cls=SuggestingGroup, short_help="Build, check and manage TensorRT engines.")
 def engine() -> None:
     """Build, check and manage TensorRT engines: a model bundle, compiled for one kind of GPU.
 
@@ -149,8 +151,8 @@ def verify(
     Exit codes: 0 the answers agree; 1 they do not.
     """
     from mribatch.cli.engine_images import open_user_images
-    from mribatch.cli.native_stderr import without_native_stderr
     from mribatch.core.bundle import load_bundle, shipped_models
+    from mribatch.core.native_stderr import without_native_stderr
     from mribatch.trt import verify as verification
     from mribatch.trt.engine.cache import EngineCache
 
@@ -169,7 +171,7 @@ def verify(
 
 
 @engine.command(short_help="Show what an engine is, and its layers if this machine has its GPU.")
-@click.argument("file", metavar="FILE.engine", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE.engine", type=LocalPath())
 @_cache_option
 @click.option(
     "--trust-engine",
@@ -219,7 +221,7 @@ def clean(stale: bool, folder: Path | None) -> ExitCode:
     cache = EngineCache(folder)
     with show_progress(quiet=False) as progress, cache.locked(progress):
         engines, size = cache.clean(lambda sidecar: stale and versions.get(sidecar.trt_flavor) == sidecar.trt_version)
-    click.echo(f"{engines} engines deleted from {cache.folder}, {size / 1e6:.1f} MB freed")
+    click.echo(f"{count(engines, 'engine')} deleted from {cache.folder}, {size / 1e6:.1f} MB freed")
     return ExitCode.OK
 
 
@@ -231,7 +233,7 @@ def _print_built(rows: "Sequence[EngineRow]", folder: Path | None, *, as_json: b
         click.echo(json.dumps([row.to_json() for row in rows], allow_nan=False))
     elif not quiet:
         click.echo(format_table(rows))
-        click.echo(f"{len(rows)} engines in {EngineCache(folder).folder}")
+        click.echo(f"{count(len(rows), 'engine')} in {EngineCache(folder).folder}")
 
 
 def _find_or_build(
@@ -272,7 +274,7 @@ def _parse_targets(flavor: str, target: str | None) -> "tuple[Flavor, tuple[str,
         return choose_targets(asked, find_installed_flavors(), find_gpu())
     targets = tuple(dict.fromkeys(name.strip().lower() for name in target.split(",") if name.strip()))
     if not targets or not all(re.fullmatch("sm[0-9]{2,4}", name) for name in targets):
-        raise MribatchError(f"--target '{target}' does not name a GPU", "give --target sm86 or --target sm86,sm89")
+        raise OptionError(f"--target '{target}' does not name a GPU", "give --target sm86 or --target sm86,sm89")
     return asked or Flavor.RTX, targets
 
 
@@ -281,7 +283,7 @@ def _parse_batch_size(text: str) -> "BatchProfile":
 
     sizes = text.split(",")
     if len(sizes) > 2 or not all(re.fullmatch(r" *[0-9]{1,9} *", size) for size in sizes):
-        raise MribatchError(
+        raise OptionError(
             f"--batch-size '{text}' is not a batch size",
             "give --batch-size MAX or --batch-size OPT,MAX, for example 64",
         )

@@ -1,27 +1,25 @@
 """mribatch features"""
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
 
+from mribatch.cli.elements import LocalPath
 from mribatch.core.errors import ExitCode
 from mribatch.training.export.declarations import Scale
 
-_PATH = click.Path(path_type=Path)
-
 
 @click.command(short_help="Draw what every convolutional layer of a Keras model makes of one image.")
-@click.argument("image", type=_PATH)
+@click.argument("image", type=LocalPath())
 @click.option(
     "--model",
-    type=_PATH,
+    type=LocalPath(),
     required=True,
     metavar="MODEL.keras",
     help="Keras model: model.keras in the work folder of `mribatch train`, or your own.",
 )
-@click.option("--out", type=_PATH, required=True, help="Folder of the pictures.")
+@click.option("--out", type=LocalPath(), required=True, help="Folder of the pictures.")
 @click.option(
     "--scale",
     type=click.Choice([scale.value for scale in Scale]),

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import click
 
+from mribatch.cli.elements import LocalPath
+
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=LocalPath())
 @click.option(
     "--groups",
     metavar="CSV[:COLUMN]|COLUMN",
@@ -24,7 +26,7 @@ import click
     "--require",
     multiple=True,
     metavar="REQUIREMENT",
-    help="Condition that must hold per image, e.g. 'sensitivity[glioma_tumor]>=0.95'; otherwise the exit code is 1. "
+    help="Condition that must hold per image, e.g. 'sensitivity[glioma_tumor]>=0.95'; otherwise the exit code is 4. "
     "With @low, the lower bound of the interval is compared. Repeatable.",
 )
 @click.option(
@@ -53,10 +55,15 @@ def report(
     Example:
         mribatch report results --groups groups.csv --require 'sensitivity[glioma_tumor]@low>=0.9'
     """
+    from mribatch.core.tables import Screen
     from mribatch.report.measure import ReportOptions
     from mribatch.report.measure import report as write_report
+    from mribatch.report.text.console import format_table
 
     options = ReportOptions(run=run, groups=groups, group_by=group_by, require=require, protocol=protocol, seed=seed)
     result = write_report(options)
-    click.echo(json.dumps(result.content, allow_nan=False) if as_json else result.table)
+    if as_json:
+        click.echo(json.dumps(result.content, allow_nan=False))
+    else:
+        click.echo(format_table(result.file, Screen.of_stdout()))
     result.check()

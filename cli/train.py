@@ -2,12 +2,12 @@
 
 import json
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mribatch.core.errors import ExitCode, MribatchError
+from mribatch.cli.elements import LocalPath
+from mribatch.core.errors import ExitCode, OptionError
 from mribatch.training.data.split_names import GROUPED, HOLDOUT, SPLITS
 from mribatch.training.recipes.augmentation import AUGMENTATIONS
 from mribatch.training.recipes.catalog import RECIPES, find_recipe
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from mribatch.training.work_folder.summary import BundleMetric
     from mribatch.training.workflow.finish import TrainResult
 
-_PATH = click.Path(path_type=Path)
 _SPLITS_HELP = "\n".join(f"  {name:<9}  {what}" for name, what in SPLITS.items())
 _RECIPES_HELP = "\n".join(f"  {recipe.name:<18}  {recipe.description}" for recipe in RECIPES.values())
 _HELP = f"""Train RECIPE on the images in DIR, one folder per class at any depth, and write a model bundle.
@@ -51,7 +50,7 @@ def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> N
 
 @click.command(short_help="Train a network on a folder of class folders and write a model bundle.", help=_HELP)
 @click.argument("recipe", metavar="RECIPE")
-@click.argument("data", metavar="DIR", type=_PATH)
+@click.argument("data", metavar="DIR", type=LocalPath())
 @click.option(
     "--list",
     is_flag=True,
@@ -60,7 +59,7 @@ def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> N
     callback=_list_recipes,
     help="Show the recipes and their settings, and exit.",
 )
-@click.option("--out", type=_PATH, required=True, help="Folder of the new bundle.")
+@click.option("--out", type=LocalPath(), required=True, help="Folder of the new bundle.")
 @click.option(
     "--split",
     type=click.Choice(list(SPLITS)),
@@ -83,7 +82,7 @@ def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> N
 @click.option("--weights", metavar="imagenet|none|FILE", help="Initial weights.  [default: the recipe's]")
 @click.option(
     "--groups",
-    type=_PATH,
+    type=LocalPath(),
     metavar="CSV",
     help="Table of images that belong together: columns path (relative to DIR) and one or more of group_id, series_id,"
     " patient_id.  [default: equal pixels]",
@@ -95,7 +94,7 @@ def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> N
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed of initial weights and fit."
 )
 @click.option("--split-seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed of the split.")
-@click.option("--work", type=_PATH, help="Work folder: checkpoints, tables and figures.  [default: OUT-work]")
+@click.option("--work", type=LocalPath(), help="Work folder: checkpoints, tables and figures.  [default: OUT-work]")
 @click.option("--keep-work", is_flag=True, help="Keep the checkpoints after the bundle is finished.")
 @click.option("--data-sheet", metavar="NAME|JSON", help="Description of the data; quoted in the model card.")
 @click.option(
@@ -103,7 +102,7 @@ def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> N
 )
 @click.option(
     "--cite",
-    type=_PATH,
+    type=LocalPath(),
     multiple=True,
     metavar="FOLDER",
     help="Work folder or report of another run, for comparison in the model card; repeatable.",
@@ -126,7 +125,7 @@ def train(
 ) -> ExitCode:
     """Parse the options, train, and print the result."""
     if chosen["final"] and chosen["split"] != GROUPED:
-        raise MribatchError("--final follows the folds of --split grouped", "add --split grouped, or omit --final")
+        raise OptionError("--final follows the folds of --split grouped", "add --split grouped, or omit --final")
     changed = change_recipe(find_recipe(recipe), settings, augment, weights)
 
     from mribatch.training.data.classes import parse_classes
@@ -155,26 +154,22 @@ def train(
 def describe_result(result: "TrainResult") -> str:
     """Return metrics and highlights as a table for people."""
     from mribatch.core.about import RESEARCH_NOTICE
+    from mribatch.core.tables import Column, format_table
 
     metrics = result.summary.metrics
     whole = metrics[0].metric.protocol
-    lines = [
-        f"{'metric':<36} {'value':>8}   95 % interval",
-        *(_describe_metric(row, whole) for row in metrics if row.metric.metric != "support"),
-        "",
-        *(f"{name:<12} {text}" for name, text in result.summary.highlights.items()),
-        RESEARCH_NOTICE,
-    ]
-    return "\n".join(lines)
+    columns = [Column("metric"), Column("value", "right"), Column("95 % interval")]
+    cells = [_describe_metric(row, whole) for row in metrics if row.metric.metric != "support"]
+    highlights = format_table([Column(), Column()], list(result.summary.highlights.items()))
+    return "\n".join((format_table(columns, cells), "", highlights, RESEARCH_NOTICE))
 
 
-def _describe_metric(row: "BundleMetric", whole: str) -> str:
+def _describe_metric(row: "BundleMetric", whole: str) -> tuple[str, str, str]:
     """Describe one metric; a share of the test images, whose protocol is longer than that of all, is named."""
     metric = row.metric
     name = metric.name
     if metric.protocol != whole:
         name += f" ({metric.protocol.removeprefix(f'{whole}; ')})"
     if metric.value is None:
-        return f"{name:<36} {'-':>8}"
-    interval = "" if metric.low is None else f"   {metric.low:.4f} to {metric.high:.4f}"
-    return f"{name:<36} {metric.value:8.4f}{interval}"
+        return name, "-", ""
+    return name, f"{metric.value:.4f}", "" if metric.low is None else f"{metric.low:.4f} to {metric.high:.4f}"

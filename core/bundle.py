@@ -102,10 +102,17 @@ def _find(name_or_folder: str) -> Path:
     folder = Path(name_or_folder)
     if (folder / SPEC_FILE).is_file():
         return folder
+    alike = {_normalise_name(name): path for name, path in shipped.items()}
+    if _normalise_name(name_or_folder) in alike:  # `efficientnet_lite2`, as its recipe is spelt
+        return alike[_normalise_name(name_or_folder)]
     raise BundleError(
         f"no model bundle at '{name_or_folder}' (a folder with {SPEC_FILE})",
         f"name a bundle's folder, or one that ships with mribatch: {', '.join(shipped) or 'none does'}",
     )
+
+
+def _normalise_name(name: str) -> str:
+    return name.lower().replace("_", "-")
 
 
 def _read_file(path: Path, limit: int) -> bytes:

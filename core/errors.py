@@ -1,13 +1,16 @@
 """The one exception a user meets, and the exit codes of every command.
 
-MribatchError        one line: what is wrong and what to do about it; no traceback
-  WriteError         the file system refused to write
-    DiskFullError    no space, no quota, or a limit on the size of files
-  FolderLockedError  another process is working in the folder
-  BundleError        a model bundle that is missing, damaged or does not fit
-  RunError           a run folder that is missing, damaged, incomplete or not ours
-  Interrupted        a signal came; the same command resumes the work
-anything else        a bug of ours: keeps its traceback
+MribatchError             one line: what is wrong and what to do about it; no traceback
+  OptionError             an option or argument has a value that it cannot take, whatever the files are
+  RequirementNotMetError  `report --require` does not hold
+  WriteError              the file system refused to write
+    DiskFullError         no space, no quota, or a limit on the size of files
+  FolderLockedError       another process is working in the folder
+  NoLocksError            the file system of the folder has no locks
+  BundleError             a model bundle that is missing, damaged or does not fit
+  RunError                a run folder that is missing, damaged, incomplete or not ours
+  Interrupted             a signal came; the same command resumes the work
+anything else             a bug of ours: keeps its traceback
 
 A function that several commands share cannot know their options. It raises one of the kinds above with a fix that is
 right for every caller and names no option; the command replaces it by a better one with `advising`.
@@ -25,10 +28,17 @@ class ExitCode(IntEnum):
 
     OK = 0
     USER_ERROR = 1
-    USAGE = 2
+    USAGE = 2  # the command line itself is wrong: a command, an option, or a value that it cannot take
     ROWS_NOT_OK = 3
+    REQUIREMENT_NOT_MET = 4  # everything was measured and written; `report --require` does not hold
     INTERRUPTED = 130
     TERMINATED = 143
+
+
+def end_sentence(text: str) -> str:
+    """End a text with one full stop, unless it ends with a question mark already."""
+    text = text.rstrip(". ")
+    return text if text.endswith(("?", "!", "?)")) else f"{text}."
 
 
 class MribatchError(Exception):
@@ -47,7 +57,23 @@ class MribatchError(Exception):
         self.advised = False  # whether `advising` has replaced the fix
 
     def __str__(self) -> str:
-        return one_line(f"{self.problem.rstrip('.')}. Fix: {self.fix}")
+        return one_line(f"{end_sentence(self.problem)} Fix: {self.fix}")
+
+
+class OptionError(MribatchError):
+    """An option or argument has a value that it cannot take, whatever the files are; exit code 2."""
+
+    def __init__(self, problem: str, fix: str) -> None:
+        super().__init__(problem, fix)
+        self.exit_code = ExitCode.USAGE
+
+
+class RequirementNotMetError(MribatchError):
+    """A figure is not what `report --require` demands; everything was measured and written. Exit code 4."""
+
+    def __init__(self, problem: str, fix: str) -> None:
+        super().__init__(problem, fix)
+        self.exit_code = ExitCode.REQUIREMENT_NOT_MET
 
 
 class WriteError(MribatchError):
@@ -60,6 +86,10 @@ class DiskFullError(WriteError):
 
 class FolderLockedError(MribatchError):
     """Another process is working in the folder."""
+
+
+class NoLocksError(MribatchError):
+    """The file system of the folder has no locks, so two processes could not be kept apart."""
 
 
 class BundleError(MribatchError):

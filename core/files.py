@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -11,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from mribatch.core.errors import DiskFullError, FolderLockedError, WriteError
+from mribatch.core.errors import DiskFullError, FolderLockedError, NoLocksError, WriteError
+from mribatch.core.locks import open_lock_file, take_lock
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -31,7 +31,7 @@ def publishing(path: Path) -> Iterator[Path]:
         yield temporary
         _fsync(temporary)
         os.replace(temporary, path)
-        _fsync(path.parent)
+        _fsync_folder(path.parent)
     except OSError as error:
         _remove_quietly(temporary)
         raise _write_error(path, error) from error
@@ -54,13 +54,14 @@ def sha256_of_file(path: Path) -> str:
 
 
 class FolderLock:
-    """An exclusive advisory lock on a folder (flock on a dotted file in it).
+    """An exclusive advisory lock on a folder (on a dotted file in it, see core/locks.py).
 
     The kernel drops it when the process dies, however it dies, so there is no stale lock to delete by hand. The
     descriptor is not inherited by child processes.
 
     Raises:
         FolderLockedError: On entering: another process holds the lock.
+        NoLocksError: On entering: the file system has no locks.
         WriteError: On entering: the lock's file cannot be made.
     """
 
@@ -72,24 +73,27 @@ class FolderLock:
 
     def __enter__(self) -> Self:
         try:
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._descriptor = open_lock_file(self._path)
+            free = take_lock(self._descriptor, self._path)
         except OSError as error:
+            self._close()
             raise _write_error(self._path, error) from error
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._descriptor)
-            self._descriptor = None
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise _write_error(self._path, error) from error
+        except NoLocksError:
+            self._close()
+            raise
+        if not free:
+            self._close()
             raise FolderLockedError(
                 f"another mribatch run is writing to {self._path.parent}", "wait for it to end, or stop it"
-            ) from error
+            )
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -103,11 +107,23 @@ def _write_error(path: Path, error: OSError) -> WriteError:
 
 
 def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    access = os.O_RDWR if os.name == "nt" else os.O_RDONLY  # Windows flushes only what may be written
+    descriptor = os.open(path, access | getattr(os, "O_CLOEXEC", 0))
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _fsync_folder(path: Path) -> None:
+    """Make a rename durable. Windows opens no folder, and some file systems flush none (EINVAL)."""
+    if os.name == "nt":
+        return
+    try:
+        _fsync(path)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
 
 
 def _remove_quietly(path: Path) -> None:

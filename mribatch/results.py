@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mribatch.core.about import RESEARCH_NOTICE
 from mribatch.core.errors import ExitCode, MribatchError
+from mribatch.core.local_paths import arrow_path
 from mribatch.core.text import html_text, one_line
 
 if TYPE_CHECKING:
@@ -105,7 +106,9 @@ class Run:
 
     def _headline(self) -> str:
         rows = self.counts.rows
-        return f"{rows:,} files: {rows - self._failed:,} ok, {self._failed:,} not ok"
+        from mribatch.pipeline.output.summary import describe_counts
+
+        return describe_counts(rows, self._failed)
 
     def _made_with(self) -> str:
         return f"model {self.facts.model_name}, {self.facts.backend} + {self.facts.decoder}"
@@ -113,7 +116,7 @@ class Run:
     def __repr__(self) -> str:
         lines = [f"<mribatch.Run {str(self.path)!r}: {self._headline()}", f"  {self._made_with()}"]
         failed = {status: count for status, count in self.counts.by_status.items() if status != "ok"}
-        lines += [f"  not ok: {_list_counts(failed)}"] if failed else []
+        lines += [f"  failed: {_list_counts(failed)}"] if failed else []
         lines += [f"  predicted: {_list_counts(self.counts.by_class)}"]
         lines += [f"  NOTE: {self.facts.notice}"] if self.facts.notice else []
         return "\n".join(map(one_line, lines)) + ">"
@@ -160,7 +163,7 @@ class RunReport:
 
         from mribatch.report.files import METRICS_PARQUET
 
-        return pq.read_table(self.path / METRICS_PARQUET)
+        return pq.read_table(arrow_path(self.path / METRICS_PARQUET))
 
     def to_pandas(self) -> "pd.DataFrame":
         """Read metrics.parquet into a pandas DataFrame.

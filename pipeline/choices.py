@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from mribatch.core.errors import MribatchError
+from mribatch.core.install import install_command
 from mribatch.pipeline.records import Choice
 from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
 from mribatch.trt.library import Flavor, find_installed_flavors, make_nothing_installed_error
@@ -72,7 +73,7 @@ def choose_decoder(wanted: str, machine: Machine | None = None) -> Choice:
         if not machine.dali:
             raise MribatchError(
                 "--decoder dali needs NVIDIA DALI, and it is not installed",
-                "pip install 'mribatch[dali]', or use --decoder opencv (the same within a level or two)",
+                f"{install_command('dali')}, or use --decoder opencv (the same within a level or two)",
             )
         return Choice(DALI, f"requested; {where}")
     if machine.dali and not isinstance(gpu, NoGpu):

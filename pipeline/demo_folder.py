@@ -9,7 +9,7 @@ import numpy as np
 from numpy import uint8
 from numpy.typing import NDArray
 
-from mribatch.core.errors import MribatchError
+from mribatch.core.errors import MribatchError, OptionError
 from mribatch.core.synthetic import draw_slice
 
 DEFAULT_COUNT = 24
@@ -65,9 +65,9 @@ def draw_demo_folder(folder: Path, count: int = DEFAULT_COUNT, seed: int = 0) ->
         MribatchError: The folder holds something that is not ours, or cannot be written; `count` is out of range.
     """
     if not 1 <= count <= MAX_COUNT:
-        raise MribatchError(f"--count {count} is out of range", f"choose a value from 1 to {MAX_COUNT}")
+        raise OptionError(f"--count {count} is out of range", f"choose a value from 1 to {MAX_COUNT}")
     if seed < 0:
-        raise MribatchError(f"--seed {seed} is negative", "choose 0 or more")
+        raise OptionError(f"--seed {seed} is negative", "choose 0 or more")
     try:
         _claim(folder)
         for position in range(count):

@@ -14,11 +14,16 @@ from mribatch.core.about import RESEARCH_NOTICE, __version__
 from mribatch.core.bundle import DEFAULT_MODEL, load_bundle, shipped_models
 from mribatch.core.cores import usable_cores
 from mribatch.core.errors import MribatchError
+from mribatch.core.install import install_command
+from mribatch.core.tables import PLAIN, Cell, Column, Screen, format_table
 from mribatch.pipeline.choices import choose_backend, choose_decoder
 from mribatch.pipeline.options import AUTO
 from mribatch.pipeline.records import Choice
 
-_BASE = ("click", "numpy", "pyarrow", "onnxruntime", "opencv-python-headless", "scikit-learn", "scipy", "tqdm")
+_BASE = (
+    *("click", "numpy", "pyarrow", "onnxruntime", "opencv-python-headless", "platformdirs", "rich", "scikit-learn"),
+    *("scipy", "tqdm"),
+)
 _DRIVER = Path("/proc/driver/nvidia/version")
 _SMI_TIMEOUT_S = 10
 
@@ -34,6 +39,10 @@ class Extra:
     @property
     def installed(self) -> bool:
         return all(self.packages.values())
+
+    @property
+    def needs_gpu(self) -> bool:
+        return self.name.startswith("gpu-")
 
 
 # extra -> (what it adds, the distributions that it is recognised by)
@@ -82,34 +91,41 @@ class Diagnosis:
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"research_notice": RESEARCH_NOTICE}
 
-    def to_text(self) -> str:
+    def to_text(self, screen: Screen = PLAIN) -> str:
         """For a terminal; short enough for one screen."""
+        facts = [("cores", f"{self.cores_usable} usable of {self.cores_total}")]
+        facts += [("GPU", gpu) for gpu in self.gpus] or [("GPU", f"none ({self._why_no_gpu()})")]
+        facts += [("backend", f"auto picks {self.backend.name}: {self.backend.reason}")]
+        facts += [("decoder", f"auto picks {self.decoder.name}: {self.decoder.reason}")]
+        facts += [("models", f"{', '.join(self.models)} (default: {self.default_model})")]
+        facts += [("", f"NOTE: {self.notice}")] if self.notice else []
+        facts += [("libraries", ", ".join(f"{name} {found or 'MISSING'}" for name, found in self.libraries.items()))]
+        extras = [(extra.name, extra.adds, self._describe_state(extra)) for extra in self.extras]
         lines = [f"mribatch {self.mribatch}, Python {self.python}, {self.system}"]
-        lines += [f"cores      {self.cores_usable} usable of {self.cores_total}"]
-        lines += [f"GPU        {gpu}" for gpu in self.gpus] or [f"GPU        none ({self._why_no_gpu()})"]
-        lines += [f"backend    auto picks {self.backend.name}: {self.backend.reason}"]
-        lines += [f"decoder    auto picks {self.decoder.name}: {self.decoder.reason}"]
-        lines += [f"models     {', '.join(self.models)} (default: {self.default_model})"]
-        lines += [f"           NOTE: {self.notice}"] if self.notice else []
-        lines += ["libraries  " + ", ".join(f"{name} {found or 'MISSING'}" for name, found in self.libraries.items())]
-        lines += [self._extra_line(extra) for extra in self.extras]
-        lines += [f"PROBLEM    {problem}" for problem in self.problems] or ["No problem found."]
+        lines += [] if self.system.startswith("Linux ") else ["mribatch is tested on Linux; on this system it is not."]
+        lines += [format_table([Column(), Column(wraps=True)], facts, screen)]
+        lines += [
+            format_table([Column("extra"), Column("adds", wraps=True), Column("state", wraps=True)], extras, screen)
+        ]
+        lines += [f"PROBLEM: {problem}" for problem in self.problems] or ["No problem found."]
         return "\n".join([*lines, RESEARCH_NOTICE])
 
     def _why_no_gpu(self) -> str:
         return f"driver {self.driver} is loaded, but lists none" if self.driver else "no NVIDIA driver is loaded"
 
-    @staticmethod
-    def _extra_line(extra: Extra) -> str:
-        missing = [name for name, found in extra.packages.items() if not found]
-        state = "installed" if extra.installed else f"lacks {', '.join(missing)}: pip install 'mribatch[{extra.name}]'"
-        return f"extra      {extra.name:<9} {extra.adds}; {state}"
+    def _describe_state(self, extra: Extra) -> Cell:
+        if extra.installed:
+            return Cell("installed", "green")
+        if extra.needs_gpu and not self.gpus and not self.driver:
+            return Cell("needs an NVIDIA GPU")
+        missing = ", ".join(name for name, found in extra.packages.items() if not found)
+        return Cell(f"lacks {missing}: {install_command(extra.name)}")
 
 
 def diagnose() -> Diagnosis:
     """Look at the machine. Never raises for what is missing: that is the answer."""
     libraries = {name: _version(name) for name in _BASE}
-    problems = [f"{name} is not installed. Fix: pip install mribatch" for name, found in libraries.items() if not found]
+    problems = [f"{name} is not installed. Fix: {install_command()}" for name, found in libraries.items() if not found]
     notice = None
     try:
         notice = load_bundle(DEFAULT_MODEL).spec.notice

@@ -13,7 +13,9 @@ from mribatch.core.about import RESEARCH_NOTICE
 from mribatch.core.bundle import load_bundle
 from mribatch.core.cores import usable_cores
 from mribatch.core.errors import ExitCode, advising
-from mribatch.core.text import decode_name, one_line
+from mribatch.core.local_paths import check_local
+from mribatch.core.tables import PLAIN, Column, Screen, count, format_table
+from mribatch.core.text import decode_name
 from mribatch.pipeline.file_classifier import make_file_classifier
 from mribatch.pipeline.listing.discover import Discovery, FoundFile, Input, resolve_inputs
 from mribatch.pipeline.listing.labels import add_aliases
@@ -48,11 +50,14 @@ class Estimate:
         content = {key: dict(value) if isinstance(value, Mapping) else value for key, value in vars(self).items()}
         return content | {"exit_code": int(self.exit_code), "research_notice": RESEARCH_NOTICE}
 
-    def to_text(self) -> str:
-        lines = [f"{self.files:,} files would be classified ({self.bytes / 1e6:,.1f} MB)"]
-        lines += [f"  {one_line(suffix):<18}{count:>10,}" for suffix, count in sorted(self.by_suffix.items())]
-        lines += [f"not listed, {reason}: {count:,}" for reason, count in sorted(self.skipped.items())]
-        lines += [f"{self.sampled_not_ok} of {self.sampled} sampled files are not ok"] if self.sampled_not_ok else []
+    def to_text(self, screen: Screen = PLAIN) -> str:
+        """A few lines for a terminal."""
+        verb = f"{count(self.files, 'file')} would be classified ({self.bytes / 1e6:,.1f} MB)"
+        rows = [(suffix, f"{number:,}") for suffix, number in sorted(self.by_suffix.items())]
+        lines = [verb, format_table([Column(), Column(align="right")], rows, screen, indent=2)]
+        lines += [f"not listed, {reason}: {number:,}" for reason, number in sorted(self.skipped.items())]
+        if self.sampled_not_ok:
+            lines += [f"{self.sampled_not_ok} of {count(self.sampled, 'sampled file')} failed"]
         lines += [
             f"About {_format_seconds(self.seconds)} at {self.images_per_second:,.0f} images/s ({self.backend} + "
             f"{self.decoder}, measured on {self.sampled} of them). Nothing was written."
@@ -73,6 +78,8 @@ def estimate(inputs: Sequence[str | Path], out: str | None, options: ClassifyOpt
         MribatchError: As `classify` would before it writes anything.
     """
     with advising(FIXES):
+        for item in inputs:
+            check_local(item, "the input")
         bundle = load_bundle(options.model)
         add_aliases(bundle.spec, options.alias)
         resolved = resolve_inputs(inputs, options.from_file, null=options.null)

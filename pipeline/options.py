@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mribatch.core.bundle import DEFAULT_MODEL
-from mribatch.core.errors import BundleError, DiskFullError, FolderLockedError, MribatchError, WriteError
+from mribatch.core.errors import (
+    BundleError,
+    DiskFullError,
+    FolderLockedError,
+    MribatchError,
+    NoLocksError,
+    OptionError,
+    WriteError,
+)
 from mribatch.pipeline.decode.probe import DEFAULT_MAX_PIXELS
 from mribatch.pipeline.listing.patterns import PathPatterns
 
@@ -22,6 +30,8 @@ FIXES: Mapping[type[MribatchError], str] = {
     DiskFullError: "free some space and type the same command again; it continues where it stopped",
     WriteError: "choose an --out folder that you may write to",
     FolderLockedError: "wait for it to end, or choose another --out",
+    NoLocksError: "choose an --out on a local disk and copy the results, or have the file system mounted with locks"
+    " (Lustre: -o flock; NFS: lockd)",
     BundleError: "restore the bundle from where it came, export it again, or name another with --model",
 }
 
@@ -64,7 +74,7 @@ class ClassifyOptions:
         _check_aliases(self.alias, self.labels)
         PathPatterns(self.exclude)
         if self.null and self.from_file is None:
-            raise MribatchError("--null says how the names in a list end, and there is no list", "give --from-file")
+            raise OptionError("--null says how the names in a list end, and there is no list", "give --from-file")
         if self.labels not in (AUTO, NONE) and not Path(self.labels).is_file():
             raise MribatchError(f"there is no labels file '{self.labels}'", "give auto, none or a CSV with path,label")
 
@@ -73,16 +83,16 @@ def _check_aliases(aliases: tuple[str, ...], labels: str) -> None:
     for text in aliases:
         folder, _, name = text.rpartition("=")
         if not folder.strip() or not name.strip():
-            raise MribatchError(f"--alias '{text}' is not FOLDER=CLASS", "write it like --alias gbm=glioma_tumor")
+            raise OptionError(f"--alias '{text}' is not FOLDER=CLASS", "write it like --alias gbm=glioma_tumor")
     if aliases and labels == NONE:
-        raise MribatchError("--alias names labels, and there are none with --labels none", "leave one of them out")
+        raise OptionError("--alias names labels, and there are none with --labels none", "leave one of them out")
 
 
 def _check_range(option: str, value: float | None, low: float, high: float) -> None:
     if value is not None and not low <= value <= high:
-        raise MribatchError(f"{option} {value:g} is out of range", f"choose a value from {low:g} to {high:g}")
+        raise OptionError(f"{option} {value:g} is out of range", f"choose a value from {low:g} to {high:g}")
 
 
 def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise MribatchError(f"{option} '{value}' is unknown", f"choose one of {', '.join(choices)}")
+        raise OptionError(f"{option} '{value}' is unknown", f"choose one of {', '.join(choices)}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mribatch.core.bundle import Bundle, load_bundle
 from mribatch.core.cores import usable_cores
+from mribatch.core.local_paths import check_local
 from mribatch.core.model_spec import ModelSpec
 from mribatch.core.text import decode_name
 from mribatch.pipeline.file_classifier import make_file_classifier
@@ -79,6 +80,9 @@ def make_plan(
     Raises:
         MribatchError: An input, the bundle, an option or the output folder does not fit; nothing was written.
     """
+    check_local(out, "--out")
+    for item in inputs:
+        check_local(item, "the input")
     folder = RunFolder(Path(out))
     earlier = folder.check_free()
     if not options.overwrite and earlier:

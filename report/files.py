@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mribatch.core.files import publishing, write_json
+from mribatch.core.local_paths import arrow_path
 from mribatch.report.metrics_file import METRICS_JSON, MetricsFile
 from mribatch.report.text.page import format_page
 
@@ -23,7 +24,7 @@ def write_files(run: Path, content: MetricsFile) -> None:
     import pyarrow.parquet as pq
 
     with publishing(run / METRICS_PARQUET) as temporary:
-        pq.write_table(_to_table(content), temporary)
+        pq.write_table(_to_table(content), arrow_path(temporary))
     with publishing(run / PAGE) as temporary:
         temporary.write_text(format_page(content), encoding="utf-8")
     write_json(run / METRICS_JSON, content.to_json())

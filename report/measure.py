@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mribatch.core.about import RESEARCH_NOTICE, __version__
-from mribatch.core.errors import MribatchError
+from mribatch.core.errors import RequirementNotMetError
 from mribatch.report.counts import count_files, count_predictions, explain_no_metrics
 from mribatch.report.files import write_files
 from mribatch.report.levels import measure_level, select_images, select_patients
@@ -59,9 +59,9 @@ class Report:
         return tuple(verdict.found for verdict in self.file.requirements if not verdict.met)
 
     def check(self) -> None:
-        """Raises MribatchError where a requirement is not met."""
+        """Raises RequirementNotMetError where a requirement is not met."""
         if self.unmet:
-            raise MribatchError(
+            raise RequirementNotMetError(
                 f"requirement not met: {'; '.join(self.unmet)}",
                 "use another model, or lower the requirement if the figure is good enough",
             )

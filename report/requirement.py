@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mribatch.core.errors import MribatchError
+from mribatch.core.errors import OptionError
 from mribatch.report.metrics import metric_keys, name_metric
 from mribatch.report.metrics_file import Level, MetricRow, RequirementResult
 from mribatch.report.text.sentences import format_number
@@ -76,7 +76,7 @@ def parse_requirement(text: str, classes: Sequence[str]) -> Requirement:
     """
     match = _FORM.fullmatch(text)
     if match is None:
-        raise MribatchError(
+        raise OptionError(
             f"--require '{text}' is not understood",
             "write e.g. 'accuracy>=0.9', 'sensitivity[CLASS]>=0.95' or 'sensitivity[CLASS]@low>=0.9'",
         )
@@ -84,11 +84,11 @@ def parse_requirement(text: str, classes: Sequence[str]) -> Requirement:
     keys = metric_keys(classes)
     if metric not in {key[0] for key in keys}:
         known = ", ".join(dict.fromkeys(key[0] for key in keys))
-        raise MribatchError(f"--require '{text}': there is no metric '{metric}'", f"choose one of {known}")
+        raise OptionError(f"--require '{text}': there is no metric '{metric}'", f"choose one of {known}")
     if (metric, class_) not in keys:
         problem = f"{metric} needs a class" if class_ is None else f"there is no {metric} of '{class_}'"
         valid = ", ".join(name_metric(*key) for key in keys if key[0] == metric)
-        raise MribatchError(f"--require '{text}': {problem}", f"choose one of {valid}")
+        raise OptionError(f"--require '{text}': {problem}", f"choose one of {valid}")
     return Requirement(metric=metric, class_=class_, bound=bound or "value", sign=sign, limit=float(limit))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy import int64
 from numpy.typing import NDArray
 
-from mribatch.core.errors import MribatchError
+from mribatch.core.errors import MribatchError, OptionError
 from mribatch.report.groups import COLUMN_NAMES, PATIENT, find_kinds, read_groups_table
 from mribatch.report.rows import RunRows, list_group_columns
 
@@ -77,7 +77,7 @@ def find_patients(option: str, rows: RunRows, roots: Sequence[str]) -> RowGroups
     """
     name, equals, rule = option.partition("=")
     if name.strip() != _KEY or not equals or not rule:
-        raise MribatchError(
+        raise OptionError(
             f"--group-by '{option}' is not understood", "write patient=REGEX with a capture group, or patient=FILE.csv"
         )
     if _is_table(rule):
@@ -89,11 +89,11 @@ def _match_paths(rule: str, rows: RunRows) -> RowGroups:
     try:
         pattern = re.compile(rule)
     except re.error as error:
-        raise MribatchError(
+        raise OptionError(
             f"--group-by: '{rule}' is not a regular expression: {error}", "correct the expression"
         ) from error
     if pattern.groups < 1:
-        raise MribatchError(
+        raise OptionError(
             f"--group-by: '{rule}' has no capture group",
             "put parentheses around what names the patient, e.g. patient='(P[0-9]+)_'",
         )

@@ -11,6 +11,7 @@ from numpy import float32, int64
 from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
+from mribatch.core.local_paths import arrow_path
 from mribatch.pipeline.output.parts import PARTS_FOLDER, read_parts
 from mribatch.pipeline.output.run_file import RUN_FILE
 from mribatch.pipeline.records import Status
@@ -73,7 +74,7 @@ def list_group_columns(run: Path) -> list[str]:
 
     for part in sorted((run / PARTS_FOLDER).glob("part-*.parquet")):
         try:
-            schema = pq.read_schema(part)
+            schema = pq.read_schema(arrow_path(part))
         except (OSError, pa.ArrowException) as error:
             raise MribatchError(f"{part} is damaged: {str(error).splitlines()[0]}", RESTORE) from error
         return [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_integer(field.type)]

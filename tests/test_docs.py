@@ -229,7 +229,7 @@ def test_getting_started_tells_what_the_demo_does(
     for out in ("build/demo/run", "results"):
         summary = classify(["build/demo/slices"], out, ClassifyOptions(model=str(tiny_model)))
     counts = summary.to_text().split("31 files: ")[1].split("Predicted:")[0]
-    assert "24 ok, 7 not ok" in counts and counts in page.read_text()
+    assert "24 ok, 7 failed" in counts and counts in page.read_text()
     assert summary.skipped == {"suffix": 2} and "Not listed (suffix 2): see" in page.read_text()
     first, second = examples(page)
     exec(first, {})

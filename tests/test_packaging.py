@@ -100,6 +100,8 @@ def test_metadata_says_what_the_project_is() -> None:
         "pyarrow",
         "onnxruntime",
         "opencv-python-headless",
+        "platformdirs",
+        "rich",
         "scikit-learn",
         "scipy",
         "tqdm",

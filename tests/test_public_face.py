@@ -235,8 +235,8 @@ def test_the_parameters_of_report_are_its_options() -> None:
 
 def test_a_run_is_a_few_lines(run: Run) -> None:
     lines = repr(run).splitlines()
-    assert lines[0] == f"<mribatch.Run '{run.path}': 13 files: 12 ok, 1 not ok"
-    assert lines[1:3] == ["  model tiny, onnxruntime + opencv", "  not ok: empty 1"]
+    assert lines[0] == f"<mribatch.Run '{run.path}': 13 files: 12 ok, 1 failed"
+    assert lines[1:3] == ["  model tiny, onnxruntime + opencv", "  failed: empty 1"]
     assert len(lines) == 4
     assert 5 < len(repr(report(run)).splitlines()) < 15
 

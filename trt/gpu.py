@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-INSTALL_CUDA = "pip install 'mribatch[gpu-cu13]' (driver R580 or newer) or 'mribatch[gpu-cu12]'"
+from mribatch.core.install import install_command
+from mribatch.core.nvidia_driver import has_driver
+
+_INSTALL_DRIVER = "install or update NVIDIA's driver; nvidia-smi must list the GPU"
+_NO_DRIVER = "no NVIDIA driver is loaded"
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,9 @@ def find_gpu() -> Gpu | NoGpu:
     try:
         from cuda.bindings import runtime
     except ImportError:
-        return NoGpu("the package cuda-bindings is not installed", INSTALL_CUDA)
+        if not has_driver():
+            return NoGpu(_NO_DRIVER, _INSTALL_DRIVER)
+        return NoGpu("the package cuda-bindings is not installed", format_cuda_install())
     try:
         count = _check_status(runtime.cudaGetDeviceCount())
         if not count:
@@ -46,7 +52,7 @@ def find_gpu() -> Gpu | NoGpu:
         facts = _check_status(runtime.cudaGetDeviceProperties(0))
         driver, own = _check_status(runtime.cudaDriverGetVersion()), _check_status(runtime.cudaRuntimeGetVersion())
     except RuntimeError as error:  # also: libcudart is there, but no driver
-        return NoGpu(f"CUDA says {error}", "install or update NVIDIA's driver; nvidia-smi must list the GPU")
+        return NoGpu(f"CUDA says {error}" if has_driver() else _NO_DRIVER, _INSTALL_DRIVER)
     name = facts.name.decode() if isinstance(facts.name, bytes) else str(facts.name)
     return Gpu(
         name.rstrip("\0"),
@@ -55,6 +61,11 @@ def find_gpu() -> Gpu | NoGpu:
         _format_version(driver),
         _format_version(own),
     )
+
+
+def format_cuda_install() -> str:
+    """Return the commands that install what a GPU needs, for each version of CUDA."""
+    return f"{install_command('gpu-cu13')} (driver R580 or newer), or {install_command('gpu-cu12')}"
 
 
 def _check_status(answer: tuple[Any, ...]) -> Any:

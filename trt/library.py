@@ -14,7 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from mribatch.core.errors import MribatchError
-from mribatch.trt.gpu import INSTALL_CUDA
+from mribatch.core.install import install_command
+from mribatch.trt.gpu import format_cuda_install
 
 
 class Flavor(StrEnum):
@@ -30,10 +31,11 @@ _DISTRIBUTIONS = {
     Flavor.TENSORRT: ("tensorrt-cu13-bindings", "tensorrt-cu12-bindings", "tensorrt"),
     Flavor.RTX: ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt-rtx"),
 }
-_INSTALL = {
-    Flavor.TENSORRT: INSTALL_CUDA,  # the same extras bring both
-    Flavor.RTX: "pip install 'mribatch[rtx]'",
-}
+
+
+def _format_install(flavor: Flavor) -> str:
+    """The command that installs it; for TensorRT, the extras that bring CUDA's packages, too."""
+    return install_command("rtx") if flavor is Flavor.RTX else format_cuda_install()
 
 
 def find_installed_version(flavor: Flavor) -> str | None:
@@ -108,20 +110,20 @@ def forget_variables(error: BaseException) -> None:
 
 def make_missing_error(flavor: Flavor) -> MribatchError:
     """The error for a flavor that is wanted and not installed."""
-    return MribatchError(f"{flavor} is not installed", _INSTALL[flavor])
+    return MribatchError(f"{flavor} is not installed", _format_install(flavor))
 
 
 def make_nothing_installed_error() -> MribatchError:
     """The error where neither flavor is installed."""
     return MribatchError(
         "neither TensorRT nor TensorRT for RTX is installed",
-        f"{_INSTALL[Flavor.TENSORRT]}, or {_INSTALL[Flavor.RTX]}, which also builds engines without a GPU",
+        f"{format_cuda_install()}, or {install_command('rtx')}, which also builds engines without a GPU",
     )
 
 
 def _make_broken_error(flavor: Flavor, error: Exception) -> MribatchError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return MribatchError(f"{flavor} {find_installed_version(flavor)} does not load: {reason}", _INSTALL[flavor])
+    return MribatchError(f"{flavor} {find_installed_version(flavor)} does not load: {reason}", _format_install(flavor))
 
 
 class Messages:

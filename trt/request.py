@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mribatch.core.errors import MribatchError
+from mribatch.core.errors import OptionError
 from mribatch.trt.library import Flavor
 
 FP16, FP32 = "fp16", "fp32"
@@ -18,7 +18,7 @@ class BatchProfile:
 
     def __post_init__(self) -> None:
         if not 1 <= self.optimal <= self.maximum <= MAX_BATCH:
-            raise MribatchError(
+            raise OptionError(
                 f"the batch sizes 1, {self.optimal}, {self.maximum} do not rise, or the last exceeds {MAX_BATCH}",
                 "give --batch-size MAX or --batch-size OPT,MAX, for example 64",
             )

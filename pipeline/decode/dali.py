@@ -22,6 +22,7 @@ from numpy import uint8
 from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
+from mribatch.core.install import install_command
 from mribatch.pipeline.decode.dali_graph import GraphOptions, Samples, prefetching, single
 from mribatch.pipeline.decode.file import decoded_file, read_and_probe, timed_out
 from mribatch.pipeline.decode.grey import decode_grey
@@ -226,7 +227,7 @@ class DaliDecoder:
             reason = " ".join(str(error).split())[:_REASON]
             raise MribatchError(
                 f"NVIDIA DALI does not work on the {self._options.device.name}: {reason}",
-                "pip install --force-reinstall 'mribatch[dali]', or use --decoder opencv",
+                f"{install_command('dali', reinstall=True)}, or use --decoder opencv",
             ) from error
         return decode
 

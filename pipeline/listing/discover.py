@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from mribatch.core.errors import MribatchError
+from mribatch.core.errors import MribatchError, OptionError
 from mribatch.core.text import decode_name
 from mribatch.pipeline.listing.name_list import read_names
 from mribatch.pipeline.listing.other_programs import describe_file, describe_folder
@@ -112,9 +112,7 @@ def resolve_inputs(
             raise MribatchError(f"there is no list '{from_file}'", "give a text file with one path per line, or -")
         resolved.append(Input(InputKind.LIST, from_file, os.fsencode(os.getcwd()), os.fsencode(from_file), null))
     if not resolved:
-        raise MribatchError(
-            "there is nothing to classify", "name a folder, files or a pattern, or give a list of files"
-        )
+        raise OptionError("there is nothing to classify", "name a folder, files or a pattern, or give a list of files")
     if len(resolved) > MAX_INPUTS:
         raise MribatchError(
             f"{len(resolved):,} inputs are more than the {MAX_INPUTS:,} allowed", "give the names in a list of files"

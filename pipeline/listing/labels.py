@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mribatch.core.csv_rows import open_csv
-from mribatch.core.errors import MribatchError
+from mribatch.core.errors import MribatchError, OptionError
 from mribatch.core.model_spec import ModelSpec, normalise_label
 from mribatch.core.text import decode_name
 from mribatch.pipeline.listing.discover import Input
@@ -180,15 +180,15 @@ def add_aliases(spec: ModelSpec, aliases: Sequence[str]) -> ModelSpec:
         folder, _, wanted = text.rpartition("=")
         target = spec.label_of(wanted)
         if target is None:
-            raise MribatchError(
+            raise OptionError(
                 f"--alias {text}: '{wanted}' is not a class of the model",
                 f"name one of {', '.join(spec.classes)}",
             )
         key = normalise_label(folder)
         if key in map(normalise_label, spec.classes) and spec.label_of(folder) != target:
-            raise MribatchError(f"--alias {text}: '{folder}' is a class of the model itself", "leave it out")
+            raise OptionError(f"--alias {text}: '{folder}' is a class of the model itself", "leave it out")
         if chosen.setdefault(key, target) != target:
-            raise MribatchError(f"--alias {text}: '{folder}' was given another class before", "keep one of the two")
+            raise OptionError(f"--alias {text}: '{folder}' was given another class before", "keep one of the two")
     taken = {*chosen, *map(normalise_label, spec.classes)}
     kept = {alias: name for alias, name in spec.aliases.items() if normalise_label(alias) not in taken}
     own = {key: name for key, name in chosen.items() if key not in map(normalise_label, spec.classes)}

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from mribatch.core.errors import MribatchError
+from mribatch.core.errors import OptionError
 
 _FIX = "write it like a line of a .gitignore file: '*_mask.png', 'masks/', 'a/**/b.png'"
 
@@ -89,11 +89,11 @@ def _compile(text: str) -> _Pattern:
     body = text.rstrip("/")
     if not body or text.startswith("!"):
         what = "begins with '!', which is not supported" if text.startswith("!") else "is empty"
-        raise MribatchError(f"the pattern '{text}' {what}", _FIX)
+        raise OptionError(f"the pattern '{text}' {what}", _FIX)
     try:
         regex = re.compile(_translate(body.removeprefix("/")), re.DOTALL)
     except re.error as error:
-        raise MribatchError(f"the pattern '{text}' cannot be read: {error}", _FIX) from error
+        raise OptionError(f"the pattern '{text}' cannot be read: {error}", _FIX) from error
     return _Pattern(text, regex, folders_only=text.endswith("/"), on_names="/" not in body)
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mribatch.core.files import publishing
+from mribatch.core.local_paths import arrow_path
 from mribatch.core.text import decode_name
 from mribatch.pipeline.listing.discover import Discovery, Input, OnFiles, SkipReason, ignore_files
 from mribatch.pipeline.listing.labels import Labels
@@ -82,7 +83,7 @@ class _TableWriter:
     """Rows of one schema to one Parquet file, a row group at a time."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._writer = pq.ParquetWriter(path, schema)
+        self._writer = pq.ParquetWriter(arrow_path(path), schema)
         self._schema = schema
         self._rows: list[tuple[Any, ...]] = []
 
@@ -151,7 +152,7 @@ class Listing:
     def __init__(self, path: Path, inputs: Sequence[Input]) -> None:
         self._path = path
         self._roots = [item.root for item in inputs]
-        self.files: int = pq.read_metadata(path).num_rows
+        self.files: int = pq.read_metadata(arrow_path(path)).num_rows
 
     def parts(self, part_rows: int) -> int:
         """Return the number of parts that the run has."""
@@ -159,7 +160,7 @@ class Listing:
 
     def slices(self, part_rows: int, wanted: Iterable[int]) -> Iterator[tuple[int, list[ImageFile]]]:
         """Yield (part, its files) for the wanted part numbers, which must ascend. One slice is in memory at a time."""
-        with pq.ParquetFile(self._path) as table:
+        with pq.ParquetFile(arrow_path(self._path)) as table:
             starts = [0]
             for group in range(table.metadata.num_row_groups):
                 starts.append(starts[-1] + table.metadata.row_group(group).num_rows)

@@ -13,6 +13,7 @@ from pathlib import Path
 from mribatch.core.errors import RunError
 from mribatch.core.files import FolderLock, write_json
 from mribatch.pipeline.listing.table import LISTING_FILE, SKIPPED_FILE
+from mribatch.pipeline.output.difference import describe_difference
 from mribatch.pipeline.output.parts import PARTS_FOLDER
 from mribatch.pipeline.output.run_file import RUN_FILE, ForeignRunFile, JsonScalar, RunFile, RunState, parse_run_file
 
@@ -56,7 +57,7 @@ class Fingerprint:
         for key in {**self.fields, **earlier}:  # also what only the earlier run asked for
             before, now = earlier.get(key), self.fields.get(key)
             if before != now:
-                return f"{key} was {_short(before)}, now it is {_short(now)}"
+                return describe_difference(key, before, now)
         return None
 
 
@@ -117,8 +118,3 @@ class RunFolder:
 
     def _not_ours(self, reason: str) -> RunError:
         return RunError(f"{self.path} is not a run folder of mribatch: {reason}", _NEW_FOLDER)
-
-
-def _short(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return f"{text[:12]}…" if len(text) > 40 else text

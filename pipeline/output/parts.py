@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from mribatch.core.errors import RunError
 from mribatch.core.files import publishing
+from mribatch.core.local_paths import arrow_path
 from mribatch.pipeline.records import Flag, Prediction
 
 SCHEMA_VERSION = 1
@@ -100,7 +101,7 @@ class PartWriter:
         metadata = {**(self._schema.metadata or {}), **self._facts.metadata(part)}
         table = _table(self._rows, self._schema, self._facts.classes).replace_schema_metadata(metadata)
         with publishing(part_path(self._run, part)) as temporary:
-            pq.write_table(table, temporary, row_group_size=PART_ROWS)
+            pq.write_table(table, arrow_path(temporary), row_group_size=PART_ROWS)
         self._rows.clear()
 
 
@@ -129,7 +130,7 @@ def _part_problem(path: Path, part: int, files: int, run_id: str) -> str | None:
     if part < 0 or part * PART_ROWS >= files:
         return "is no part of this run"
     try:
-        found = pq.read_metadata(path)
+        found = pq.read_metadata(arrow_path(path))
     except (OSError, pa.ArrowException) as error:
         return f"is damaged: {str(error).splitlines()[0]}"
     metadata = found.metadata or {}
@@ -200,7 +201,7 @@ def read_table(run: Path) -> pa.Table:
 def read_parts(run: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Yield the part files of a run as tables, in order, one in memory at a time; all columns, or those named."""
     for path in sorted((run / PARTS_FOLDER).glob("part-*.parquet"), key=lambda path: int(path.stem[5:])):
-        with pq.ParquetFile(path) as part:
+        with pq.ParquetFile(arrow_path(path)) as part:
             yield part.read(columns=list(columns) if columns is not None else None)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from mribatch.core.about import RESEARCH_NOTICE
 from mribatch.core.errors import ExitCode
+from mribatch.core.tables import PLAIN, Cell, Column, Screen, count, format_table
 from mribatch.core.text import one_line
 from mribatch.pipeline.listing.discover import SkipReason
 from mribatch.pipeline.listing.label_advice import warn_of_unknown_labels
@@ -66,14 +67,12 @@ class RunSummary:
         content |= {"labelled": counts.labelled, "correct": counts.correct, "exit_code": int(self.exit_code)}
         return content | {"predictions": str(self.out / PARTS_FOLDER), "research_notice": RESEARCH_NOTICE}
 
-    def to_text(self) -> str:
-        """A few lines for a terminal."""
+    def to_text(self, screen: Screen = PLAIN) -> str:
+        """A few lines for a terminal; text in tables, each remark once, below them."""
         lines = [*map(one_line, (self.label_warning or "").splitlines())]
         lines += [f"NOTE: {self.notice}."] if self.notice else []
-        lines += [f"{self.files:,} files: {self.counts.by_status[Status.OK]:,} ok, {self.not_ok:,} not ok"]
-        lines += [f"  {status:<18}{count:>10,}" for status, count in sorted(self.counts.by_status.items())]
-        lines += ["Predicted:"]
-        lines += [f"  {name:<18}{self.counts.by_class[name]:>10,}" for name in self.classes]
+        lines += [describe_counts(self.files, self.not_ok), *self._list_statuses(screen)]
+        lines += ["Predicted:", *self._list_classes(screen)]
         if self.counts.labelled_ok and not self.notice:
             share = self.counts.correct / self.counts.labelled_ok
             agree = f"{self.counts.correct:,} of {self.counts.labelled_ok:,} ({share:.2%})"
@@ -84,17 +83,31 @@ class RunSummary:
         lines += [f"Results: {self.out / PARTS_FOLDER} (Parquet), {self.out / 'run.json'}", RESEARCH_NOTICE]
         return "\n".join(lines)
 
+    def _list_statuses(self, screen: Screen) -> list[str]:
+        """Nothing where every file is ok: the line above says so."""
+        if not self.not_ok:
+            return []
+        rows = [
+            (Cell(status, "green" if status == Status.OK else "red"), f"{number:,}")
+            for status, number in sorted(self.counts.by_status.items())
+        ]
+        return [format_table([Column(), Column(align="right")], rows, screen, indent=2)]
+
+    def _list_classes(self, screen: Screen) -> list[str]:
+        rows = [(name, f"{self.counts.by_class[name]:,}") for name in self.classes]
+        return [format_table([Column(), Column(align="right")], rows, screen, indent=2)]
+
     def _remarks(self) -> list[str]:
         remarks = []
         if self.skipped:
-            shown = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.skipped.items()))
+            shown = ", ".join(f"{reason} {number:,}" for reason, number in sorted(self.skipped.items()))
             remarks.append(f"Not listed ({shown}): see {self.out / 'skipped.parquet'}")
         if self.unmatched_lines:
             shown = ", ".join([*self.unmatched_first, *["..."] * (self.unmatched_lines > len(self.unmatched_first))])
             lines = f"Lines of the labels table that match no listed file: {self.unmatched_lines:,} ({shown})"
             remarks.append(one_line(lines))
         if self.unknown_labels and self.counts.labelled and not self.label_warning:
-            shown = ", ".join(f"{name} ({count:,})" for name, count in sorted(self.unknown_labels.items())[:10])
+            shown = ", ".join(f"{name} ({number:,})" for name, number in sorted(self.unknown_labels.items())[:10])
             remarks.append(one_line(f"No label, since no class of the model: {shown}"))
         return remarks
 
@@ -105,6 +118,11 @@ class RunSummary:
             f"{name.replace('_', ' ')} {seconds:.1f} s" for name, seconds in self.seconds.items() if seconds >= 0.05
         )
         return f"{self.images_per_second:,.0f} images/s, bottleneck: {self.bottleneck} ({stages})"
+
+
+def describe_counts(files: int, failed: int) -> str:
+    """Write how many files there are, e.g. "31 files: 24 ok, 7 failed"."""
+    return f"{count(files, 'file')}: {files - failed:,} ok, {failed:,} failed"
 
 
 def exit_code_of(not_ok: int, skipped: Mapping[str, int], *, strict: bool = False) -> ExitCode:

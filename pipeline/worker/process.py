@@ -1,7 +1,6 @@
 """One life of the worker process: started, spoken to, found dead."""
 
 import contextlib
-import fcntl
 import os
 import queue
 import signal
@@ -165,6 +164,8 @@ def _make_pipe() -> tuple[Connection, Connection]:
     """The reading and the writing end. No end has the number of a standard stream that is closed in this process: the
     worker gets standard streams of its own, which would take its place.
     """
+    import fcntl  # not on Windows, where there is no DALI either
+
     ends = os.pipe()
     try:
         reading, writing = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE) for end in ends)

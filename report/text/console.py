@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from mribatch.core import tables
 from mribatch.core.text import one_line
 from mribatch.report.metrics_file import Level, MetricsFile, PredictedClasses
 from mribatch.report.text.sentences import (
@@ -27,7 +28,7 @@ _WIDEST_MATRIX = 12  # classes
 _MOST_LINES = 5  # notes and files
 
 
-def format_table(content: MetricsFile) -> str:
+def format_table(content: MetricsFile, screen: tables.Screen = tables.PLAIN) -> str:
     """The text for a terminal: files, headline figures, classes, confusion matrix, and how the intervals were made."""
     files = content.files
     lines = [f"NOTE: {one_line(notice)}." for notice in content.notices]
@@ -38,9 +39,14 @@ def format_table(content: MetricsFile) -> str:
         lines += count_others(files.total - files.readable, len(named))
     lines += [describe_scored(files), ""]
     if content.no_metrics:
-        lines += [f"No accuracy: {one_line(content.no_metrics)}.", "", *_write_predictions(content.predicted), ""]
+        lines += [
+            f"No accuracy: {one_line(content.no_metrics)}.",
+            "",
+            *_write_predictions(content.predicted, screen),
+            "",
+        ]
     for level in content.levels:
-        lines += [*_write_level(content.run.classes, level), ""]
+        lines += [*_write_level(content.run.classes, level, screen), ""]
     if content.patients:
         lines += [*describe_patients(content.patients), ""]
     for verdict in content.requirements:
@@ -49,32 +55,31 @@ def format_table(content: MetricsFile) -> str:
     return "\n".join(lines)
 
 
-def _write_level(classes: Sequence[str], level: Level) -> list[str]:
+def _write_level(classes: Sequence[str], level: Level, screen: tables.Screen) -> list[str]:
     lines = [f"Figures {level.title}, n = {level.n:,}"]
     rows = [(title, level.find(metric, class_)) for metric, class_, title in HEADLINE]
     headline = [(title, format_number(row.value), format_interval(row)) for title, row in rows]
-    lines += _align([("", "value", "95 % interval"), *headline])
+    lines += _align([("", "value", "95 % interval"), *headline], screen)
     titles = ["class", *(CLASS_TABLE_TITLES.get(metric, metric) for metric in CLASS_TABLE)]
-    lines += ["", *_align([titles, *list_class_cells(classes, level)])]
+    lines += ["", *_align([titles, *list_class_cells(classes, level)], screen)]
     if len(classes) <= _WIDEST_MATRIX:
         cells = [
             (name, *(f"{count:,}" for count in counts)) for name, counts in zip(classes, level.confusion, strict=True)
         ]
-        lines += ["", "Confusion matrix (rows: label, columns: predicted)", *_align([("", *classes), *cells])]
+        lines += ["", "Confusion matrix (rows: label, columns: predicted)", *_align([("", *classes), *cells], screen)]
     notes = list_notes(level)
     lines += [f"  {note}" for note in notes[:_MOST_LINES]]
     lines += count_others(len(notes), min(_MOST_LINES, len(notes)))
     return [*lines, describe_calibration(level), describe_intervals(level)]
 
 
-def _write_predictions(predicted: PredictedClasses) -> list[str]:
+def _write_predictions(predicted: PredictedClasses, screen: tables.Screen) -> list[str]:
     cells = [(name, f"{count:,}") for name, count in predicted.counts.items()]
-    return [*_align([("class", "predicted"), *cells]), describe_confidence(predicted)]
+    return [*_align([("class", "predicted"), *cells], screen), describe_confidence(predicted)]
 
 
-def _align(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
+def _align(rows: Sequence[Sequence[str]], screen: tables.Screen) -> list[str]:
+    """Lay out rows whose first one has the headings; all columns but the first hold numbers."""
+    first, *others = rows[0]
+    columns = [tables.Column(first), *(tables.Column(title, "right", wraps=True) for title in others)]
+    return [tables.format_table(columns, rows[1:], screen)]

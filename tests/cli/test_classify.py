@@ -41,7 +41,7 @@ def test_a_folder_is_classified_and_summed_up(tmp_path: Path, tiny_model: Path) 
     result = mribatch("classify", tmp_path / "data", "--out", tmp_path / "out", "--model", tiny_model)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert lines[0] == "12 files: 12 ok, 0 not ok"
+    assert lines[0] == "12 files: 12 ok, 0 failed"
     assert lines[-1] == "Research use only, not a medical device."
     assert any("images/s, bottleneck: " in line for line in lines)
     assert len(rows(tmp_path / "out")) == 12
@@ -99,8 +99,8 @@ def test_a_dry_run_counts_and_estimates_and_writes_nothing(tmp_path: Path, tiny_
     result = mribatch("classify", tmp_path / "data", "--dry-run", "--model", tiny_model)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("31 files would be classified")
-    assert "  .jpg                      30\n  .png                       1\nnot listed, suffix: 1\n" in result.stdout
-    assert "1 of 31 sampled files are not ok" in result.stdout
+    assert "  .jpg  30\n  .png   1\nnot listed, suffix: 1\n" in result.stdout
+    assert "1 of 31 sampled files failed" in result.stdout
     assert result.stdout.endswith("Nothing was written.\n")
     as_json = json.loads(mribatch("classify", tmp_path / "data", "--dry-run", "--json", "--model", tiny_model).stdout)
     assert (as_json["files"], as_json["by_suffix"]) == (31, {".jpg": 30, ".png": 1})
@@ -135,7 +135,7 @@ def test_a_dry_run_counts_and_estimates_and_writes_nothing(tmp_path: Path, tiny_
         ),
         (
             ["data", "--out", "o", "--batch-size", "0"],
-            1,
+            2,
             "Error: --batch-size 0 is out of range. Fix: choose a value from 1 to 1024",
         ),
         (

@@ -15,6 +15,7 @@ from mribatch.cli.classify import classify
 from mribatch.cli.export import export
 from mribatch.cli.report import report
 from mribatch.core.errors import MribatchError
+from mribatch.core.install import install_command
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -155,4 +156,4 @@ def test_where_tensorflow_is_missing_the_extra_is_named(tmp_path: Path, monkeypa
         archive.writestr("config.json", '{"config": {}}')
         archive.writestr("model.weights.h5", "")
     error = run(export, tmp_path / "m.keras", "--out", tmp_path / "b", "--classes", "a,b").exception
-    assert isinstance(error, MribatchError) and error.fix == "pip install 'mribatch[train]'"
+    assert isinstance(error, MribatchError) and error.fix == install_command("train")

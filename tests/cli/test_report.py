@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from mribatch.cli.report import report
-from mribatch.core.errors import MribatchError
+from mribatch.core.errors import RequirementNotMetError
 from tests.finished_run import CLASSES, Row, scores_for, write_run
 
 
@@ -41,8 +41,8 @@ def test_json_is_one_line_and_equal_to_the_file(run: Path) -> None:
 def test_a_requirement_that_is_not_met_ends_in_an_error_after_the_table(run: Path) -> None:
     wanted = ["--require", "accuracy>=0.9", "--require", "sensitivity[glioma_tumor]>=0.95"]
     result = CliRunner().invoke(report, [str(run), *wanted])
-    assert result.exit_code == 1
-    assert isinstance(result.exception, MribatchError)
+    assert isinstance(result.exception, RequirementNotMetError)
+    assert int(result.exception.exit_code) == 4
     assert str(result.exception).startswith("requirement not met: sensitivity[glioma_tumor] = 0.6667 (")
     assert "Requirement accuracy>=0.9: met" in result.stdout
     assert CliRunner().invoke(report, [str(run), *wanted[:2]]).exit_code == 0

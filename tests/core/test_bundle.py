@@ -180,3 +180,7 @@ def test_the_hash_of_the_bundle_changes_with_anything_in_it(tmp_path: Path, tiny
         json.loads((other / SPEC_FILE).read_text())["model_sha256"] != load_bundle(str(tiny_bundle)).spec.model_sha256
     )
     assert load_bundle(str(other)).sha256 != load_bundle(str(tiny_bundle)).sha256
+
+
+def test_a_shipped_model_is_found_however_its_name_is_joined() -> None:
+    assert load_bundle("efficientnet_lite2").spec.name == load_bundle("efficientnet-lite2").spec.name

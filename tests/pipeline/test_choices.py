@@ -3,6 +3,7 @@
 import pytest
 
 from mribatch.core.errors import MribatchError
+from mribatch.core.install import install_command
 from mribatch.pipeline.choices import Machine, choose_backend, choose_decoder
 from mribatch.trt.gpu import Gpu, NoGpu
 from mribatch.trt.library import Flavor
@@ -54,8 +55,8 @@ def test_dali_that_is_not_there_is_one_line_with_its_fix() -> None:
     with pytest.raises(MribatchError) as error:
         choose_decoder("dali", Machine(NONE, (), dali=False))
     assert str(error.value) == (
-        "--decoder dali needs NVIDIA DALI, and it is not installed. Fix: pip install "
-        "'mribatch[dali]', or use --decoder opencv (the same within a level or two)"
+        f"--decoder dali needs NVIDIA DALI, and it is not installed. Fix: {install_command('dali')}, or use --decoder "
+        "opencv (the same within a level or two)"
     )
 
 

@@ -244,10 +244,13 @@ def one_more(data: Path) -> dict[str, Any]:
     [
         (touch_one, "the listing differs: a name, size, time or label of the 2,200 files has changed"),
         (one_more, "the listing differs: 2,200 files then, 2,201 now"),
-        (lambda data: {"batch_size": 16}, "batch_size was 8, now it is 16"),
+        (lambda data: {"batch_size": 16}, "the batch size was 8, now it is 16"),
         (lambda data: {"labels": "none"}, "the listing differs: a name, size, time or label"),
-        (lambda data: {"max_pixels": 5}, "max_pixels was 100000000, now it is 5"),
-        (lambda data: {"model": str(make_tiny(data.parent / "other", seed=2))}, "model was "),
+        (lambda data: {"max_pixels": 5}, "the maximum of pixels per image was 100000000, now it is 5"),
+        (
+            lambda data: {"model": str(make_tiny(data.parent / "other", seed=2))},
+            "the model tiny has changed since: its bundle was ",
+        ),
     ],
 )
 def test_anything_else_is_refused_and_named(

@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from mribatch.cli.train import train
 from mribatch.core.errors import MribatchError
+from mribatch.core.install import install_command
 from mribatch.training.data.data_sheets import BRAIN_TUMOR_CLASSIFICATION_MRI, UNKNOWN, read_data_sheet
 from mribatch.training.recipes.catalog import RECIPES
 
@@ -32,7 +33,7 @@ def test_where_tensorflow_is_missing_the_extra_is_named(tmp_path: Path, monkeypa
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     monkeypatch.setitem(sys.modules, "keras", None)
     error = run("cnn", tmp_path, "--out", tmp_path / "out").exception
-    assert isinstance(error, MribatchError) and error.fix == "pip install 'mribatch[train]'"
+    assert isinstance(error, MribatchError) and error.fix == install_command("train")
     assert "training needs TensorFlow and Keras" in error.problem
     assert list(tmp_path.iterdir()) == []
 

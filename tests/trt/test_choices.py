@@ -83,11 +83,25 @@ def test_tensorrt_itself_builds_nothing_without_its_gpu(tmp_path: Path, monkeypa
     monkeypatch.delitem(sys.modules, "tensorrt")
 
 
-def test_without_cuda_bindings_there_is_no_gpu_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_cuda_bindings_there_is_no_gpu_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n")  # the sign of a driver
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     for name in ("cuda", "cuda.bindings"):
         monkeypatch.setitem(sys.modules, name, None)
     found = find_gpu()
     assert isinstance(found, NoGpu) and "cuda-bindings is not installed" in found.reason and "gpu-cu13" in found.fix
+
+
+@no_gpu_here
+def test_without_a_driver_nothing_is_said_of_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("cuda", "cuda.bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert find_gpu() == NoGpu(
+        "no NVIDIA driver is loaded", "install or update NVIDIA's driver; nvidia-smi must list the GPU"
+    )
 
 
 def test_a_library_that_does_not_load_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

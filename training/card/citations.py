@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mribatch.core.errors import MribatchError
+from mribatch.core.local_paths import arrow_path
 from mribatch.report.metrics import Metric, find
 from mribatch.training.evaluation.scores import CLEAN, LEAKED, Share, share_protocol
 from mribatch.training.work_folder.summary import SUMMARY_FILE, TrainingSummary
@@ -57,7 +58,7 @@ def _of_report(folder: Path) -> CitedRun:
 
     path = folder / METRICS
     try:
-        rows = parquet.read_table(path).to_pylist()
+        rows = parquet.read_table(arrow_path(path)).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
         raise MribatchError(f"cannot read {path}: {error}", _FIX) from error
     try:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mribatch.core.errors import MribatchError
+from mribatch.core.errors import OptionError
 from mribatch.core.model_spec import find_known_spelling, normalise_label
 
 
@@ -20,7 +20,7 @@ class ClassList:
 
     def __post_init__(self) -> None:
         if len({normalise_label(name) for name in self.names}) < max(2, len(self.names)):
-            raise MribatchError(
+            raise OptionError(
                 f"the classes {', '.join(self.names)} are not two or more different names",
                 "name each class once, separated by commas",
             )

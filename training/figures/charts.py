@@ -60,6 +60,9 @@ def draw_training_curves(
         _draw_curve(axes, history, best, what=what, watched=watched)
         axes.set(xlabel="epoch", ylabel=unit)
         axes.xaxis.get_major_locator().set_params(integer=True)
+        if len(history) == 1:
+            axes.set_xlim(0.5, 1.5)  # matplotlib would zoom into the one point
+            axes.set_xticks([1])
         _simplify_axes(axes)
     axes.legend(frameon=False, loc="lower right")
     return page.save(folder, "training_curves")

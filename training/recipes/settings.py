@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from mribatch.core.errors import MribatchError
+from mribatch.core.errors import OptionError
 from mribatch.training.recipes.augmentation import AUGMENTATIONS
 from mribatch.training.recipes.recipe import Recipe
 from mribatch.training.recipes.schedules import SCHEDULES
@@ -34,9 +34,7 @@ def change_recipe(recipe: Recipe, settings: Iterable[str], augment: str | None, 
         key = _SHORT.get(key, key)
         known = recipe.settings()
         if not equals or key not in known:
-            raise MribatchError(
-                f"'{setting}' is not a setting of '{recipe.name}'", f"choose one of: {', '.join(known)}"
-            )
+            raise OptionError(f"'{setting}' is not a setting of '{recipe.name}'", f"choose one of: {', '.join(known)}")
         recipe = _replace_setting(recipe, key, _parse_value(key, text, known[key]))
     _check(recipe)
     return recipe
@@ -62,7 +60,7 @@ def _parse_value(key: str, text: str, like: Any) -> Any:
     except (ValueError, KeyError) as error:
         kind = "a whole number, 0 or more" if key in _WHOLE else "a number, 0 or more"
         kind = "true or false" if isinstance(like, bool) else kind
-        raise MribatchError(f"'{text}' is not a value of {key}", f"give {kind}") from error
+        raise OptionError(f"'{text}' is not a value of {key}", f"give {kind}") from error
     return value
 
 
@@ -71,17 +69,15 @@ def _check(recipe: Recipe) -> None:
     choices = {"schedule": SCHEDULES, "optimizer": OPTIMIZERS, "keep": ("best", "last")}
     for key, names in choices.items():
         if getattr(recipe, key) not in names:
-            raise MribatchError(
-                f"'{getattr(recipe, key)}' is not a value of {key}", f"choose one of: {', '.join(names)}"
-            )
+            raise OptionError(f"'{getattr(recipe, key)}' is not a value of {key}", f"choose one of: {', '.join(names)}")
     if recipe.frozen_blocks and not recipe.network.startswith("efficientnet_lite"):
-        raise MribatchError(f"'{recipe.name}' has no blocks that can be frozen", "omit frozen_blocks")
+        raise OptionError(f"'{recipe.name}' has no blocks that can be frozen", "omit frozen_blocks")
     for key in ("size", "batch", "epochs", "patience"):
         if getattr(recipe, key) < 1:
-            raise MribatchError(f"{key} is {getattr(recipe, key)}", "give 1 or more")
+            raise OptionError(f"{key} is {getattr(recipe, key)}", "give 1 or more")
     for key in ("label_smoothing", "weights_average"):
         if getattr(recipe, key) >= 1:
-            raise MribatchError(f"{key} is {getattr(recipe, key)}", "give less than 1")
+            raise OptionError(f"{key} is {getattr(recipe, key)}", "give less than 1")
 
 
 _WHOLE = ("size", "batch", "epochs", "patience", "frozen_blocks")

@@ -1,10 +1,14 @@
 """The work folder itself, and the network that is saved in it."""
 
+import contextlib
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mribatch.core.errors import MribatchError
+from mribatch.core.files import FolderLock
 
 NETWORK_FILE = "model.keras"
 
@@ -20,6 +24,24 @@ def make_folder(folder: Path) -> None:
     except OSError as error:
         problem = f"cannot make the work folder {folder}: {error.strerror}"
         raise MribatchError(problem, "choose another --work folder") from error
+
+
+@contextlib.contextmanager
+def locked_work_folder(folder: Path) -> Iterator[None]:
+    """Make and lock a work folder; remove it again if it was made here and the work ends before it leaves a file.
+
+    Raises:
+        MribatchError: It cannot be made, or another process works in it.
+    """
+    existed = folder.exists()
+    make_folder(folder)
+    try:
+        with FolderLock(folder):
+            yield
+    finally:
+        files = (path for path in folder.rglob("*") if not path.is_dir() and path.name != FolderLock.FILE_NAME)
+        if not existed and not any(files):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def save_network(network: Any, work: Path) -> None:

@@ -10,6 +10,7 @@ from numpy import float32, int64
 from numpy.typing import NDArray
 
 from mribatch.core.files import publishing
+from mribatch.core.local_paths import arrow_path
 from mribatch.report.metrics import Metric
 from mribatch.training.data.images import DataSet
 from mribatch.training.data.split import Grouping
@@ -116,4 +117,5 @@ def _write(path: Path, columns: Mapping[str, Any]) -> None:
     from pyarrow import parquet
 
     with publishing(path) as temporary:
-        parquet.write_table(pyarrow.table(dict(columns)), temporary, compression="zstd")
+        table = pyarrow.table(dict(columns))
+        parquet.write_table(table, arrow_path(temporary), compression="zstd")

@@ -16,8 +16,8 @@ from numpy import float32, int64
 from numpy.typing import NDArray
 
 from mribatch.core.about import __version__
-from mribatch.core.errors import MribatchError
-from mribatch.core.files import FolderLock, publishing
+from mribatch.core.errors import MribatchError, OptionError
+from mribatch.core.files import publishing
 from mribatch.report.metrics import find
 from mribatch.training.card.citations import read_citations
 from mribatch.training.data.images import DataSet, Images
@@ -34,7 +34,7 @@ from mribatch.training.frameworks import load_keras
 from mribatch.training.networks.build import predict_logits
 from mribatch.training.recipes.recipe import Recipe
 from mribatch.training.work_folder import tables
-from mribatch.training.work_folder.files import make_folder, save_network
+from mribatch.training.work_folder.files import locked_work_folder, make_folder, save_network
 from mribatch.training.work_folder.summary import Calibration, FoldsFacts
 from mribatch.training.workflow.finish import (
     FinishedTraining,
@@ -141,9 +141,8 @@ def cross_validate(options: TrainOptions, echo: Echo = lambda _: None) -> TrainR
     """
     load_keras()
     _check_options(options)
-    make_folder(options.work_folder)
     checkpoints = Checkpoints(options.work_folder / _ALL)
-    with FolderLock(options.work_folder):
+    with locked_work_folder(options.work_folder):
         folds = _deal(options, echo)
         pooled = _pool(options, folds, echo)
         facts = _collect_facts(options, folds, pooled)
@@ -181,7 +180,7 @@ def _check_options(options: TrainOptions) -> None:
         check_replaceable(options.out)
     if options.folds < 3 and options.recipe.keep == "best":
         problem = f"'{options.recipe.name}' chooses its epoch on one fold, so with 2 folds none is left to train on"
-        raise MribatchError(problem, "give --folds 3 or more, or --set keep=last")
+        raise OptionError(problem, "give --folds 3 or more, or --set keep=last")
 
 
 def _deal(options: TrainOptions, echo: Echo) -> _Folds:

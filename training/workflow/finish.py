@@ -95,7 +95,7 @@ def write_results(
     if not options.draw_figures:
         return
     subject = Subject(
-        name=options.recipe.name,
+        name=options.bundle_name,
         classes=data.classes.names,
         protocol=measurement.protocol,
         pixels=data.pixels,

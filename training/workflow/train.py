@@ -9,7 +9,6 @@ from numpy import int64
 from numpy.typing import NDArray
 
 from mribatch.core.about import __version__
-from mribatch.core.files import FolderLock
 from mribatch.training.card.citations import read_citations
 from mribatch.training.card.model_card import describe_interval
 from mribatch.training.data.images import DataSet
@@ -25,7 +24,7 @@ from mribatch.training.fit.loop import Echo, FitInputs, FitResult, fit
 from mribatch.training.frameworks import load_keras
 from mribatch.training.networks.build import predict_logits
 from mribatch.training.work_folder import tables
-from mribatch.training.work_folder.files import make_folder, save_network
+from mribatch.training.work_folder.files import locked_work_folder, save_network
 from mribatch.training.work_folder.summary import SplitFacts, ValidationScore
 from mribatch.training.workflow.finish import (
     FinishedTraining,
@@ -88,9 +87,8 @@ def train(options: TrainOptions, echo: Echo = lambda _: None) -> TrainResult:
     check_names(options.bundle_name, options.classes)
     check_replaceable(options.out)
     read_citations(options.cite)  # before hours of training
-    make_folder(options.work_folder)
     checkpoints = Checkpoints(options.work_folder)
-    with FolderLock(options.work_folder):
+    with locked_work_folder(options.work_folder):
         prepared = _prepare(options, echo)
         finished = find_finished(options, prepared.fingerprint, checkpoints)
         if finished is not None:

@@ -6,7 +6,6 @@ Only then may a library deserialize it. Source: https://docs.nvidia.com/deeplear
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -18,8 +17,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
-from mribatch.core.errors import MribatchError
+from mribatch.core.errors import MribatchError, NoLocksError
 from mribatch.core.files import publishing
+from mribatch.core.locks import open_lock_file, take_lock
 from mribatch.trt.engine.progress import BuildProgress, BuildStep, interrupted
 from mribatch.trt.engine.sidecar import (
     MAX_SIDECAR_BYTES,
@@ -62,23 +62,24 @@ class EngineFile:
 
 
 def find_default_folder() -> Path:
-    """MRIBATCH_CACHE, else mribatch/ in the user's cache (XDG_CACHE_HOME, else ~/.cache).
+    """MRIBATCH_CACHE, else mribatch/ in the user's cache (Linux: XDG_CACHE_HOME, else ~/.cache).
 
     Raises:
         MribatchError: The user has no home folder, as in a container that runs under any number.
     """
     if chosen := os.environ.get(ENVIRONMENT):
         return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if Path(base).is_absolute():
-        return Path(base) / "mribatch"
+    from platformdirs import user_cache_path
+
     try:
-        return Path.home() / ".cache" / "mribatch"
-    except RuntimeError as error:
+        folder = user_cache_path("mribatch", appauthor=False)
+    except RuntimeError:  # Python: "Could not determine home directory."
+        folder = Path()
+    if not folder.is_absolute():
         raise MribatchError(
-            f"there is no folder for engines: user {os.geteuid()} has no home",
-            f"name one with --cache, or set {ENVIRONMENT}",
-        ) from error
+            "there is no folder for engines: the user has no home", f"name one with --cache, or set {ENVIRONMENT}"
+        )
+    return folder
 
 
 class EngineCache:
@@ -132,7 +133,7 @@ class EngineCache:
         progress = progress or BuildProgress()
         self._make_folder()
         try:
-            descriptor = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            descriptor = open_lock_file(self.folder / _LOCK, 0o600, os.O_NOFOLLOW)
         except OSError as error:
             raise _make_unwritable_error(self.folder, error) from error
         try:
@@ -209,12 +210,13 @@ class EngineCache:
 
     def _take_lock(self, descriptor: int) -> bool:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError as error:  # a file system without locks
+            return take_lock(descriptor, self.folder / _LOCK)
+        except NoLocksError as error:
+            raise NoLocksError(
+                error.problem, f"name a folder on a local disk with --cache, or set {ENVIRONMENT}"
+            ) from error
+        except OSError as error:
             raise _make_unwritable_error(self.folder, error) from error
-        return True
 
     def _timing_path(self, identity: EngineIdentity) -> Path:
         return self.folder / f"{_TIMING}{identity.flavor}-{identity.version}-{identity.target}.cache"

@@ -9,6 +9,7 @@ from hashlib import sha256
 from mribatch.core.bundle import Bundle
 from mribatch.core.errors import MribatchError
 from mribatch.core.gate import GateFailed, GateReport, gate
+from mribatch.core.install import install_command
 from mribatch.trt.engine import rtx
 from mribatch.trt.engine.build import SerializedEngine, build_engine
 from mribatch.trt.engine.cache import EngineCache, EngineFile, EngineRefused
@@ -306,7 +307,7 @@ def choose_targets(flavor: Flavor | None, installed: list[Flavor], gpu: Gpu | No
     if flavor is Flavor.TENSORRT or (flavor is None and Flavor.RTX not in installed):
         raise MribatchError(
             f"TensorRT builds on the GPU that the engine is for, and there is none: {gpu.reason}",
-            f"{gpu.fix}; or pip install 'mribatch[rtx]', which builds without one",
+            f"{gpu.fix}; or {install_command('rtx')}, which builds without one",
         )
     return Flavor.RTX, rtx.TARGETS
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mribatch.core import tables
 from mribatch.trt.engine.sidecar import EngineSidecar
 
 HEADER = ("bundle", "flavor", "target", "precision", "MB", "ratio to FP32", "seconds", "verified how")
@@ -37,9 +38,5 @@ class EngineRow:
 
 
 def format_table(rows: Sequence[EngineRow]) -> str:
-    """A header and one line per engine, in columns padded with spaces."""
-    lines = [HEADER, *(row.cells() for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    """A header and one line per engine."""
+    return tables.format_table([tables.Column(title) for title in HEADER], [row.cells() for row in rows])

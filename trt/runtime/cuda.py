@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
-from mribatch.trt.gpu import INSTALL_CUDA, Gpu, NoGpu, find_gpu
+from mribatch.trt.gpu import Gpu, NoGpu, find_gpu, format_cuda_install
 from mribatch.trt.runtime.device import Buffer, HostBuffer, Stream
 
 
@@ -30,7 +30,9 @@ class CudaDevice:
         try:
             from cuda.core import Device, LegacyPinnedMemoryResource
         except ImportError as error:
-            raise MribatchError(f"cuda-core and cuda-bindings cannot be used: {error}", INSTALL_CUDA) from error
+            raise MribatchError(
+                f"cuda-core and cuda-bindings cannot be used: {error}", format_cuda_install()
+            ) from error
         with _translating_errors("open the GPU"):
             self._device = Device(0)
             self._device.set_current()

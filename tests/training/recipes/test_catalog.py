@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from mribatch.cli.train import train
 from mribatch.core.errors import MribatchError
 from mribatch.training.recipes.augmentation import LIGHT, REFERENCE, Augmentation
-from mribatch.training.recipes.catalog import RECIPES
+from mribatch.training.recipes.catalog import RECIPES, find_recipe
 from mribatch.training.recipes.recipe import Recipe
 from mribatch.training.recipes.settings import change_recipe
 
@@ -103,3 +103,7 @@ def test_the_command_changes_the_recipe_before_it_reads_anything(tmp_path: Path)
 def test_final_without_folds_is_refused(tmp_path: Path) -> None:
     error = CliRunner().invoke(train, ["cnn", str(tmp_path), "--out", str(tmp_path / "o"), "--final"]).exception
     assert isinstance(error, MribatchError) and "--final follows the folds" in str(error)
+
+
+def test_hyphens_and_underscores_are_the_same() -> None:
+    assert find_recipe("efficientnet-lite2") is find_recipe("efficientnet_lite2") is RECIPES["efficientnet_lite2"]

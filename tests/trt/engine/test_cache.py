@@ -355,7 +355,7 @@ def test_a_file_system_without_locks_is_one_line(cache: EngineCache, monkeypatch
     def no_locks(descriptor: int, how: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("mribatch.trt.engine.cache.fcntl.flock", no_locks)
+    monkeypatch.setattr("fcntl.flock", no_locks)
     with pytest.raises(MribatchError, match="No locks available.*--cache"), cache.locked(SILENT):
         pass
 
