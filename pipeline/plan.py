@@ -15,6 +15,7 @@ from mribatch.pipeline.listing.discover import Input, has_candidate, resolve_inp
 from mribatch.pipeline.options import AUTO, ClassifyOptions
 from mribatch.pipeline.output import parts as parquet
 from mribatch.pipeline.output.folder import WORKER_LOG, Fingerprint, RunFolder
+from mribatch.pipeline.output.layout import PART_ROWS
 from mribatch.pipeline.output.run_file import RunFile
 from mribatch.pipeline.records import FileClassifier
 
@@ -45,7 +46,7 @@ class Plan:
                 "precision": runs_with.precision,
                 "batch_size": self.classifier.batch_size,
                 "max_pixels": self.options.max_pixels,
-                "part_rows": parquet.PART_ROWS,
+                "part_rows": PART_ROWS,
                 "schema_version": parquet.SCHEMA_VERSION,
                 "listing": listing_sha256,
             }

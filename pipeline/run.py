@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from mribatch.core.errors import Interrupted, MribatchError, advising
+from mribatch.core.errors import Interrupted, MribatchError, WriteError, advising
 from mribatch.core.files import FolderLock
 from mribatch.pipeline.listing.discover import Discovery, OnFiles
 from mribatch.pipeline.listing.labels import FolderLabels, Labels, NoLabels, TableLabels
@@ -22,6 +22,7 @@ from mribatch.pipeline.output.folder import (
     LABELS_DATABASE,
     WORKER_LOG,
 )
+from mribatch.pipeline.output.partial import read_partials
 from mribatch.pipeline.output.rows import predictions
 from mribatch.pipeline.output.run_file import RunState
 from mribatch.pipeline.output.summary import RunSummary
@@ -33,7 +34,7 @@ from mribatch.pipeline.stop_signals import StopSignals
 from mribatch.pipeline.stopwatch import CHECKING, DECODING, LISTING, LOADING, WRITING, Stopwatch
 
 FIRST_FAILURES = 1000
-_RESUME = "type the same command again, without --overwrite; it continues where it stopped"
+_RESUME = "type the same command again, without --overwrite; it continues from there"
 
 
 def classify(
@@ -77,7 +78,7 @@ def _classify_locked(plan: Plan, watch: Stopwatch, progress: Progress) -> RunSum
         with watch.measure(LISTING):
             facts = _list_files(plan, _listing_progress(progress, stop))
         record = RunRecord.begin_or_resume(plan, facts)
-        done = parquet.done_parts(plan.folder.path, record.files, record.run_id)
+        done = parquet.done_parts(plan.folder.path, record.layout, record.run_id)
         if record.state is not RunState.COMPLETE:
             with record.attempt(watch):
                 _classify_missing(plan, record, done, watch, stop, progress)
@@ -115,28 +116,44 @@ def _classify_missing(
     plan: Plan, record: RunRecord, done: set[int], watch: Stopwatch, stop: StopSignals, progress: Progress
 ) -> None:
     """Rows for every part that is not there yet."""
-    listing = Listing(plan.folder.path / LISTING_FILE, plan.inputs)
+    layout = record.layout
     facts = parquet.PartFacts(plan.bundle.spec.classes, record.part_facts(), record.run_id)
-    writer = parquet.PartWriter(plan.folder.path, listing.files, facts)
-    missing = [part for part in range(listing.parts(parquet.PART_ROWS)) if part not in done]
+    heads = read_partials(plan.folder.path, layout, facts, done)
+    writer = parquet.PartWriter(plan.folder.path, layout, facts, heads)
+    missing = [part for part in range(layout.parts) if part not in done]
+    before = layout.count_rows(done) + sum(head.num_rows for head in heads.values())
     guard = _FirstFailures(active=0 in missing and not plan.options.keep_going)
-    progress.start(listing.files, sum(parquet.part_size(part, listing.files) for part in done))
+    guard.count(map(Status, heads[0].column("status").to_pylist()) if 0 in heads else ())
+    progress.start(layout.files, before)
     with watch.measure(LOADING):
         record.record_proof(plan.classifier.gate())
-    groups = _split_into_batches(listing, missing, plan.classifier.batch_size)
+    spans = [layout.rows(part)[heads[part].num_rows if part in heads else 0 :] for part in missing]
+    groups = _split_into_batches(Listing(plan.folder.path / LISTING_FILE, plan.inputs), spans, plan.classifier)
     for rows in run(groups, plan.classifier, plan.bundle.spec.classes, writer, watch):
         record.new_rows += len(rows)
         progress.advance(len(rows), sum(row.status is not Status.OK for row in rows))
         guard.check(rows)
-        if stop.exit_code is not None and record.new_rows < record.missing_rows(missing):
-            reached = f"{rows[-1].decoded.file.index + 1:,} of {listing.files:,} files"
-            raise Interrupted(stop.exit_code, f"stopped by a signal after {reached}", _RESUME)
+        if stop.exit_code is not None and before + record.new_rows < layout.files:
+            kept = before + record.new_rows - _keep_unfinished(writer)
+            problem = f"stopped by a signal; {kept:,} of {layout.files:,} files are kept"
+            raise Interrupted(stop.exit_code, problem, _RESUME)
 
 
-def _split_into_batches(listing: Listing, missing: Iterable[int], batch_size: int) -> Iterator[list[ImageFile]]:
-    for _, files in listing.slices(parquet.PART_ROWS, missing):
-        for start in range(0, len(files), batch_size):
-            yield files[start : start + batch_size]
+def _keep_unfinished(writer: parquet.PartWriter) -> int:
+    """Keep the rows of an unfinished part; return how many are lost because the disk is full."""
+    try:
+        writer.keep()
+    except WriteError:
+        return writer.unpublished
+    return 0
+
+
+def _split_into_batches(
+    listing: Listing, spans: Iterable[range], classifier: FileClassifier
+) -> Iterator[list[ImageFile]]:
+    for files in listing.slices(spans):
+        for start in range(0, len(files), classifier.batch_size):
+            yield files[start : start + classifier.batch_size]
 
 
 def _finish(plan: Plan, record: RunRecord, watch: Stopwatch) -> RunSummary:
@@ -157,12 +174,16 @@ class _FirstFailures:
         self._active = active
         self._reasons: dict[Status, int] = {}
 
+    def count(self, statuses: Iterable[Status]) -> None:
+        """Count rows without a verdict on them."""
+        for status in statuses:
+            self._reasons[status] = self._reasons.get(status, 0) + 1
+
     def check(self, rows: Sequence[Prediction]) -> None:
         """Raises MribatchError once FIRST_FAILURES rows have come and none is ok."""
         if not self._active:
             return
-        for row in rows:
-            self._reasons[row.status] = self._reasons.get(row.status, 0) + 1
+        self.count(row.status for row in rows)
         if Status.OK in self._reasons:
             self._active = False
         elif sum(self._reasons.values()) >= FIRST_FAILURES:

@@ -5,7 +5,7 @@ import os
 import platform
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -18,6 +18,7 @@ from mribatch.core.text import decode_name
 from mribatch.pipeline.listing.table import LISTING_FILE, SKIPPED_FILE, ListingFacts
 from mribatch.pipeline.output import parts as parquet
 from mribatch.pipeline.output.folder import FRESH_FOLDER, Fingerprint
+from mribatch.pipeline.output.layout import PartLayout
 from mribatch.pipeline.output.run_file import (
     TOOL,
     RunAttempt,
@@ -76,6 +77,11 @@ class RunRecord:
         return self._content.listing.files
 
     @property
+    def layout(self) -> PartLayout:
+        """Which rows of the listing each part holds."""
+        return PartLayout((self.files,))
+
+    @property
     def run_id(self) -> str:
         return self._content.run_id
 
@@ -99,10 +105,6 @@ class RunRecord:
             "research_notice": RESEARCH_NOTICE,
         }
         return facts | ({"notice": content.notice} if content.notice else {})
-
-    def missing_rows(self, missing: Iterable[int]) -> int:
-        """Return how many rows the missing parts have together."""
-        return sum(parquet.part_size(part, self.files) for part in missing)
 
     def record_proof(self, agreement: Agreement) -> None:
         """Note that the backend reproduced the golden answers."""
