@@ -36,6 +36,7 @@ DECODERS = ("auto", "opencv", "dali")
 @click.option("--csv", is_flag=True, help="Also write predictions.csv, for spreadsheets.")
 @click.option("--dry-run", is_flag=True, help="Count the files by type, estimate the time, write nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in --out. Other files are never deleted.")
+@click.option("--add-new", is_flag=True, help="Add the files that are new since the run in --out; keep its rows.")
 @click.option("--keep-going", is_flag=True, help="Continue even if the first 1,000 files all fail.")
 @click.option(
     "--max-pixels",

@@ -42,6 +42,7 @@ class ClassifyOptions:
     from_file: str | None = None  # file with one more input path per line; "-": standard input
     csv: bool = False  # also write predictions.csv
     overwrite: bool = False  # replace an earlier run in the output folder
+    add_new: bool = False  # add the files that are new since the run in the output folder
     keep_going: bool = False  # continue even if the first 1,000 files all fail
     max_pixels: int = DEFAULT_MAX_PIXELS  # larger images are not decoded and get the status too_large
     timeout_s: float = DEFAULT_TIMEOUT_S  # seconds allowed for reading and decoding one file
@@ -53,6 +54,8 @@ class ClassifyOptions:
         _check_range("--timeout", self.timeout_s, 0.001, 86_400)
         _check_choice("--backend", self.backend, BACKENDS)
         _check_choice("--decoder", self.decoder, DECODERS)
+        if self.add_new and self.overwrite:
+            raise MribatchError("--add-new and --overwrite exclude each other", "choose one of them")
         if self.labels not in (AUTO, NONE) and not Path(self.labels).is_file():
             raise MribatchError(f"there is no labels file '{self.labels}'", "give auto, none or a CSV with path,label")
 

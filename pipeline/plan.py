@@ -14,7 +14,7 @@ from mribatch.pipeline.file_classifier import make_file_classifier
 from mribatch.pipeline.listing.discover import Input, has_candidate, resolve_inputs
 from mribatch.pipeline.options import AUTO, ClassifyOptions
 from mribatch.pipeline.output import parts as parquet
-from mribatch.pipeline.output.folder import WORKER_LOG, Fingerprint, RunFolder
+from mribatch.pipeline.output.folder import LISTING_KEY, WORKER_LOG, Fingerprint, RunFolder
 from mribatch.pipeline.output.layout import PART_ROWS
 from mribatch.pipeline.output.run_file import RunFile
 from mribatch.pipeline.records import FileClassifier
@@ -48,7 +48,7 @@ class Plan:
                 "max_pixels": self.options.max_pixels,
                 "part_rows": PART_ROWS,
                 "schema_version": parquet.SCHEMA_VERSION,
-                "listing": listing_sha256,
+                LISTING_KEY: listing_sha256,
             }
         )
 

@@ -78,11 +78,19 @@ def _classify_locked(plan: Plan, watch: Stopwatch, progress: Progress) -> RunSum
         with watch.measure(LISTING):
             facts = _list_files(plan, _listing_progress(progress, stop))
         record = RunRecord.begin_or_resume(plan, facts)
+        if plan.options.add_new and earlier:
+            progress.note(_describe_growth(record))
         done = parquet.done_parts(plan.folder.path, record.layout, record.run_id)
         if record.state is not RunState.COMPLETE:
             with record.attempt(watch):
                 _classify_missing(plan, record, done, watch, stop, progress)
         return _finish(plan, record, watch)
+
+
+def _describe_growth(record: RunRecord) -> str:
+    if not record.added:
+        return f"nothing to add: the inputs hold the {record.files:,} files that the run has"
+    return f"added to the run: {record.added:,} new, {record.files:,} files in all"
 
 
 def run(

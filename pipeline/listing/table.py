@@ -76,7 +76,7 @@ class _SkippedCounts:
             self.first.append(path)
 
 
-class _TableWriter:
+class TableWriter:
     """Rows of one schema to one Parquet file, a row group at a time."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
@@ -112,8 +112,8 @@ def write_listing(
     files = labelled = 0
     counts, digest = _SkippedCounts(), sha256()
     with publishing(folder / SKIPPED_FILE) as skipped_path, publishing(folder / LISTING_FILE) as listing_path:
-        listing = _TableWriter(listing_path, LISTING_SCHEMA)
-        skipped = _TableWriter(skipped_path, SKIPPED_SCHEMA)
+        listing = TableWriter(listing_path, LISTING_SCHEMA)
+        skipped = TableWriter(skipped_path, SKIPPED_SCHEMA)
         for found in discovery.files(on_files):
             path, escaped = decode_name(found.path)
             if found.skipped is not None:

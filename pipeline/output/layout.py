@@ -1,7 +1,7 @@
 """Which rows of the listing each part file holds. A part never changes once the layout is decided.
 
-A run has one increment: its listing. `--add-new` appends further ones, and each begins a new part, so that the last part
-of an earlier increment stays as short as it was.
+A run has one increment: its listing. `--add-new` appends further ones, and each begins a new part, so that the last
+part of an earlier increment stays as short as it was.
 """
 
 from collections.abc import Iterable

@@ -15,6 +15,7 @@ from typing import Any
 from mribatch.core.errors import RunError
 from mribatch.core.typed_json import read_record, write_record
 from mribatch.pipeline.listing.table import ListingFacts
+from mribatch.pipeline.output.layout import PartLayout
 
 RUN_FILE = "run.json"
 TOOL = "mribatch"
@@ -95,6 +96,16 @@ class RunAttempt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunIncrement:
+    """Files that came together: those that the run began with, or those of one `--add-new`."""
+
+    added: str  # UTC, ISO 8601
+    first_index: int  # of its rows; a new part file begins there
+    files: int
+    listing_sha256: str  # of all files that the inputs held then, as in `listing`
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunProof:
     """How closely the backend reproduced the golden answers before it wrote a row."""
 
@@ -127,10 +138,18 @@ class RunFile:
     labels: str  # "auto", "none" or the labels file, as given
     counts: RunCounts | None  # None, in the file an empty object, until the run is complete
     attempts: tuple[RunAttempt, ...]
-    fingerprint: Mapping[str, JsonScalar]  # must be equal for a run to be resumed
+    fingerprint: Mapping[str, JsonScalar]  # when the run began; must be equal for it to be resumed
     run_id: str  # hash of the fingerprint, also in every part
     state: RunState
     proof: RunProof | None = None  # absent until the backend has passed its gate
+    increments: tuple[RunIncrement, ...] | None = None  # absent until files are added
+
+    @property
+    def layout(self) -> PartLayout:
+        """Which rows of the listing each part file holds."""
+        if self.increments is None:
+            return PartLayout((self.listing.files,))
+        return PartLayout(tuple(increment.files for increment in self.increments))
 
     @property
     def model_name(self) -> str:
