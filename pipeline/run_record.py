@@ -189,6 +189,8 @@ class RunRecord:
                 by_class=counts.by_class,
                 labelled=counts.labelled,
                 correct=counts.correct,
+                seen_in_training=counts.training_exact + counts.training_near or None,
+                near_match=counts.training_near or None,
             ),
         )
         self._change_attempt(seconds=_round_all(watch.seconds))
@@ -280,6 +282,7 @@ def _describe_bundle(bundle: Bundle) -> RunBundle:
         model_sha256=bundle.spec.model_sha256,
         classes=bundle.spec.classes,
         trained=bundle.spec.trained,
+        training_images=None if bundle.training_images is None else len(bundle.training_images),
     )
 
 

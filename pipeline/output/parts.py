@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mribatch.core.errors import RunError
@@ -203,6 +204,10 @@ class RowCounts:
     labelled: int
     labelled_ok: int
     correct: int  # of the labelled rows that are ok
+    training_exact: int = 0  # rows that are ok and whose image the model was trained on
+    training_near: int = 0  # likewise, where only nearly the same picture was found
+    new_labelled_ok: int = 0  # of labelled_ok, rows whose image was not in training
+    new_correct: int = 0  # of these
 
 
 def count_rows(run: Path, files: int) -> RowCounts:
@@ -211,25 +216,47 @@ def count_rows(run: Path, files: int) -> RowCounts:
     Raises:
         RunError: Rows are missing, doubled or out of order; says where.
     """
-    rows = labelled = labelled_ok = correct = 0
-    by_status: Counter[str] = Counter()
-    by_class: Counter[str] = Counter()
-    for table in read_parts(run, ["index", "status", "predicted", "label"]):
+    counts = RowCounts(0, Counter(), Counter(), 0, 0, 0)
+    for table in read_parts(run, ["index", "status", "predicted", "label", "flags"]):
         indices = table.column("index").to_pylist()
-        if indices != list(range(rows, rows + len(indices))):
-            raise RunError(f"{run / PARTS_FOLDER} lacks row {rows} or has it twice", _CLASSIFY_AGAIN)
-        rows += len(indices)
-        by_status.update(table.column("status").to_pylist())
-        by_class.update(name for name in table.column("predicted").to_pylist() if name is not None)
-        for label, predicted in zip(
-            table.column("label").to_pylist(), table.column("predicted").to_pylist(), strict=True
-        ):
-            labelled += label is not None
-            labelled_ok += label is not None and predicted is not None
-            correct += label is not None and label == predicted
-    if rows != files:
-        raise RunError(f"{run / PARTS_FOLDER} holds {rows} rows for {files} files", "type the same command again")
-    return RowCounts(rows, by_status, by_class, labelled, labelled_ok, correct)
+        if indices != list(range(counts.rows, counts.rows + len(indices))):
+            raise RunError(f"{run / PARTS_FOLDER} lacks row {counts.rows} or has it twice", _CLASSIFY_AGAIN)
+        counts = _add_part(counts, table)
+    if counts.rows != files:
+        raise RunError(
+            f"{run / PARTS_FOLDER} holds {counts.rows} rows for {files} files", "type the same command again"
+        )
+    return counts
+
+
+def _add_part(before: RowCounts, part: pa.Table) -> RowCounts:
+    label, predicted = part.column("label"), part.column("predicted")
+    labelled, classified = pc.is_valid(label), pc.is_valid(predicted)
+    scored = pc.and_(labelled, classified)
+    correct = pc.fill_null(pc.equal(label, predicted), False)
+    seen, near = has_flag(part.column("flags"), Flag.SEEN_IN_TRAINING), has_flag(part.column("flags"), Flag.NEAR_MATCH)
+    return RowCounts(
+        rows=before.rows + part.num_rows,
+        by_status=before.by_status + Counter(part.column("status").to_pylist()),
+        by_class=before.by_class + Counter(name for name in predicted.to_pylist() if name is not None),
+        labelled=before.labelled + _count_true(labelled),
+        labelled_ok=before.labelled_ok + _count_true(scored),
+        correct=before.correct + _count_true(correct),
+        training_exact=before.training_exact + _count_true(pc.and_not(pc.and_(classified, seen), near)),
+        training_near=before.training_near + _count_true(pc.and_(classified, near)),
+        new_labelled_ok=before.new_labelled_ok + _count_true(pc.and_not(scored, seen)),
+        new_correct=before.new_correct + _count_true(pc.and_not(correct, seen)),
+    )
+
+
+def has_flag(flags: pa.ChunkedArray, flag: Flag) -> pa.ChunkedArray:
+    """Say for each row of the column `flags` whether the flag is among them."""
+    joined = pc.binary_join(flags, ";")  # a flag has no semicolon, and none is part of another one's name
+    return pc.match_substring(joined, flag.value)
+
+
+def _count_true(values: pa.ChunkedArray) -> int:
+    return int(pc.sum(values).as_py() or 0)
 
 
 def read_table(run: Path) -> pa.Table:

@@ -53,6 +53,7 @@ class RunBundle:
     model_sha256: str
     classes: tuple[str, ...]  # in the order of the probability columns
     trained: bool
+    training_images: int | None = None  # whose hashes it has; absent where it has none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +82,8 @@ class RunCounts:
     by_class: Mapping[str, int]  # predicted class, of the rows that are ok
     labelled: int
     correct: int  # labelled rows whose label was predicted
+    seen_in_training: int | None = None  # rows that are ok with that flag; absent where there are none
+    near_match: int | None = None  # of these, rows where only nearly the same picture was found
 
 
 @dataclass(frozen=True, kw_only=True)

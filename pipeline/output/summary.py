@@ -48,6 +48,12 @@ class RunSummary:
         content |= {"out": str(self.out), "ok": self.counts.by_status[Status.OK], "not_ok": self.not_ok}
         content |= {"by_status": dict(counts.by_status), "by_class": dict(counts.by_class)}
         content |= {"labelled": counts.labelled, "correct": counts.correct, "exit_code": int(self.exit_code)}
+        if seen := counts.training_exact + counts.training_near:
+            content |= {"seen_in_training": seen, "near_match": counts.training_near}
+            content |= {
+                "labelled_not_in_training": counts.new_labelled_ok,
+                "correct_not_in_training": counts.new_correct,
+            }
         return content | {"predictions": str(self.out / PARTS_FOLDER), "research_notice": RESEARCH_NOTICE}
 
     def to_text(self) -> str:
@@ -61,11 +67,29 @@ class RunSummary:
             share = self.counts.correct / self.counts.labelled_ok
             agree = f"{self.counts.correct:,} of {self.counts.labelled_ok:,} ({share:.2%})"
             lines += [f"Labels agree with {agree}; what that is worth: mribatch report {self.out}"]
+        lines += self._training_images()
         lines += self._remarks()
         lines += [f"Model {self.model}, {self.backend} + {self.decoder}. {self._speed()}"]
         lines += [one_line(f"{self.backend}: {self.reasons['backend']}. {self.decoder}: {self.reasons['decoder']}.")]
         lines += [f"Results: {self.out / PARTS_FOLDER} (Parquet), {self.out / 'run.json'}", RESEARCH_NOTICE]
         return "\n".join(lines)
+
+    def _training_images(self) -> list[str]:
+        """How many images the model has learned from, and how well it does without them."""
+        counts = self.counts
+        seen = counts.training_exact + counts.training_near
+        if not seen:
+            return []
+        line = f"{seen:,} of {counts.by_status[Status.OK]:,} were training images"
+        line += f" (exact {counts.training_exact:,}, near {counts.training_near:,})"
+        if counts.new_labelled_ok and not self.notice:
+            share = counts.new_correct / counts.new_labelled_ok
+            line += (
+                f"; without them labels agree with {counts.new_correct:,} of {counts.new_labelled_ok:,} ({share:.2%})"
+            )
+        elif counts.labelled_ok:
+            line += "; without them no labelled image is left"
+        return [line]
 
     def _remarks(self) -> list[str]:
         remarks = []
