@@ -2,7 +2,7 @@
 
 pixels of the model's size --perceptual_hashes--> candidates within NEAR_DISTANCE --sha256--> exact, or near
 
-The exact hash is the first 64 bits of the SHA-256 of the pixels that the model sees; it is computed for candidates only.
+The exact hash is the first 64 bits of the SHA-256 of the pixels that the model sees, for candidates only.
 The perceptual hash is a pHash without its constant terms: whether 64 low-frequency cosine coefficients are above their
 median. docs/decisions/0010-training-images.md has the figures behind both and behind the distance.
 """

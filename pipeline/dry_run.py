@@ -17,6 +17,7 @@ from mribatch.core.text import decode_name, one_line
 from mribatch.pipeline.file_classifier import make_file_classifier
 from mribatch.pipeline.listing.discover import Discovery, FoundFile, Input, resolve_inputs
 from mribatch.pipeline.options import FIXES, ClassifyOptions
+from mribatch.pipeline.output.summary import JSON_SCHEMA_VERSION
 from mribatch.pipeline.plan import no_image_error
 from mribatch.pipeline.progress import Progress
 from mribatch.pipeline.records import FileClassifier, ImageFile, Status
@@ -43,7 +44,8 @@ class Estimate:
     exit_code: ExitCode = ExitCode.OK
 
     def to_json(self) -> dict[str, Any]:
-        content = {key: dict(value) if isinstance(value, Mapping) else value for key, value in vars(self).items()}
+        content: dict[str, Any] = {"schema_version": JSON_SCHEMA_VERSION}
+        content |= {key: dict(value) if isinstance(value, Mapping) else value for key, value in vars(self).items()}
         return content | {"exit_code": int(self.exit_code), "research_notice": RESEARCH_NOTICE}
 
     def to_text(self) -> str:

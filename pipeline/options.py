@@ -41,6 +41,7 @@ class ClassifyOptions:
     labels: str = AUTO  # "auto": from folder names; "none"; or a CSV file with the columns path,label
     from_file: str | None = None  # file with one more input path per line; "-": standard input
     csv: bool = False  # also write predictions.csv
+    xlsx: bool = False  # also write predictions.xlsx; needs openpyxl
     overwrite: bool = False  # replace an earlier run in the output folder
     add_new: bool = False  # add the files that are new since the run in the output folder
     keep_going: bool = False  # continue even if the first 1,000 files all fail

@@ -17,6 +17,7 @@ from mribatch.pipeline.output import parts as parquet
 from mribatch.pipeline.output.folder import LISTING_KEY, WORKER_LOG, Fingerprint, RunFolder
 from mribatch.pipeline.output.layout import PART_ROWS
 from mribatch.pipeline.output.run_file import RunFile
+from mribatch.pipeline.output.xlsx_table import require_openpyxl
 from mribatch.pipeline.records import FileClassifier
 
 
@@ -61,6 +62,8 @@ def make_plan(
     Raises:
         MribatchError: An input, the bundle, an option or the output folder does not fit; nothing was written.
     """
+    if options.xlsx:
+        require_openpyxl()
     folder = RunFolder(Path(out))
     earlier = folder.check_free()
     if not options.overwrite and earlier:

@@ -1,6 +1,7 @@
 """A folder of images -> a run folder. `classify` is the whole command; `run` takes each image through the stages."""
 
 import contextlib
+import logging
 import os
 import shutil
 import sqlite3
@@ -21,11 +22,13 @@ from mribatch.pipeline.output.folder import (
     FRESH_FOLDER,
     LABELS_DATABASE,
     WORKER_LOG,
+    XLSX_FILE,
 )
 from mribatch.pipeline.output.partial import read_partials
 from mribatch.pipeline.output.rows import predictions
 from mribatch.pipeline.output.run_file import RunState
 from mribatch.pipeline.output.summary import RunSummary
+from mribatch.pipeline.output.xlsx_table import write_xlsx
 from mribatch.pipeline.plan import Plan, make_plan, no_image_error
 from mribatch.pipeline.progress import Progress, SilentProgress
 from mribatch.pipeline.records import FileClassifier, ImageFile, Prediction, Sink, Status
@@ -34,6 +37,7 @@ from mribatch.pipeline.stop_signals import StopSignals
 from mribatch.pipeline.stopwatch import CHECKING, DECODING, LISTING, LOADING, WRITING, Stopwatch
 
 FIRST_FAILURES = 1000
+LOG = logging.getLogger("mribatch")
 _RESUME = "type the same command again, without --overwrite; it continues from there"
 
 
@@ -58,6 +62,7 @@ def classify(
         Interrupted: SIGINT or SIGTERM came; the same call resumes the run.
     """
     watch, progress = Stopwatch(), progress if progress is not None else SilentProgress()
+    LOG.info("classify %s into %s", ", ".join(map(str, inputs)), out)
     with advising(FIXES):
         plan = make_plan(inputs, out, options if options is not None else ClassifyOptions(), progress.note)
         with _make_folder(plan.folder.path), FolderLock(plan.folder.path), contextlib.closing(progress):
@@ -80,6 +85,13 @@ def _classify_locked(plan: Plan, watch: Stopwatch, progress: Progress) -> RunSum
         record = RunRecord.begin_or_resume(plan, facts)
         if plan.options.add_new and earlier:
             progress.note(_describe_growth(record))
+        LOG.info(
+            "%s files are listed, %s are not; model %s, attempt %d",
+            f"{record.files:,}",
+            f"{facts.skipped:,}",
+            record.model_name,
+            record.attempts + 1,
+        )
         done = parquet.done_parts(plan.folder.path, record.layout, record.run_id)
         if record.state is not RunState.COMPLETE:
             with record.attempt(watch):
@@ -172,6 +184,9 @@ def _finish(plan: Plan, record: RunRecord, watch: Stopwatch) -> RunSummary:
         record.complete(counts, watch)
         if plan.options.csv and not (path / CSV_FILE).exists():
             write_csv(path, path / CSV_FILE, record.model_name)
+        if plan.options.xlsx and not (path / XLSX_FILE).exists():
+            write_xlsx(path, path / XLSX_FILE, record.model_name)
+    LOG.info("complete: %s rows, of which %s are ok", f"{counts.rows:,}", f"{counts.by_status[Status.OK]:,}")
     return record.summary(counts, watch)
 
 

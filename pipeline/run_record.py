@@ -119,6 +119,11 @@ class RunRecord:
         return self._content.listing.files
 
     @property
+    def attempts(self) -> int:
+        """Processes that have worked on the run."""
+        return len(self._content.attempts)
+
+    @property
     def layout(self) -> PartLayout:
         """Which rows of the listing each part holds."""
         return self._content.layout

@@ -16,14 +16,21 @@ from mribatch.pipeline.listing.table import LISTING_FILE, SKIPPED_FILE
 from mribatch.pipeline.output.parts import PARTS_FOLDER
 from mribatch.pipeline.output.run_file import RUN_FILE, ForeignRunFile, JsonScalar, RunFile, RunState, parse_run_file
 
-CSV_FILE = "predictions.csv"
+CSV_FILE, XLSX_FILE = "predictions.csv", "predictions.xlsx"
 LISTING_KEY = "listing"  # of the fingerprint: the hash of the listing
 DISCOVERY_DATABASE, LABELS_DATABASE = ".discovery.sqlite", ".labels.sqlite"
 WORKER_LOG = "worker.log"  # what the libraries of the worker process print, and how it ended
 FRESH_FOLDER = ".fresh"  # a new listing, until it is known to fit
 # What a run leaves in its folder and --overwrite may delete; anything else there is the user's. WORKER_LOG, too, but
 # only before the new run's worker writes to it.
-_FROM_ROWS = (CSV_FILE, "metrics.parquet", "metrics.json", "report.md", "patients.parquet")  # copies and figures
+_FROM_ROWS = (
+    CSV_FILE,
+    XLSX_FILE,
+    "metrics.parquet",
+    "metrics.json",
+    "report.md",
+    "patients.parquet",
+)  # copies and figures
 _OWN_FILES = (
     LISTING_FILE,
     SKIPPED_FILE,

@@ -11,6 +11,8 @@ from mribatch.core.text import one_line
 from mribatch.pipeline.output.parts import PARTS_FOLDER, RowCounts
 from mribatch.pipeline.records import Status
 
+JSON_SCHEMA_VERSION = 1  # of what --json prints
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
@@ -42,7 +44,8 @@ class RunSummary:
 
     def to_json(self) -> dict[str, Any]:
         """JSON values only, for --json."""
-        content = {key: dict(value) if isinstance(value, Mapping) else value for key, value in vars(self).items()}
+        content: dict[str, Any] = {"schema_version": JSON_SCHEMA_VERSION}
+        content |= {key: dict(value) if isinstance(value, Mapping) else value for key, value in vars(self).items()}
         counts = self.counts
         del content["counts"]
         content |= {"out": str(self.out), "ok": self.counts.by_status[Status.OK], "not_ok": self.not_ok}
