@@ -284,6 +284,12 @@ def read_parts(run: Path, columns: Sequence[str] | None = None) -> Iterator[pa.T
             yield part.read(columns=list(columns) if columns is not None else None)
 
 
+def table_of_rows(rows: Sequence[Prediction], classes: Sequence[str]) -> pa.Table:
+    """Return rows that belong to no run as a table with the columns of a part file."""
+    columns, schema = _columns(rows, classes), predictions_schema(classes)
+    return pa.Table.from_arrays([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+
+
 def _columns(rows: Sequence[Prediction], classes: Sequence[str]) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {
         "index": [row.decoded.file.index for row in rows],
