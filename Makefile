@@ -70,7 +70,7 @@ test-gpu: $(STAMP_DEV) ## Run the tests that need an NVIDIA GPU
 lint: $(STAMP_DEV) ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy mribatch
+	$(BIN)/mypy mribatch tests benchmarks docs
 
 format: $(STAMP_DEV) ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix .

@@ -32,7 +32,20 @@ DECODERS = ("auto", "opencv", "dali")
     show_default=True,
     help="Source of the true classes: folder names, none, or a CSV file with the columns path,label.",
 )
+@click.option(
+    "--alias",
+    multiple=True,
+    metavar="FOLDER=CLASS",
+    help="Another name of a class, in folder names and in the labels table. Repeatable.",
+)
 @click.option("--from-file", metavar="LIST|-", help="File with more input paths, one per line; - for standard input.")
+@click.option("--null", is_flag=True, help="Paths in --from-file end with NUL bytes, as from find -print0.")
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Files and folders to leave out, as in .gitignore: '*_mask.png', 'masks/', 'a/**/b.png'. Repeatable.",
+)
 @click.option("--csv", is_flag=True, help="Also write predictions.csv, for spreadsheets.")
 @click.option("--xlsx", is_flag=True, help="Also write predictions.xlsx, an Excel workbook; needs openpyxl.")
 @click.option("--dry-run", is_flag=True, help="Count the files by type, estimate the time, write nothing.")
@@ -45,6 +58,9 @@ DECODERS = ("auto", "opencv", "dali")
     help="Maximum pixels per image; larger ones are too_large.  [default: 100000000]",
 )
 @click.option("--timeout", type=float, metavar="SECONDS", help="Maximum time to read and decode a file.  [default: 60]")
+@click.option(
+    "--strict", is_flag=True, help="Exit code 3 also if DICOM, NIfTI or endlessly linked files were left out."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one line of JSON.")
 @click.option("--log", "log_file", metavar="FILE", help="File that log lines with timestamps (UTC) are appended to.")
 @click.option("-v", "--verbose", is_flag=True, help="Print log lines with timestamps instead of a progress bar.")

@@ -6,6 +6,7 @@ from importlib import import_module
 
 import click
 
+from mribatch.cli.standard_streams import prepare_streams
 from mribatch.core.about import RESEARCH_NOTICE, __version__
 from mribatch.core.errors import ExitCode, MribatchError
 
@@ -51,6 +52,7 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the console script. Exits with an ExitCode; a bug keeps its traceback."""
+    prepare_streams()
     try:
         code = cli.main(args=arguments, prog_name="mribatch", standalone_mode=False)
         sys.stdout.flush()

@@ -58,5 +58,5 @@ def report(
 
     options = ReportOptions(run=run, groups=groups, group_by=group_by, require=require, protocol=protocol, seed=seed)
     result = write_report(options)
-    click.echo(json.dumps(result.content, ensure_ascii=False, allow_nan=False) if as_json else result.table)
+    click.echo(json.dumps(result.content, allow_nan=False) if as_json else result.table)
     result.check()

@@ -4,8 +4,9 @@ Training writes it; every other part only reads it. No other place knows class o
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Self
 
 from mribatch.core.errors import BundleError
@@ -24,6 +25,17 @@ MAX_CLASSES = 1000
 _CLASS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FIX = "export the model again"
+
+# The spellings that public sets of brain tumour slices use for their folders, lower case, "tumor" for "tumour", and
+# without spaces, hyphens and underscores.
+_TUMOR_KINDS = (
+    frozenset({"glioma", "gliomas", "gliomatumor", "gliomatumors", "brainglioma"}),
+    frozenset({"meningioma", "meningiomas", "meningiomatumor", "meningiomatumors", "brainmenin", "brainmeningioma"}),
+    frozenset({"pituitary", "pituitarytumor", "pituitarytumors"}),
+)
+_ANY_TUMOR = frozenset({"tumor", "tumors", "braintumor", "braintumors", "yes"})
+_NO_TUMOR = frozenset({"notumor", "notumors", "no", "none", "normal", "healthy"})
+_NOT_ABOUT_TUMORS = frozenset({"yes", "no", "none", "normal", "healthy"})  # alone, they could answer any question
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,15 +113,23 @@ class ModelSpec:
         _check(self.value_range == (0, 255), "value_range", self.value_range)
 
     def label_of(self, text: str) -> str | None:
-        """The class that a folder name or a label in a table means, or None. Case, spaces and hyphens do not matter."""
-        wanted = normalise_label(text)
-        for name in self.classes:
-            if normalise_label(name) == wanted:
-                return name
+        """The class that a folder name or a label in a table means, or None. Case, spaces and hyphens do not matter.
+
+        The classes come first, then the aliases of the bundle, then the spellings that public sets use.
+        """
+        found = self._names.get(normalise_label(text))
+        return found if found is not None else self._known_spellings.get(_fold_spelling(text))
+
+    @cached_property
+    def _names(self) -> Mapping[str, str]:
+        names = {normalise_label(name): name for name in self.classes}
         for alias, name in self.aliases.items():
-            if normalise_label(alias) == wanted:
-                return name
-        return None
+            names.setdefault(normalise_label(alias), name)
+        return names
+
+    @cached_property
+    def _known_spellings(self) -> Mapping[str, str]:
+        return known_spellings(self.classes)
 
     @property
     def notice(self) -> str | None:
@@ -175,6 +195,38 @@ class ModelSpec:
 def normalise_label(text: str) -> str:
     """Lower case, with every run of spaces, hyphens and underscores as one underscore, and none at the ends."""
     return re.sub(r"[\s_-]+", "_", text.casefold()).strip("_")
+
+
+def known_spellings(classes: Sequence[str]) -> dict[str, str]:
+    """How public sets of brain tumour slices spell the folders of these classes.
+
+    Empty for a model of something else: at least one class must be named after a tumor. A spelling that fits two
+    classes is left out, and "tumor" or "yes" means a class only where none is named after a kind of tumor.
+
+    Returns:
+        Spelling -> class; spelled in lower case, with "tumor" for "tumour", without spaces, hyphens and underscores.
+    """
+    folded = {name: _fold_spelling(name) for name in classes}
+    kinds_named = any(spelling in kind for spelling in folded.values() for kind in _TUMOR_KINDS)
+    groups = (*_TUMOR_KINDS, _NO_TUMOR) if kinds_named else (_ANY_TUMOR, _NO_TUMOR)
+    about_tumors = frozenset().union(*groups) - _NOT_ABOUT_TUMORS
+    if about_tumors.isdisjoint(folded.values()):
+        return {}
+    found: dict[str, str] = {}
+    for group in groups:
+        members = [name for name, spelling in folded.items() if spelling in group]
+        if len(members) == 1:
+            found |= dict.fromkeys(sorted(group), members[0])
+    return found
+
+
+def find_known_spelling(text: str, classes: Sequence[str]) -> str | None:
+    """The class that a folder's name means by `known_spellings`, or None."""
+    return known_spellings(classes).get(_fold_spelling(text))
+
+
+def _fold_spelling(text: str) -> str:
+    return normalise_label(text).replace("_", "").replace("tumour", "tumor")
 
 
 def _take(content: Mapping[str, Any], key: str, kind: type) -> Any:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mribatch.report.metrics import Metric
     from mribatch.report.metrics_file import MetricsFile
 
-_SWITCHES = ("overwrite", "add-new", "keep-going", "csv", "xlsx")
+_SWITCHES = ("overwrite", "add-new", "keep-going", "csv", "xlsx", "null", "strict")
 _OTHER_NAMES = {"timeout": "timeout_s"}
 _STATUS_LIMIT = 6  # statuses that a repr names
 _ROWS_SHOWN = 20

@@ -16,9 +16,11 @@ from mribatch.core.errors import ExitCode, advising
 from mribatch.core.text import decode_name, one_line
 from mribatch.pipeline.file_classifier import make_file_classifier
 from mribatch.pipeline.listing.discover import Discovery, FoundFile, Input, resolve_inputs
+from mribatch.pipeline.listing.labels import add_aliases
+from mribatch.pipeline.listing.patterns import PathPatterns
+from mribatch.pipeline.no_image import no_image_error
 from mribatch.pipeline.options import FIXES, ClassifyOptions
 from mribatch.pipeline.output.summary import JSON_SCHEMA_VERSION
-from mribatch.pipeline.plan import no_image_error
 from mribatch.pipeline.progress import Progress
 from mribatch.pipeline.records import FileClassifier, ImageFile, Status
 from mribatch.pipeline.run import run
@@ -74,11 +76,13 @@ def estimate(inputs: Sequence[str | Path], out: str | None, options: ClassifyOpt
     """
     with advising(FIXES):
         bundle = load_bundle(options.model)
-        resolved = resolve_inputs(inputs, options.from_file)
-        census = _count_files(resolved, Path(out) if out is not None else None, progress)
+        add_aliases(bundle.spec, options.alias)
+        resolved = resolve_inputs(inputs, options.from_file, null=options.null)
+        own, patterns = Path(out) if out is not None else None, PathPatterns(options.exclude)
+        census = _count_files(resolved, own, patterns, progress)
         progress.close()
         if not census.files:
-            raise no_image_error()
+            raise no_image_error(resolved, own, patterns)
         threads = options.threads or usable_cores()
         with make_file_classifier(bundle, options, threads=threads, log=None, note=progress.note) as classify_files:
             classify_files.gate()  # warms up, too
@@ -98,11 +102,11 @@ def estimate(inputs: Sequence[str | Path], out: str | None, options: ClassifyOpt
     )
 
 
-def _count_files(inputs: Sequence[Input], excluded: Path | None, progress: Progress) -> "_Census":
+def _count_files(inputs: Sequence[Input], own: Path | None, patterns: PathPatterns, progress: Progress) -> "_Census":
     census = _Census()
     with (
         tempfile.TemporaryDirectory(prefix="mribatch-") as folder,
-        Discovery(inputs, Path(folder) / "discovery.sqlite", excluded) as discovery,
+        Discovery(inputs, Path(folder) / "discovery.sqlite", own, patterns) as discovery,
     ):
         for found in discovery.files(progress.listed):
             census.add(found)

@@ -7,6 +7,7 @@ from pathlib import Path
 from mribatch.core.bundle import DEFAULT_MODEL
 from mribatch.core.errors import BundleError, DiskFullError, FolderLockedError, MribatchError, WriteError
 from mribatch.pipeline.decode.probe import DEFAULT_MAX_PIXELS
+from mribatch.pipeline.listing.patterns import PathPatterns
 
 AUTO = "auto"
 NONE = "none"
@@ -39,7 +40,10 @@ class ClassifyOptions:
     backend: str = AUTO  # "auto", "onnxruntime" or "tensorrt"
     decoder: str = AUTO  # "auto", "opencv" or "dali"
     labels: str = AUTO  # "auto": from folder names; "none"; or a CSV file with the columns path,label
+    alias: tuple[str, ...] = ()  # "FOLDER=CLASS" each: more names for the classes, in folders and labels
     from_file: str | None = None  # file with one more input path per line; "-": standard input
+    null: bool = False  # NUL bytes end the paths in from_file, as from find -print0
+    exclude: tuple[str, ...] = ()  # patterns of files and folders to leave out, as in .gitignore
     csv: bool = False  # also write predictions.csv
     xlsx: bool = False  # also write predictions.xlsx; needs openpyxl
     overwrite: bool = False  # replace an earlier run in the output folder
@@ -47,6 +51,7 @@ class ClassifyOptions:
     keep_going: bool = False  # continue even if the first 1,000 files all fail
     max_pixels: int = DEFAULT_MAX_PIXELS  # larger images are not decoded and get the status too_large
     timeout_s: float = DEFAULT_TIMEOUT_S  # seconds allowed for reading and decoding one file
+    strict: bool = False  # exit code 3 also where files were left out that may be images
 
     def __post_init__(self) -> None:
         _check_range("--batch-size", self.batch_size, 1, MAX_BATCH_SIZE)
@@ -57,8 +62,24 @@ class ClassifyOptions:
         _check_choice("--decoder", self.decoder, DECODERS)
         if self.add_new and self.overwrite:
             raise MribatchError("--add-new and --overwrite exclude each other", "choose one of them")
+        for name in ("alias", "exclude"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+        _check_aliases(self.alias, self.labels)
+        PathPatterns(self.exclude)
+        if self.null and self.from_file is None:
+            raise MribatchError("--null says how the names in a list end, and there is no list", "give --from-file")
         if self.labels not in (AUTO, NONE) and not Path(self.labels).is_file():
             raise MribatchError(f"there is no labels file '{self.labels}'", "give auto, none or a CSV with path,label")
+
+
+def _check_aliases(aliases: tuple[str, ...], labels: str) -> None:
+    for text in aliases:
+        folder, _, name = text.rpartition("=")
+        if not folder.strip() or not name.strip():
+            raise MribatchError(f"--alias '{text}' is not FOLDER=CLASS", "write it like --alias gbm=glioma_tumor")
+    if aliases and labels == NONE:
+        raise MribatchError("--alias names labels, and there are none with --labels none", "leave one of them out")
 
 
 def _check_range(option: str, value: float | None, low: float, high: float) -> None:

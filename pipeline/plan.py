@@ -8,15 +8,18 @@ from pathlib import Path
 
 from mribatch.core.bundle import Bundle, load_bundle
 from mribatch.core.cores import usable_cores
-from mribatch.core.errors import MribatchError
+from mribatch.core.model_spec import ModelSpec
 from mribatch.core.text import decode_name
 from mribatch.pipeline.file_classifier import make_file_classifier
 from mribatch.pipeline.listing.discover import Input, has_candidate, resolve_inputs
+from mribatch.pipeline.listing.labels import add_aliases
+from mribatch.pipeline.listing.patterns import PathPatterns
+from mribatch.pipeline.no_image import no_image_error
 from mribatch.pipeline.options import AUTO, ClassifyOptions
 from mribatch.pipeline.output import parts as parquet
 from mribatch.pipeline.output.folder import LISTING_KEY, WORKER_LOG, Fingerprint, RunFolder
 from mribatch.pipeline.output.layout import PART_ROWS
-from mribatch.pipeline.output.run_file import RunFile
+from mribatch.pipeline.output.run_file import JsonScalar, RunFile
 from mribatch.pipeline.output.xlsx_table import require_openpyxl
 from mribatch.pipeline.records import FileClassifier
 
@@ -32,26 +35,42 @@ class Plan:
     classifier: FileClassifier
     threads: int
 
+    @property
+    def patterns(self) -> PathPatterns:
+        """What the user leaves out of the listing."""
+        return PathPatterns(self.options.exclude)
+
+    @property
+    def label_spec(self) -> ModelSpec:
+        """The model's spec with the names that the user gives its classes; for labels only."""
+        return add_aliases(self.bundle.spec, self.options.alias)
+
     def fingerprint(self, listing_sha256: str) -> Fingerprint:
         """Return what must stay the same for the run to be resumed. The classifier must be entered."""
         inputs = [[item.kind, decode_name(item.root)[0], decode_name(item.name)[0]] for item in self.inputs]
         runs_with = self.classifier.runs_with
-        return Fingerprint(
-            {
-                "inputs": json.dumps(inputs),
-                "model": f"{self.bundle.spec.name} {self.bundle.sha256}",
-                "backend": runs_with.backend.name,
-                "backend_version": runs_with.backend_version,
-                "decoder": runs_with.decoder.name,
-                "decoder_version": runs_with.decoder_version,
-                "precision": runs_with.precision,
-                "batch_size": self.classifier.batch_size,
-                "max_pixels": self.options.max_pixels,
-                "part_rows": PART_ROWS,
-                "schema_version": parquet.SCHEMA_VERSION,
-                LISTING_KEY: listing_sha256,
-            }
-        )
+        fields: dict[str, JsonScalar] = {
+            "inputs": json.dumps(inputs),
+            "model": f"{self.bundle.spec.name} {self.bundle.sha256}",
+            "backend": runs_with.backend.name,
+            "backend_version": runs_with.backend_version,
+            "decoder": runs_with.decoder.name,
+            "decoder_version": runs_with.decoder_version,
+            "precision": runs_with.precision,
+            "batch_size": self.classifier.batch_size,
+            "max_pixels": self.options.max_pixels,
+            "part_rows": PART_ROWS,
+            "schema_version": parquet.SCHEMA_VERSION,
+        }
+        return Fingerprint(fields | self._choices() | {LISTING_KEY: listing_sha256})  # the listing last: it says least
+
+    def _choices(self) -> dict[str, str]:
+        """Options that are in the fingerprint only where they are used, so that it stays the same without them."""
+        before = self.bundle.spec.aliases
+        aliases = {name: target for name, target in self.label_spec.aliases.items() if before.get(name) != target}
+        exclude = sorted(set(self.options.exclude))
+        chosen = {"exclude": json.dumps(exclude)} if exclude else {}
+        return chosen | ({"alias": json.dumps(aliases, sort_keys=True)} if aliases else {})
 
 
 def make_plan(
@@ -69,20 +88,14 @@ def make_plan(
     if not options.overwrite and earlier:
         options = _with_earlier_choices(options, earlier)
     bundle = load_bundle(options.model)
+    add_aliases(bundle.spec, options.alias)
     threads = options.threads or usable_cores()
-    resolved = resolve_inputs(inputs, options.from_file)
-    if not has_candidate(resolved, folder.path):
-        raise no_image_error()
+    resolved = resolve_inputs(inputs, options.from_file, null=options.null)
+    patterns = PathPatterns(options.exclude)
+    if not has_candidate(resolved, folder.path, patterns):
+        raise no_image_error(resolved, folder.path, patterns)
     classifier = make_file_classifier(bundle, options, threads=threads, log=folder.path / WORKER_LOG, note=note)
     return Plan(resolved, folder, options, bundle, classifier, threads)
-
-
-def no_image_error() -> MribatchError:
-    """Return the error for inputs that hold no candidate at all."""
-    return MribatchError(
-        "there is no image in the inputs (a file that ends in .jpg, .png, .tif, .bmp, .webp or .jp2)",
-        "check the folder, or name the files outright to read them whatever they are called",
-    )
 
 
 def _with_earlier_choices(options: ClassifyOptions, earlier: RunFile) -> ClassifyOptions:

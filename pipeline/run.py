@@ -11,8 +11,10 @@ from pathlib import Path
 from mribatch.core.errors import Interrupted, MribatchError, WriteError, advising
 from mribatch.core.files import FolderLock
 from mribatch.pipeline.listing.discover import Discovery, OnFiles
+from mribatch.pipeline.listing.label_advice import no_label_error
 from mribatch.pipeline.listing.labels import FolderLabels, Labels, NoLabels, TableLabels
 from mribatch.pipeline.listing.table import LISTING_FILE, Listing, ListingFacts, write_listing
+from mribatch.pipeline.no_image import no_image_error
 from mribatch.pipeline.options import AUTO, FIXES, NONE, ClassifyOptions
 from mribatch.pipeline.output import parts as parquet
 from mribatch.pipeline.output.csv_table import write_csv
@@ -29,7 +31,7 @@ from mribatch.pipeline.output.rows import predictions
 from mribatch.pipeline.output.run_file import RunState
 from mribatch.pipeline.output.summary import RunSummary
 from mribatch.pipeline.output.xlsx_table import write_xlsx
-from mribatch.pipeline.plan import Plan, make_plan, no_image_error
+from mribatch.pipeline.plan import Plan, make_plan
 from mribatch.pipeline.progress import Progress, SilentProgress
 from mribatch.pipeline.records import FileClassifier, ImageFile, Prediction, Sink, Status
 from mribatch.pipeline.run_record import RunRecord
@@ -213,8 +215,13 @@ class _FirstFailures:
             shown = ", ".join(f"{status} {count:,}" for status, count in self._reasons.items())
             raise MribatchError(
                 f"the first {sum(self._reasons.values()):,} files all failed ({shown}): {rows[-1].error}",
-                "check that the folder is mounted and readable, or add --keep-going",
+                f"{self._advice()}, or add --keep-going",
             )
+
+    def _advice(self) -> str:
+        if self._reasons.keys() <= {Status.UNSUPPORTED, Status.DECODE_FAILED}:  # they were read, so the folder is there
+            return "leave these files out (see --exclude)"
+        return "check that the folder is mounted and readable"
 
 
 def _list_files(plan: Plan, on_files: OnFiles) -> ListingFacts:
@@ -225,16 +232,13 @@ def _list_files(plan: Plan, on_files: OnFiles) -> ListingFacts:
     try:
         with (
             _open_labels(plan, fresh / LABELS_DATABASE) as labels,
-            Discovery(plan.inputs, fresh / DISCOVERY_DATABASE, plan.folder.path) as discovery,
+            Discovery(plan.inputs, fresh / DISCOVERY_DATABASE, plan.folder.path, plan.patterns) as discovery,
         ):
             facts = write_listing(fresh, plan.inputs, discovery, labels, on_files)
         if not facts.files:
-            raise no_image_error()
+            raise no_image_error(plan.inputs, plan.folder.path, plan.patterns)
         if isinstance(labels, TableLabels) and not facts.labelled:
-            raise MribatchError(
-                f"no line of {plan.options.labels} gives one of the {facts.files:,} files a class of the model",
-                "write paths as in listing.parquet, relative to the input, and classes as the model names them",
-            )
+            raise no_label_error(plan.options.labels, facts, plan.label_spec.classes)
         return facts
     except sqlite3.Error as error:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -250,11 +254,11 @@ def _list_files(plan: Plan, on_files: OnFiles) -> ListingFacts:
 @contextlib.contextmanager
 def _open_labels(plan: Plan, database: Path) -> Iterator[Labels]:
     if plan.options.labels == AUTO:
-        yield FolderLabels(plan.bundle.spec)
+        yield FolderLabels(plan.label_spec)
     elif plan.options.labels == NONE:
         yield NoLabels()
     else:
-        table = TableLabels(plan.bundle.spec, Path(plan.options.labels), database)
+        table = TableLabels(plan.label_spec, Path(plan.options.labels), database)
         with contextlib.closing(table):
             yield table
 

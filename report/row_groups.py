@@ -62,7 +62,7 @@ def find_groups(option: str, rows: RunRows, roots: Sequence[str]) -> RowGroups:
     table, column = found
     if column is not None:
         return _read_table("--groups", table, {column: (column,)}, rows, roots)
-    fix = f"name the column: --groups {table}:COLUMN"
+    fix = f"give a CSV file in UTF-8 with a groups column, or name the column: --groups {table}:COLUMN"
     kind = find_kinds(table, name=f"--groups {table}", fix=fix)[0]
     return _read_table("--groups", table, {kind: COLUMN_NAMES[kind]}, rows, roots)
 

@@ -17,7 +17,7 @@ def lowest_versions(setup: Path = SETUP) -> Iterator[str]:
     config = configparser.ConfigParser()
     config.read(setup, encoding="utf-8")
     texts = [config["options"]["install_requires"], *config["options.extras_require"].values()]
-    found = dict(bound.groups() for text in texts for bound in _BOUND.finditer(text))
+    found = {bound[1]: bound[2] for text in texts for bound in _BOUND.finditer(text)}
     yield from (f"{name}=={version}.*" for name, version in sorted(found.items()))
 
 

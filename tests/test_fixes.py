@@ -69,9 +69,9 @@ def fixes_in(path: Path) -> Iterator[tuple[int, str]]:
     """(line, text) of every fix that the module gives."""
     tree = ast.parse(path.read_text())
     constants: dict[str, str] = {}
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            constants[node.targets[0].id] = texts_of(node.value, constants)
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            constants[statement.targets[0].id] = texts_of(statement.value, constants)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in KINDS and node.args:
             yield node.lineno, texts_of(node.args[-1], constants).replace("--force-reinstall", "")

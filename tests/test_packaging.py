@@ -73,7 +73,7 @@ def test_the_installed_wheel_finds_its_model_outside_the_checkout(wheel: Path, t
     python = environment / "bin" / "python"
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "COV_"))}
     where = subprocess.run(
-        [python, "-c", "import mribatch; print(mribatch.__file__)"],
+        [str(python), "-c", "import mribatch; print(mribatch.__file__)"],
         cwd=tmp_path,
         env=environ,
         capture_output=True,
@@ -81,7 +81,7 @@ def test_the_installed_wheel_finds_its_model_outside_the_checkout(wheel: Path, t
         check=True,
     ).stdout
     assert where.startswith(str(site))
-    command = [python, "-m", "mribatch.cli", "classify", "data", "--out", "out", "--json"]
+    command: list[Path | str] = [python, "-m", "mribatch.cli", "classify", "data", "--out", "out", "--json"]
     result = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["files"] == 3

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -122,7 +123,7 @@ def test_more_than_one_part_is_one_table(tiny_model: Path, tmp_path: Path) -> No
         ({"timeout_s": 0}, "timeout_s 0 is out of range. Fix: choose a value from 0.001 to 86400"),
     ],
 )
-def test_errors_speak_of_parameters(options: dict[str, int], problem: str, scans: Path, tmp_path: Path) -> None:
+def test_errors_speak_of_parameters(options: dict[str, Any], problem: str, scans: Path, tmp_path: Path) -> None:
     with pytest.raises(MribatchError) as caught:
         classify(scans, tmp_path / "out", **options)
     assert str(caught.value) == problem

@@ -96,8 +96,7 @@ def read_file(path: bytes) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, f"it is a {_kind_of_file(status.st_mode)}, not a regular file", path)
+        _check_regular(status.st_mode, path)
         chunks: list[bytes] = []
         total = 0
         wanted = status.st_size + 1  # one more byte than expected, so that a file of the expected size ends in one read
@@ -111,6 +110,25 @@ def read_file(path: bytes) -> bytes:
         raise OSError(errno.EFBIG, f"it has {size:,} bytes; the limit is {MAX_FILE_BYTES:,}", path)
     finally:
         os.close(descriptor)
+
+
+def read_head(path: bytes, size: int) -> bytes:
+    """The first `size` bytes of a regular file, or fewer where it is shorter.
+
+    Raises:
+        OSError: As `read_file`, for files of any size.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _check_regular(os.fstat(descriptor).st_mode, path)
+        return os.read(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
+def _check_regular(mode: int, path: bytes) -> None:
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, f"it is a {_kind_of_file(mode)}, not a regular file", path)
 
 
 def _kind_of_file(mode: int) -> str:

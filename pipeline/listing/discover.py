@@ -21,8 +21,19 @@ from typing import BinaryIO, Self
 
 from mribatch.core.errors import MribatchError
 from mribatch.core.text import decode_name
+from mribatch.pipeline.listing.name_list import read_names
+from mribatch.pipeline.listing.other_programs import describe_file, describe_folder
+from mribatch.pipeline.listing.patterns import PathPatterns
 
-IMAGE_SUFFIXES = (b".jpg", b".jpeg", b".jpe", b".png", b".bmp", b".tif", b".tiff", b".webp", b".jp2")
+# A name that ends so is taken for an image's; what it really is, the probe decides from the content. Longer lists of
+# suffixes cost nothing, but opening every other file of a large folder would.
+IMAGE_SUFFIXES = (
+    *(b".jpg", b".jpeg", b".jpe", b".jif", b".jfi", b".jfif", b".pjpeg", b".pjpg", b".pjp"),
+    *(b".jpg_large", b".jpg_orig", b".jpg-large", b".jpg-orig", b".jpg:large", b".jpg:orig", b".jpeg_large"),
+    *(b".png", b".apng", b".png_large", b".png_orig"),
+    *(b".bmp", b".dib", b".tif", b".tiff", b".tf8", b".btf", b".webp"),
+    *(b".jp2", b".j2k", b".j2c", b".jpc", b".jpf", b".jpx"),
+)
 DICOM_SUFFIXES = (b".dcm", b".dicom", b".ima")
 NIFTI_SUFFIXES = (b".nii", b".nii.gz")
 MAX_INPUTS = 32_767  # `input` is an int16 column
@@ -38,6 +49,8 @@ class SkipReason(StrEnum):
     SUFFIX = "suffix"  # its name does not end like an image's
     DICOM = "dicom"  # not supported yet
     NIFTI = "nifti"  # not supported yet
+    OTHER_PROGRAM = "other_program"  # thumbnails, companions, checkpoints, recycle bins; the detail says what
+    EXCLUDED = "excluded"  # a pattern of the user leaves it out; the detail is the pattern
     DUPLICATE = "duplicate"  # the same real path was listed under an earlier name
     SYMLINK_LOOP = "symlink_loop"  # a folder that contains itself through a link
     UNREADABLE_FOLDER = "unreadable_folder"  # its files could not be listed
@@ -58,6 +71,7 @@ class Input:
     text: str  # as typed, escaped where not UTF-8
     root: bytes  # absolute folder that this input's paths are relative to
     name: bytes = b""  # FILE: its name in root; GLOB: the absolute pattern; LIST: the file with the names, b"-" stdin
+    null: bool = False  # LIST: NUL bytes end the names
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +93,15 @@ def ignore_files(seen: int) -> None:
     """Do nothing with the number of files seen."""
 
 
-def resolve_inputs(inputs: Sequence[str | Path], from_file: str | None = None) -> tuple[Input, ...]:
+def resolve_inputs(
+    inputs: Sequence[str | Path], from_file: str | None = None, *, null: bool = False
+) -> tuple[Input, ...]:
     """Tell folders, files, patterns and lists apart. An existing name is never taken for a pattern.
+
+    Args:
+        inputs: As the user gave them.
+        from_file: File with one more name per line, "-" for standard input, or None.
+        null: Whether the names in that file end with NUL bytes instead of line feeds.
 
     Raises:
         MribatchError: An input does not exist, matches nothing, or there are none or too many.
@@ -89,7 +110,7 @@ def resolve_inputs(inputs: Sequence[str | Path], from_file: str | None = None) -
     if from_file is not None:
         if from_file != "-" and not os.path.isfile(from_file):
             raise MribatchError(f"there is no list '{from_file}'", "give a text file with one path per line, or -")
-        resolved.append(Input(InputKind.LIST, from_file, os.fsencode(os.getcwd()), os.fsencode(from_file)))
+        resolved.append(Input(InputKind.LIST, from_file, os.fsencode(os.getcwd()), os.fsencode(from_file), null))
     if not resolved:
         raise MribatchError(
             "there is nothing to classify", "name a folder, files or a pattern, or give a list of files"
@@ -101,6 +122,9 @@ def resolve_inputs(inputs: Sequence[str | Path], from_file: str | None = None) -
     return tuple(resolved)
 
 
+NO_PATTERNS = PathPatterns()
+
+
 class Discovery:
     """A walk over all inputs, kept in an on-disk database while this context is open.
 
@@ -108,12 +132,19 @@ class Discovery:
         inputs: From `resolve_inputs`.
         database: Where the names are kept; removed at the end and replaced at the start.
         excluded: A folder that is not entered (the run's own output), or None.
+        patterns: What the user leaves out.
     """
 
-    def __init__(self, inputs: Sequence[Input], database: Path, excluded: Path | None = None) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[Input],
+        database: Path,
+        excluded: Path | None = None,
+        patterns: PathPatterns = NO_PATTERNS,
+    ) -> None:
         self._inputs = inputs
         self._database = database
-        self._excluded = os.path.realpath(os.fsencode(excluded)) if excluded is not None else None
+        self._scope = _Scope.of(excluded, patterns)
 
     def __enter__(self) -> Self:
         self._database.unlink(missing_ok=True)
@@ -158,7 +189,7 @@ class Discovery:
     def _rows(self, on_files: OnFiles) -> Iterator[tuple[object, ...]]:
         seen = 0
         for position, item in enumerate(self._inputs):
-            for line, entry in _walk_input(item, self._excluded):
+            for line, entry in _walk_input(item, self._scope):
                 yield (
                     position,
                     line,
@@ -175,15 +206,30 @@ class Discovery:
         on_files(seen)
 
 
-def has_candidate(inputs: Sequence[Input], excluded: Path | None) -> bool:
+def has_candidate(inputs: Sequence[Input], excluded: Path | None, patterns: PathPatterns = NO_PATTERNS) -> bool:
     """Whether any input holds at least one candidate; stops at the first. A list on stdin is taken to."""
-    own = os.path.realpath(os.fsencode(excluded)) if excluded is not None else None
+    scope = _Scope.of(excluded, patterns)
     for item in inputs:
         if item.kind is InputKind.LIST and item.name == b"-":
             return True
-        if any(entry.skipped is None for _, entry in _walk_input(item, own)):
+        if any(entry.skipped is None for _, entry in _walk_input(item, scope)):
             return True
     return False
+
+
+def skipped_files(
+    inputs: Sequence[Input], excluded: Path | None, patterns: PathPatterns = NO_PATTERNS
+) -> Iterator[tuple[bytes, SkipReason]]:
+    """Yield (absolute path, reason) of everything that is not a candidate, in the order of the file system.
+
+    A list on stdin is left out, since it can be read only once.
+    """
+    scope = _Scope.of(excluded, patterns)
+    for item in inputs:
+        if item.kind is not InputKind.LIST or item.name != b"-":
+            for _, entry in _walk_input(item, scope):
+                if entry.skipped is not None:
+                    yield os.path.join(item.root, entry.path), entry.skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +240,18 @@ class _Entry:
     mtime_ns: int | None
     skipped: SkipReason | None = None
     detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """What a walk leaves out whatever its suffix."""
+
+    own: bytes | None  # real path of the run's own output folder
+    patterns: PathPatterns
+
+    @classmethod
+    def of(cls, own: Path | None, patterns: PathPatterns) -> Self:
+        return cls(os.path.realpath(os.fsencode(own)) if own is not None else None, patterns)
 
 
 def _hash_path(real: bytes) -> bytes:
@@ -222,27 +280,21 @@ def _fixed_folder(pattern: bytes) -> bytes:
     return folder
 
 
-def _walk_input(item: Input, excluded: bytes | None) -> Iterator[tuple[int, _Entry]]:
+def _walk_input(item: Input, scope: _Scope) -> Iterator[tuple[int, _Entry]]:
     """Yield (line, entry): line is the place in a list, 0 elsewhere."""
     if item.kind is InputKind.FILE:
-        yield 0, _named_file(item.root, item.name)
+        yield 0, _named_file(item.root, item.name, scope)
     elif item.kind is InputKind.FOLDER:
-        yield from ((0, entry) for entry in _walk_folder(item.root, b"", excluded))
+        yield from ((0, entry) for entry in _walk_folder(item.root, b"", scope))
     elif item.kind is InputKind.GLOB:
-        yield from ((0, entry) for entry in _walk_matches(item, excluded))
+        yield from ((0, entry) for entry in _walk_matches(item, scope))
     else:
-        with _open_list(item.name) as lines:
-            for number, line in enumerate(lines):
-                name = line.rstrip(b"\r\n")
-                if b"\0" in name:
-                    raise MribatchError(
-                        f"line {number + 1} of the list {item.text} holds a NUL byte",
-                        "give one path per line (find -print)",
-                    )
-                if name and os.path.isdir(os.path.join(item.root, name)):
-                    yield from ((number, entry) for entry in _walk_folder(item.root, name.rstrip(b"/"), excluded))
-                elif name:
-                    yield number, _named_file(item.root, name)
+        with _open_list(item.name) as stream:
+            for number, name in read_names(stream, item.text, null=item.null):
+                if os.path.isdir(os.path.join(item.root, name)):
+                    yield from ((number, entry) for entry in _walk_named_folder(item.root, name.rstrip(b"/"), scope))
+                else:
+                    yield number, _named_file(item.root, name, scope)
 
 
 def _open_list(name: bytes) -> contextlib.AbstractContextManager[BinaryIO]:
@@ -253,18 +305,35 @@ def _open_list(name: bytes) -> contextlib.AbstractContextManager[BinaryIO]:
     return Path(os.fsdecode(name)).open("rb")
 
 
-def _walk_matches(item: Input, excluded: bytes | None) -> Iterator[_Entry]:
+def _walk_matches(item: Input, scope: _Scope) -> Iterator[_Entry]:
+    spelled_out = frozenset(item.name.split(b"/"))
     for match in glob.iglob(item.name, recursive=True, include_hidden=True):
         relative = os.path.relpath(match, item.root)
-        if not os.path.isdir(match):
-            entry = _named_file(item.root, relative)
-            yield _Entry(entry.path, entry.real, entry.size, entry.mtime_ns, _reason_by_name(relative))
-        elif b"**" not in item.name:  # "**" already reaches what lies in a matching folder
-            yield from _walk_folder(item.root, relative, excluded)
+        folder = os.path.isdir(match)
+        if folder and b"**" in item.name:  # "**" already reaches what lies in a matching folder
+            continue
+        parts = relative.split(b"/") if folder else relative.split(b"/")[:-1]
+        found = next((what for part in parts if part not in spelled_out and (what := describe_folder(part))), None)
+        if found is not None:
+            yield _Entry(relative + b"/" * folder, b"", None, None, SkipReason.OTHER_PROGRAM, found)
+        elif folder:
+            yield from _walk_named_folder(item.root, relative, scope)
+        else:
+            yield _matching_file(item.root, relative, scope)
 
 
-def _named_file(root: bytes, name: bytes) -> _Entry:
+def _matching_file(root: bytes, relative: bytes, scope: _Scope) -> _Entry:
+    entry = _named_file(root, relative, scope)
+    if entry.skipped is not None:
+        return entry
+    reason, detail = _reason_to_skip(os.path.basename(relative), os.path.join(root, relative))
+    return _Entry(entry.path, entry.real, entry.size, entry.mtime_ns, reason, detail)
+
+
+def _named_file(root: bytes, name: bytes, scope: _Scope) -> _Entry:
     """A file named outright is a candidate whatever its suffix, also when it is not there: it earns its row."""
+    if (pattern := scope.patterns.find_above(name)) is not None:
+        return _Entry(name, b"", None, None, SkipReason.EXCLUDED, pattern)
     full = os.path.join(root, name)
     size = mtime_ns = None
     with contextlib.suppress(OSError):
@@ -273,14 +342,22 @@ def _named_file(root: bytes, name: bytes) -> _Entry:
     return _Entry(name, os.path.realpath(full), size, mtime_ns)
 
 
-def _walk_folder(root: bytes, start: bytes, excluded: bytes | None) -> Iterator[_Entry]:
+def _walk_named_folder(root: bytes, start: bytes, scope: _Scope) -> Iterator[_Entry]:
+    """Walk a folder that a list or a pattern names, unless the user leaves it out."""
+    if (pattern := scope.patterns.find_above(start, folder=True)) is not None:
+        yield _Entry(start + b"/", b"", None, None, SkipReason.EXCLUDED, pattern)
+    else:
+        yield from _walk_folder(root, start, scope)
+
+
+def _walk_folder(root: bytes, start: bytes, scope: _Scope) -> Iterator[_Entry]:
     """Walk `root/start`; symbolic links are followed, a folder inside itself is not entered again."""
     start_real = os.path.realpath(os.path.join(root, start))
     waiting: list[tuple[bytes, bytes, tuple[bytes, ...]]] = [(start, start_real, ())]
     visits: dict[bytes, int] = {}
     while waiting:
         relative, real, linked_from = waiting.pop()
-        if real == excluded:
+        if real == scope.own:
             continue
         loop = any(real == above or above.startswith(real.rstrip(b"/") + b"/") for above in linked_from)
         visits[real] = visits.get(real, 0) + 1
@@ -292,7 +369,9 @@ def _walk_folder(root: bytes, start: bytes, excluded: bytes | None) -> Iterator[
                 for entry in entries:
                     path = os.path.join(relative, entry.name)
                     if not _is_folder(entry):
-                        yield _file_entry(entry, path, real)
+                        yield _file_entry(entry, path, real, scope)
+                    elif (left_out := _left_out_folder(entry.name, path, scope)) is not None:
+                        yield left_out
                     elif entry.is_symlink():
                         waiting.append((path, os.path.realpath(entry.path), (*linked_from, real)))
                     else:
@@ -302,6 +381,14 @@ def _walk_folder(root: bytes, start: bytes, excluded: bytes | None) -> Iterator[
             yield _Entry(relative + b"/", real, None, None, SkipReason.UNREADABLE_FOLDER, shown)
 
 
+def _left_out_folder(name: bytes, path: bytes, scope: _Scope) -> _Entry | None:
+    if (what := describe_folder(name)) is not None:
+        return _Entry(path + b"/", b"", None, None, SkipReason.OTHER_PROGRAM, what)
+    if (pattern := scope.patterns.find(path, folder=True)) is not None:
+        return _Entry(path + b"/", b"", None, None, SkipReason.EXCLUDED, pattern)
+    return None
+
+
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:
     try:
         return entry.is_dir()
@@ -309,10 +396,12 @@ def _is_folder(entry: os.DirEntry[bytes]) -> bool:
         return False
 
 
-def _file_entry(entry: os.DirEntry[bytes], path: bytes, folder_real: bytes) -> _Entry:
-    reason = _reason_by_name(entry.name)
+def _file_entry(entry: os.DirEntry[bytes], path: bytes, folder_real: bytes, scope: _Scope) -> _Entry:
+    if (pattern := scope.patterns.find(path, folder=False)) is not None:
+        return _Entry(path, b"", None, None, SkipReason.EXCLUDED, pattern)
+    reason, detail = _reason_to_skip(entry.name, entry.path)
     if reason is not None:
-        return _Entry(path, b"", None, None, reason)
+        return _Entry(path, b"", None, None, reason, detail)
     real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(folder_real, entry.name)
     size = mtime_ns = None
     with contextlib.suppress(OSError):
@@ -321,7 +410,14 @@ def _file_entry(entry: os.DirEntry[bytes], path: bytes, folder_real: bytes) -> _
     return _Entry(path, real, size, mtime_ns)
 
 
-def _reason_by_name(name: bytes) -> SkipReason | None:
+def _reason_to_skip(name: bytes, path: bytes) -> tuple[SkipReason | None, str | None]:
+    """The reason, with its detail, why a file that was found in a folder or by a pattern is not an image."""
+    if (what := describe_file(name, path)) is not None:
+        return SkipReason.OTHER_PROGRAM, what
+    return _reason_by_suffix(name), None
+
+
+def _reason_by_suffix(name: bytes) -> SkipReason | None:
     lower = name.lower()
     if lower.endswith(IMAGE_SUFFIXES):
         return None

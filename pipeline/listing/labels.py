@@ -1,20 +1,31 @@
 """Labels of files: from their parent folder's name, or from a table; only where the bundle knows the class."""
 
+import dataclasses
 import os
+import posixpath
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from mribatch.core.csv_rows import open_csv
 from mribatch.core.errors import MribatchError
-from mribatch.core.model_spec import ModelSpec
+from mribatch.core.model_spec import ModelSpec, normalise_label
 from mribatch.core.text import decode_name
 from mribatch.pipeline.listing.discover import Input
 
 _MAX_NAMES = 1000  # distinct unknown names that are counted one by one; folders named after patients can be many
 _OTHERS = "(others)"
+_FIRST_LINES = 5  # lines of a table without a file that are named
+
+
+@dataclasses.dataclass(frozen=True)
+class UnmatchedLines:
+    """The lines of a labels table whose path is no listed file's."""
+
+    count: int
+    first: tuple[str, ...]  # paths of the first ones, as written
 
 
 class Labels(Protocol):
@@ -27,6 +38,10 @@ class Labels(Protocol):
 
     def of(self, item: Input, path: bytes) -> str | None: ...
 
+    def unmatched(self) -> UnmatchedLines | None:
+        """The lines that gave no file a label, once every file was asked for; None where there is no table."""
+        ...
+
 
 class NoLabels:
     """--labels none."""
@@ -35,6 +50,9 @@ class NoLabels:
         self.unknown: Counter[str] = Counter()
 
     def of(self, item: Input, path: bytes) -> str | None:
+        return None
+
+    def unmatched(self) -> None:
         return None
 
 
@@ -56,11 +74,16 @@ class FolderLabels:
             _count(self.unknown, name)
         return label
 
+    def unmatched(self) -> None:
+        return None
+
 
 class TableLabels:
     """--labels FILE.csv with the columns path and label; `path` as in the result, or absolute.
 
-    The table is kept in the discovery's folder as a database, so that millions of lines need no memory.
+    A path that matches no file as it is written is tried with its backslashes as separators and without "./", as a
+    table from Windows or from `find .` has them. The table is kept in the discovery's folder as a database, so that
+    millions of lines need no memory.
     """
 
     def __init__(self, spec: ModelSpec, table: Path, database: Path) -> None:
@@ -73,7 +96,8 @@ class TableLabels:
             "PRAGMA journal_mode=OFF",
             "PRAGMA synchronous=OFF",
             "PRAGMA cache_size=-4096",
-            "CREATE TABLE labels (path TEXT PRIMARY KEY, label TEXT) WITHOUT ROWID",
+            "CREATE TABLE labels (path TEXT PRIMARY KEY, line INTEGER, label TEXT, used INTEGER) WITHOUT ROWID",
+            "CREATE TABLE other_spellings (spelling TEXT PRIMARY KEY, path TEXT) WITHOUT ROWID",
             "BEGIN",
         ):
             self._connection.execute(statement)
@@ -83,30 +107,98 @@ class TableLabels:
         except BaseException:
             self.close()
             raise
-        self._connection.execute("COMMIT")
 
     def _add(self, table: Path, line: int, path: str, text: str) -> None:
         label = self._spec.label_of(text)
         if label is None and text.strip():
             _count(self.unknown, text.strip())
-        inserted = self._connection.execute("INSERT OR IGNORE INTO labels VALUES (?, ?)", (path, label)).rowcount
-        if not inserted and self._lookup(path) != label:
-            raise MribatchError(
-                f"--labels {table}, line {line}: a second, different label for '{path}'", "keep one line for each file"
-            )
+        self._insert(table, line, path, label)
+        spelling = posixpath.normpath(path.replace("\\", "/"))
+        if spelling == path:
+            return
+        earlier = self._connection.execute(
+            "SELECT path FROM other_spellings WHERE spelling = ?", (spelling,)
+        ).fetchone()
+        if earlier is None:
+            self._connection.execute("INSERT INTO other_spellings VALUES (?, ?)", (spelling, path))
+        elif self._connection.execute("SELECT label FROM labels WHERE path = ?", earlier).fetchone()[0] != label:
+            raise _second_label(table, line, path)
 
-    def _lookup(self, path: str) -> str | None:
-        row = self._connection.execute("SELECT label FROM labels WHERE path = ?", (path,)).fetchone()
-        return row[0] if row else None
+    def _insert(self, table: Path, line: int, path: str, label: str | None) -> None:
+        row = (path, line, label)
+        if self._connection.execute("INSERT OR IGNORE INTO labels VALUES (?, ?, ?, 0)", row).rowcount:
+            return
+        if self._connection.execute("SELECT label FROM labels WHERE path = ?", (path,)).fetchone()[0] != label:
+            raise _second_label(table, line, path)
 
     def of(self, item: Input, path: bytes) -> str | None:
-        label = self._lookup(decode_name(path)[0])
-        return label if label is not None else self._lookup(decode_name(os.path.join(item.root, path))[0])
+        relative, absolute = decode_name(path)[0], decode_name(os.path.join(item.root, path))[0]
+        for written in (relative, absolute):
+            label = self._use(written)
+            if label is None:
+                label = self._use_other_spelling(posixpath.normpath(written))
+            if label is not None:
+                return label
+        return None
+
+    def _use(self, path: str) -> str | None:
+        row = self._connection.execute("SELECT label, used FROM labels WHERE path = ?", (path,)).fetchone()
+        if row is None:
+            return None
+        if not row[1]:
+            self._connection.execute("UPDATE labels SET used = 1 WHERE path = ?", (path,))
+        return row[0] if row[0] is None else str(row[0])
+
+    def _use_other_spelling(self, spelling: str) -> str | None:
+        statement = "SELECT path FROM other_spellings WHERE spelling = ?"
+        row = self._connection.execute(statement, (spelling,)).fetchone()
+        return self._use(row[0] if row is not None else spelling)
+
+    def unmatched(self) -> UnmatchedLines:
+        (count,) = self._connection.execute("SELECT count(*) FROM labels WHERE used = 0").fetchone()
+        statement = f"SELECT path FROM labels WHERE used = 0 ORDER BY line LIMIT {_FIRST_LINES}"
+        return UnmatchedLines(count, tuple(path for (path,) in self._connection.execute(statement)))
 
     def close(self) -> None:
         """Remove the database."""
         self._connection.close()
         self._database.unlink(missing_ok=True)
+
+
+def add_aliases(spec: ModelSpec, aliases: Sequence[str]) -> ModelSpec:
+    """The spec with more names for its classes, for labels only.
+
+    Args:
+        spec: The model's.
+        aliases: "FOLDER=CLASS" each; CLASS in any spelling that the spec knows. They come before those of the spec.
+
+    Raises:
+        MribatchError: The class is unknown, the folder is itself a class, or is given two classes.
+    """
+    chosen: dict[str, str] = {}
+    for text in aliases:
+        folder, _, wanted = text.rpartition("=")
+        target = spec.label_of(wanted)
+        if target is None:
+            raise MribatchError(
+                f"--alias {text}: '{wanted}' is not a class of the model",
+                f"name one of {', '.join(spec.classes)}",
+            )
+        key = normalise_label(folder)
+        if key in map(normalise_label, spec.classes) and spec.label_of(folder) != target:
+            raise MribatchError(f"--alias {text}: '{folder}' is a class of the model itself", "leave it out")
+        if chosen.setdefault(key, target) != target:
+            raise MribatchError(f"--alias {text}: '{folder}' was given another class before", "keep one of the two")
+    taken = {*chosen, *map(normalise_label, spec.classes)}
+    kept = {alias: name for alias, name in spec.aliases.items() if normalise_label(alias) not in taken}
+    own = {key: name for key, name in chosen.items() if key not in map(normalise_label, spec.classes)}
+    return dataclasses.replace(spec, aliases=kept | own)
+
+
+def _second_label(table: Path, line: int, path: str) -> MribatchError:
+    return MribatchError(
+        f"--labels {table}, line {line}: a second, different label for '{path}'", "keep one line for each file"
+    )
 
 
 def _count(counts: Counter[str], name: str) -> None:
@@ -119,4 +211,4 @@ def _read_labels(table: Path) -> Iterator[tuple[int, str, str]]:
     with open_csv(table, name=f"--labels {table}", fix=fix) as rows:
         for line, (path, label) in rows.rows([rows.column("path"), rows.column("label")]):
             if path is not None and label is not None:
-                yield line, path.replace("\\", "/"), label
+                yield line, path, label

@@ -56,6 +56,8 @@ class ListingFacts:
     skipped_by_suffix: Mapping[str, int]  # of the files that were skipped for their name
     skipped_first: tuple[str, ...]  # the first names, at most 20
     unknown_labels: Mapping[str, int]  # folder or label that is not a class of the model -> files
+    unmatched_lines: int | None = None  # lines of the labels table whose path is no listed file's; None without a table
+    unmatched_first: tuple[str, ...] | None = None  # the first paths of those, at most 5
 
 
 class _SkippedCounts:
@@ -68,7 +70,7 @@ class _SkippedCounts:
 
     def add(self, reason: SkipReason, path: str) -> None:
         self.by_reason[reason.value] += 1
-        if reason not in (SkipReason.DUPLICATE, SkipReason.SYMLINK_LOOP, SkipReason.UNREADABLE_FOLDER):
+        if reason in (SkipReason.SUFFIX, SkipReason.DICOM, SkipReason.NIFTI):
             suffix = os.path.splitext(path)[1].lower() or "(none)"
             known = suffix in self.by_suffix or len(self.by_suffix) < _MAX_SUFFIXES
             self.by_suffix[suffix if known else _OTHERS] += 1
@@ -128,6 +130,7 @@ def write_listing(
             labelled += label is not None
         listing.close()
         skipped.close()
+    unmatched = labels.unmatched()
     return ListingFacts(
         files=files,
         labelled=labelled,
@@ -137,6 +140,8 @@ def write_listing(
         skipped_by_suffix=counts.by_suffix,
         skipped_first=tuple(counts.first),
         unknown_labels=labels.unknown,
+        unmatched_lines=unmatched.count if unmatched else None,
+        unmatched_first=unmatched.first if unmatched else None,
     )
 
 

@@ -59,9 +59,10 @@ class Fingerprint:
 
     def difference(self, earlier: Mapping[str, JsonScalar]) -> "Difference | None":
         """Return the first field that differs from an earlier run's; None where all are equal."""
-        for key, value in self.fields.items():
-            if earlier.get(key) != value:
-                return Difference(key, earlier.get(key), value)
+        keys = {**self.fields, **earlier}  # also what only the earlier run asked for; the listing last: it says least
+        for key in sorted(keys, key=lambda key: key == LISTING_KEY):
+            if earlier.get(key) != self.fields.get(key):
+                return Difference(key, earlier.get(key), self.fields.get(key))
         return None
 
 

@@ -8,15 +8,22 @@ from typing import Any
 from mribatch.core.about import RESEARCH_NOTICE
 from mribatch.core.errors import ExitCode
 from mribatch.core.text import one_line
+from mribatch.pipeline.listing.discover import SkipReason
+from mribatch.pipeline.listing.label_advice import warn_of_unknown_labels
 from mribatch.pipeline.output.parts import PARTS_FOLDER, RowCounts
 from mribatch.pipeline.records import Status
 
 JSON_SCHEMA_VERSION = 1  # of what --json prints
+_LOST = (SkipReason.UNREADABLE_FOLDER,)
+_LOST_IF_STRICT = (*_LOST, SkipReason.DICOM, SkipReason.NIFTI, SkipReason.SYMLINK_LOOP)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """A complete run. `exit_code` is 0 where every row is ok and every folder could be listed, else 3."""
+    """A complete run. `exit_code` is 0 where every row is ok and every folder could be listed, else 3.
+
+    With `strict`, it is also 3 where files were left out that may be images (`exit_code_of`).
+    """
 
     out: Path
     files: int
@@ -33,6 +40,9 @@ class RunSummary:
     new_rows: int  # by this call; 0 where the run was complete already
     images_per_second: float | None  # of this call
     bottleneck: str | None  # of this call
+    unmatched_lines: int | None = None  # lines of the labels table whose path is no listed file's
+    unmatched_first: tuple[str, ...] = ()  # the first of their paths
+    strict: bool = False
 
     @property
     def not_ok(self) -> int:
@@ -40,7 +50,12 @@ class RunSummary:
 
     @property
     def exit_code(self) -> ExitCode:
-        return exit_code_of(self.not_ok, self.skipped)
+        return exit_code_of(self.not_ok, self.skipped, strict=self.strict)
+
+    @property
+    def label_warning(self) -> str | None:
+        """What is said first where most labels are of no class of the model; several lines."""
+        return warn_of_unknown_labels(self.unknown_labels, self.counts.labelled, self.classes)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values only, for --json."""
@@ -61,7 +76,8 @@ class RunSummary:
 
     def to_text(self) -> str:
         """A few lines for a terminal."""
-        lines = [f"NOTE: {self.notice}."] if self.notice else []
+        lines = [*map(one_line, (self.label_warning or "").splitlines())]
+        lines += [f"NOTE: {self.notice}."] if self.notice else []
         lines += [f"{self.files:,} files: {self.counts.by_status[Status.OK]:,} ok, {self.not_ok:,} not ok"]
         lines += [f"  {status:<18}{count:>10,}" for status, count in sorted(self.counts.by_status.items())]
         lines += ["Predicted:"]
@@ -99,7 +115,11 @@ class RunSummary:
         if self.skipped:
             shown = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.skipped.items()))
             remarks.append(f"Not listed ({shown}): see {self.out / 'skipped.parquet'}")
-        if self.unknown_labels and self.counts.labelled:
+        if self.unmatched_lines:
+            shown = ", ".join([*self.unmatched_first, *["..."] * (self.unmatched_lines > len(self.unmatched_first))])
+            lines = f"Lines of the labels table that match no listed file: {self.unmatched_lines:,} ({shown})"
+            remarks.append(one_line(lines))
+        if self.unknown_labels and self.counts.labelled and not self.label_warning:
             shown = ", ".join(f"{name} ({count:,})" for name, count in sorted(self.unknown_labels.items())[:10])
             remarks.append(one_line(f"No label, since no class of the model: {shown}"))
         return remarks
@@ -113,12 +133,15 @@ class RunSummary:
         return f"{self.images_per_second:,.0f} images/s, bottleneck: {self.bottleneck} ({stages})"
 
 
-def exit_code_of(not_ok: int, skipped: Mapping[str, int]) -> ExitCode:
+def exit_code_of(not_ok: int, skipped: Mapping[str, int], *, strict: bool = False) -> ExitCode:
     """Return the exit code of a finished run.
 
     Args:
         not_ok: Rows whose status is not ok.
         skipped: Files that were not listed, by reason.
+        strict: Whether files that may be images of the user must not be missing: DICOM, NIfTI, and what lies in a
+            folder that is linked into itself. Duplicates, files of other programs and excluded ones are no loss.
     """
-    whole = not_ok == 0 and not skipped.get("unreadable_folder")
+    lost = _LOST_IF_STRICT if strict else _LOST
+    whole = not_ok == 0 and not any(skipped.get(reason) for reason in lost)
     return ExitCode.OK if whole else ExitCode.ROWS_NOT_OK

@@ -119,8 +119,7 @@ def test_a_dry_run_counts_and_estimates_and_writes_nothing(tmp_path: Path, tiny_
         (
             ["empty", "--out", "o"],
             1,
-            "Error: there is no image in the inputs (a file that ends in .jpg, .png, .tif, .bmp, "
-            ".webp or .jp2). Fix: check the folder, or name the files outright to read them whatever they are called",
+            "Error: there is no image in the inputs: 1 other file (.txt 1). Fix: check the folder, or name the files outright to read them whatever they are called",
         ),
         (["data"], 2, "Error: Missing option '--out'. Fix: see mribatch classify --help"),
         (

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from click import Command
 from click.testing import CliRunner, Result
 
 from mribatch.cli.classify import classify
@@ -18,7 +19,7 @@ from mribatch.core.errors import MribatchError
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
-def run(command: object, *arguments: object) -> Result:
+def run(command: Command, *arguments: object) -> Result:
     return CliRunner().invoke(command, [str(argument) for argument in arguments])
 
 
@@ -126,7 +127,9 @@ def test_one_line_of_json_and_nothing_else(model: Path, tmp_path: Path) -> None:
         (("--classes", "a,b,c", "--size", "99"), "--size says 99. Fix: omit --size"),
     ],
 )
-def test_a_refusal_is_one_line_and_leaves_nothing(model: Path, tmp_path: Path, arguments: tuple, error: str) -> None:
+def test_a_refusal_is_one_line_and_leaves_nothing(
+    model: Path, tmp_path: Path, arguments: tuple[str, ...], error: str
+) -> None:
     result = run(export, model, "--out", tmp_path / "bundle", *arguments)
     assert isinstance(result.exception, MribatchError)
     assert error in str(result.exception) and "\n" not in str(result.exception)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -56,10 +57,12 @@ def test_quiet_prints_nothing_and_scale_is_for_models_that_do_not(folder: Path, 
 
 
 @pytest.mark.parametrize(("quiet", "disable"), [(("--quiet",), True), ((), None)])
-def test_quiet_has_no_progress_bar_either(folder: Path, tmp_path: Path, monkeypatch, quiet, disable) -> None:
+def test_quiet_has_no_progress_bar_either(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: tuple[str, ...], disable: bool | None
+) -> None:
     seen = []
 
-    def bar(rows, *arguments, **look):
+    def bar(rows: Any, *arguments: Any, **look: Any) -> Any:
         seen.append(look["disable"])
         return rows
 

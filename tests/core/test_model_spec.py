@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 from typing import Any
 
@@ -208,3 +209,62 @@ def test_any_json_in_any_place_is_read_or_refused_in_one_line(data: st.DataObjec
         ModelSpec.from_json(content)
     except MribatchError as error:
         assert len(str(error).splitlines()) == 1
+
+
+# ------------------------------------------------------------------------------------------ spellings of public sets
+
+
+def spec_of(*classes: str) -> ModelSpec:
+    return dataclasses.replace(SPEC, classes=classes, aliases={})
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ("glioma", "meningioma", "no_tumor", "pituitary"),
+        ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor"),
+        ("Glioma", "Meningioma", "notumor", "Pituitary"),
+        ("Glioma-Tumour", "Meningioma-Tumour", "healthy", "Pituitary-Tumour"),
+    ],
+)
+def test_folders_of_public_sets_match_the_classes_in_any_spelling(classes: tuple[str, ...]) -> None:
+    spec = spec_of(*classes)
+    for number, folders in enumerate(
+        (
+            ("glioma", "glioma_tumor", "Glioma Tumour", "brain_glioma"),
+            ("meningioma", "meningioma_tumor", "MENINGIOMA", "brain_menin"),
+            ("no_tumor", "notumor", "no tumor", "No-Tumour", "healthy", "normal", "no", "none"),
+            ("pituitary", "pituitary_tumor", "Pituitary Tumor"),
+        )
+    ):
+        assert [spec.label_of(folder) for folder in folders] == [classes[number]] * len(folders)
+    assert spec.label_of("yes") is spec.label_of("tumor") is spec.label_of("images") is None
+
+
+def test_two_classes_of_a_tumor_or_none_have_their_spellings() -> None:
+    spec = spec_of("tumor", "no_tumor")
+    assert [spec.label_of(name) for name in ("yes", "Brain Tumor", "no", "healthy", "glioma")] == [
+        "tumor",
+        "tumor",
+        "no_tumor",
+        "no_tumor",
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("classes", "folder"),
+    [
+        (("yes", "no"), "healthy"),  # of what, nobody knows
+        (("benign", "malignant"), "tumor"),
+        (("normal", "pneumonia"), "no"),
+        (("no_tumor", "normal", "glioma"), "healthy"),  # could be either
+    ],
+)
+def test_a_spelling_that_could_mean_something_else_matches_nothing(classes: tuple[str, ...], folder: str) -> None:
+    assert spec_of(*classes).label_of(folder) is None
+
+
+def test_a_class_and_an_alias_of_the_bundle_come_before_a_usual_spelling() -> None:
+    spec = dataclasses.replace(SPEC, classes=("glioma", "no_tumor", "other"), aliases={"healthy": "other"})
+    assert [spec.label_of(name) for name in ("healthy", "normal")] == ["other", "no_tumor"]

@@ -22,6 +22,7 @@ from mribatch.pipeline import run as run_module
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.output.parts import part_path
 from mribatch.pipeline.output.summary import RunSummary
+from mribatch.pipeline.progress import SilentProgress
 from mribatch.pipeline.records import Prediction, Status
 from mribatch.pipeline.run import classify
 from tests.broken_files import broken_files, good_files
@@ -36,8 +37,8 @@ def tiny(tiny_model: Path) -> Classify:
     """classify with the tiny model."""
 
     def call(inputs: Path | Sequence[Path | str], out: Path, progress: Any = None, **options: Any) -> RunSummary:
-        options = {"model": str(tiny_model), "batch_size": 8} | options
-        return classify([inputs] if isinstance(inputs, Path) else inputs, out, ClassifyOptions(**options), progress)
+        asked: dict[str, Any] = {"model": str(tiny_model), "batch_size": 8} | options
+        return classify([inputs] if isinstance(inputs, Path) else inputs, out, ClassifyOptions(**asked), progress)
 
     return call
 
@@ -114,7 +115,7 @@ def test_files_of_every_odd_kind_have_a_row(tiny: Classify, tmp_path: Path) -> N
 def test_a_file_gone_between_listing_and_reading_is_unreadable(tiny: Classify, tmp_path: Path) -> None:
     paths = draw_images(tmp_path / "data", 6)
 
-    class Remover(run_module.SilentProgress):
+    class Remover(SilentProgress):
         def start(self, files: int, done: int) -> None:
             paths[2].unlink()
 
@@ -174,7 +175,7 @@ def test_a_complete_run_is_only_summed_up_again(tiny: Classify, tmp_path: Path) 
     assert before.items() <= {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet")}.items()
 
 
-class StopAfter(run_module.SilentProgress):
+class StopAfter(SilentProgress):
     """Sends this process a signal once so many files have their row."""
 
     def __init__(self, files: int, number: signal.Signals) -> None:
@@ -403,6 +404,109 @@ def test_labels_from_a_table_and_none(tiny: Classify, tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+def test_lines_of_a_table_without_a_file_are_told_and_counted(tiny: Classify, tmp_path: Path) -> None:
+    draw_images(tmp_path / "data", 2, classes=("flat",))
+    labels = tmp_path / "labels.csv"
+    labels.write_text("\ufeffpath,label\r\nflat\\slice_00001.jpg,no\r\ngone.jpg,no\r\nC:\\x.jpg,glioma\r\n", "utf-8")
+    summary = tiny(tmp_path / "data", tmp_path / "out", labels=str(labels))
+    assert "Lines of the labels table that match no listed file: 2 (gone.jpg, C:\\x.jpg)" in summary.to_text()
+    assert summary.to_json()["unmatched_lines"] == 2
+    listing = state(tmp_path / "out")["listing"]
+    assert (listing["unmatched_lines"], listing["unmatched_first"]) == (2, ["gone.jpg", "C:\\x.jpg"])
+    assert [row["label"] for row in rows(tmp_path / "out")] == [None, "no_tumor"]
+    labels.write_text("path,label\ngone.jpg,no\nflat/slice_00000.jpg,gliom\n")
+    with pytest.raises(
+        MribatchError, match="1 paths are not in the listing, such as 'gone.jpg'; the labels 'gliom' are"
+    ):
+        tiny(tmp_path / "data", tmp_path / "other", labels=str(labels))
+
+
+def test_classes_in_another_spelling_than_the_folders_are_matched(tmp_path: Path) -> None:
+    model = make_tiny(tmp_path / "tiny", trained=True, classes=("glioma", "meningioma", "no_tumor", "pituitary"))
+    draw_images(tmp_path / "data", 12, classes=("glioma_tumor", "meningioma_tumor", "notumor", "pituitary_tumor"))
+    summary = classify([tmp_path / "data"], tmp_path / "out", ClassifyOptions(model=str(model)))
+    assert (summary.counts.labelled, summary.unknown_labels) == (12, {})
+    assert "WARNING" not in summary.to_text()
+
+
+def test_labels_that_match_no_class_are_said_first_and_an_alias_gives_them(tiny: Classify, tmp_path: Path) -> None:
+    draw_images(tmp_path / "data", 6, classes=("gliomaa", "Astro", "no"))
+    summary = tiny(tmp_path / "data", tmp_path / "out")
+    text = summary.to_text().splitlines()
+    assert text[0] == "WARNING: 4 of 6 files have no label, since no class of the model is named like these:"
+    assert text[2] == "  gliomaa (2): did you mean glioma_tumor? --alias 'gliomaa=glioma_tumor'"
+    assert not any(line.startswith("No label, since") for line in text)
+    chosen = {"alias": ("gliomaa=glioma_tumor", "astro=glioma")}
+    with pytest.raises(MribatchError, match='holds another run: alias was null, now it is {"astro"'):
+        tiny(tmp_path / "data", tmp_path / "out", **chosen)
+    summary = tiny(tmp_path / "data", tmp_path / "out", overwrite=True, **chosen)
+    assert summary.counts.labelled == 6 and "WARNING" not in summary.to_text()
+    assert tiny(tmp_path / "data", tmp_path / "out", **chosen).new_rows == 0
+    with pytest.raises(MribatchError, match="holds another run"):
+        tiny(tmp_path / "data", tmp_path / "out")
+
+
+def test_what_is_excluded_is_part_of_what_a_resumed_run_must_match(tiny: Classify, tmp_path: Path) -> None:
+    draw_images(tmp_path / "data", 8)
+    before = tiny(tmp_path / "data", tmp_path / "whole")
+    assert set(state(tmp_path / "whole")["fingerprint"]).isdisjoint({"exclude", "alias"})
+    summary = tiny(tmp_path / "data", tmp_path / "out", exclude=("glioma*/",))
+    assert (before.files, summary.files, summary.skipped) == (8, 6, {"excluded": 1})
+    assert tiny(tmp_path / "data", tmp_path / "out", exclude=["glioma*/"]).new_rows == 0
+    with pytest.raises(MribatchError, match="holds another run"):
+        tiny(tmp_path / "data", tmp_path / "out")
+    tiny(tmp_path / "data", tmp_path / "idle", exclude="nothing-like-it")
+    with pytest.raises(MribatchError, match="holds another run: exclude was"):
+        tiny(tmp_path / "data", tmp_path / "idle")
+
+
+def test_a_thousand_companions_do_not_stop_the_run(tiny: Classify, tmp_path: Path) -> None:
+    (image,) = draw_images(tmp_path / "one", 1)
+    (tmp_path / "data").mkdir()
+    for number in range(1100):
+        (tmp_path / "data" / f"._{number:04d}.jpg").write_bytes(bytes.fromhex("00051607") + b"\0" * 4092)
+    for number in range(3):
+        (tmp_path / "data" / f"{number:04d}.jpg").write_bytes(image.read_bytes())
+    summary = tiny(tmp_path / "data", tmp_path / "out")
+    assert (summary.files, summary.skipped, summary.exit_code) == (3, {"other_program": 1100}, ExitCode.OK)
+    assert "Not listed (other_program 1,100): see" in summary.to_text()
+    names = tmp_path / "names"
+    names.write_text("".join(f"{path}\n" for path in sorted((tmp_path / "data").iterdir())))
+    with pytest.raises(MribatchError, match=r"AppleDouble.*Fix: leave these files out \(see --exclude\)"):
+        tiny([], tmp_path / "listed", from_file=str(names))
+    assert tiny([], tmp_path / "without", from_file=str(names), exclude=("._*",)).files == 3
+
+
+def test_strict_wants_every_file_that_may_be_an_image(tiny: Classify, tmp_path: Path) -> None:
+    draw_images(tmp_path / "data", 4)
+    for name in ("notes.txt", ".DS_Store", "mask.png"):
+        (tmp_path / "data" / name).touch()
+    (tmp_path / "data" / "z.jpg").symlink_to("no_tumor/slice_00002.jpg")
+    options = {"strict": True, "exclude": ("mask.png",)}
+    summary = tiny(tmp_path / "data", tmp_path / "out", **options)
+    assert summary.skipped == {"suffix": 1, "other_program": 1, "excluded": 1, "duplicate": 1}
+    assert summary.exit_code is ExitCode.OK
+    (tmp_path / "data" / "scan.dcm").touch()
+    assert tiny(tmp_path / "data", tmp_path / "out", **options).exit_code is ExitCode.OK  # the listing is the first's
+    assert tiny(tmp_path / "data", tmp_path / "new", **options).exit_code is ExitCode.ROWS_NOT_OK
+    assert tiny(tmp_path / "data", tmp_path / "new", exclude=("mask.png",)).exit_code is ExitCode.OK
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"alias": ("gbm",)}, "--alias 'gbm' is not FOLDER=CLASS"),
+        ({"alias": "=glioma"}, "--alias '=glioma' is not FOLDER=CLASS"),
+        ({"alias": ("gbm=glioma",), "labels": "none"}, "--alias names labels, and there are none"),
+        ({"exclude": ("!x",)}, "the pattern '!x' begins with '!'"),
+        ({"null": True}, "--null says how the names in a list end"),
+    ],
+)
+def test_options_of_the_listing_are_checked(options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(MribatchError, match=problem):
+        ClassifyOptions(**options)
+
+
 def test_skipped_files_are_counted_by_suffix_with_their_first_names(tiny: Classify, tmp_path: Path) -> None:
     draw_images(tmp_path / "data", 2)
     for number in range(30):
@@ -523,7 +627,8 @@ def killed_again_and_again(many: Path, model: Path, tmp_path: Path, kills: int, 
         "--out",
     ]
     classify([many], tmp_path / "whole", ClassifyOptions(model=str(model), batch_size=8))
-    whole, seen, finished = table(tmp_path / "whole"), {}, 0
+    seen: dict[Path, tuple[int, int]] = {}
+    whole, finished = table(tmp_path / "whole"), 0
     for kill in range(kills):
         out = tmp_path / f"out{finished}"
         kill_at([*command, str(out)], float(random.uniform(0.1, longest_s)))

@@ -1,6 +1,7 @@
 """The texts on a picture, for tests: those that are really drawn, and where."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,8 +17,13 @@ class Texts:
 
         drawn: list[Text] = []
         original = Text.draw
+
+        def draw(text: Text, renderer: Any) -> None:
+            drawn.append(text)
+            original(text, renderer)
+
         with pytest.MonkeyPatch.context() as patch:  # ticks outside the axes are texts too, but never drawn
-            patch.setattr(Text, "draw", lambda text, renderer: (drawn.append(text), original(text, renderer))[1])
+            patch.setattr(Text, "draw", draw)
             FigureCanvasAgg(page.figure).draw()
         self.size = page.figure.bbox
         shown = [text for text in dict.fromkeys(drawn) if text.get_visible() and text.get_text().strip()]

@@ -72,6 +72,7 @@ def with_config(source: Path, path: Path, change: Callable[[dict[str, Any]], Non
 
 
 def layer_named(config: dict[str, Any], name: str) -> dict[str, Any]:
+    layer: dict[str, Any]
     (layer,) = [layer for layer in config["config"]["layers"] if layer["config"]["name"] == name]
     return layer
 
@@ -81,7 +82,7 @@ def lambda_model(touched: Path) -> Any:
     import keras
 
     code = f"open({str(touched)!r}, 'w').close()"
-    run = keras.layers.Lambda(lambda x, code=code: (exec(code), x)[1], output_shape=(SIDE, SIDE, 3), name="innocent")
+    run = keras.layers.Lambda(lambda x, code=code: eval(code) or x, output_shape=(SIDE, SIDE, 3), name="innocent")
     return small(run)
 
 

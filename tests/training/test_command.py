@@ -17,18 +17,18 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(train, [str(argument) for argument in arguments])
 
 
-def test_help_names_every_recipe():
+def test_help_names_every_recipe() -> None:
     text = run("--help").output
     assert all(f"  {name} " in text for name in RECIPES) and "Traceback" not in text
 
 
-def test_an_unknown_recipe_is_refused(tmp_path: Path):
+def test_an_unknown_recipe_is_refused(tmp_path: Path) -> None:
     error = run("resnet", tmp_path, "--out", tmp_path / "out").exception
     assert isinstance(error, MribatchError)
     assert str(error) == f"there is no recipe 'resnet'. Fix: choose one of: {', '.join(RECIPES)}"
 
 
-def test_where_tensorflow_is_missing_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_where_tensorflow_is_missing_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     monkeypatch.setitem(sys.modules, "keras", None)
     error = run("cnn", tmp_path, "--out", tmp_path / "out").exception
@@ -37,7 +37,7 @@ def test_where_tensorflow_is_missing_the_extra_is_named(tmp_path: Path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_line_of_json(toy_data: Path, tmp_path: Path):
+def test_one_line_of_json(toy_data: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorflow", reason="needs the extra 'train'")
     sheet = tmp_path / "sheet.json"
     sheet.write_text(json.dumps({"title": "Toys", "source": "drawn", "licence": "CC0", "limits": ["Drawings only."]}))
@@ -52,7 +52,7 @@ def test_one_line_of_json(toy_data: Path, tmp_path: Path):
     assert shown.stdout.startswith("metric") and shown.stdout.endswith("Research use only, not a medical device.\n")
 
 
-def test_data_sheets(tmp_path: Path):
+def test_data_sheets(tmp_path: Path) -> None:
     assert read_data_sheet(None) is UNKNOWN
     sheet = read_data_sheet("brain-tumor-classification-mri")
     assert sheet is BRAIN_TUMOR_CLASSIFICATION_MRI and "91.2 %" in " ".join(sheet.limits)

@@ -10,7 +10,7 @@ from mribatch.training.data.protocols import find_reference_test
 from mribatch.training.data.split import check_parts, group, grouped_split, leak, read_groups
 
 
-def test_the_grouped_split_does_not_leak_and_a_random_one_does(data_folder: Path):
+def test_the_grouped_split_does_not_leak_and_a_random_one_does(data_folder: Path) -> None:
     data = load(data_folder / "brain-mri", BRAIN_TUMORS, 64)
     assert len(data.paths) == 2774 and data.left_out == () and data.other_folders == {}
     grouping = group(data.paths, data.pixel_sha256, read_groups(data_folder / "groups.csv"))
@@ -25,7 +25,7 @@ def test_the_grouped_split_does_not_leak_and_a_random_one_does(data_folder: Path
     assert 0.1 < leak(grouping.near_duplicates, random == 0, random == 2, "").rate < 0.3
 
 
-def test_the_references_split_is_the_one_whose_test_part_is_held_back(data_folder: Path):
+def test_the_references_split_is_the_one_whose_test_part_is_held_back(data_folder: Path) -> None:
     """In the whole set, whose files are numbered without gaps, its test part is exactly what the folder lacks."""
     counts = {"gg": (826, 100), "m": (822, 115), "no": (395, 105), "p": (827, 74)}  # Training, Testing
     paths, labels = [], []

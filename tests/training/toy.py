@@ -67,7 +67,7 @@ def draw_data(root: Path, per_class: int = 12) -> Path:
 
 def options(data: Path, out: Path, **changes: Any) -> TrainOptions:
     """Without figures, which take longer than a toy fit."""
-    settings = {"recipe": RECIPE, "data": data, "out": out, "keep_work": True, "draw_figures": False}
+    settings: dict[str, Any] = {"recipe": RECIPE, "data": data, "out": out, "keep_work": True, "draw_figures": False}
     return TrainOptions(**settings | changes)
 
 

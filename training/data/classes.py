@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mribatch.core.errors import MribatchError
-from mribatch.core.model_spec import normalise_label
+from mribatch.core.model_spec import find_known_spelling, normalise_label
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,9 @@ class ClassList:
 
     def index_of(self, folder: str) -> int | None:
         """Return the position of the class with a folder's name, or None; case, spaces and hyphens are ignored."""
-        return self._indices().get(normalise_label(folder))
+        position = self._indices().get(normalise_label(folder))
+        known = find_known_spelling(folder, self.names) if position is None else None
+        return self.names.index(known) if known is not None else position
 
     def _indices(self) -> dict[str, int]:
         indices = {normalise_label(alias): self.names.index(name) for alias, name in self.aliases.items()}

@@ -16,6 +16,7 @@ _MARKS: tuple[tuple[int, bytes, str], ...] = (
     (4, b"ftypmif1", "a HEIF image"),
     (4, b"ftypmsf1", "a HEIF image"),
     (4, b"ftyp", "a video file"),
+    (0, b"\0\x05\x16\x07", "an AppleDouble companion, which macOS keeps beside a file"),
     (0, b"%PDF", "a PDF document"),
     (0, b"8BPS", "a Photoshop document"),
     (0, b"PK\3\4", "a ZIP archive"),

@@ -6,6 +6,7 @@ DALI runs on its CPU backend here: the same graph as on a GPU.
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,7 +125,7 @@ def test_a_row_does_not_depend_on_batch_or_neighbours(dali: DaliDecoder, tmp_pat
     together = by_path(list(dali.batches(in_groups(listed))))
     for file in listed[::7]:
         alone, (batch,) = dali.alone(file)[1], list(dali.batches([[file]]))
-        assert np.array_equal(alone, together[file.path][1])
+        assert alone is not None and np.array_equal(alone, together[file.path][1])
         assert np.array_equal(batch.pixels[0], together[file.path][1])
 
 
@@ -140,10 +141,13 @@ def test_what_dali_refuses_even_alone_goes_to_opencv(
     clean = by_path(list(dali.batches(in_groups(listed))))
     again: list[int] = []
     really = DaliDecoder._image_by_image
+
+    def image_by_image(self: DaliDecoder, samples: list[Any]) -> DecodedBatch:
+        again.append(len(samples))
+        return really(self, samples)
+
     monkeypatch.setattr(decode_dali, "_for_dali", lambda verdict: True)
-    monkeypatch.setattr(
-        DaliDecoder, "_image_by_image", lambda self, samples: again.append(len(samples)) or really(self, samples)
-    )
+    monkeypatch.setattr(DaliDecoder, "_image_by_image", image_by_image)
     got, expected = by_path(list(dali.batches(in_groups(listed)))), by_path(list(opencv.batches(in_groups(listed))))
     assert again == [BATCH] * 3, "three batches of five failed"
     for file in listed:

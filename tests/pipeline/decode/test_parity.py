@@ -36,7 +36,9 @@ def originals() -> Iterator[tuple[str, bytes, NDArray[uint8]]]:
     data = os.environ.get("MRIBATCH_DATA")
     if data:
         for path in sorted((Path(data) / "brain-mri").rglob("*.jpg"))[::17]:
-            yield path.stem, path.read_bytes(), cv2.imread(str(path))
+            pixels = cv2.imread(str(path))
+            assert pixels is not None, path
+            yield path.stem, path.read_bytes(), pixels
         return
     for seed in range(64):
         grey = draw_slice(seed, 300 + seed, 280)

@@ -1,6 +1,8 @@
 """Every file once, in a stable order, whatever the tree looks like."""
 
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -15,14 +17,29 @@ from mribatch.pipeline.listing.discover import (
     SkipReason,
     has_candidate,
     resolve_inputs,
+    skipped_files,
 )
+from mribatch.pipeline.listing.patterns import PathPatterns
+
+APPLE_DOUBLE = bytes.fromhex("00051607") + b"\0" * 4092
 
 
 def found(
-    *inputs: Path | str, from_file: str | None = None, excluded: Path | None = None, database: Path
+    *inputs: Path | str,
+    from_file: str | None = None,
+    null: bool = False,
+    excluded: Path | None = None,
+    patterns: Sequence[str] = (),
+    database: Path,
 ) -> list[FoundFile]:
-    with Discovery(resolve_inputs(inputs, from_file), database / "names.sqlite", excluded) as discovery:
+    resolved = resolve_inputs(inputs, from_file, null=null)
+    with Discovery(resolved, database / "names.sqlite", excluded, PathPatterns(patterns)) as discovery:
         return list(discovery.files())
+
+
+def skipped(*inputs: Path | str, **options: object) -> dict[bytes, tuple[str, str | None]]:
+    files = found(*inputs, **options)  # type: ignore[arg-type]
+    return {file.path: (file.skipped.value, file.detail) for file in files if file.skipped is not None}
 
 
 def listed(*inputs: Path | str, **options: object) -> list[bytes]:
@@ -182,7 +199,9 @@ def test_a_list_keeps_its_order_and_its_missing_files(tmp_path: Path, monkeypatc
 
 def test_a_list_with_nul_bytes_names_the_line(tmp_path: Path) -> None:
     (tmp_path / "list").write_bytes(b"a.jpg\nb.jpg\0c.jpg\n")
-    with pytest.raises(MribatchError, match=r"line 2 of the list .* holds a NUL byte\. Fix: give one path per line"):
+    with pytest.raises(
+        MribatchError, match=r"line 2 of the list .* holds a NUL byte, and --null is not given\. Fix: give"
+    ):
         listed(from_file=str(tmp_path / "list"), database=tmp_path)
 
 
@@ -199,7 +218,8 @@ def test_an_unreadable_folder_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     make(data, "a.jpg", "locked/b.jpg")
     really = os.scandir
 
-    def refuse(path: bytes) -> "os._ScandirContextManager[bytes]":  # root may read everything, so it is simulated
+    # Root may read everything, so the refusal is simulated.
+    def refuse(path: bytes) -> AbstractContextManager[Iterator[os.DirEntry[bytes]]]:
         if path.endswith(b"locked"):
             raise PermissionError(13, "Permission denied")
         return really(path)
@@ -253,3 +273,143 @@ def test_has_candidate_looks_for_one_image(tmp_path: Path) -> None:
     assert not has_candidate(resolve_inputs([tmp_path / "empty"]), None)
     assert has_candidate(resolve_inputs([tmp_path / "full"]), None)
     assert not has_candidate(resolve_inputs([tmp_path / "out"]), tmp_path / "out")
+
+
+# ------------------------------------------------------------------------------------ what other programs leave behind
+
+
+def test_names_of_images_as_browsers_and_windows_write_them_are_candidates(tmp_path: Path) -> None:
+    names = ["a.jfif", "b.pjpeg", "c.jpg_large", "d.JPG-large", "e.jpg:orig", "f.pjp", "g.dib", "h.j2k", "i.jif"]
+    make(tmp_path / "data", *names, "notes.jpg.txt")
+    assert listed(tmp_path / "data", database=tmp_path) == [name.encode() for name in sorted(names)]
+
+
+def test_folders_of_other_programs_are_not_entered(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    make(
+        data,
+        "glioma/a.png",
+        "glioma/@eaDir/a.png/SYNOPHOTO_THUMB_XL.png",
+        "glioma/.ipynb_checkpoints/a-checkpoint.png",
+        "$RECYCLE.BIN/$R1.png",
+        "$Recycle.Bin/S-1-5/$R2.png",
+        ".Trash-1000/files/b.png",
+        "__MACOSX/glioma/a.png",
+        "#recycle/c.png",
+    )
+    assert listed(data, database=tmp_path) == [b"glioma/a.png"]
+    assert skipped(data, database=tmp_path) == {
+        b"#recycle/": ("other_program", "a recycle bin of a Synology NAS"),
+        b"$RECYCLE.BIN/": ("other_program", "a recycle bin of Windows"),
+        b"$Recycle.Bin/": ("other_program", "a recycle bin of Windows"),
+        b".Trash-1000/": ("other_program", "a recycle bin of Linux"),
+        b"__MACOSX/": ("other_program", "companions of macOS in an archive"),
+        b"glioma/.ipynb_checkpoints/": ("other_program", "checkpoints of Jupyter"),
+        b"glioma/@eaDir/": ("other_program", "thumbnails of a Synology NAS"),
+    }
+
+
+def test_companions_are_told_by_their_content_and_other_files_by_name(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    make(data, "a.png", "._b.png", ".DS_Store", "Thumbs.db", "desktop.ini")  # ._b.png is a user's, by its content
+    for name in ("._a.png", "._scan.dcm", "._notes.txt"):
+        (data / name).write_bytes(APPLE_DOUBLE)
+    os.mkfifo(data / "._pipe.png")  # opening it would wait for ever
+    assert listed(data, database=tmp_path) == [b"._b.png", b"._pipe.png", b"a.png"]
+    reasons = skipped(data, database=tmp_path)
+    assert {reason for reason, _ in reasons.values()} == {"other_program"} and len(reasons) == 6
+    assert reasons[b"._a.png"][1] == "an AppleDouble companion of macOS"
+
+
+def test_patterns_meet_what_other_programs_left_as_well(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    make(data, "g/a.png", "g/@eaDir/a.png/T.png", "$RECYCLE.BIN/b.png")
+    (data / "g" / "._a.png").write_bytes(APPLE_DOUBLE)
+    for pattern in ("*", "*/*.png", "**/*.png"):
+        assert listed(str(data / pattern), database=tmp_path) == [b"g/a.png"]
+    assert listed(str(data / "*" / "@eaDir" / "*" / "*.png"), database=tmp_path) == [b"g/@eaDir/a.png/T.png"]
+
+
+def test_what_is_named_outright_is_read_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path, "@eaDir/a.png", "list")
+    (tmp_path / "._a.png").write_bytes(APPLE_DOUBLE)
+    (tmp_path / "list").write_text("@eaDir/a.png\n._a.png\n")
+    assert listed("@eaDir", "._a.png", database=tmp_path) == [b"a.png", b"._a.png"]
+    assert listed(from_file="list", database=tmp_path) == [b"@eaDir/a.png", b"._a.png"]
+
+
+# ------------------------------------------------------------------------------------------------------ lists of names
+
+
+@pytest.mark.parametrize(
+    ("content", "null"),
+    [
+        (b"\xef\xbb\xbfa.jpg\r\nb \xc3\xa4.jpg\r\n", False),
+        (b"a.jpg\nb \xc3\xa4.jpg", False),
+        ("\ufeffa.jpg\r\nb ä.jpg\r\n".encode("utf-16-le"), False),  # PowerShell
+        ("\ufeffa.jpg\nb ä.jpg".encode("utf-16-be"), False),
+        (b"a.jpg\0b \xc3\xa4.jpg\0", True),
+        (b"a.jpg\0\0b \xc3\xa4.jpg", True),
+    ],
+)
+def test_lists_as_editors_shells_and_find_write_them(tmp_path: Path, content: bytes, null: bool) -> None:
+    (tmp_path / "list").write_bytes(content)
+    names = listed(from_file=str(tmp_path / "list"), null=null, database=tmp_path)
+    assert names == [b"a.jpg", "b ä.jpg".encode()]
+
+
+def test_with_nul_bytes_every_other_byte_belongs_to_the_name(tmp_path: Path) -> None:
+    names = [b"a\nb.jpg", b"c.jpg\r", b" d.jpg", b"\xff\xfe.jpg", b"x" * 70_000]
+    (tmp_path / "list").write_bytes(b"\0".join(names[:4]) + b"\0")
+    assert listed(from_file=str(tmp_path / "list"), null=True, database=tmp_path) == names[:4]
+
+
+@pytest.mark.parametrize("content", [b"a.jpg\nb.jpg\n", b"a.jpg\n" * 40_000])
+def test_a_list_without_nul_bytes_is_not_one_long_name(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "list").write_bytes(content)
+    with pytest.raises(MribatchError, match=r"has no NUL byte.*Fix: separate the names by NUL bytes"):
+        listed(from_file=str(tmp_path / "list"), null=True, database=tmp_path)
+
+
+def test_half_a_letter_at_the_end_of_a_list_in_utf_16_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "list").write_bytes("\ufeffa.jpg\n".encode("utf-16-le") + b"b")
+    with pytest.raises(MribatchError, match="is not in UTF-16, as it begins"):
+        listed(from_file=str(tmp_path / "list"), database=tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------------------- exclude
+
+
+def test_excluded_files_and_folders_are_left_out_with_their_pattern(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    make(data, "a.png", "a_mask.png", "sub/b.png", "sub/b_mask.png", "masks/c.png", "masks.png")
+    patterns = ["*_mask.png", "masks/"]
+    assert listed(data, patterns=patterns, database=tmp_path) == [b"a.png", b"masks.png", b"sub/b.png"]
+    assert skipped(data, patterns=patterns, database=tmp_path) == {
+        b"a_mask.png": ("excluded", "*_mask.png"),
+        b"masks/": ("excluded", "masks/"),
+        b"sub/b_mask.png": ("excluded", "*_mask.png"),
+    }
+
+
+def test_exclude_counts_for_every_kind_of_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path, "data/a.png", "data/masks/b.png", "c_mask.png")
+    (tmp_path / "list").write_text(f"{tmp_path}/data/masks/b.png\n./c_mask.png\ndata\ndata/masks\n")
+    patterns = ["masks/", "/c_mask.png"]
+    assert listed(from_file="list", patterns=patterns, database=tmp_path) == [b"data/a.png"]
+    inputs = ["c_mask.png", "data/*", "data/**/*.png"]  # a shell expands patterns itself, so files count as well
+    assert listed(*inputs, patterns=patterns, database=tmp_path) == [b"a.png"]
+    assert not has_candidate(resolve_inputs(["data/masks", "c_mask.png"]), None, PathPatterns(["*.png"]))
+
+
+def test_skipped_files_are_named_with_their_reason(tmp_path: Path) -> None:
+    make(tmp_path / "data", "a.png", "scan.dcm", "x/notes.txt")
+    found_reasons = dict(skipped_files(resolve_inputs([tmp_path / "data"]), None, PathPatterns(["a.png"])))
+    data = bytes(tmp_path / "data")
+    assert found_reasons == {
+        data + b"/a.png": SkipReason.EXCLUDED,
+        data + b"/scan.dcm": SkipReason.DICOM,
+        data + b"/x/notes.txt": SkipReason.SUFFIX,
+    }

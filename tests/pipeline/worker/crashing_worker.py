@@ -80,5 +80,6 @@ def bug(path: bytes, max_pixels: int) -> _Read:
 
 if __name__ == "__main__":
     hook = globals()[sys.argv[1]]
-    decode_dali.read_and_probe = decode_file.read_and_probe = hook
+    for module in (decode_dali, decode_file):
+        vars(module)["read_and_probe"] = hook
     worker.main(sys.argv[2:])

@@ -6,6 +6,7 @@ import pytest
 
 from mribatch.training.card.model_card import describe_initial_weights
 from mribatch.training.recipes.catalog import RECIPES
+from mribatch.training.recipes.recipe import Recipe
 
 
 @pytest.mark.parametrize(
@@ -26,5 +27,5 @@ from mribatch.training.recipes.catalog import RECIPES
         ),
     ],
 )
-def test_the_initial_weights_and_their_licence_are_named(recipe, text):
+def test_the_initial_weights_and_their_licence_are_named(recipe: Recipe, text: str) -> None:
     assert describe_initial_weights(recipe) == text

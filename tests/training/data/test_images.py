@@ -14,7 +14,7 @@ from mribatch.training.data.images import load
 from tests.training.toy import draw_data
 
 
-def test_every_slice_with_its_label_in_path_order(toy_data: Path):
+def test_every_slice_with_its_label_in_path_order(toy_data: Path) -> None:
     data = load(toy_data, BRAIN_TUMORS, 32)
     assert len(data.paths) == 48 and list(data.paths) == sorted(data.paths)
     assert np.bincount(data.labels).tolist() == [12, 12, 12, 12]
@@ -25,14 +25,14 @@ def test_every_slice_with_its_label_in_path_order(toy_data: Path):
     assert [Path(file.decode()) for file in data.files] == [toy_data / path for path in data.paths]
 
 
-def test_pixels_are_the_decoders(toy_data: Path):
+def test_pixels_are_the_decoders(toy_data: Path) -> None:
     data = load(toy_data, BRAIN_TUMORS, 40)
     grey = cv2.imread(str(toy_data / data.paths[7]), cv2.IMREAD_GRAYSCALE)
-    assert data.stored_sizes[7] == grey.shape[::-1]
+    assert grey is not None and data.stored_sizes[7] == grey.shape[::-1]
     assert (data.pixels[7, :, :, 0] == cv2.resize(grey, (40, 40), interpolation=cv2.INTER_LINEAR)).all()
 
 
-def test_files_that_cannot_be_used_are_named(tmp_path: Path):
+def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     root = draw_data(tmp_path / "brain", per_class=3)
     (root / "Training/glioma_tumor/cut.jpg").write_bytes(cv2.imencode(".jpg", draw_slice(1, 80, 80))[1].tobytes()[:900])
     (root / "Testing/no/empty.png").write_bytes(b"")
@@ -46,7 +46,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path):
     assert all(item.error for item in data.left_out)
 
 
-def test_the_fingerprint_sees_pixels_labels_and_names(tmp_path: Path):
+def test_the_fingerprint_sees_pixels_labels_and_names(tmp_path: Path) -> None:
     root = draw_data(tmp_path / "brain", per_class=2)
     first = load(root, BRAIN_TUMORS, 32).fingerprint
     assert load(root, BRAIN_TUMORS, 32).fingerprint == first
@@ -58,7 +58,7 @@ def test_the_fingerprint_sees_pixels_labels_and_names(tmp_path: Path):
     assert load(root, BRAIN_TUMORS, 32).fingerprint not in (first, renamed)
 
 
-def test_equal_pixels_have_equal_hashes_whatever_the_file(tmp_path: Path):
+def test_equal_pixels_have_equal_hashes_whatever_the_file(tmp_path: Path) -> None:
     root = draw_data(tmp_path / "brain", per_class=1)
     cv2.imwrite(str(root / "Testing/no/copy.bmp"), cv2.imread(str(root / "Testing/no/0.png")))
     data = load(root, BRAIN_TUMORS, 32)
@@ -67,7 +67,7 @@ def test_equal_pixels_have_equal_hashes_whatever_the_file(tmp_path: Path):
     assert len(set(hashes.values())) == 4
 
 
-def test_a_missing_class_is_refused_with_what_is_there(tmp_path: Path):
+def test_a_missing_class_is_refused_with_what_is_there(tmp_path: Path) -> None:
     root = draw_data(tmp_path / "brain", per_class=1)
     (root / "Testing/no").rename(root / "Testing/control")
     with pytest.raises(
@@ -76,31 +76,38 @@ def test_a_missing_class_is_refused_with_what_is_there(tmp_path: Path):
         load(root, BRAIN_TUMORS, 32)
 
 
-def test_a_class_of_broken_files_is_refused(tmp_path: Path):
+def test_a_class_of_broken_files_is_refused(tmp_path: Path) -> None:
     root = draw_data(tmp_path / "brain", per_class=1)
     (root / "Testing/no/0.png").write_bytes(b"GIF?")
     with pytest.raises(MribatchError, match=r"no image of 'no_tumor' in .* can be read \(e.g. Testing/no/0.png"):
         load(root, BRAIN_TUMORS, 32)
 
 
-def test_a_missing_folder_is_refused(tmp_path: Path):
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MribatchError, match="there is no folder"):
         load(tmp_path / "none", BRAIN_TUMORS, 32)
 
 
-def test_classes_of_ones_own():
+def test_classes_of_ones_own() -> None:
     own = parse_classes("benign, malignant")
     assert own.names == ("benign", "malignant") and own.index_of("Malignant") == 1 and own.index_of("no") is None
+    short = parse_classes("glioma,meningioma,no_tumor,pituitary")
+    assert [short.index_of(name) for name in ("glioma_tumor", "meningioma", "notumor", "Pituitary Tumour")] == [
+        0,
+        1,
+        2,
+        3,
+    ]
     assert parse_classes(None) is BRAIN_TUMORS
     assert [BRAIN_TUMORS.index_of(name) for name in ("No Tumor", "notumor", "GLIOMA", "x")] == [2, 2, 0, None]
 
 
 @pytest.mark.parametrize("names", ["only", "a,A", "a b,a_b,c"])
-def test_classes_that_are_not_different_are_refused(names: str):
+def test_classes_that_are_not_different_are_refused(names: str) -> None:
     with pytest.raises(MribatchError, match="are not two or more different names"):
         parse_classes(names)
 
 
-def test_the_aliases_make_a_valid_parse_classes():
+def test_the_aliases_make_a_valid_parse_classes() -> None:
     assert set(BRAIN_TUMORS.aliases.values()) <= set(BRAIN_TUMORS.names)
     assert isinstance(BRAIN_TUMORS, ClassList)

@@ -45,27 +45,27 @@ def leaked(parts: np.ndarray) -> int:
     return leak(GROUPING.near_duplicates, parts == TRAIN, parts == TEST, "").leaked
 
 
-def test_holdout_keeps_pairs_together():
+def test_holdout_keeps_pairs_together() -> None:
     division = divide("holdout", DATA, GROUPING, 0, chooses=True)
     assert division.keeps_units and leaked(division.parts) == 0
     assert np.bincount(division.parts).tolist() == [112, 24, 24]
 
 
 @pytest.mark.parametrize("split", ["reference", "official"])
-def test_a_split_that_ignores_pairs_leaks_and_says_how_much(split):
+def test_a_split_that_ignores_pairs_leaks_and_says_how_much(split: str) -> None:
     division = divide(split, DATA, GROUPING, 0, chooses=False)
     assert not division.keeps_units and not (division.parts == VALIDATION).any()
     assert leaked(division.parts) > 0 and split in division.protocol
 
 
-def test_the_reference_tests_15_in_100_of_each_class_whatever_the_order_of_files():
+def test_the_reference_tests_15_in_100_of_each_class_whatever_the_order_of_files() -> None:
     tested = find_reference_test(PATHS, LABELS)
     assert np.bincount(LABELS[tested]).tolist() == [6, 6, 6, 6]
     order = np.random.default_rng(0).permutation(len(PATHS))
     assert (find_reference_test([PATHS[place] for place in order], LABELS[order]) == tested[order]).all()
 
 
-def test_the_references_draws_are_scikit_learns_of_the_pooled_list():
+def test_the_references_draws_are_scikit_learns_of_the_pooled_list() -> None:
     """Twenty files in the order in which the reference lists them: what it tests on, written down from its own calls."""
     from sklearn.model_selection import train_test_split
     from sklearn.utils import shuffle
@@ -85,13 +85,13 @@ def test_the_references_draws_are_scikit_learns_of_the_pooled_list():
     assert {path for path, chosen in zip(paths, tested, strict=True) if chosen} == set(expected)
 
 
-def test_official_is_what_the_folders_say():
+def test_official_is_what_the_folders_say() -> None:
     parts = divide("official", DATA, GROUPING, 0, chooses=False).parts
     assert [PATHS[place].startswith("Testing") for place in range(len(PATHS))] == (parts == TEST).tolist()
 
 
 @pytest.mark.parametrize("split", ["reference", "official"])
-def test_an_epoch_is_chosen_by_units_of_the_training_part_alone(split):
+def test_an_epoch_is_chosen_by_units_of_the_training_part_alone(split: str) -> None:
     plain, chosen = (divide(split, DATA, GROUPING, 0, chooses=chooses) for chooses in (False, True))
     assert ((plain.parts == TEST) == (chosen.parts == TEST)).all()
     validated, trained = (set(GROUPING.units[chosen.parts == part]) for part in (VALIDATION, TRAIN))
@@ -99,7 +99,7 @@ def test_an_epoch_is_chosen_by_units_of_the_training_part_alone(split):
     assert "epoch chosen on 15 % of the training part" in chosen.protocol
 
 
-def test_folders_by_their_usual_names():
+def test_folders_by_their_usual_names() -> None:
     parts = parts_by_folder(["train/a/1", "Val/a/2", "TEST/a/3", "validation/b/4"], official=False)
     assert parts.tolist() == [TRAIN, VALIDATION, TEST, VALIDATION]
     folders = data_set([f"{('train', 'valid', 'test')[number % 3]}/{number}" for number in range(160)])
@@ -116,19 +116,19 @@ def test_folders_by_their_usual_names():
         (["Training/a/1", "test/a/1"], True, r"'test/a/1' is in no folder .* use top folders Training and Testing"),
     ],
 )
-def test_other_folders_are_refused(paths, official, message):
+def test_other_folders_are_refused(paths: list[str], official: bool, message: str) -> None:
     with pytest.raises(MribatchError, match=message):
         parts_by_folder(paths, official=official)
 
 
-def test_an_unknown_split_is_refused():
+def test_an_unknown_split_is_refused() -> None:
     with pytest.raises(MribatchError, match=f"choose one of: {', '.join(SPLITS)}"):
         divide("random", DATA, GROUPING, 0, chooses=False)
 
 
 @given(folds=st.integers(2, 6), seed=st.integers(0, 5), size=st.integers(1, 4))
 @settings(deadline=None, max_examples=40)
-def test_folds_divide_no_unit_and_test_every_image_once(folds, seed, size):
+def test_folds_divide_no_unit_and_test_every_image_once(folds: int, seed: int, size: int) -> None:
     table = GroupsTable(("series_id",), {path: (f"s{place // size}",) for place, path in enumerate(PATHS)})
     grouping = group(DATA.paths, DATA.pixel_sha256, table)
     dealt = deal_folds(DATA, grouping, folds, seed)
@@ -146,7 +146,7 @@ def test_folds_divide_no_unit_and_test_every_image_once(folds, seed, size):
     assert (tested == 1).all()
 
 
-def test_too_many_folds_are_refused():
+def test_too_many_folds_are_refused() -> None:
     few = data_set(PATHS[:4], np.arange(4))
     with pytest.raises(MribatchError, match="class 'glioma_tumor' has 1 images, none of them in fold"):
         deal_folds(few, group(few.paths, few.pixel_sha256, None), 2, 0)

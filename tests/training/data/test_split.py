@@ -2,6 +2,7 @@
 
 from hashlib import sha256
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -19,8 +20,11 @@ def digests(count: int) -> list[str]:
     return [sha256(str(number).encode()).hexdigest() for number in range(count)]
 
 
+DrawnSet = tuple[np.ndarray, list[str], GroupsTable]
+
+
 @st.composite
-def data_sets(draw):
+def data_sets(draw: st.DrawFn) -> DrawnSet:
     """(labels, pixel hashes, table): some files with equal pixels, some not in the table, some without an id."""
     count = draw(st.integers(1, 60))
     few = st.integers(0, draw(st.integers(1, 40)))
@@ -45,7 +49,7 @@ def data_sets(draw):
 
 @given(data_sets(), st.integers(0, 3))
 @settings(deadline=None)
-def test_no_unit_in_two_parts_and_nothing_shared_across_parts(data_set, seed):
+def test_no_unit_in_two_parts_and_nothing_shared_across_parts(data_set: DrawnSet, seed: int) -> None:
     labels, hashes, table = data_set
     paths = [f"{number}.png" for number in range(len(labels))]
     grouping = group(paths, hashes, table)
@@ -62,7 +66,7 @@ def test_no_unit_in_two_parts_and_nothing_shared_across_parts(data_set, seed):
 
 @given(data_sets(), st.integers(0, 3), st.randoms(use_true_random=False))
 @settings(deadline=None)
-def test_parts_do_not_depend_on_the_order_of_files(data_set, seed, random):
+def test_parts_do_not_depend_on_the_order_of_files(data_set: DrawnSet, seed: int, random: Random) -> None:
     labels, hashes, table = data_set
     paths = [f"{number}.png" for number in range(len(labels))]
     order = list(range(len(labels)))
@@ -73,7 +77,7 @@ def test_parts_do_not_depend_on_the_order_of_files(data_set, seed, random):
     assert parts[order].tolist() == mixed.tolist()
 
 
-def test_proportions_hold_for_every_class():
+def test_proportions_hold_for_every_class() -> None:
     labels = np.repeat([0, 1, 2], [400, 100, 40])
     hashes = digests(540)
     parts = grouped_split(labels, group([str(i) for i in range(540)], hashes, None), hashes, seed=1)
@@ -82,7 +86,7 @@ def test_proportions_hold_for_every_class():
         assert np.abs(counts - np.array(FRACTIONS) * counts.sum()).max() <= 1
 
 
-def test_large_units_go_to_every_part():
+def test_large_units_go_to_every_part() -> None:
     sizes = [20] * 10 + [1] * 200
     units = np.repeat(np.arange(len(sizes)), sizes)
     table = GroupsTable(("series_id",), {str(i): (str(unit),) for i, unit in enumerate(units)})
@@ -96,14 +100,14 @@ def test_large_units_go_to_every_part():
     assert np.bincount(parts).tolist() == [280, 60, 60]
 
 
-def test_another_seed_gives_other_parts():
+def test_another_seed_gives_other_parts() -> None:
     labels, hashes = np.zeros(100, int), digests(100)
     grouping = group([str(i) for i in range(100)], hashes, None)
     first, again, other = (grouped_split(labels, grouping, hashes, seed=seed) for seed in (0, 0, 1))
     assert (first == again).all() and (first != other).any()
 
 
-def test_units_are_connected_through_any_column():
+def test_units_are_connected_through_any_column() -> None:
     table = GroupsTable(
         ("group_id", "series_id"), {"a": ("g1", "s1"), "b": ("g1", "s2"), "c": ("g2", "s2"), "d": ("g3", "s3")}
     )
@@ -114,7 +118,7 @@ def test_units_are_connected_through_any_column():
     assert grouping.listed == 4
 
 
-def test_leak_rate_of_a_split_that_ignores_the_groups():
+def test_leak_rate_of_a_split_that_ignores_the_groups() -> None:
     near_duplicates = np.array([0, 0, 1, 1, 2, 3, 3, 4])
     parts = np.array([TRAIN, TEST, TEST, TEST, TEST, TRAIN, VALIDATION, TRAIN])
     found = leak(near_duplicates, parts == TRAIN, parts == TEST, "group_id")
@@ -123,7 +127,7 @@ def test_leak_rate_of_a_split_that_ignores_the_groups():
     assert leak(near_duplicates, parts != TEST, parts == VALIDATION, "").rate == 1.0
 
 
-def test_every_kind_of_group_is_read_near_duplicates_first(tmp_path: Path):
+def test_every_kind_of_group_is_read_near_duplicates_first(tmp_path: Path) -> None:
     path = tmp_path / "groups.csv"
     path.write_text("path,sha256_pixels,series_id,group_id\na/1.jpg,00,s1,g1\na/2.jpg,01,,g2\n")
     table = read_groups(path)
@@ -134,7 +138,7 @@ def test_every_kind_of_group_is_read_near_duplicates_first(tmp_path: Path):
 
 
 @pytest.mark.parametrize("prefix", ["", "./", "brain/", "/data/brain/"])
-def test_the_table_may_name_files_from_further_up(prefix: str):
+def test_the_table_may_name_files_from_further_up(prefix: str) -> None:
     table = GroupsTable(("patient_id",), {f"{prefix.removeprefix('./')}a/{i}.jpg": ("p",) for i in range(2)})
     grouping = group(["a/0.jpg", "a/1.jpg", "a/2.jpg"], digests(3), table, Path("/data/brain"))
     assert grouping.units.tolist() == [0, 0, 1] and grouping.listed == 2
@@ -153,24 +157,24 @@ def test_the_table_may_name_files_from_further_up(prefix: str):
         (b"path,group_id\n\xff,1\n", "line 2: byte 0xff is not UTF-8"),
     ],
 )
-def test_a_groups_file_that_does_not_fit_is_refused(tmp_path: Path, content, problem):
+def test_a_groups_file_that_does_not_fit_is_refused(tmp_path: Path, content: str | bytes, problem: str) -> None:
     path = tmp_path / "groups.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(MribatchError, match=problem.replace("(", r"\(").replace(")", r"\)")):
         read_groups(path)
 
 
-def test_a_groups_file_of_other_images_is_refused():
+def test_a_groups_file_of_other_images_is_refused() -> None:
     with pytest.raises(MribatchError, match="has none of the 1 paths, e.g. 'a.png'"):
         group(["a.png"], ["00"], GroupsTable(("group_id",), {"b.png": ("g",)}))
 
 
-def test_a_missing_groups_file_is_refused(tmp_path: Path):
+def test_a_missing_groups_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MribatchError, match=r"cannot read .*none.csv: No such file"):
         read_groups(tmp_path / "none.csv")
 
 
-def test_a_class_without_a_test_image_is_refused():
+def test_a_class_without_a_test_image_is_refused() -> None:
     labels, parts = np.array([0, 0, 0, 1, 1]), np.array([0, 1, 2, 0, 1])
     with pytest.raises(MribatchError, match="class 'b' has 2 images, none of them in the test part"):
         check_parts(labels, parts, ("a", "b"))

@@ -40,7 +40,7 @@ FOUR = ClassList(("a", "b", "c", "d"))
 
 def refused(
     model: Any, scale: Scale | None = None, outputs: OutputKind | None = None, size: int | None = None, classes: int = 3
-):
+) -> MribatchError:
     with pytest.raises(MribatchError) as caught:
         inspect_classifier(model, classes, scale=scale, declared=outputs, size=size)
     assert "\n" not in str(caught.value)
@@ -53,18 +53,19 @@ def inspect(model: Any, declared: OutputKind | None = None, size: int | None = N
 
 def export(model: Any, folder: Path, **changes: Any) -> ExportResult:
     path = models.saved(model, folder / "mine.keras")
-    return export_keras(ExportOptions(**{"model": path, "out": folder / "bundle", "classes": NAMES} | changes), print)
+    options: dict[str, Any] = {"model": path, "out": folder / "bundle", "classes": NAMES} | changes
+    return export_keras(ExportOptions(**options), print)
 
 
 def ask(out: Path, images: np.ndarray) -> np.ndarray:
     bundle = load_bundle(str(out))
     session = onnxruntime.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
-    return session.run(["probabilities"], {"images": images})[0]
+    return np.asarray(session.run(["probabilities"], {"images": images})[0])
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return raised / raised.sum(axis=1, keepdims=True)
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
 
 
 # What a user would feed the model by hand, from keras.applications' own preprocess_input where it has one.
@@ -78,7 +79,7 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize("scale", list(Scale))
-def test_the_bundle_gives_what_the_user_would_get_by_hand(scale: Scale, tmp_path: Path):
+def test_the_bundle_gives_what_the_user_would_get_by_hand(scale: Scale, tmp_path: Path) -> None:
     model = small(spread=0.02 if scale in (Scale.NONE, Scale.CAFFE) else 2.0)  # neither drowned nor saturated
     result = export(model, tmp_path, scale=scale)
     images = speckled()
@@ -89,7 +90,7 @@ def test_the_bundle_gives_what_the_user_would_get_by_hand(scale: Scale, tmp_path
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("activation", ["softmax", None])
-def test_grey_and_rgb_softmax_and_logits(channels: int, activation: str | None, tmp_path: Path):
+def test_grey_and_rgb_softmax_and_logits(channels: int, activation: str | None, tmp_path: Path) -> None:
     model = small(rescaling(), channels=channels, activation=activation)
     result = export(model, tmp_path)
     images = speckled()
@@ -100,7 +101,7 @@ def test_grey_and_rgb_softmax_and_logits(channels: int, activation: str | None, 
     assert result.facts["ends_in"] == ("probabilities" if activation else "logits")
 
 
-def test_what_the_bundle_and_its_card_say(tmp_path: Path):
+def test_what_the_bundle_and_its_card_say(tmp_path: Path) -> None:
     result = export(small(rescaling()), tmp_path, name="mine", licence="CC BY 4.0")
     spec = load_bundle(str(result.out)).spec
     assert (spec.name, spec.trained, spec.classes, spec.height, spec.width) == ("mine", True, NAMES.names, SIDE, SIDE)
@@ -120,14 +121,14 @@ def test_what_the_bundle_and_its_card_say(tmp_path: Path):
         assert text in card
 
 
-def test_an_image_that_is_not_square(tmp_path: Path):
+def test_an_image_that_is_not_square(tmp_path: Path) -> None:
     pixels = keras.Input((16, 40, 1))
     features = layers.GlobalMaxPooling2D()(layers.Conv2D(4, 3)(rescaling()(pixels)))
     result = export(keras.Model(pixels, layers.Dense(3, activation="softmax")(features)), tmp_path)
     assert ask(result.out, golden_slices(2, 16, 40)).shape == (2, 3)
 
 
-def test_a_model_for_any_size_needs_size(tmp_path: Path):
+def test_a_model_for_any_size_needs_size(tmp_path: Path) -> None:
     model = small(rescaling(), side=None)
     error = refused(model)
     assert "takes images of any size, (any, any, any, 3)" in error.problem and "--size" in error.fix
@@ -139,7 +140,7 @@ def test_a_model_for_any_size_needs_size(tmp_path: Path):
 # ------------------------------------------------------------------------------------------------------------ the range
 
 
-def test_a_range_that_cannot_be_seen_must_be_declared():
+def test_a_range_that_cannot_be_seen_must_be_declared() -> None:
     error = refused(small())
     assert error.problem == "nothing in the model scales the pixels, so the range that it was trained on is unknown"
     assert "--scale 1/255, -1..1, imagenet, caffe, or none" in error.fix
@@ -152,7 +153,7 @@ def normalization() -> Any:
 
 
 @pytest.mark.parametrize("before", [rescaling, normalization])
-def test_scaling_inside_is_found_and_not_done_twice(before: Any):
+def test_scaling_inside_is_found_and_not_done_twice(before: Any) -> None:
     model = small(layers.RandomFlip(), before())
     name = model.layers[2].name
     assert inspect_input(model, None, None).scaling_layers == (name,)
@@ -162,31 +163,31 @@ def test_scaling_inside_is_found_and_not_done_twice(before: Any):
     assert "omit --scale" in error.fix
 
 
-def test_arithmetic_on_the_input_counts_as_scaling():
+def test_arithmetic_on_the_input_counts_as_scaling() -> None:
     assert inspect_input(small(lambda x: x / 255.0), None, None).scale is Scale.NONE
     assert "would scale them twice" in refused(small(lambda x: x / 127.5 - 1.0), Scale.SYMMETRIC).problem
 
 
-def test_scaling_inside_a_model_inside_the_model_is_found():
+def test_scaling_inside_a_model_inside_the_model_is_found() -> None:
     inner = keras.Sequential(
         [keras.Input((SIDE, SIDE, 3)), rescaling(), layers.Conv2D(3, 3, padding="same")], name="inner"
     )
     assert "'rescaling' scales the pixels" in refused(small(inner), Scale.SYMMETRIC).problem
 
 
-def test_scaling_after_the_first_weights_is_not_the_inputs():
+def test_scaling_after_the_first_weights_is_not_the_inputs() -> None:
     model = small(layers.Conv2D(3, 3, padding="same"), rescaling())
     assert "nothing in the model scales" in refused(model).problem
 
 
-def test_two_divisions_are_exported_as_trained_and_said(tmp_path: Path):
+def test_two_divisions_are_exported_as_trained_and_said(tmp_path: Path) -> None:
     inner = keras.Sequential([keras.Input((SIDE, SIDE, 3)), layers.Rescaling(1 / 127.5, -1, name="second")])
     result = export(small(rescaling(), inner), tmp_path)
     assert "divides its pixels 2 times ('rescaling', 'second')" in (result.out / "MODEL_CARD.md").read_text()
 
 
 @pytest.mark.parametrize("scale", [Scale.IMAGENET, Scale.CAFFE])
-def test_three_channels_scaling_does_not_fit_one_channel(scale: Scale):
+def test_three_channels_scaling_does_not_fit_one_channel(scale: Scale) -> None:
     assert f"--scale {scale} is for three channels" in refused(small(channels=1), scale).problem
 
 
@@ -216,12 +217,12 @@ def test_three_channels_scaling_does_not_fit_one_channel(scale: Scale):
         ("log_softmax", lambda: (), OutputKind.LOGITS),
     ],
 )
-def test_the_last_activation_decides(activation: str | None, after: Any, kind: OutputKind):
+def test_the_last_activation_decides(activation: str | None, after: Any, kind: OutputKind) -> None:
     model = small(rescaling(), activation=activation, after=after())
     assert inspect(model).output is kind
 
 
-def test_what_does_not_say_must_be_declared():
+def test_what_does_not_say_must_be_declared() -> None:
     model = small(rescaling(), activation=None, after=(layers.BatchNormalization(),))
     error = refused(model)
     assert "whether the model gives probabilities or logits cannot be seen" in error.problem
@@ -229,13 +230,13 @@ def test_what_does_not_say_must_be_declared():
     assert inspect(model, OutputKind.LOGITS).output is OutputKind.LOGITS
 
 
-def test_a_second_softmax_is_refused():
+def test_a_second_softmax_is_refused() -> None:
     error = refused(small(rescaling()), outputs=OutputKind.LOGITS)
     assert "--outputs logits would add a second softmax" in error.problem and error.fix == "omit --outputs"
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "relu", "tanh"])
-def test_outputs_that_are_not_probabilities_are_refused(activation: str):
+def test_outputs_that_are_not_probabilities_are_refused(activation: str) -> None:
     for outputs in (None, OutputKind.LOGITS):
         error = refused(small(rescaling(), activation=activation), outputs=outputs)
         assert f"the model ends in '{activation}'" in error.problem and "softmax" in error.fix
@@ -244,7 +245,7 @@ def test_outputs_that_are_not_probabilities_are_refused(activation: str):
         )
 
 
-def test_the_last_activation_of_the_right_output_of_an_inner_model_decides():
+def test_the_last_activation_of_the_right_output_of_an_inner_model_decides() -> None:
     """The inner model gives logits and their softmax; the outer one uses the second."""
     taken = keras.Input((3,))
     logits = layers.Dense(3)(taken)
@@ -273,7 +274,7 @@ def reference_cnn() -> Any:
     return model
 
 
-def test_sigmoids_are_divided_by_their_sum_on_demand(tmp_path: Path):
+def test_sigmoids_are_divided_by_their_sum_on_demand(tmp_path: Path) -> None:
     model = reference_cnn()
     options = {"classes": FOUR, "scale": Scale.UNIT}
     with pytest.raises(MribatchError, match="the model ends in 'sigmoid'.*give --outputs sigmoid"):
@@ -289,7 +290,7 @@ def test_sigmoids_are_divided_by_their_sum_on_demand(tmp_path: Path):
     assert np.allclose(loss, -np.log(got[:, 1]), rtol=1e-4)  # the very loss that such a fit lowers
 
 
-def test_the_bundle_says_that_its_probabilities_were_sigmoids(tmp_path: Path):
+def test_the_bundle_says_that_its_probabilities_were_sigmoids(tmp_path: Path) -> None:
     result = export(small(rescaling(), activation="sigmoid"), tmp_path, outputs=OutputKind.SIGMOID)
     activation = "sigmoid divided by the sum of all sigmoids"
     content = json.loads((result.out / "bundle.json").read_text())
@@ -304,7 +305,7 @@ def test_the_bundle_says_that_its_probabilities_were_sigmoids(tmp_path: Path):
     assert "sigmoid" not in (other.out / "MODEL_CARD.md").read_text()
 
 
-def test_sigmoids_that_underflow_are_not_divided_by_zero(tmp_path: Path):
+def test_sigmoids_that_underflow_are_not_divided_by_zero(tmp_path: Path) -> None:
     model = small(rescaling(), activation="sigmoid")
     model.get_layer("last").bias.assign(np.full(3, -1000, np.float32))
     result = export(model, tmp_path, outputs=OutputKind.SIGMOID)
@@ -314,7 +315,7 @@ def test_sigmoids_that_underflow_are_not_divided_by_zero(tmp_path: Path):
 
 @settings(deadline=None)
 @given(arrays(np.float32, (4, 5), elements=st.floats(0, 1, width=32)))
-def test_normalised_sigmoids_are_probabilities_in_the_same_order(sigmoids: np.ndarray):
+def test_normalised_sigmoids_are_probabilities_in_the_same_order(sigmoids: np.ndarray) -> None:
     got = normalise_sigmoids(sigmoids)
     assert got.dtype == np.float32 and np.abs(got.sum(axis=1) - 1).max() < 1e-6
     for row, given_row in zip(got, np.maximum(sigmoids, SMALLEST), strict=True):
@@ -334,22 +335,22 @@ def test_normalised_sigmoids_are_probabilities_in_the_same_order(sigmoids: np.nd
         (None, lambda: (layers.BatchNormalization(),), "--outputs says sigmoid, which is 0 to 1"),
     ],
 )
-def test_what_is_no_sigmoid_is_not_taken_for_one(activation: str | None, after: Any, problem: str):
+def test_what_is_no_sigmoid_is_not_taken_for_one(activation: str | None, after: Any, problem: str) -> None:
     model = small(rescaling(), activation=activation, after=after())
     assert problem in refused(model, outputs=OutputKind.SIGMOID).problem
 
 
-def test_sigmoids_behind_a_last_step_that_does_not_say_are_taken_on_demand():
+def test_sigmoids_behind_a_last_step_that_does_not_say_are_taken_on_demand() -> None:
     model = small(rescaling(), activation="sigmoid", after=(lambda p: layers.Average()([p, p[:, ::-1]]),))
     assert inspect(model, OutputKind.SIGMOID).output is OutputKind.SIGMOID
 
 
-def test_a_softmax_over_the_wrong_axis_is_refused():
+def test_a_softmax_over_the_wrong_axis_is_refused() -> None:
     model = small(rescaling(), activation=None, after=(layers.Softmax(axis=0),))
     assert "its outputs add up to" in refused(model).problem
 
 
-def test_weights_that_are_not_finite_are_refused():
+def test_weights_that_are_not_finite_are_refused() -> None:
     model = small(rescaling())
     model.get_layer("last").kernel.assign(np.full((6, 3), np.nan, np.float32))
     assert "gives NaN or infinity" in refused(model).problem
@@ -358,19 +359,19 @@ def test_weights_that_are_not_finite_are_refused():
 # ------------------------------------------------------------------------------------------------------ shape and classes
 
 
-def test_the_number_of_classes_must_fit():
+def test_the_number_of_classes_must_fit() -> None:
     error = refused(small(rescaling()), classes=4)
     assert error.problem == "the model gives 3 numbers per image, --classes names 4" and "in the order" in error.fix
 
 
-def test_one_sigmoid_is_refused_with_the_way_out():
+def test_one_sigmoid_is_refused_with_the_way_out() -> None:
     pixels = keras.Input((SIDE, SIDE, 3))
     one = layers.Dense(1, activation="sigmoid")(layers.Flatten()(rescaling()(pixels)))
     error = refused(keras.Model(pixels, one), classes=2)
     assert "gives 1 numbers per image" in error.problem and "softmax" in error.fix
 
 
-def test_what_is_no_classifier_of_single_images_is_refused():
+def test_what_is_no_classifier_of_single_images_is_refused() -> None:
     first, second = keras.Input((SIDE, SIDE, 3)), keras.Input((4,))
 
     def dense(features: Any) -> Any:
@@ -390,7 +391,7 @@ def test_what_is_no_classifier_of_single_images_is_refused():
     assert "gives 2 outputs" in refused(keras.Model(first, [dense(flat), flat])).problem
 
 
-def test_half_precision_is_refused_with_the_way_out():
+def test_half_precision_is_refused_with_the_way_out() -> None:
     model = small(rescaling(), layers.Conv2D(3, 3, dtype="mixed_float16", name="half"))
     error = refused(model)
     assert "'half' computes in float16" in error.problem and "set_dtype_policy('float32')" in error.fix
@@ -399,7 +400,7 @@ def test_half_precision_is_refused_with_the_way_out():
 # ------------------------------------------------------------------------------------------------------------- the folder
 
 
-def test_a_folder_is_replaced_only_when_asked_and_only_a_bundle(tmp_path: Path):
+def test_a_folder_is_replaced_only_when_asked_and_only_a_bundle(tmp_path: Path) -> None:
     model = small(rescaling())
     out = export(model, tmp_path).out
     first = load_bundle(str(out)).sha256
@@ -413,7 +414,7 @@ def test_a_folder_is_replaced_only_when_asked_and_only_a_bundle(tmp_path: Path):
         export(model, tmp_path, out=tmp_path / "thesis", overwrite=True)
 
 
-def test_a_graph_that_disagrees_never_becomes_a_bundle(tmp_path: Path):
+def test_a_graph_that_disagrees_never_becomes_a_bundle(tmp_path: Path) -> None:
     right = inspect(small(rescaling())).to_convertible()
     wrong = replace(right, graph=lambda images: right.graph(images)[:, ::-1])
     with pytest.raises(MribatchError, match="does not give Keras' probabilities"):
@@ -421,7 +422,7 @@ def test_a_graph_that_disagrees_never_becomes_a_bundle(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_operators_that_onnx_does_not_know_are_refused(tmp_path: Path):
+def test_operators_that_onnx_does_not_know_are_refused(tmp_path: Path) -> None:
     model = small(rescaling(), lambda x: keras.ops.real(keras.ops.ifft2(keras.ops.fft2((x, 0 * x)))[0]))
     with pytest.raises(MribatchError, match="cannot be written as a graph of standard ONNX operators") as caught:
         export(model, tmp_path)
@@ -429,8 +430,9 @@ def test_operators_that_onnx_does_not_know_are_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize("changes", [{"name": "my model"}, {"classes": ClassList(("a", "b c", "d"))}])
-def test_names_are_checked_before_the_model_is_loaded(changes: dict[str, Any], tmp_path: Path):
-    options = ExportOptions(**{"model": tmp_path / "none.keras", "out": tmp_path / "o", "classes": NAMES} | changes)
+def test_names_are_checked_before_the_model_is_loaded(changes: dict[str, Any], tmp_path: Path) -> None:
+    given: dict[str, Any] = {"model": tmp_path / "none.keras", "out": tmp_path / "o", "classes": NAMES}
+    options = ExportOptions(**given | changes)
     with pytest.raises(MribatchError, match="letters, digits"):
         export_keras(options, print)
 
@@ -459,7 +461,7 @@ def application(name: str, side: int, **options: Any) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["EfficientNetB2", "EfficientNetB3", "EfficientNetB6"])
-def test_efficientnets_agree_and_refuse_a_second_scaling(name: str, tmp_path: Path):
+def test_efficientnets_agree_and_refuse_a_second_scaling(name: str, tmp_path: Path) -> None:
     model = application(name, 64)
     assert "'rescaling" in refused(model, Scale.UNIT, classes=4).problem
     result = export(model, tmp_path, classes=FOUR)
@@ -471,7 +473,7 @@ def test_efficientnets_agree_and_refuse_a_second_scaling(name: str, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_network_without_scaling_inside_agrees_once_it_is_declared(tmp_path: Path):
+def test_a_network_without_scaling_inside_agrees_once_it_is_declared(tmp_path: Path) -> None:
     model = application("MobileNetV2", 64)
     assert "nothing in the model scales" in refused(model, classes=4).problem
     result = export(model, tmp_path, classes=FOUR, scale=Scale.SYMMETRIC)

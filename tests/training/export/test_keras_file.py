@@ -31,7 +31,7 @@ def refused(path: Path) -> MribatchError:
     return caught.value
 
 
-def test_a_good_file_is_loaded_with_its_weights(good: Path):
+def test_a_good_file_is_loaded_with_its_weights(good: Path) -> None:
     import numpy as np
 
     loaded, made = load_network(good), models.small(models.rescaling())
@@ -40,7 +40,7 @@ def test_a_good_file_is_loaded_with_its_weights(good: Path):
     assert np.ptp(loaded.get_layer("convolution").get_weights()[0]) > 0 and not loaded.compiled
 
 
-def test_facts_of_the_file(good: Path):
+def test_facts_of_the_file(good: Path) -> None:
     from hashlib import sha256
 
     facts = read_file_facts(good)
@@ -51,7 +51,7 @@ def test_facts_of_the_file(good: Path):
     }
 
 
-def test_code_in_a_lambda_layer_is_refused_and_never_runs(tmp_path: Path):
+def test_code_in_a_lambda_layer_is_refused_and_never_runs(tmp_path: Path) -> None:
     touched = tmp_path / "touched"
     path = models.saved(models.lambda_model(touched), tmp_path / "m.keras")
     touched.unlink(missing_ok=True)
@@ -60,7 +60,7 @@ def test_code_in_a_lambda_layer_is_refused_and_never_runs(tmp_path: Path):
     assert "standard layer" in error.fix and not touched.exists()
 
 
-def test_safe_mode_would_refuse_it_too(tmp_path: Path):
+def test_safe_mode_would_refuse_it_too(tmp_path: Path) -> None:
     """The second lock holds by itself, without our own check of the configuration."""
     touched = tmp_path / "touched"
     path = models.saved(models.lambda_model(touched), tmp_path / "m.keras")
@@ -114,11 +114,11 @@ def registered(config: dict[str, Any]) -> None:
         (lambda config: config.update(class_name="open", module="builtins"), "cannot load"),
     ],
 )
-def test_a_changed_configuration_is_refused(good: Path, tmp_path: Path, change: Any, problem: str):
+def test_a_changed_configuration_is_refused(good: Path, tmp_path: Path, change: Any, problem: str) -> None:
     assert problem in refused(models.with_config(good, tmp_path / "m.keras", change)).problem
 
 
-def test_a_custom_loss_does_not_matter(good: Path, tmp_path: Path):
+def test_a_custom_loss_does_not_matter(good: Path, tmp_path: Path) -> None:
     loss = {"class_name": "function", "config": "my_loss", "module": "lab.losses", "registered_name": "lab>my_loss"}
     path = models.with_config(good, tmp_path / "m.keras", lambda config: config.update(compile_config={"loss": loss}))
     assert load_network(path).name == "small"
@@ -144,11 +144,11 @@ def replace_weights(content: bytes) -> Any:
         (replace_weights(b"no hdf5"), "is not a usable .keras file"),
     ],
 )
-def test_changed_parts_are_refused(good: Path, tmp_path: Path, change: Any, problem: str):
+def test_changed_parts_are_refused(good: Path, tmp_path: Path, change: Any, problem: str) -> None:
     assert problem in refused(models.rewritten(good, tmp_path / "m.keras", change)).problem
 
 
-def test_a_zip_bomb_is_refused_by_its_sizes(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_zip_bomb_is_refused_by_its_sizes(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = models.rewritten(
         good, tmp_path / "bomb.keras", replace_weights(b"\0" * (64 << 20)), compression=zipfile.ZIP_DEFLATED
     )
@@ -157,12 +157,12 @@ def test_a_zip_bomb_is_refused_by_its_sizes(good: Path, tmp_path: Path, monkeypa
     assert "unpacks from" in refused(bomb).problem
 
 
-def test_a_configuration_larger_than_allowed_is_refused_unread(good: Path, tmp_path: Path):
+def test_a_configuration_larger_than_allowed_is_refused_unread(good: Path, tmp_path: Path) -> None:
     huge = models.rewritten(good, tmp_path / "m.keras", lambda parts: parts.update({"config.json": b" " * (65 << 20)}))
     assert "its config.json unpacks to 68,157,440 bytes, more than the 67,108,864 allowed" in refused(huge).problem
 
 
-def test_two_parts_of_one_name_are_refused(good: Path, tmp_path: Path):
+def test_two_parts_of_one_name_are_refused(good: Path, tmp_path: Path) -> None:
     path = models.rewritten(good, tmp_path / "m.keras", lambda parts: None)
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr("config.json", "{}")
@@ -182,7 +182,9 @@ def changed_weights(good: Path, path: Path, change: Any) -> Path:
     return models.rewritten(good, path, apply)
 
 
-def test_a_dataset_that_claims_gigabytes_is_refused_unread(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_dataset_that_claims_gigabytes_is_refused_unread(
+    good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """HDF5 fills in what was never written: 23 KB that ask for 2.4 GB, and twice that where Keras converts them."""
 
     def claim(weights: Any, place: str) -> None:
@@ -194,7 +196,7 @@ def test_a_dataset_that_claims_gigabytes_is_refused_unread(good: Path, tmp_path:
     assert "claims 2,400,000,744 bytes of weights and has" in refused(bomb).problem
 
 
-def test_weights_in_other_files_are_refused(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_weights_in_other_files_are_refused(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They would put what lies on this machine into a bundle that is passed on."""
     secret = tmp_path / "secret"
     secret.write_bytes(b"a secret" * 10)
@@ -217,7 +219,7 @@ def test_weights_in_other_files_are_refused(good: Path, tmp_path: Path, monkeypa
         assert problem in refused(changed_weights(good, tmp_path / "m.keras", change)).problem
 
 
-def test_groups_that_hold_themselves_end(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_groups_that_hold_themselves_end(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def circle(weights: Any, place: str) -> None:
         weights[place] = weights["layers"]
 
@@ -228,12 +230,12 @@ def test_groups_that_hold_themselves_end(good: Path, tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     "content", [b"[]", b"{", b'{"keras_version": 3}', b'{"keras_version": "3\\n# A better model"}']
 )
-def test_metadata_that_says_something_else_is_not_believed(good: Path, tmp_path: Path, content: bytes):
+def test_metadata_that_says_something_else_is_not_believed(good: Path, tmp_path: Path, content: bytes) -> None:
     path = models.rewritten(good, tmp_path / "m.keras", lambda parts: parts.update({"metadata.json": content}))
     assert read_file_facts(path)["saved_by_keras"] == "unknown"
 
 
-def test_what_the_file_says_does_not_move_the_cursor(good: Path, tmp_path: Path):
+def test_what_the_file_says_does_not_move_the_cursor(good: Path, tmp_path: Path) -> None:
     def change(config: dict[str, Any]) -> None:
         models.layer_named(config, "last").update(class_name="Lambda")
         models.layer_named(config, "last")["config"]["name"] = "all\nis \x1b[2Jwell" + "x" * 100
@@ -245,14 +247,14 @@ def test_what_the_file_says_does_not_move_the_cursor(good: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["m.h5", "m.hdf5", "m.keras"])
-def test_hdf5_is_refused_with_the_way_out(tmp_path: Path, name: str):
+def test_hdf5_is_refused_with_the_way_out(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 100)
     error = refused(tmp_path / name)
     assert "is an HDF5 file, Keras' former format, which may carry code" in error.problem
     assert error.fix == "load it in Keras 3 if you trust it, and save it with model.save('model.keras')"
 
 
-def test_what_is_no_keras_file_is_named(good: Path, tmp_path: Path):
+def test_what_is_no_keras_file_is_named(good: Path, tmp_path: Path) -> None:
     (tmp_path / "text.keras").write_text("hello")
     assert "is not a .keras file (a zip archive)" in refused(tmp_path / "text.keras").problem
     (tmp_path / "empty.keras").touch()
@@ -267,7 +269,7 @@ def test_what_is_no_keras_file_is_named(good: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("place", range(8))
-def test_damaged_bytes_are_refused_or_loaded_but_never_a_traceback(good: Path, tmp_path: Path, place: int):
+def test_damaged_bytes_are_refused_or_loaded_but_never_a_traceback(good: Path, tmp_path: Path, place: int) -> None:
     content = bytearray(good.read_bytes())
     start = len(content) * place // 8
     content[start : start + 40] = bytes(255 - byte for byte in content[start : start + 40])
@@ -278,7 +280,7 @@ def test_damaged_bytes_are_refused_or_loaded_but_never_a_traceback(good: Path, t
         assert "\n" not in str(error)
 
 
-def test_metadata_is_not_needed(good: Path, tmp_path: Path):
+def test_metadata_is_not_needed(good: Path, tmp_path: Path) -> None:
     path = models.rewritten(
         good, tmp_path / "m.keras", lambda parts: parts.update({"metadata.json": json.dumps({}).encode()})
     )

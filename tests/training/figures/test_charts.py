@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def scores(labels: np.ndarray = LABELS, classes: int = 4, wrong: int = 5, seed: 
     logits = random.normal(0, 0.5, (len(labels), classes))
     given = np.where(np.arange(len(labels)) < wrong, (labels + 1) % classes, labels)
     logits[np.arange(len(labels)), given] += random.uniform(2, 6, len(labels))
-    return (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), np.float32)
 
 
 PROBABILITIES = scores()
@@ -77,7 +78,7 @@ MANY = tuple(f"class_{number:02}" for number in range(30))
     [CLASSES, ("no_tumor", "tumor"), (LONG + "_1", LONG + "_2", "c$lass$"), MANY[:11], MANY],
     ids=["four", "two", "long", "eleven", "thirty"],
 )
-def test_no_text_touches_another_or_the_edge(classes: tuple[str, ...], pages: dict[str, Texts], tmp_path: Path):
+def test_no_text_touches_another_or_the_edge(classes: tuple[str, ...], pages: dict[str, Texts], tmp_path: Path) -> None:
     labels = np.arange(COUNT) % len(classes)
     draw_everything(tmp_path, classes, labels, scores(labels, len(classes)))
     assert set(pages) == {
@@ -94,7 +95,7 @@ def test_no_text_touches_another_or_the_edge(classes: tuple[str, ...], pages: di
         assert (name, texts.outside()) == (name, [])
 
 
-def test_every_picture_of_results_says_n_and_protocol(pages: dict[str, Texts], tmp_path: Path):
+def test_every_picture_of_results_says_n_and_protocol(pages: dict[str, Texts], tmp_path: Path) -> None:
     draw_everything(tmp_path, CLASSES, LABELS, PROBABILITIES)
     for name, texts in pages.items():
         assert "Research use only, not a medical device." in texts.all
@@ -105,12 +106,14 @@ def test_every_picture_of_results_says_n_and_protocol(pages: dict[str, Texts], t
             assert name == "data_images" or PROTOCOL in texts.all
 
 
-def test_epochs_without_a_score_break_no_line(pages: dict[str, Texts], tmp_path: Path, monkeypatch):
+def test_epochs_without_a_score_break_no_line(
+    pages: dict[str, Texts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A recipe that keeps its last epoch is scored every fourth: 40 epochs, ten points, one line through them."""
-    drawn = {}
+    drawn: dict[Any, list[tuple[list[int], list[float]]]] = {}
     real = matplotlib.axes.Axes.plot
 
-    def plot(axes, x, y, **look):
+    def plot(axes: matplotlib.axes.Axes, x: list[int], y: list[float], **look: Any) -> Any:
         drawn.setdefault(look.get("label"), []).append((x, y))
         return real(axes, x, y, **look)
 
@@ -138,14 +141,14 @@ def test_epochs_without_a_score_break_no_line(pages: dict[str, Texts], tmp_path:
     assert texts.overlapping() == [] and texts.outside() == []
 
 
-def test_a_very_long_protocol_ends_in_an_ellipsis(pages: dict[str, Texts], tmp_path: Path):
+def test_a_very_long_protocol_ends_in_an_ellipsis(pages: dict[str, Texts], tmp_path: Path) -> None:
     counts = confusion(LABELS, PROBABILITIES, CLASSES)
     charts.draw_confusion(counts, CLASSES, title="t", folder=tmp_path, protocol="a word " * 200)
     texts = pages["confusion_matrix"]
     assert texts.overlapping() == [] and texts.outside() == [] and "…" in texts.all
 
 
-def test_counts_and_row_percentages_stand_in_the_matrix(pages: dict[str, Texts], tmp_path: Path):
+def test_counts_and_row_percentages_stand_in_the_matrix(pages: dict[str, Texts], tmp_path: Path) -> None:
     counts = np.array([[39, 1], [0, 7]])
     charts.draw_confusion(counts, ("no", "yes"), title="toy", folder=tmp_path)
     shown = [text for text, _ in pages["confusion_matrix"].boxes]
@@ -153,7 +156,7 @@ def test_counts_and_row_percentages_stand_in_the_matrix(pages: dict[str, Texts],
     assert "n = 47 images, 46 right (97.9 %)." in pages["confusion_matrix"].all
 
 
-def test_the_table_holds_the_metrics_and_their_intervals(pages: dict[str, Texts], tmp_path: Path):
+def test_the_table_holds_the_metrics_and_their_intervals(pages: dict[str, Texts], tmp_path: Path) -> None:
     metrics = headline(LABELS, PROBABILITIES, CLASSES, protocol=PROTOCOL, resamples=50)
     charts.draw_class_table(metrics, CLASSES, title="toy", folder=tmp_path, protocol=PROTOCOL)
     texts = pages["class_table"].all
@@ -164,7 +167,7 @@ def test_the_table_holds_the_metrics_and_their_intervals(pages: dict[str, Texts]
                 assert f"{metric.low:.3f}–{metric.high:.3f}" in texts
 
 
-def test_of_many_classes_the_table_keeps_the_worst(pages: dict[str, Texts], tmp_path: Path):
+def test_of_many_classes_the_table_keeps_the_worst(pages: dict[str, Texts], tmp_path: Path) -> None:
     labels = np.arange(300) % 30
     probabilities = scores(labels, 30, wrong=0)
     probabilities[labels == 17] = np.eye(30, dtype=np.float32)[3]
@@ -174,7 +177,7 @@ def test_of_many_classes_the_table_keeps_the_worst(pages: dict[str, Texts], tmp_
     assert "class 17" in texts and "The 14 of 30 classes with the lowest F1." in texts
 
 
-def test_reliability_gives_error_and_counts_of_every_bin(pages: dict[str, Texts], tmp_path: Path):
+def test_reliability_gives_error_and_counts_of_every_bin(pages: dict[str, Texts], tmp_path: Path) -> None:
     probabilities = np.array([[0.95, 0.05]] * 23 + [[0.55, 0.45]] * 17, dtype=np.float32)
     labels = np.array([0] * 20 + [1] * 3 + [0] * 7 + [1] * 10)
     charts.draw_reliability(labels, probabilities, ("a", "b"), title="toy", folder=tmp_path)
@@ -185,7 +188,7 @@ def test_reliability_gives_error_and_counts_of_every_bin(pages: dict[str, Texts]
     assert places["17"] < places["23"]  # each over its own bin
 
 
-def test_errors_carry_a_cross_and_their_label_and_hits_do_not(pages: dict[str, Texts], tmp_path: Path):
+def test_errors_carry_a_cross_and_their_label_and_hits_do_not(pages: dict[str, Texts], tmp_path: Path) -> None:
     labels, probabilities = LABELS[:10], PROBABILITIES[:10]
     slices.draw_test_images(predicted(PIXELS[:10], labels, probabilities), "toy", tmp_path)
     shown = [text for text, _ in pages["test_images"].boxes]
@@ -198,26 +201,26 @@ def test_errors_carry_a_cross_and_their_label_and_hits_do_not(pages: dict[str, T
     assert "5 of these and 5 of all (50.0 %) are wrong." in pages["test_images"].all.replace("\n", " ")
 
 
-def test_the_most_confident_errors_come_first(pages: dict[str, Texts], tmp_path: Path):
+def test_the_most_confident_errors_come_first(pages: dict[str, Texts], tmp_path: Path) -> None:
     slices.draw_test_errors(predicted(PIXELS, LABELS, PROBABILITIES), "toy", tmp_path)
     given = [float(text[2:-2]) for text, _ in pages["test_errors"].boxes if text.startswith("✗")]
     assert len(given) == 5 and given == sorted(given, reverse=True)
 
 
-def test_where_nothing_is_wrong_no_picture_of_errors_is_left(tmp_path: Path):
+def test_where_nothing_is_wrong_no_picture_of_errors_is_left(tmp_path: Path) -> None:
     (tmp_path / "test_errors.png").touch()
     right = scores(wrong=0)
     assert slices.draw_test_errors(predicted(PIXELS, LABELS, right), "toy", tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_are_whole_fit_the_screen_and_are_the_same_again(tmp_path: Path):
+def test_files_are_whole_fit_the_screen_and_are_the_same_again(tmp_path: Path) -> None:
     counts = confusion(LABELS, PROBABILITIES, CLASSES)
     contents = []
     for name in ("first", "second"):
         png, svg = charts.draw_confusion(counts, CLASSES, title="toy", folder=tmp_path / name, protocol=PROTOCOL)
         image = cv2.imread(str(png))
-        assert image.shape == (1200, 1920, 3)  # 1280 x 800 at one and a half times the dots
+        assert image is not None and image.shape == (1200, 1920, 3)  # 1280 x 800 at one and a half times the dots
         assert "</svg>" in svg.read_text()
         contents.append((png.read_bytes(), re.sub(r"<dc:date>.*", "", svg.read_text())))
     assert contents[0] == contents[1]
@@ -227,11 +230,13 @@ def test_files_are_whole_fit_the_screen_and_are_the_same_again(tmp_path: Path):
     ]
 
 
-def test_slices_are_drawn_as_they_are(tmp_path: Path):
+def test_slices_are_drawn_as_they_are(tmp_path: Path) -> None:
     """Grey stays grey and the frame is there for errors only: count pixels of its colour."""
     labels, probabilities = LABELS[:4], scores(LABELS[:4], wrong=1)
     png, _ = slices.draw_test_images(predicted(PIXELS[:4], labels, probabilities), "toy", tmp_path)
-    blue, green, red = cv2.imread(str(png)).astype(int).transpose(2, 0, 1)
+    image = cv2.imread(str(png))
+    assert image is not None
+    blue, green, red = image.astype(int).transpose(2, 0, 1)
     framed = (abs(red - 0xD5) < 3) & (abs(green - 0x5E) < 3) & (blue < 3)
     columns = np.flatnonzero(framed.sum(axis=0) > 200)
     assert len(columns) and np.ptp(columns) < 450  # two upright lines of one tile
@@ -239,7 +244,7 @@ def test_slices_are_drawn_as_they_are(tmp_path: Path):
     assert dark.sum() > 4 * 20_000  # the slices' background
 
 
-def test_pyplot_is_never_loaded():
+def test_pyplot_is_never_loaded() -> None:
     import subprocess
     import sys
 
@@ -252,7 +257,7 @@ def test_pyplot_is_never_loaded():
 
 
 @pytest.mark.parametrize(("count", "words"), [(1, 0), (2, 0), (7, 1.2), (21, 1.64), (36, 1.2), (60, 0), (200, 0)])
-def test_tiles_fit_and_do_not_overlap(count: int, words: float):
+def test_tiles_fit_and_do_not_overlap(count: int, words: float) -> None:
     width, height, caption = 12.2, 6.3, 0.3
     grid = lay_out_tiles(count, width, height, caption=caption, words=words)
     assert grid.side > 0.1 and grid.columns * grid.rows >= count > (grid.rows - 1) * grid.columns
@@ -266,5 +271,5 @@ def test_tiles_fit_and_do_not_overlap(count: int, words: float):
 @pytest.mark.parametrize(
     ("share", "text"), [(0.0, "0 %"), (1.0, "100 %"), (0.99999, "99.9 %"), (1e-6, "0.1 %"), (0.9816, "98.2 %")]
 )
-def test_only_all_and_nothing_are_called_so(share: float, text: str):
+def test_only_all_and_nothing_are_called_so(share: float, text: str) -> None:
     assert format_percent(share) == text

@@ -47,7 +47,7 @@ def every_kind() -> keras.Model:
     return keras.Model(pixels, layers.Dense(3, activation="softmax")(layers.Flatten()(features)))
 
 
-def test_every_convolution_is_recorded_in_order_and_single_pixels_are_not():
+def test_every_convolution_is_recorded_in_order_and_single_pixels_are_not() -> None:
     recorded = record_maps(every_kind(), INPUTS)
     assert [(layer.name, layer.kind, layer.shape) for layer in recorded] == [
         ("plain", "Conv2D 3x5", (SIDE, SIDE, 4)),
@@ -58,7 +58,7 @@ def test_every_convolution_is_recorded_in_order_and_single_pixels_are_not():
     ]
 
 
-def test_the_maps_are_what_a_model_of_the_inner_output_gives():
+def test_the_maps_are_what_a_model_of_the_inner_output_gives() -> None:
     model = every_kind()
     inner = keras.Model(model.input, [model.get_layer("plain").output, model.get_layer("up").output])
     recorded = record_maps(model, INPUTS)
@@ -67,7 +67,7 @@ def test_the_maps_are_what_a_model_of_the_inner_output_gives():
         assert np.abs(layer.strength - np.abs(expected[0]).mean(axis=2)).max() < 1e-5
 
 
-def test_the_model_is_left_as_it_was():
+def test_the_model_is_left_as_it_was() -> None:
     model = every_kind()
     before = model.predict(INPUTS, verbose=0)
     record_maps(model, INPUTS)
@@ -75,7 +75,7 @@ def test_the_model_is_left_as_it_was():
     assert all("call" not in vars(layer) for layer in model.layers)
 
 
-def test_many_channels_are_thinned_evenly_and_constant_ones_counted():
+def test_many_channels_are_thinned_evenly_and_constant_ones_counted() -> None:
     pixels = keras.Input((SIDE, SIDE, 1))
     wide = layers.Conv2D(200, 3, activation="relu", name="wide")
     model = keras.Model(pixels, wide(pixels))
@@ -91,7 +91,7 @@ def test_many_channels_are_thinned_evenly_and_constant_ones_counted():
         assert np.allclose(layer.maps[:, :, place], INPUTS[0, 1:-1, 1:-1, 0] * factor, rtol=1e-5)
 
 
-def test_a_model_without_convolutions_is_refused():
+def test_a_model_without_convolutions_is_refused() -> None:
     pixels = keras.Input((SIDE, SIDE, 3))
     with pytest.raises(MribatchError, match="has no two-dimensional convolutional layer"):
         record_maps(keras.Model(pixels, layers.Dense(2)(layers.Flatten()(pixels))), INPUTS)
@@ -105,7 +105,7 @@ def maps(channels: int, name: str = "block/layer", side: int = 12) -> LayerMaps:
 
 
 @pytest.mark.parametrize("channels", [1, 7, 32, 60, 1280])
-def test_a_sheet_shows_every_kept_channel_by_its_number(channels: int, pages: dict[str, Texts], tmp_path: Path):
+def test_a_sheet_shows_every_kept_channel_by_its_number(channels: int, pages: dict[str, Texts], tmp_path: Path) -> None:
     draw_layer(maps(channels), "toy: block/layer", tmp_path, "sheet")
     texts = pages["sheet"]
     numbers = {text for text, _ in texts.boxes if text.isdigit()}
@@ -116,7 +116,9 @@ def test_a_sheet_shows_every_kept_channel_by_its_number(channels: int, pages: di
 
 
 @pytest.mark.parametrize("count", [1, 5, LAYERS_AT_MOST, 136])
-def test_the_overview_names_layers_and_says_how_many_are_left_out(count: int, pages: dict[str, Texts], tmp_path: Path):
+def test_the_overview_names_layers_and_says_how_many_are_left_out(
+    count: int, pages: dict[str, Texts], tmp_path: Path
+) -> None:
     recorded = [maps(3, f"net/block{place}_with_a_long_name_conv") for place in range(count)]
     draw_overview(recorded, draw_slice(0, 40, 40), "toy", tmp_path)
     texts = pages["features_overview"]
@@ -126,17 +128,19 @@ def test_the_overview_names_layers_and_says_how_many_are_left_out(count: int, pa
     assert texts.overlapping() == [] and texts.outside() == []
 
 
-def test_sheets_are_numbered_in_order_and_safe_to_name(tmp_path: Path):
+def test_sheets_are_numbered_in_order_and_safe_to_name(tmp_path: Path) -> None:
     files = [path.name for pair in draw_sheets([maps(2, "a/../b"), maps(2, "c d")], "toy", tmp_path) for path in pair]
     assert files == ["layer_1_a_.._b.png", "layer_1_a_.._b.svg", "layer_2_c_d.png", "layer_2_c_d.svg"]
 
 
-def test_each_map_uses_the_whole_colour_range_and_a_constant_one_is_grey(tmp_path: Path):
+def test_each_map_uses_the_whole_colour_range_and_a_constant_one_is_grey(tmp_path: Path) -> None:
     ramp = np.linspace(3.0, 3.1, 144, dtype=np.float32).reshape(12, 12)
     values = np.stack([ramp, np.full((12, 12), 7, np.float32)], axis=2)
     layer = LayerMaps("l", "Conv2D 1x1", (12, 12, 2), (0, 1), values, ramp, 1)
     png, _ = draw_layer(layer, "toy", tmp_path, "sheet")
-    image = cv2.imread(str(png))[:, :, ::-1].reshape(-1, 3).astype(int)
+    drawn = cv2.imread(str(png))
+    assert drawn is not None
+    image = drawn[:, :, ::-1].reshape(-1, 3).astype(int)
 
     def pixels_near(colour: tuple[int, int, int]) -> int:
         return int((np.abs(image - colour).max(axis=1) <= 3).sum())
@@ -145,7 +149,7 @@ def test_each_map_uses_the_whole_colour_range_and_a_constant_one_is_grey(tmp_pat
     assert pixels_near((128, 128, 128)) > 100_000
 
 
-def test_from_an_image_file_and_a_model_file_to_pictures(tmp_path: Path):
+def test_from_an_image_file_and_a_model_file_to_pictures(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "slice.png"), draw_slice(3, 60, 50))
     model = saved(small(rescaling()), tmp_path / "net.keras")
     lines: list[str] = []
@@ -160,14 +164,14 @@ def test_from_an_image_file_and_a_model_file_to_pictures(tmp_path: Path):
     assert lines == ["slice.png through 'small': 1 convolutional layers with maps"]
 
 
-def test_the_image_is_read_as_classify_reads_it(tmp_path: Path):
+def test_the_image_is_read_as_classify_reads_it(tmp_path: Path) -> None:
     drawn = draw_slice(3, 60, 50)
     cv2.imwrite(str(tmp_path / "slice.png"), drawn)
     pixels = read_slice(tmp_path / "slice.png", 24, 24)
     assert (pixels[:, :, 0] == cv2.resize(drawn, (24, 24), interpolation=cv2.INTER_LINEAR)).all()
 
 
-def test_what_is_not_an_image_is_refused_with_the_reason(tmp_path: Path):
+def test_what_is_not_an_image_is_refused_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "cut.png").write_bytes(cv2.imencode(".png", draw_slice(1, 60, 60))[1].tobytes()[:200])
     for name, problem in (("text.png", "unsupported"), ("cut.png", "truncated"), ("none.png", "No such file")):

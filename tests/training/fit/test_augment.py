@@ -15,19 +15,19 @@ SLICES = np.stack([draw_slice(seed, 64, 48) for seed in range(6)])[..., None]
 INDICES = np.arange(6)
 
 
-def test_the_same_seed_epoch_and_index_give_the_same_slice():
+def test_the_same_seed_epoch_and_index_give_the_same_slice() -> None:
     first, again = (augment(SLICES, INDICES, REFERENCE, seed=3, epoch=5) for _ in range(2))
     assert (first == again).all() and first.shape == SLICES.shape and first.dtype == np.uint8
 
 
-def test_a_slice_does_not_depend_on_its_batch():
+def test_a_slice_does_not_depend_on_its_batch() -> None:
     whole = augment(SLICES, INDICES, REFERENCE, seed=3, epoch=5)
     parts = [augment(SLICES[[i]], INDICES[[i]], REFERENCE, seed=3, epoch=5)[0] for i in (4, 1)]
     assert (whole[[4, 1]] == parts).all()
 
 
 @pytest.mark.parametrize(("seed", "epoch", "shift"), [(4, 5, 0), (3, 6, 0), (3, 5, 1)])
-def test_another_seed_epoch_or_index_gives_another_slice(seed, epoch, shift):
+def test_another_seed_epoch_or_index_gives_another_slice(seed: int, epoch: int, shift: int) -> None:
     first, other = (
         augment(SLICES, INDICES, REFERENCE, seed=3, epoch=5),
         augment(SLICES, INDICES + shift, REFERENCE, seed=seed, epoch=epoch),
@@ -35,11 +35,11 @@ def test_another_seed_epoch_or_index_gives_another_slice(seed, epoch, shift):
     assert all((a != b).any() for a, b in zip(first, other, strict=True))
 
 
-def test_nothing_to_change_changes_nothing():
+def test_nothing_to_change_changes_nothing() -> None:
     assert augment(SLICES, INDICES, Augmentation(), seed=0, epoch=1) is SLICES
 
 
-def test_flip_alone_mirrors_about_half_of_the_slices():
+def test_flip_alone_mirrors_about_half_of_the_slices() -> None:
     many = np.repeat(SLICES[:1], 200, axis=0)
     changed = augment(many, np.arange(200), Augmentation(flip=True), seed=0, epoch=1)
     mirrored = [(row == many[0, :, ::-1]).all() for row in changed]
@@ -51,11 +51,11 @@ def test_flip_alone_mirrors_about_half_of_the_slices():
 def disc(height: int, width: int) -> np.ndarray:
     rows, columns = np.mgrid[:height, :width]
     inside = (rows - (height - 1) / 2) ** 2 + (columns - (width - 1) / 2) ** 2 < (min(height, width) / 5) ** 2
-    return (inside * 200).astype(np.uint8)[None, ..., None]
+    return np.array(inside * 200, np.uint8)[None, ..., None]
 
 
 @pytest.mark.parametrize("amount", [0.05, 0.1])
-def test_shift_moves_by_up_to_its_share_of_the_side_in_both_directions(amount):
+def test_shift_moves_by_up_to_its_share_of_the_side_in_both_directions(amount: float) -> None:
     many = np.repeat(disc(60, 100), 300, axis=0)
     changed = augment(many, np.arange(300), Augmentation(shift=amount), seed=1, epoch=1)[..., 0].astype(float)
     total = changed.sum(axis=(1, 2))
@@ -66,7 +66,7 @@ def test_shift_moves_by_up_to_its_share_of_the_side_in_both_directions(amount):
         assert moved.min() < -0.8 * amount * side and moved.max() > 0.8 * amount * side
 
 
-def test_zoom_changes_the_size_within_its_bounds():
+def test_zoom_changes_the_size_within_its_bounds() -> None:
     many = np.repeat(disc(80, 80), 300, axis=0)
     changed = augment(many, np.arange(300), Augmentation(zoom=0.1), seed=1, epoch=1)[..., 0]
     height = (changed.max(axis=2) > 100).sum(axis=1) / (many[0].max(axis=1) > 100).sum()
@@ -74,7 +74,7 @@ def test_zoom_changes_the_size_within_its_bounds():
     assert height.min() < 0.95 and height.max() > 1.05
 
 
-def test_rotation_turns_by_up_to_its_degrees():
+def test_rotation_turns_by_up_to_its_degrees() -> None:
     bar = np.zeros((1, 101, 101, 1), dtype=np.uint8)
     bar[0, 48:53, 10:91] = 200
     changed = augment(np.repeat(bar, 300, axis=0), np.arange(300), Augmentation(rotation_degrees=7), seed=1, epoch=1)[
@@ -88,7 +88,7 @@ def test_rotation_turns_by_up_to_its_degrees():
     assert np.abs(angles).max() <= 7.2 and angles.min() < -6 and angles.max() > 6
 
 
-def test_brightness_and_contrast_stay_within_their_bounds():
+def test_brightness_and_contrast_stay_within_their_bounds() -> None:
     flat = np.full((400, 4, 4, 1), 100, np.uint8)
     changed = augment(flat, np.arange(400), Augmentation(brightness=0.1), seed=0, epoch=1)[:, 0, 0, 0].astype(int)
     assert 100 - 26 <= changed.min() < 80 and 120 < changed.max() <= 100 + 26
@@ -101,7 +101,7 @@ def test_brightness_and_contrast_stay_within_their_bounds():
     assert 180 <= spread.min() < 186 and 205 < spread.max() <= 213
 
 
-def test_tone_leaves_the_movements_as_they_were():
+def test_tone_leaves_the_movements_as_they_were() -> None:
     moved = augment(SLICES, INDICES, REFERENCE, seed=0, epoch=1)
     toned = augment(SLICES, INDICES, replace(REFERENCE, brightness=1e-9), seed=0, epoch=1)
     assert (moved == toned).all()

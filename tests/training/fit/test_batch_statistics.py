@@ -16,10 +16,10 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (150, 8, 8, 1), dtype=np.uint
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(NETWORKS, "tiny", tiny_network)  # type: ignore[arg-type]
+    monkeypatch.setitem(NETWORKS, "tiny", tiny_network)
 
 
-def test_means_and_variances_are_those_of_the_batches():
+def test_means_and_variances_are_those_of_the_batches() -> None:
     network = build(tiny_recipe(), 3, seed=0)
     dense, normalisation = network.get_layer(index=3), network.get_layer(index=4)
     kernel, bias = (variable.numpy() for variable in dense.weights)
@@ -34,7 +34,7 @@ def test_means_and_variances_are_those_of_the_batches():
     assert normalisation.momentum == 0.99 and network.get_layer(index=5).rate == 0.3
 
 
-def test_at_most_so_many_images_are_run():
+def test_at_most_so_many_images_are_run() -> None:
     network = build(tiny_recipe(), 3, seed=0)
     many = np.concatenate([np.zeros((BATCHES * BATCH_SIZE, 8, 8, 1), np.uint8), np.full((500, 8, 8, 1), 255, np.uint8)])
 
@@ -46,7 +46,7 @@ def test_at_most_so_many_images_are_run():
     assert np.allclose(network.get_layer(index=4).moving_variance.numpy(), 0)
 
 
-def test_dropout_before_a_normalisation_is_off():
+def test_dropout_before_a_normalisation_is_off() -> None:
     import keras
 
     pixels = keras.Input((8, 8, 3))
@@ -59,7 +59,7 @@ def test_dropout_before_a_normalisation_is_off():
     assert np.allclose(network.get_layer(index=3).moving_variance.numpy(), 0)
 
 
-def test_training_is_the_same_with_and_without():
+def test_training_is_the_same_with_and_without() -> None:
     part = Images(PIXELS, np.arange(150) % 3)
     results = []
     for clean in (True, False):

@@ -2,6 +2,7 @@
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ TRAIN, VALIDATION = images(30), images(12)
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(NETWORKS, "tiny", tiny_network)  # type: ignore[arg-type]
+    monkeypatch.setitem(NETWORKS, "tiny", tiny_network)
 
 
 def run(
@@ -84,7 +85,7 @@ def same_weights(first: FitResult, second: FitResult) -> bool:
     return all((a.numpy() == b.numpy()).all() for a, b in pairs)
 
 
-def test_it_learns_and_keeps_the_best_epoch(tmp_path: Path):
+def test_it_learns_and_keeps_the_best_epoch(tmp_path: Path) -> None:
     result = run(tmp_path / "a", tiny_recipe(epochs=12, patience=12))
     losses = [row.val_loss for row in result.history]
     assert len(losses) == 12 and losses[-1] < losses[0]
@@ -93,7 +94,7 @@ def test_it_learns_and_keeps_the_best_epoch(tmp_path: Path):
     assert cross_entropy(again, VALIDATION.labels) == min(losses)
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_one_does_not(tmp_path: Path):
+def test_the_same_seed_gives_the_same_bits_and_another_one_does_not(tmp_path: Path) -> None:
     first, again, other = run(tmp_path / "a"), run(tmp_path / "b"), run(tmp_path / "c", seed=2)
     assert numbers(first) == numbers(again) and same_weights(first, again)
     assert numbers(first) != numbers(other)
@@ -102,7 +103,9 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_does_not(tmp_path: Pa
 @pytest.mark.parametrize(
     ("writes", "change"), [*((writes, {}) for writes in range(0, 9, 2)), (0, CYCLE), (2, CYCLE), (4, CYCLE)]
 )
-def test_stopped_before_any_write_it_resumes_with_the_same_result(tmp_path: Path, writes, change):
+def test_stopped_before_any_write_it_resumes_with_the_same_result(
+    tmp_path: Path, writes: int, change: dict[str, Any]
+) -> None:
     recipe = tiny_recipe(**change)
     whole = run(tmp_path / "whole", recipe)
     with contextlib.suppress(Killed):
@@ -112,26 +115,26 @@ def test_stopped_before_any_write_it_resumes_with_the_same_result(tmp_path: Path
     assert resumed.best_epoch == whole.best_epoch
 
 
-def test_a_finished_fit_is_not_trained_further(tmp_path: Path):
+def test_a_finished_fit_is_not_trained_further(tmp_path: Path) -> None:
     whole = run(tmp_path / "a")
     again = run(tmp_path / "a")
     assert again.resumed_after == 4 and numbers(again) == numbers(whole) and same_weights(again, whole)
 
 
-def test_a_fit_may_be_prolonged(tmp_path: Path):
+def test_a_fit_may_be_prolonged(tmp_path: Path) -> None:
     short = run(tmp_path / "a", tiny_recipe(epochs=2))
     longer = run(tmp_path / "a", tiny_recipe(epochs=4))
     assert longer.resumed_after == 2 and numbers(longer)[:2] == numbers(short)
     assert numbers(longer) == numbers(run(tmp_path / "b"))
 
 
-def test_a_fit_is_not_shortened_after_the_fact(tmp_path: Path):
+def test_a_fit_is_not_shortened_after_the_fact(tmp_path: Path) -> None:
     run(tmp_path / "a")
     with pytest.raises(MribatchError, match="holds 4 epochs, --epochs asks for 2"):
         run(tmp_path / "a", tiny_recipe(epochs=2))
 
 
-def test_it_stops_when_patience_runs_out(tmp_path: Path):
+def test_it_stops_when_patience_runs_out(tmp_path: Path) -> None:
     result = run(tmp_path / "a", tiny_recipe(epochs=40, patience=2, learning_rate=0.5))
     assert len(result.history) == result.best_epoch + 2 < 40
 
@@ -144,26 +147,26 @@ def test_it_stops_when_patience_runs_out(tmp_path: Path):
         ({"options": {"dropout": 0.4}}, r"recipe.options.dropout = 0.3, this command has 0.4"),
     ],
 )
-def test_another_recipe_is_refused_by_name(tmp_path: Path, change, field):
+def test_another_recipe_is_refused_by_name(tmp_path: Path, change: dict[str, Any], field: str) -> None:
     run(tmp_path / "a", tiny_recipe(epochs=1))
     with pytest.raises(MribatchError, match=f"was started with {field}"):
         run(tmp_path / "a", tiny_recipe(epochs=1, **change))
 
 
-def test_other_data_are_refused_by_name(tmp_path: Path):
+def test_other_data_are_refused_by_name(tmp_path: Path) -> None:
     run(tmp_path / "a", tiny_recipe(epochs=1), data_sha256="aa")
     with pytest.raises(MribatchError, match="data_sha256 = aa, this command has bb"):
         run(tmp_path / "a", tiny_recipe(epochs=1), data_sha256="bb")
 
 
-def test_a_state_without_its_fingerprint_is_refused(tmp_path: Path):
+def test_a_state_without_its_fingerprint_is_refused(tmp_path: Path) -> None:
     run(tmp_path / "a", tiny_recipe(epochs=1))
     (tmp_path / "a" / FINGERPRINT_FILE).unlink()
     with pytest.raises(MribatchError, match="holds a fit without its fit.json"):
         run(tmp_path / "a", tiny_recipe(epochs=1))
 
 
-def test_a_damaged_state_is_refused(tmp_path: Path):
+def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
     run(tmp_path / "a", tiny_recipe(epochs=1))
     path = tmp_path / "a" / STATE_FILE
     path.write_bytes(path.read_bytes()[:500])
@@ -171,27 +174,27 @@ def test_a_damaged_state_is_refused(tmp_path: Path):
         run(tmp_path / "a", tiny_recipe(epochs=1))
 
 
-def test_a_loss_that_is_not_finite_is_reported(tmp_path: Path):
+def test_a_loss_that_is_not_finite_is_reported(tmp_path: Path) -> None:
     with pytest.raises(
         MribatchError, match="the loss of epoch 1 is not a finite number. Fix: use a lower learning rate"
     ):
         run(tmp_path / "a", tiny_recipe(learning_rate=1e30))
 
 
-def test_dropout_differs_from_epoch_to_epoch_and_step_to_step(tmp_path: Path):
+def test_dropout_differs_from_epoch_to_epoch_and_step_to_step(tmp_path: Path) -> None:
     """With a rate of zero for the weights only dropout and augmentation move the training loss."""
     plain = tiny_recipe(learning_rate=0.0, augmentation=Augmentation(), options={"dropout": 0.5})
     losses = [row.loss for row in run(tmp_path / "a", plain).history]
     assert len(set(losses)) == len(losses)
 
 
-def test_cross_entropy_by_hand():
+def test_cross_entropy_by_hand() -> None:
     logits = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]], dtype=np.float32)) + 300
     expected = -(np.log(0.5) + np.log(0.1)) / 2
     assert cross_entropy(logits, np.array([0, 1])) == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_last_epoch_is_kept_where_none_is_chosen(tmp_path: Path):
+def test_the_last_epoch_is_kept_where_none_is_chosen(tmp_path: Path) -> None:
     result = run(tmp_path / "a", tiny_recipe(epochs=5, learning_rate=0.3, **CYCLE | {"weights_average": 0.0}))
     assert result.best_epoch == len(result.history) == 5
     scored = [not np.isnan(row.val_loss) for row in result.history]
@@ -200,26 +203,26 @@ def test_the_last_epoch_is_kept_where_none_is_chosen(tmp_path: Path):
     assert cross_entropy(again, VALIDATION.labels) == result.history[-1].val_loss
 
 
-def test_without_a_validation_part_the_last_epoch_is_kept_unscored(tmp_path: Path):
+def test_without_a_validation_part_the_last_epoch_is_kept_unscored(tmp_path: Path) -> None:
     recipe, work = tiny_recipe(epochs=4, keep="last"), tmp_path / "a"
     result = run(work, recipe, watched=Images(TRAIN.pixels[:0], TRAIN.labels[:0]))
     assert all(np.isnan([row.val_loss, row.val_accuracy]).all() for row in result.history)
     assert np.isfinite(predict_logits(result.network, VALIDATION.pixels)).all()
 
 
-def test_a_fit_on_a_schedule_may_not_be_prolonged(tmp_path: Path):
+def test_a_fit_on_a_schedule_may_not_be_prolonged(tmp_path: Path) -> None:
     run(tmp_path / "a", tiny_recipe(epochs=2, **CYCLE))
     with pytest.raises(MribatchError, match="was started with recipe.epochs = 2, this command has 3"):
         run(tmp_path / "a", tiny_recipe(epochs=3, **CYCLE))
 
 
-def test_what_is_kept_is_the_average_of_the_weights():
+def test_what_is_kept_is_the_average_of_the_weights() -> None:
     """The averages computed again from every step's weights, by the formula."""
     recipe = tiny_recipe(epochs=2, **CYCLE)
     trainer = Trainer(recipe, 3, 1)
     step, seen, decays = trainer.step, [trainer.network.trainable_variables[0].numpy()], []
 
-    def spied(pixels, labels, rate, decay):
+    def spied(pixels: Any, labels: Any, rate: Any, decay: Any) -> Any:
         result = step(pixels, labels, rate, decay)
         seen.append(trainer.network.trainable_variables[0].numpy())
         decays.append(float(decay))
@@ -237,25 +240,30 @@ def test_what_is_kept_is_the_average_of_the_weights():
     assert (trainer.network.trainable_variables[0].numpy() == seen[-1]).all()
 
 
-def test_rates_follow_the_schedule_over_the_whole_fit():
+def test_rates_follow_the_schedule_over_the_whole_fit() -> None:
     recipe = tiny_recipe(epochs=2, **CYCLE)
-    trainer, rates = Trainer(recipe, 3, 1), []
-    step = trainer.step
-    trainer.step = lambda *given: (rates.append(float(given[2])), step(*given))[1]
+    trainer = Trainer(recipe, 3, 1)
+    step, rates = trainer.step, []
+
+    def spied(pixels: Any, labels: Any, rate: Any, decay: Any) -> Any:
+        rates.append(float(rate))
+        return step(pixels, labels, rate, decay)
+
+    trainer.step = spied
     for number in (1, 2):
         trainer.run_epoch(number, TRAIN, VALIDATION)
     expected = [0.01 * SCHEDULES["one_cycle"](done / 60) for done in [*range(0, 30, 4), *range(30, 60, 4)]]
     assert rates == pytest.approx(expected, rel=1e-5)
 
 
-def test_smoothed_cross_entropy_by_hand():
+def test_smoothed_cross_entropy_by_hand() -> None:
     logits, labels = np.log(np.array([[0.5, 0.3, 0.2]], dtype=np.float32)), np.array([0])
     exact = -(0.8 + 0.2 / 3) * np.log(0.5) - 0.2 / 3 * (np.log(0.3) + np.log(0.2))
     assert smoothed_cross_entropy(0.2)(labels, logits).numpy()[0] == pytest.approx(exact, rel=1e-5)
     assert smoothed_cross_entropy(0.0)(labels, logits).numpy()[0] == pytest.approx(-np.log(0.5), rel=1e-5)
 
 
-def test_weight_decay_shrinks_kernels_and_spares_biases_and_normalisation(tmp_path: Path):
+def test_weight_decay_shrinks_kernels_and_spares_biases_and_normalisation(tmp_path: Path) -> None:
     made = make_optimizer(tiny_recipe(optimizer="adamw", weight_decay=0.5))
     network = build(tiny_recipe(), 3, 1)
     made.build(network.trainable_variables)

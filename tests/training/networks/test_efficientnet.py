@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -21,7 +22,7 @@ from mribatch.training.recipes.recipe import NO_WEIGHTS
 SIZE = 64  # small, so that a test takes seconds; the graph is the same
 
 
-def untrained(name: str):
+def untrained(name: str) -> Any:
     """The recipe's network with random weights, and statistics measured so that signals neither die nor explode."""
     network = build(replace(RECIPES[name], size=SIZE, weights=NO_WEIGHTS), 4, seed=1)
     random = np.random.default_rng(0)
@@ -39,7 +40,7 @@ def check_export(name: str) -> None:
     assert np.abs(got - expected).max() <= 1e-4
 
 
-def test_lite0_in_onnx_gives_keras_probabilities():
+def test_lite0_in_onnx_gives_keras_probabilities() -> None:
     check_export("efficientnet_lite0")
 
 
@@ -47,14 +48,14 @@ def test_lite0_in_onnx_gives_keras_probabilities():
 @pytest.mark.parametrize(
     "name", ["efficientnet_lite1", "efficientnet_lite2", "efficientnetb2", "efficientnetb3", "efficientnetb6"]
 )
-def test_the_others_in_onnx_give_keras_probabilities(name):
+def test_the_others_in_onnx_give_keras_probabilities(name: str) -> None:
     check_export(name)
 
 
-def test_the_head_of_b3(monkeypatch: pytest.MonkeyPatch):
+def test_the_head_of_b3(monkeypatch: pytest.MonkeyPatch) -> None:
     maps = []
 
-    def few_maps(name, pixels, weights):
+    def few_maps(name: str, pixels: Any, weights: Path | str | None) -> Any:
         _, keras = load_keras()
         maps.append((name, weights))
         return keras.layers.Conv2D(8, 3)(pixels)
@@ -73,10 +74,10 @@ def test_the_head_of_b3(monkeypatch: pytest.MonkeyPatch):
     assert find_weights(RECIPES["efficientnetb2"]) is None
 
 
-def test_where_the_weights_cannot_be_downloaded_the_fix_is_told(monkeypatch: pytest.MonkeyPatch):
+def test_where_the_weights_cannot_be_downloaded_the_fix_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     _, keras = load_keras()
 
-    def offline(**_):
+    def offline(**_: Any) -> None:
         raise Exception("URL fetch failure on https://storage.googleapis.com/x: None -- no route\nmore")
 
     monkeypatch.setattr(keras.applications, "EfficientNetB2", offline)
@@ -89,13 +90,15 @@ def test_where_the_weights_cannot_be_downloaded_the_fix_is_told(monkeypatch: pyt
     )
 
 
-def test_a_file_of_weights_gives_what_imagenet_would_have_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_of_weights_gives_what_imagenet_would_have_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """keras.applications divides once more with "imagenet" than with the same file; both ways must see the same."""
     _, keras = load_keras()
     from keras.src.applications import efficientnet as theirs
     from keras.src.legacy.saving import legacy_h5_format
 
-    def small(weights, input_tensor, include_top):
+    def small(weights: Path | str | None, input_tensor: Any, include_top: bool) -> Any:
         """B0 without the division where weights is a file: what keras.applications does, with its own code."""
         blocks = [{**theirs.DEFAULT_BLOCKS_ARGS[0]}]
         return theirs.EfficientNet(

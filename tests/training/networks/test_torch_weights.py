@@ -5,7 +5,9 @@ import pickletools
 import struct
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,12 +29,13 @@ from tests.training.state_dicts import (
     write_zip,
 )
 
+Writer = Callable[..., Path]
 WRITERS = pytest.mark.parametrize("write", [write_stream, write_zip], ids=["stream", "zip"])
 ARRAY = np.arange(6, dtype=np.float32)
 
 
 @WRITERS
-def test_every_tensor_comes_back_bit_for_bit(tmp_path: Path, write):
+def test_every_tensor_comes_back_bit_for_bit(tmp_path: Path, write: Writer) -> None:
     arrays = some_arrays()
     read = read_state_dict(write(tmp_path / "net.pth", arrays))
     assert list(read) == list(arrays)
@@ -42,7 +45,7 @@ def test_every_tensor_comes_back_bit_for_bit(tmp_path: Path, write):
 
 
 @WRITERS
-def test_views_of_one_storage_and_the_versions_that_pytorch_hangs_on(tmp_path: Path, write):
+def test_views_of_one_storage_and_the_versions_that_pytorch_hangs_on(tmp_path: Path, write: Writer) -> None:
     whole = np.arange(12, dtype=np.float32)
     key = "1000" if write is write_stream else "0"
     names = {
@@ -76,7 +79,7 @@ class Ran(Exception):
     ],
     ids="·".join,
 )
-def test_a_hostile_pickle_is_refused_and_never_runs(tmp_path: Path, write, function):
+def test_a_hostile_pickle_is_refused_and_never_runs(tmp_path: Path, write: Writer, function: tuple[str, str]) -> None:
     bait = tmp_path / "ran"
     state = {"a": tensor(ARRAY, "0"), "b": Call(Global(*function), (f"touch {bait}",))}
     with pytest.raises(
@@ -99,7 +102,7 @@ def test_a_hostile_pickle_is_refused_and_never_runs(tmp_path: Path, write, funct
         (b"P12\n", "uses PERSID"),
     ],
 )
-def test_other_ways_into_a_pickle_are_closed(tmp_path: Path, opcodes, told):
+def test_other_ways_into_a_pickle_are_closed(tmp_path: Path, opcodes: bytes, told: str) -> None:
     for write in (write_stream, write_zip):
         with pytest.raises(MribatchError, match=told):
             read_state_dict(write(tmp_path / "net.pth", {"a": ARRAY}, {"a": tensor(ARRAY, "0"), "b": opcodes}))
@@ -108,7 +111,7 @@ def test_other_ways_into_a_pickle_are_closed(tmp_path: Path, opcodes, told):
 @pytest.mark.parametrize(
     "alters", [{"strides": (b"J" + struct.pack("<i", -1),)}, {"offset": 2**40}, {"shape": (2**40,)}]
 )
-def test_what_was_checked_cannot_be_altered_afterwards(tmp_path: Path, alters):
+def test_what_was_checked_cannot_be_altered_afterwards(tmp_path: Path, alters: dict[str, Any]) -> None:
     """BUILD writes into an object's __dict__ past a frozen dataclass: strides of -1 would read before the storage."""
     built = code(tensor(ARRAY, "0", view=False)) + code(alters) + b"b"
     with pytest.raises(MribatchError, match="its pickle alters what it has built"):
@@ -123,14 +126,14 @@ def test_what_was_checked_cannot_be_altered_afterwards(tmp_path: Path, alters):
     ],
     ids=["function", "storage"],
 )
-def test_nothing_else_can_be_altered_either(tmp_path: Path, built):
+def test_nothing_else_can_be_altered_either(tmp_path: Path, built: bytes) -> None:
     with pytest.raises(MribatchError, match="its pickle alters what it has built"):
         read_state_dict(
             write_zip(tmp_path / "net.pth", {"a": ARRAY}, {"a": tensor(ARRAY, "0", view=False), "b": built})
         )
 
 
-def test_entries_that_share_their_bytes_are_refused(tmp_path: Path):
+def test_entries_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
     """A thousand entries over one megabyte would take a gigabyte of memory."""
     path = write_zip(tmp_path / "net.pth", {"a": np.zeros(100_000, dtype=np.float32)})
     with zipfile.ZipFile(path, "a") as archive:
@@ -138,23 +141,23 @@ def test_entries_that_share_their_bytes_are_refused(tmp_path: Path):
         again.filename = "net/data/1"
         archive.filelist.append(again)
         archive.NameToInfo[again.filename] = again
-        archive._didModify = True
+        archive.comment = b""  # whatever it is, setting it makes close() write the directory again
     with pytest.raises(MribatchError, match="its entries are longer than the file together"):
         read_state_dict(path)
 
 
-def test_a_long_program_is_not_looked_through_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_long_program_is_not_looked_through_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_weights, "_LARGEST_PICKLE", 10_000)
     seen = 0
     genops = pickletools.genops
 
-    def counted(stream):
+    def counted(stream: bytes) -> Iterator[Any]:
         nonlocal seen
         for opcode in genops(stream):
             seen += 1
             yield opcode
 
-    monkeypatch.setattr(torch_weights.pickletools, "genops", counted)
+    monkeypatch.setattr(pickletools, "genops", counted)
     with pytest.raises(MribatchError, match="too long for names and shapes"):
         read_state_dict(write_zip(tmp_path / "net.pth", {"a": ARRAY}, b"N0" * 100_000 + b"N"))
     assert seen < 11_000
@@ -180,14 +183,14 @@ def test_a_long_program_is_not_looked_through_to_its_end(tmp_path: Path, monkeyp
         ({"storage": "BoolStorage"}, "asks for torch.BoolStorage"),
     ],
 )
-def test_lengths_offsets_and_strides_are_checked(tmp_path: Path, write, lie, told):
+def test_lengths_offsets_and_strides_are_checked(tmp_path: Path, write: Writer, lie: dict[str, Any], told: str) -> None:
     key = "1000" if write is write_stream else "0"
     state = {"a": tensor(ARRAY, key, write is write_stream, **lie)}
     with pytest.raises(MribatchError, match=told):
         read_state_dict(write(tmp_path / "net.pth", {"a": ARRAY}, state))
 
 
-def test_other_damage_is_told(tmp_path: Path):
+def test_other_damage_is_told(tmp_path: Path) -> None:
     path = write_stream(tmp_path / "net.pth", {"a": ARRAY}, tail=b"more")
     with pytest.raises(MribatchError, match="there are more bytes after the last storage"):
         read_state_dict(path)
@@ -213,7 +216,9 @@ def test_other_damage_is_told(tmp_path: Path):
 
 @settings(max_examples=300, deadline=None)
 @given(place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255), cut=st.booleans(), as_zip=st.booleans())
-def test_any_damage_gives_tensors_or_one_error(tmp_path_factory, place, value, cut, as_zip):
+def test_any_damage_gives_tensors_or_one_error(
+    tmp_path_factory: pytest.TempPathFactory, place: float, value: int, cut: bool, as_zip: bool
+) -> None:
     path = tmp_path_factory.getbasetemp() / "damaged.pth"
     content = bytearray((write_zip if as_zip else write_stream)(path, some_arrays()).read_bytes())
     spot = int(place * len(content))

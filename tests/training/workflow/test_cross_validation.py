@@ -1,6 +1,8 @@
 """Grouped folds: every image predicted once by a network that did not know it, and no work lost when it is stopped."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,9 +13,11 @@ pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 from mribatch.core.bundle import load_bundle
 from mribatch.core.errors import MribatchError
 from mribatch.report.metrics import find, headline
+from mribatch.training.fit.loop import FitInputs, FitResult, fit
 from mribatch.training.fit.temperature import fit_temperature
-from mribatch.training.networks.build import NETWORKS
+from mribatch.training.networks.build import NETWORKS, predict_logits
 from mribatch.training.recipes.catalog import RECIPES
+from mribatch.training.work_folder.summary import FoldsFacts
 from mribatch.training.workflow import cross_validation
 from mribatch.training.workflow.cross_validation import FINISHED_FOLD, cross_validate, make_final_recipe
 from mribatch.training.workflow.finish import TrainResult
@@ -24,15 +28,22 @@ FOLDS, EPOCHS = 3, 2
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _tiny():
+def _tiny() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(NETWORKS, "tiny", tiny_network)  # type: ignore[arg-type]
+        patch.setitem(NETWORKS, "tiny", tiny_network)
         yield
 
 
-def options(data: Path, out: Path, **changes) -> TrainOptions:
+def options(data: Path, out: Path, **changes: Any) -> TrainOptions:
     recipe = changes.pop("recipe", tiny_recipe(epochs=EPOCHS, keep="last", schedule="one_cycle", weights_average=0.9))
-    settings = {"recipe": recipe, "data": data, "out": out, "split": "grouped", "folds": FOLDS, "final": True}
+    settings: dict[str, Any] = {
+        "recipe": recipe,
+        "data": data,
+        "out": out,
+        "split": "grouped",
+        "folds": FOLDS,
+        "final": True,
+    }
     return TrainOptions(**settings | {"draw_figures": False} | changes)
 
 
@@ -42,18 +53,25 @@ def whole(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResu
     return cross_validate(options(toy_data, tmp_path_factory.mktemp("folds") / "model"))
 
 
-def rows(result: TrainResult) -> list[dict]:
-    return pq.read_table(result.work / "out_of_fold.parquet").to_pylist()
+def rows(result: TrainResult) -> list[dict[str, Any]]:
+    table: list[dict[str, Any]] = pq.read_table(result.work / "out_of_fold.parquet").to_pylist()
+    return table
 
 
-def test_every_image_is_predicted_once_and_the_figures_are_theirs(whole: TrainResult):
+def folds_facts(result: TrainResult) -> FoldsFacts:
+    facts = result.summary.training
+    assert isinstance(facts, FoldsFacts)
+    return facts
+
+
+def test_every_image_is_predicted_once_and_the_figures_are_theirs(whole: TrainResult) -> None:
     table, names = rows(whole), load_bundle(str(whole.out)).spec.classes
     assert len({row["path"] for row in table}) == len(table) == 48
     assert sorted({row["fold"] for row in table}) == [1, 2, 3]
     logits = np.array([[row[f"logit_{name}"] for name in names] for row in table], dtype=np.float32)
     labels = np.array([names.index(row["label"]) for row in table])
     temperature = fit_temperature(logits, labels)
-    facts = whole.summary.training
+    facts = folds_facts(whole)
     assert facts.temperature == temperature == load_bundle(str(whole.out)).spec.temperature
     probabilities = np.array([[row[f"p_{name}"] for name in names] for row in table], dtype=np.float32)
     powers = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
@@ -63,10 +81,11 @@ def test_every_image_is_predicted_once_and_the_figures_are_theirs(whole: TrainRe
     assert accuracy.leak_rate == 0 and "grouped 3-fold" in accuracy.metric.protocol
     scored = headline(labels, probabilities, names)
     assert facts.ece.after == pytest.approx(find(scored, "ece").value, abs=1e-6)
+    assert facts.log_loss.before is not None and facts.log_loss.after is not None
     assert facts.log_loss.after <= facts.log_loss.before
 
 
-def test_folds_divide_no_unit(whole: TrainResult):
+def test_folds_divide_no_unit(whole: TrainResult) -> None:
     parts = pq.read_table(whole.work / "parts.parquet").to_pylist()
     assert {row["part"] for row in parts} == {"fold 1", "fold 2", "fold 3"}
     homes: dict[int, set[str]] = {}
@@ -75,7 +94,7 @@ def test_folds_divide_no_unit(whole: TrainResult):
     assert all(len(home) == 1 for home in homes.values())
 
 
-def test_the_card_tells_the_folds_and_the_calibration(whole: TrainResult):
+def test_the_card_tells_the_folds_and_the_calibration(whole: TrainResult) -> None:
     card = (whole.out / "MODEL_CARD.md").read_text()
     for text in (
         "| fold 3 | 4 | 4 | 4 | 4 | 16 |",
@@ -88,10 +107,10 @@ def test_the_card_tells_the_folds_and_the_calibration(whole: TrainResult):
         "no image was used to choose it",
     ):
         assert text in card
-    assert f"temperature {whole.summary.training.temperature:g}, inside the graph" in card
+    assert f"temperature {folds_facts(whole).temperature:g}, inside the graph" in card
 
 
-def test_the_same_command_again_does_nothing(whole: TrainResult, toy_data: Path):
+def test_the_same_command_again_does_nothing(whole: TrainResult, toy_data: Path) -> None:
     lines: list[str] = []
     again = cross_validate(options(toy_data, whole.out), lines.append)
     assert "already holds this fit" in lines[-1] and not any(line.startswith("epoch") for line in lines)
@@ -106,7 +125,9 @@ def test_the_same_command_again_does_nothing(whole: TrainResult, toy_data: Path)
         ("epoch", 3),
     ],
 )
-def test_stopped_anywhere_it_resumes_with_the_same_result(whole, toy_data, tmp_path, line, count):
+def test_stopped_anywhere_it_resumes_with_the_same_result(
+    whole: TrainResult, toy_data: Path, tmp_path: Path, line: str, count: int
+) -> None:
     with pytest.raises(Killed):
         cross_validate(options(toy_data, tmp_path / "model"), DyingEcho(line, count))
     lines: list[str] = []
@@ -116,17 +137,19 @@ def test_stopped_anywhere_it_resumes_with_the_same_result(whole, toy_data, tmp_p
     assert sum(line.startswith("epoch ") for line in lines) < EPOCHS * (FOLDS + 1)
 
 
-def test_no_network_learned_from_the_fold_that_it_predicts(whole, toy_data: Path, tmp_path: Path, monkeypatch):
+def test_no_network_learned_from_the_fold_that_it_predicts(
+    whole: TrainResult, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What each fit is given, and what it is asked about, share no picture. Without --final there is no bundle."""
     given: list[set[bytes]] = []
     asked: list[set[bytes]] = []
-    real_fit, real_predict = cross_validation.fit, cross_validation.predict_logits
+    real_fit, real_predict = fit, predict_logits
 
-    def spied_fit(inputs, *rest, **options):
+    def spied_fit(inputs: FitInputs, *rest: Any, **options: Any) -> FitResult:
         given.append({row.tobytes() for row in inputs.train.pixels})
         return real_fit(inputs, *rest, **options)
 
-    def spied_predict(network, images):
+    def spied_predict(network: Any, images: np.ndarray) -> np.ndarray:
         asked.append({row.tobytes() for row in images})
         return real_predict(network, images)
 
@@ -147,7 +170,9 @@ def test_no_network_learned_from_the_fold_that_it_predicts(whole, toy_data: Path
         cross_validate(options(toy_data, tmp_path / "model", final=False))
 
 
-def test_stopped_between_the_bundle_and_its_summary_it_resumes(whole, toy_data, tmp_path):
+def test_stopped_between_the_bundle_and_its_summary_it_resumes(
+    whole: TrainResult, toy_data: Path, tmp_path: Path
+) -> None:
     """Also where the folds alone had been run before and left a summary of their own."""
     cross_validate(options(toy_data, tmp_path / "model", final=False))
 
@@ -159,30 +184,30 @@ def test_stopped_between_the_bundle_and_its_summary_it_resumes(whole, toy_data, 
     assert load_bundle(str(result.out)).spec.model_sha256 == load_bundle(str(whole.out)).spec.model_sha256
 
 
-def test_two_folds_leave_nothing_to_learn_from_where_one_of_them_chooses(toy_data: Path, tmp_path: Path):
+def test_two_folds_leave_nothing_to_learn_from_where_one_of_them_chooses(toy_data: Path, tmp_path: Path) -> None:
     with pytest.raises(MribatchError, match="with 2 folds none is left to train on. Fix: give --folds 3 or more"):
         cross_validate(options(toy_data, tmp_path / "model", folds=2, recipe=tiny_recipe(epochs=1)))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_where_epochs_are_chosen_all_images_are_trained_for_their_median():
+def test_where_epochs_are_chosen_all_images_are_trained_for_their_median() -> None:
     recipe = make_final_recipe(RECIPES["efficientnetb3"], [12, 7, 30, 9, 8])
     assert (recipe.epochs, recipe.keep, recipe.patience) == (9, "last", 9)
     assert make_final_recipe(RECIPES["efficientnetb3"], [4, 7]).epochs == 6
     assert make_final_recipe(RECIPES["efficientnet_lite0"], [12] * 5) == RECIPES["efficientnet_lite0"]
 
 
-def test_a_recipe_that_chooses_is_told_apart(toy_data: Path, tmp_path: Path):
+def test_a_recipe_that_chooses_is_told_apart(toy_data: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(epochs=3)
     result = cross_validate(options(toy_data, tmp_path / "model", recipe=recipe))
     card = (tmp_path / "model" / "MODEL_CARD.md").read_text()
-    best = ", ".join(map(str, result.summary.training.best_epochs))
+    best = ", ".join(map(str, folds_facts(result).best_epochs))
     assert "no image was used to choose it" not in card
     assert (
         f"the number of epochs is the median of the folds' best epochs ({best}), chosen on images of other folds."
         in card
     )
-    facts = result.summary.training
+    facts = folds_facts(result)
     assert len(facts.best_epochs) == FOLDS and facts.epochs == int(np.ceil(np.median(facts.best_epochs)))
     for fold in range(FOLDS):
         history = pq.read_table(result.work / f"fold-{fold + 1}" / "history.parquet").to_pylist()

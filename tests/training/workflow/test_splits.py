@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,7 +32,7 @@ from tests.training.toy import tiny_network, tiny_recipe
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(NETWORKS, "tiny", tiny_network)  # type: ignore[arg-type]
+    monkeypatch.setitem(NETWORKS, "tiny", tiny_network)
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +48,13 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def options(data: Path, out: Path, split: str, **changes) -> TrainOptions:
+def options(data: Path, out: Path, split: str, **changes: Any) -> TrainOptions:
     recipe = tiny_recipe(epochs=2, keep="last", schedule="cosine")
-    return TrainOptions(**{"recipe": recipe, "data": data, "out": out, "split": split, "draw_figures": False} | changes)
+    settings: dict[str, Any] = {"recipe": recipe, "data": data, "out": out, "split": split, "draw_figures": False}
+    return TrainOptions(**settings | changes)
 
 
-def test_official_tells_leaked_and_clean_images_apart(published: Path, tmp_path: Path):
+def test_official_tells_leaked_and_clean_images_apart(published: Path, tmp_path: Path) -> None:
     result = train(options(published, tmp_path / "model", "official", sheet=BRAIN_TUMOR_CLASSIFICATION_MRI))
     parts = {row["path"]: row["part"] for row in pq.read_table(result.work / "parts.parquet").to_pylist()}
     assert all(part == ("test" if path.startswith("Testing") else "train") for path, part in parts.items())
@@ -99,7 +101,7 @@ def test_official_tells_leaked_and_clean_images_apart(published: Path, tmp_path:
     ]
 
 
-def test_what_chose_the_epoch_counts_as_seen(published: Path, tmp_path: Path):
+def test_what_chose_the_epoch_counts_as_seen(published: Path, tmp_path: Path) -> None:
     """Twins of test images that went into the validation part have left the training part, and leak all the same."""
     lines: list[str] = []
     result = train(options(published, tmp_path / "model", "official", recipe=tiny_recipe(epochs=1)), lines.append)
@@ -107,14 +109,14 @@ def test_what_chose_the_epoch_counts_as_seen(published: Path, tmp_path: Path):
     assert any("; validation loss " in line for line in lines)
 
 
-def test_the_part_that_is_looked_at_is_called_what_it_is(published: Path, tmp_path: Path):
+def test_the_part_that_is_looked_at_is_called_what_it_is(published: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     train(options(published, tmp_path / "model", "official"), lines.append)
     scored = [line for line in lines if line.startswith("epoch 2/2")]
     assert len(scored) == 1 and "; test loss " in scored[0] and "validation" not in scored[0]
 
 
-def test_few_leaked_images_get_no_figure_and_the_others_do():
+def test_few_leaked_images_get_no_figure_and_the_others_do() -> None:
     labels = np.arange(40) % 4
     probabilities = np.eye(4, dtype=np.float32)[labels]
     leaked = np.arange(40) < FEWEST_APART - 1
@@ -127,7 +129,7 @@ def test_few_leaked_images_get_no_figure_and_the_others_do():
         assert score_shares(probabilities, test, everything) == ()
 
 
-def test_the_card_cites_other_runs_from_their_own_tables(published: Path, tmp_path: Path):
+def test_the_card_cites_other_runs_from_their_own_tables(published: Path, tmp_path: Path) -> None:
     first = train(options(published, tmp_path / "first", "official"))
     train(options(published, tmp_path / "second", "reference", cite=(first.work,)))
     accuracies = [row.metric for row in first.summary.metrics if row.metric.metric == "accuracy"]
@@ -143,7 +145,7 @@ def test_the_card_cites_other_runs_from_their_own_tables(published: Path, tmp_pa
         train(options(published, tmp_path / "third", "reference", cite=(tmp_path,)))
 
 
-def test_a_report_is_cited_without_a_leak_rate(published: Path, tmp_path: Path):
+def test_a_report_is_cited_without_a_leak_rate(published: Path, tmp_path: Path) -> None:
     first = train(options(published, tmp_path / "first", "official"))
     (tmp_path / "report").mkdir()
     shutil.copy(first.work / "metrics.parquet", tmp_path / "report")
@@ -155,7 +157,9 @@ def test_a_report_is_cited_without_a_leak_rate(published: Path, tmp_path: Path):
         read_citations([tmp_path / "report"])
 
 
-def test_reference_tests_15_in_100_and_a_recipe_that_chooses_gets_its_own_images(published: Path, tmp_path: Path):
+def test_reference_tests_15_in_100_and_a_recipe_that_chooses_gets_its_own_images(
+    published: Path, tmp_path: Path
+) -> None:
     chooses = tiny_recipe(epochs=2)
     result = train(options(published, tmp_path / "model", "reference", recipe=chooses))
     images = result.summary.training.images
@@ -166,13 +170,13 @@ def test_reference_tests_15_in_100_and_a_recipe_that_chooses_gets_its_own_images
     assert "that was chosen on the validation part" in (tmp_path / "model" / "MODEL_CARD.md").read_text()
 
 
-def test_a_part_without_a_class_is_refused(toy_data: Path, tmp_path: Path):
+def test_a_part_without_a_class_is_refused(toy_data: Path, tmp_path: Path) -> None:
     """The toy set's Testing holds two of the four classes."""
     with pytest.raises(MribatchError, match="none of them in the (train|test) part"):
         train(options(toy_data, tmp_path / "model", "official"))
 
 
-def test_weights_from_a_file_are_part_of_the_fit(published: Path, tmp_path: Path):
+def test_weights_from_a_file_are_part_of_the_fit(published: Path, tmp_path: Path) -> None:
     data = load(published, BRAIN_TUMORS, 8)
     lite = replace(RECIPES["efficientnet_lite0"], weights=str(tmp_path / "net.pth"))
     asked = options(published, tmp_path / "model", "official", recipe=lite)

@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,23 +24,25 @@ from mribatch.pipeline.run import classify
 from mribatch.training.data.classes import ClassList
 from mribatch.training.fit.checkpoints import STATE_FILE
 from mribatch.training.networks.build import NETWORKS
+from mribatch.training.work_folder.summary import SplitFacts
 from mribatch.training.workflow.cross_validation import cross_validate
 from mribatch.training.workflow.finish import TrainResult
+from mribatch.training.workflow.options import TrainOptions
 from mribatch.training.workflow.train import train
 from tests.training import toy
 
 ROOT = Path(__file__).parents[3]
 
 
-def test_the_fit_learned_the_toy_classes(trained: TrainResult):
+def test_the_fit_learned_the_toy_classes(trained: TrainResult) -> None:
     history = pq.read_table(trained.work / "history.parquet").to_pylist()
     assert [row["epoch"] for row in history] == list(range(1, toy.EPOCHS + 1))
     assert history[-1]["loss"] < history[0]["loss"]
     best = min(history, key=lambda row: row["val_loss"])["epoch"]
-    assert trained.summary.training.best_epoch == best
+    assert isinstance(trained.summary.training, SplitFacts) and trained.summary.training.best_epoch == best
 
 
-def test_the_bundle_says_what_it_is_worth(trained: TrainResult):
+def test_the_bundle_says_what_it_is_worth(trained: TrainResult) -> None:
     spec = load_bundle(str(trained.out)).spec
     assert spec.trained and spec.notice is None and spec.name == "toy-model"
     assert spec.training["images"] == {"train": 32, "validation": 8, "test": 8} and spec.training["leak_rate"] == 0
@@ -51,7 +55,7 @@ def test_the_bundle_says_what_it_is_worth(trained: TrainResult):
     assert accuracy["value"] == hits / 8
 
 
-def test_the_card_holds_the_same_numbers_and_the_warnings(trained: TrainResult):
+def test_the_card_holds_the_same_numbers_and_the_warnings(trained: TrainResult) -> None:
     card = (trained.out / "MODEL_CARD.md").read_text()
     metrics = {(row["metric"], row["class"]): row for row in load_bundle(str(trained.out)).spec.metrics}
     assert f"| accuracy | {metrics['accuracy', None]['value']:.4f} (" in card
@@ -67,13 +71,13 @@ def test_the_card_holds_the_same_numbers_and_the_warnings(trained: TrainResult):
         assert text in card
 
 
-def test_size_alone_gives_the_toy_classes_away(trained: TrainResult):
+def test_size_alone_gives_the_toy_classes_away(trained: TrainResult) -> None:
     """The toy classes differ in width; the card must notice such a shortcut."""
     rows = [line for line in (trained.out / "MODEL_CARD.md").read_text().splitlines() if "100.0% | 75.0%" in line]
     assert len(rows) == 4
 
 
-def test_parts_are_listed_and_disjoint(trained: TrainResult, toy_data: Path):
+def test_parts_are_listed_and_disjoint(trained: TrainResult, toy_data: Path) -> None:
     rows = pq.read_table(trained.work / "parts.parquet").to_pylist()
     assert len(rows) == 48 and {row["part"] for row in rows} == {"train", "validation", "test"}
     listed = (trained.work / "test_files.txt").read_text().splitlines()
@@ -82,7 +86,7 @@ def test_parts_are_listed_and_disjoint(trained: TrainResult, toy_data: Path):
     assert "<svg" in (trained.work / "figures" / "confusion_matrix.svg").read_text()
 
 
-def test_classify_gives_keras_probabilities_for_the_test_part(trained: TrainResult, tmp_path: Path):
+def test_classify_gives_keras_probabilities_for_the_test_part(trained: TrainResult, tmp_path: Path) -> None:
     options = ClassifyOptions(model=str(trained.out), from_file=str(trained.work / "test_files.txt"), threads=1)
     assert classify([], tmp_path / "run", options).exit_code == 0
     got = pq.read_table(tmp_path / "run" / "predictions")
@@ -92,7 +96,7 @@ def test_classify_gives_keras_probabilities_for_the_test_part(trained: TrainResu
         assert np.abs(got[f"p_{name}"].to_numpy() - expected[f"p_{name}"].to_numpy()).max() < 1e-5
 
 
-def test_the_same_command_again_does_nothing(trained: TrainResult, toy_data: Path):
+def test_the_same_command_again_does_nothing(trained: TrainResult, toy_data: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (*trained.out.iterdir(), *trained.work.glob("*.*"))}
     lines: list[str] = []
     again = train(toy.options(toy_data, trained.out), lines.append)
@@ -110,7 +114,9 @@ def test_the_same_command_again_does_nothing(trained: TrainResult, toy_data: Pat
         ({"overwrite": True, "recipe": replace(toy.RECIPE, batch=3)}, "recipe.batch = 4, this command has 3"),
     ],
 )
-def test_another_fit_is_refused_by_name(trained: TrainResult, toy_data: Path, change, problem):
+def test_another_fit_is_refused_by_name(
+    trained: TrainResult, toy_data: Path, change: dict[str, Any], problem: str
+) -> None:
     with pytest.raises(MribatchError, match=problem):
         train(toy.options(toy_data, trained.out, **change))
     assert load_bundle(str(trained.out)).spec.training["fit"]["seed"] == 0
@@ -128,20 +134,24 @@ def test_another_fit_is_refused_by_name(trained: TrainResult, toy_data: Path, ch
     ],
 )
 @pytest.mark.parametrize("start", [train, cross_validate])
-def test_names_that_no_bundle_can_hold_are_refused_before_any_work(start, toy_data, tmp_path: Path, change, problem):
+def test_names_that_no_bundle_can_hold_are_refused_before_any_work(
+    start: Callable[[TrainOptions], TrainResult], toy_data: Path, tmp_path: Path, change: dict[str, Any], problem: str
+) -> None:
     with pytest.raises(MribatchError, match=problem):
         start(toy.options(toy_data, tmp_path / "out", final=True, **change))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_work_folder_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_work_folder_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     options = toy.options(Path("data"), Path())
     assert (options.work_folder, options.bundle_name) == (tmp_path / "here-work", "here")
 
 
-def test_stopped_between_the_bundle_and_its_summary_it_resumes(toy_data: Path, tmp_path: Path, monkeypatch):
+def test_stopped_between_the_bundle_and_its_summary_it_resumes(
+    toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(NETWORKS, "tiny", toy.tiny_network)
     options = toy.options(toy_data, tmp_path / "out", recipe=toy.tiny_recipe(epochs=1), keep_work=False)
 
@@ -156,14 +166,16 @@ def test_stopped_between_the_bundle_and_its_summary_it_resumes(toy_data: Path, t
         train(options)
 
 
-def test_a_folder_that_is_not_a_bundle_is_refused_before_any_work(toy_data: Path, tmp_path: Path):
+def test_a_folder_that_is_not_a_bundle_is_refused_before_any_work(toy_data: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(MribatchError, match="exists and is not a model bundle"):
         train(toy.options(toy_data, tmp_path, work=tmp_path / "work"))
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_groups_are_kept_together_and_left_out_files_are_reported(tmp_path: Path, monkeypatch):
+def test_groups_are_kept_together_and_left_out_files_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(NETWORKS, "tiny", toy.tiny_network)
     data = toy.draw_data(tmp_path / "brain", per_class=12)
     (data / "Testing/no/empty.png").touch()
@@ -199,7 +211,7 @@ def epochs_done(state: Path) -> int:
         return len(json.loads(str(archive["history"])))
 
 
-def test_kill_9_changes_nothing(trained: TrainResult, toy_data: Path, tmp_path: Path):
+def test_kill_9_changes_nothing(trained: TrainResult, toy_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "toy-model"
     state = tmp_path / "toy-model-work" / STATE_FILE
     process = start(toy_data, out)
