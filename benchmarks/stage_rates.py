@@ -27,6 +27,7 @@ from mribatch.pipeline.file_classifier import make_file_classifier
 from mribatch.pipeline.inference.assembly import assemble, make_dali_decoder, make_opencv_decoder
 from mribatch.pipeline.inference.order import WorkOrder
 from mribatch.pipeline.options import DEFAULT_TIMEOUT_S, ClassifyOptions
+from mribatch.pipeline.output.layout import PartLayout
 from mribatch.pipeline.output.parts import PartFacts, PartWriter
 from mribatch.pipeline.output.rows import predictions
 from mribatch.pipeline.progress import SilentProgress
@@ -245,7 +246,7 @@ def _rows_rate(work: Work, pair: Pair, stages: FileClassifier) -> float:
 
 
 def _writer(work: Work, folder: Path, rows: int) -> PartWriter:
-    return PartWriter(folder, rows, PartFacts(work.bundle.spec.classes, {}, "benchmark"))
+    return PartWriter(folder, PartLayout((rows,)), PartFacts(work.bundle.spec.classes, {}, "benchmark"))
 
 
 def _steady(batches: Iterable[object], work: Work) -> tuple[float, float]:

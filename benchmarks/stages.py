@@ -45,7 +45,7 @@ from mribatch.core.files import write_json
 from mribatch.pipeline.choices import DALI, ONNXRUNTIME, OPENCV, TENSORRT, choose_backend, choose_decoder
 from mribatch.pipeline.decode.dali_graph import HW_DECODER_LOAD
 from mribatch.pipeline.inference.onnxruntime import OnnxRuntimeClassifier
-from mribatch.pipeline.output.parts import PART_ROWS
+from mribatch.pipeline.output.layout import PART_ROWS
 from mribatch.pipeline.records import Choice
 from mribatch.trt.request import DEFAULT_BATCH
 

@@ -48,8 +48,10 @@ FEW_FILES = 10  # whose rows are printed
     help="Files and folders to leave out, as in .gitignore: '*_mask.png', 'masks/', 'a/**/b.png'. Repeatable.",
 )
 @click.option("--csv", is_flag=True, help="Also write predictions.csv, for spreadsheets.")
+@click.option("--xlsx", is_flag=True, help="Also write predictions.xlsx, an Excel workbook; needs openpyxl.")
 @click.option("--dry-run", is_flag=True, help="Count the files by type, estimate the time, write nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in --out. Other files are never deleted.")
+@click.option("--add-new", is_flag=True, help="Add the files that are new since the run in --out; keep its rows.")
 @click.option("--keep-going", is_flag=True, help="Continue even if the first 1,000 files all fail.")
 @click.option(
     "--max-pixels",
@@ -61,9 +63,18 @@ FEW_FILES = 10  # whose rows are printed
     "--strict", is_flag=True, help="Exit code 3 also if DICOM, NIfTI or endlessly linked files were left out."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one line of JSON.")
+@click.option("--log", "log_file", metavar="FILE", help="File that log lines with timestamps (UTC) are appended to.")
+@click.option("-v", "--verbose", is_flag=True, help="Print log lines with timestamps instead of a progress bar.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def classify(
-    inputs: tuple[str, ...], out: str | None, dry_run: bool, as_json: bool, quiet: bool, **chosen: Any
+    inputs: tuple[str, ...],
+    out: str | None,
+    dry_run: bool,
+    as_json: bool,
+    log_file: str | None,
+    verbose: bool,
+    quiet: bool,
+    **chosen: Any,
 ) -> ExitCode:
     """Classify every image of INPUT… (folders, files, glob patterns) into Parquet: one row per file.
 
@@ -78,6 +89,7 @@ def classify(
     Example:
       mribatch classify scans/ --out results/
     """
+    from mribatch.cli.log_file import logging_to
     from mribatch.core.native_stderr import without_native_stderr
     from mribatch.pipeline.options import ClassifyOptions
     from mribatch.pipeline.progress import progress_for
@@ -86,16 +98,17 @@ def classify(
         raise click.UsageError("Missing option '--out'", click.get_current_context())
     chosen["timeout_s"] = chosen.pop("timeout")
     options = ClassifyOptions(**{key: value for key, value in chosen.items() if value is not None})
-    with without_native_stderr():
+    with without_native_stderr(), logging_to(log_file, verbose):
+        progress = progress_for(quiet=quiet, log=log_file is not None, verbose=verbose)
         result: Any
         if dry_run:
             from mribatch.pipeline.dry_run import estimate
 
-            result = estimate(inputs, out, options, progress_for(quiet=quiet))
+            result = estimate(inputs, out, options, progress)
         else:
             from mribatch.pipeline.run import classify as run_classify
 
-            result = run_classify(inputs, out or "", options, progress_for(quiet=quiet))
+            result = run_classify(inputs, out or "", options, progress)
     if as_json:
         click.echo(json.dumps(result.to_json(), allow_nan=False))
     elif not quiet:

@@ -6,6 +6,7 @@ import lzma
 import struct
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib import resources
@@ -19,9 +20,11 @@ from numpy.typing import NDArray
 from mribatch.core.errors import BundleError
 from mribatch.core.model_spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
 from mribatch.core.onnx_graph import STANDARD_DOMAINS, TensorDeclaration, read_graph_facts
+from mribatch.core.training_images import TrainingImages, check_arrays
 
 DEFAULT_MODEL = "efficientnet-lite2"
 SPEC_FILE, MODEL_FILE, GOLDEN_FILE, CARD_FILE = "bundle.json", "model.onnx", "golden.npz", "MODEL_CARD.md"
+TRAINING_IMAGES_FILE = "training_images.npz"
 
 _FLOAT32, _UINT8 = 1, 2  # TensorProto.DataType
 _MAX_JSON_BYTES = 1 << 20
@@ -65,6 +68,7 @@ class Bundle:
     sha256: str  # of bundle.json, which holds the hashes of the other files: one hash for the whole contract
     model: bytes  # the content of model.onnx whose hash was checked; load this, not the file again
     golden: Golden
+    training_images: TrainingImages | None = None  # to recognise them; None where the bundle has no hashes of them
 
 
 def shipped_models() -> dict[str, Path]:
@@ -92,7 +96,7 @@ def load_bundle(name_or_folder: str) -> Bundle:
     golden_bytes = _read_file(folder / GOLDEN_FILE, _MAX_GOLDEN_BYTES)
     _check_hash(folder / GOLDEN_FILE, golden_bytes, spec.golden_sha256)
     golden = _read_golden(folder / GOLDEN_FILE, golden_bytes, spec)
-    return Bundle(folder, spec, sha256(specification).hexdigest(), model, golden)
+    return Bundle(folder, spec, sha256(specification).hexdigest(), model, golden, _read_training_images(folder, spec))
 
 
 def _find(name_or_folder: str) -> Path:
@@ -162,7 +166,7 @@ def _describe(tensor: TensorDeclaration) -> str:
 
 
 def _read_golden(path: Path, content: bytes, spec: ModelSpec) -> Golden:
-    arrays = _read_arrays(path, content)
+    arrays = _read_arrays(path, content, ("images", "probabilities"), "golden slices")
     images, probabilities = arrays["images"], arrays["probabilities"]
     count = images.shape[0] if images.ndim else 0
     fits = (
@@ -184,13 +188,25 @@ def _read_golden(path: Path, content: bytes, spec: ModelSpec) -> Golden:
     return Golden(images, probabilities)
 
 
-def _read_arrays(path: Path, content: bytes) -> dict[str, NDArray[Any]]:
+def _read_training_images(folder: Path, spec: ModelSpec) -> TrainingImages | None:
+    if spec.training_images_sha256 is None:
+        return None
+    path = folder / TRAINING_IMAGES_FILE
+    content = _read_file(path, _MAX_GOLDEN_BYTES)
+    _check_hash(path, content, spec.training_images_sha256)
+    try:
+        return check_arrays(_read_arrays(path, content, ("exact", "perceptual"), "hashes of training images"))
+    except ValueError as error:
+        raise BundleError(f"{path} does not hold hashes of training images: {error}", _FIX) from error
+
+
+def _read_arrays(path: Path, content: bytes, names: Sequence[str], what: str) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:  # sizes first: a few bytes may unpack to gigabytes
             unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > _MAX_GOLDEN_BYTES:
             raise ValueError(f"it unpacks to {unpacked} bytes, more than the {_MAX_GOLDEN_BYTES} allowed")
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return {name: archive[name] for name in ("images", "probabilities")}
+            return {name: archive[name] for name in names}
     except _ARCHIVE_ERRORS as error:
-        raise BundleError(f"{path} does not hold golden slices: {error or type(error).__name__}", _FIX) from error
+        raise BundleError(f"{path} does not hold {what}: {error or type(error).__name__}", _FIX) from error

@@ -70,6 +70,7 @@ class ModelSpec:
     width: int  # pixels of the graph's input
     model_sha256: str  # hex, of model.onnx
     golden_sha256: str  # hex, of golden.npz
+    training_images_sha256: str | None = None  # hex, of training_images.npz; None where the bundle has none
     trained: bool  # False: random weights, every output must say so
     activation: str = SOFTMAX  # one of ACTIVATIONS
     temperature: float = 1.0  # record of what the graph already divides its logits by
@@ -97,6 +98,12 @@ class ModelSpec:
         _check(1 <= self.height <= MAX_SIDE and 1 <= self.width <= MAX_SIDE, "input", f"{self.height}x{self.width}")
         _check(bool(_SHA256.fullmatch(self.model_sha256)), "model_sha256", self.model_sha256)
         _check(bool(_SHA256.fullmatch(self.golden_sha256)), "golden_sha256", self.golden_sha256)
+        training_images = self.training_images_sha256
+        _check(
+            training_images is None or bool(_SHA256.fullmatch(training_images)),
+            "training_images_sha256",
+            training_images,
+        )
         _check(self.activation in ACTIVATIONS, "activation", self.activation)
         _check(0.01 <= self.temperature <= 100, "temperature", self.temperature)
         for limit in (self.tolerance.fp32, self.tolerance.fp16, self.tolerance.margin):
@@ -134,6 +141,8 @@ class ModelSpec:
     def to_json(self) -> dict[str, Any]:
         """The content of bundle.json; `from_json` gives an equal spec back."""
         content = asdict(self)
+        if self.training_images_sha256 is None:
+            del content["training_images_sha256"]
         size = {"name": INPUT_NAME, "dtype": "uint8", "layout": "NHWC", "height": content.pop("height")}
         size |= {"width": content.pop("width"), "colour": content.pop("colour"), "resize": content.pop("resize")}
         size |= {"antialias": False, "value_range": list(content.pop("value_range"))}
@@ -171,6 +180,7 @@ class ModelSpec:
             value_range=_pair(shape, "value_range"),
             model_sha256=_take(content, "model_sha256", str),
             golden_sha256=_take(content, "golden_sha256", str),
+            training_images_sha256=_take_optional(content, "training_images_sha256", str),
             trained=_take(content, "trained", bool),
             activation=output.get("activation", SOFTMAX),  # bundles of earlier versions may lack it
             temperature=_number(content, "temperature"),
@@ -223,6 +233,10 @@ def _take(content: Mapping[str, Any], key: str, kind: type) -> Any:
     value = content.get(key)
     _check(isinstance(value, kind) and not (kind is int and isinstance(value, bool)), key, value)
     return value
+
+
+def _take_optional(content: Mapping[str, Any], key: str, kind: type) -> Any:
+    return _take(content, key, kind) if key in content else None
 
 
 def _pair(content: Mapping[str, Any], key: str) -> tuple[int, int]:

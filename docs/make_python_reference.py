@@ -14,8 +14,8 @@ from mribatch.pipeline.output.run_file import RunCounts
 from mribatch.report.metrics import Metric
 
 PAGE = Path(__file__).parent / "reference/python.md"
-FUNCTIONS: tuple[Callable[..., Any], ...] = (api.classify, api.open_run, api.report)
-RESULTS = (mribatch.Run, mribatch.RunReport)
+FUNCTIONS: tuple[Callable[..., Any], ...] = (api.classify, api.classify_images, api.open_run, api.report)
+RESULTS = (mribatch.Run, mribatch.ImageResults, mribatch.RunReport)
 RECORDS = (mribatch.ClassifyOptions, mribatch.ReportOptions, RunCounts, Metric)
 ERRORS = (
     errors.MribatchError,

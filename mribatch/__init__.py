@@ -20,31 +20,35 @@ from typing import TYPE_CHECKING, Any
 from mribatch.core.about import RESEARCH_NOTICE, __version__
 
 if TYPE_CHECKING:
-    from mribatch.api import classify, open_run, report
+    from mribatch.api import classify, classify_images, open_run, report
     from mribatch.core.errors import MribatchError
     from mribatch.pipeline.options import ClassifyOptions
     from mribatch.report.measure import ReportOptions
-    from mribatch.results import Run, RunReport
+    from mribatch.results import ImageResults, Run, RunReport
 
 __all__ = [
     "RESEARCH_NOTICE",
     "ClassifyOptions",
+    "ImageResults",
     "MribatchError",
     "ReportOptions",
     "Run",
     "RunReport",
     "__version__",
     "classify",
+    "classify_images",
     "open_run",
     "report",
 ]
 
 _HOMES = {
     "classify": "mribatch.api",
+    "classify_images": "mribatch.api",
     "open_run": "mribatch.api",
     "ClassifyOptions": "mribatch.pipeline.options",
     "MribatchError": "mribatch.core.errors",
     "ReportOptions": "mribatch.report.measure",
+    "ImageResults": "mribatch.results",
     "Run": "mribatch.results",
     "RunReport": "mribatch.results",
 }

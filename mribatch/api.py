@@ -1,14 +1,16 @@
-"""The functions of the public face: `mribatch.classify`, `mribatch.open_run` and `mribatch.report`."""
+"""The functions of the public face: `mribatch.classify`, `classify_images`, `open_run` and `mribatch.report`."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mribatch.results import Run, RunReport, in_python_terms, measure_run
+from mribatch.results import ImageResults, Run, RunReport, in_python_terms, measure_run
 
 if TYPE_CHECKING:
+    from mribatch.pipeline.images import Image
     from mribatch.pipeline.options import ClassifyOptions
 
 StrPath = str | os.PathLike[str]
@@ -53,6 +55,49 @@ def classify(
         chosen = dataclasses.replace(options, **changes) if options is not None else ClassifyOptions(**changes)
         bar = progress_in_python() if progress else SilentProgress()
         return Run(classify_folder([os.fspath(name) for name in names], Path(out), chosen, bar).out)
+
+
+def classify_images(
+    images: "Iterable[Image]",
+    options: "ClassifyOptions | None" = None,
+    *,
+    progress: bool = True,
+    **changes: Any,
+) -> ImageResults:
+    """Classify images that are in memory, or single files: one row per image, in order, without a run folder.
+
+    Pixels and answers are those that `classify` gives for the same images as files. A bad image never raises: its row
+    has a status and the reason.
+
+    Args:
+        images: NumPy arrays (uint8 or uint16; grey, or RGB in this order, of any size), contents of image files as
+            bytes, or paths; also a column of a DataFrame that holds these.
+        options: Options as one object. Those about labels and run folders have no effect.
+        progress: Show a progress bar in notebooks and terminals.
+        **changes: Single options by name, e.g. `model="cnn"`; each replaces the field of `options`.
+
+    Raises:
+        MribatchError: An array has another type or shape, or the model or a library is not available.
+        TypeError: A name in `changes` is not a field of ClassifyOptions.
+
+    Example:
+        import numpy as np
+
+        results = mribatch.classify_images([np.zeros((160, 160), np.uint8), b"not an image"])
+        for row in results:
+            print(row["status"], row["predicted"], row["confidence"])
+    """
+    from mribatch.pipeline.images import classify_images as classify_all
+    from mribatch.pipeline.options import ClassifyOptions
+    from mribatch.pipeline.progress import SilentProgress, progress_in_python
+
+    if isinstance(images, str | bytes | os.PathLike):
+        raise TypeError("images is a list of arrays, bytes or paths, not a single one")
+    with in_python_terms():
+        chosen = dataclasses.replace(options, **changes) if options is not None else ClassifyOptions(**changes)
+        bar = progress_in_python() if progress else SilentProgress()
+        with contextlib.closing(bar):
+            return ImageResults(classify_all(images, chosen, bar))
 
 
 def open_run(folder: StrPath) -> Run:

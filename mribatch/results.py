@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from mribatch.report.metrics import Metric
     from mribatch.report.metrics_file import MetricsFile
 
-_SWITCHES = ("overwrite", "keep-going", "csv", "null", "strict")
+_SWITCHES = ("overwrite", "add-new", "keep-going", "csv", "xlsx", "null", "strict")
 _OTHER_NAMES = {"timeout": "timeout_s"}
 _STATUS_LIMIT = 6  # statuses that a repr names
+_ROWS_SHOWN = 20
 _METRICS_SHOWN = ("accuracy", "balanced_accuracy", "f1", "sensitivity", "auroc", "log_loss", "ece")
 
 
@@ -130,6 +131,62 @@ class Run:
         statuses = [(name, f"{count:,}") for name, count in sorted(self.counts.by_status.items())]
         parts += [_html_table(("predicted", "files"), classes), _html_table(("status", "files"), statuses)]
         return "".join([*parts, f"<p>{html_text(RESEARCH_NOTICE)}</p>"])
+
+
+class ImageResults:
+    """One row per image, in order. Returned by `classify_images`; a sequence of dictionaries, shown as a table.
+
+    Each row has `status` and `error`, `predicted`, `confidence`, `margin`, `entropy` and the probabilities `p_NAME`,
+    which are None where the status is not "ok", and the other columns of a run.
+    """
+
+    def __init__(self, table: "pa.Table") -> None:
+        self._table = table
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        position = range(len(self))[index]
+        row: dict[str, Any] = self._table.slice(position, 1).to_pylist()[0]
+        return row
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self._table.to_pylist())
+
+    def to_arrow(self) -> "pa.Table":
+        """Return all rows as a pyarrow Table with the columns of a part file."""
+        return self._table
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return all rows as a pandas DataFrame.
+
+        Raises:
+            MribatchError: pandas is not installed.
+        """
+        require_pandas()
+        return self._table.to_pandas()
+
+    def _cells(self) -> list[tuple[str, str, str, str]]:
+        return [
+            (
+                row["path"],
+                row["status"],
+                row["predicted"] or "",
+                "" if row["confidence"] is None else f"{row['confidence']:.4f}",
+            )
+            for row in self._table.slice(0, _ROWS_SHOWN).to_pylist()
+        ]
+
+    def __repr__(self) -> str:
+        lines = [f"<mribatch.ImageResults of {len(self):,}", *("  " + "  ".join(cells) for cells in self._cells())]
+        lines += ["  …"] if len(self) > _ROWS_SHOWN else []
+        return "\n".join(map(one_line, lines)) + ">"
+
+    def _repr_html_(self) -> str:
+        more = f"<p>… of {len(self):,}</p>" if len(self) > _ROWS_SHOWN else ""
+        table = _html_table(("image", "status", "predicted", "confidence"), self._cells())
+        return f"{table}{more}<p>{html_text(RESEARCH_NOTICE)}</p>"
 
 
 class RunReport:

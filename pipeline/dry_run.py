@@ -22,6 +22,7 @@ from mribatch.pipeline.listing.labels import add_aliases
 from mribatch.pipeline.listing.patterns import PathPatterns
 from mribatch.pipeline.no_image import no_image_error
 from mribatch.pipeline.options import FIXES, ClassifyOptions
+from mribatch.pipeline.output.summary import JSON_SCHEMA_VERSION
 from mribatch.pipeline.progress import Progress
 from mribatch.pipeline.records import FileClassifier, ImageFile, Status
 from mribatch.pipeline.run import run
@@ -47,7 +48,8 @@ class Estimate:
     exit_code: ExitCode = ExitCode.OK
 
     def to_json(self) -> dict[str, Any]:
-        content = {key: dict(value) if isinstance(value, Mapping) else value for key, value in vars(self).items()}
+        content: dict[str, Any] = {"schema_version": JSON_SCHEMA_VERSION}
+        content |= {key: dict(value) if isinstance(value, Mapping) else value for key, value in vars(self).items()}
         return content | {"exit_code": int(self.exit_code), "research_notice": RESEARCH_NOTICE}
 
     def to_text(self, screen: Screen = PLAIN) -> str:

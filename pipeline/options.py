@@ -55,7 +55,9 @@ class ClassifyOptions:
     null: bool = False  # NUL bytes end the paths in from_file, as from find -print0
     exclude: tuple[str, ...] = ()  # patterns of files and folders to leave out, as in .gitignore
     csv: bool = False  # also write predictions.csv
+    xlsx: bool = False  # also write predictions.xlsx; needs openpyxl
     overwrite: bool = False  # replace an earlier run in the output folder
+    add_new: bool = False  # add the files that are new since the run in the output folder
     keep_going: bool = False  # continue even if the first 1,000 files all fail
     max_pixels: int = DEFAULT_MAX_PIXELS  # larger images are not decoded and get the status too_large
     timeout_s: float = DEFAULT_TIMEOUT_S  # seconds allowed for reading and decoding one file
@@ -68,6 +70,8 @@ class ClassifyOptions:
         _check_range("--timeout", self.timeout_s, 0.001, 86_400)
         _check_choice("--backend", self.backend, BACKENDS)
         _check_choice("--decoder", self.decoder, DECODERS)
+        if self.add_new and self.overwrite:
+            raise MribatchError("--add-new and --overwrite exclude each other", "choose one of them")
         for name in ("alias", "exclude"):
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))

@@ -18,8 +18,10 @@ from mribatch.pipeline.listing.patterns import PathPatterns
 from mribatch.pipeline.no_image import no_image_error
 from mribatch.pipeline.options import AUTO, ClassifyOptions
 from mribatch.pipeline.output import parts as parquet
-from mribatch.pipeline.output.folder import WORKER_LOG, Fingerprint, RunFolder
+from mribatch.pipeline.output.folder import LISTING_KEY, WORKER_LOG, Fingerprint, RunFolder
+from mribatch.pipeline.output.layout import PART_ROWS
 from mribatch.pipeline.output.run_file import JsonScalar, RunFile
+from mribatch.pipeline.output.xlsx_table import require_openpyxl
 from mribatch.pipeline.records import FileClassifier
 
 
@@ -58,10 +60,10 @@ class Plan:
             "precision": runs_with.precision,
             "batch_size": self.classifier.batch_size,
             "max_pixels": self.options.max_pixels,
-            "part_rows": parquet.PART_ROWS,
+            "part_rows": PART_ROWS,
             "schema_version": parquet.SCHEMA_VERSION,
         }
-        return Fingerprint(fields | self._choices() | {"listing": listing_sha256})  # the listing last: it says least
+        return Fingerprint(fields | self._choices() | {LISTING_KEY: listing_sha256})  # the listing last: it says least
 
     def _choices(self) -> dict[str, str]:
         """Options that are in the fingerprint only where they are used, so that it stays the same without them."""
@@ -83,6 +85,8 @@ def make_plan(
     check_local(out, "--out")
     for item in inputs:
         check_local(item, "the input")
+    if options.xlsx:
+        require_openpyxl()
     folder = RunFolder(Path(out))
     earlier = folder.check_free()
     if not options.overwrite and earlier:

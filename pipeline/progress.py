@@ -1,5 +1,6 @@
 """The progress of a run on stderr: a bar in a terminal or notebook, a plain line now and then elsewhere, or nothing."""
 
+import logging
 import sys
 import time
 import warnings
@@ -151,8 +152,58 @@ class LineProgress:
         return True
 
 
-def progress_for(stream: TextIO | None = None, quiet: bool = False) -> Progress:
-    """Return the progress that fits a stream (stderr by default), for the command line."""
+class LogProgress(LineProgress):
+    """The lines of LineProgress as log lines of the logger "mribatch"."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(sys.stderr, clock)
+
+    def note(self, text: str) -> None:
+        logging.getLogger("mribatch").info("%s", text)
+
+
+class SeveralProgress:
+    """Shows progress in several ways at once."""
+
+    def __init__(self, *ways: Progress) -> None:
+        self._ways = ways
+
+    def listed(self, files: int) -> None:
+        for way in self._ways:
+            way.listed(files)
+
+    def start(self, files: int, done: int) -> None:
+        for way in self._ways:
+            way.start(files, done)
+
+    def advance(self, files: int, failed: int) -> None:
+        for way in self._ways:
+            way.advance(files, failed)
+
+    def note(self, text: str) -> None:
+        for way in self._ways:
+            way.note(text)
+
+    def close(self) -> None:
+        for way in self._ways:
+            way.close()
+
+
+def progress_for(
+    stream: TextIO | None = None, quiet: bool = False, *, log: bool = False, verbose: bool = False
+) -> Progress:
+    """Return the progress that fits a stream (stderr by default), for the command line.
+
+    Args:
+        stream: Where it is drawn.
+        quiet: Draw nothing.
+        log: Also write log lines.
+        verbose: Write log lines only; they are on stderr already.
+    """
+    if verbose:
+        return LogProgress()
+    if log:
+        return SeveralProgress(progress_for(stream, quiet), LogProgress())
     target = stream if stream is not None else sys.stderr
     if quiet:
         return SilentProgress()

@@ -39,6 +39,8 @@ class Flag(StrEnum):
     SCALED_TO_8_BIT = "scaled_to_8_bit"  # more than 8 bits a sample, scaled by the image's own range
     ALPHA_DROPPED = "alpha_dropped"
     FIRST_PAGE = "first_page"  # several pages or frames; the first was used
+    SEEN_IN_TRAINING = "seen_in_training"  # the model was trained on this image
+    NEAR_MATCH = "near_match"  # beside seen_in_training: not the same pixels, but nearly the same picture
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,14 @@
 """A folder of images -> a run folder. `classify` is the whole command; `run` takes each image through the stages."""
 
 import contextlib
+import logging
 import os
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from mribatch.core.errors import Interrupted, MribatchError, advising
+from mribatch.core.errors import Interrupted, MribatchError, WriteError, advising
 from mribatch.core.files import FolderLock
 from mribatch.pipeline.listing.discover import Discovery, OnFiles
 from mribatch.pipeline.listing.label_advice import no_label_error
@@ -23,10 +24,13 @@ from mribatch.pipeline.output.folder import (
     FRESH_FOLDER,
     LABELS_DATABASE,
     WORKER_LOG,
+    XLSX_FILE,
 )
+from mribatch.pipeline.output.partial import read_partials
 from mribatch.pipeline.output.rows import predictions
 from mribatch.pipeline.output.run_file import RunState
 from mribatch.pipeline.output.summary import RunSummary
+from mribatch.pipeline.output.xlsx_table import write_xlsx
 from mribatch.pipeline.plan import Plan, make_plan
 from mribatch.pipeline.progress import Progress, SilentProgress
 from mribatch.pipeline.records import FileClassifier, ImageFile, Prediction, Sink, Status
@@ -35,7 +39,8 @@ from mribatch.pipeline.stop_signals import StopSignals
 from mribatch.pipeline.stopwatch import CHECKING, DECODING, LISTING, LOADING, WRITING, Stopwatch
 
 FIRST_FAILURES = 1000
-_RESUME = "type the same command again, without --overwrite; it continues where it stopped"
+LOG = logging.getLogger("mribatch")
+_RESUME = "type the same command again, without --overwrite; it continues from there"
 
 
 def classify(
@@ -59,6 +64,7 @@ def classify(
         Interrupted: SIGINT or SIGTERM came; the same call resumes the run.
     """
     watch, progress = Stopwatch(), progress if progress is not None else SilentProgress()
+    LOG.info("classify %s into %s", ", ".join(map(str, inputs)), out)
     with advising(FIXES):
         plan = make_plan(inputs, out, options if options is not None else ClassifyOptions(), progress.note)
         with _make_folder(plan.folder.path), FolderLock(plan.folder.path), contextlib.closing(progress):
@@ -79,11 +85,26 @@ def _classify_locked(plan: Plan, watch: Stopwatch, progress: Progress) -> RunSum
         with watch.measure(LISTING):
             facts = _list_files(plan, _listing_progress(progress, stop))
         record = RunRecord.begin_or_resume(plan, facts)
-        done = parquet.done_parts(plan.folder.path, record.files, record.run_id)
+        if plan.options.add_new and earlier:
+            progress.note(_describe_growth(record))
+        LOG.info(
+            "%s files are listed, %s are not; model %s, attempt %d",
+            f"{record.files:,}",
+            f"{facts.skipped:,}",
+            record.model_name,
+            record.attempts + 1,
+        )
+        done = parquet.done_parts(plan.folder.path, record.layout, record.run_id)
         if record.state is not RunState.COMPLETE:
             with record.attempt(watch):
                 _classify_missing(plan, record, done, watch, stop, progress)
         return _finish(plan, record, watch)
+
+
+def _describe_growth(record: RunRecord) -> str:
+    if not record.added:
+        return f"nothing to add: the inputs hold the {record.files:,} files that the run has"
+    return f"added to the run: {record.added:,} new, {record.files:,} files in all"
 
 
 def run(
@@ -117,28 +138,44 @@ def _classify_missing(
     plan: Plan, record: RunRecord, done: set[int], watch: Stopwatch, stop: StopSignals, progress: Progress
 ) -> None:
     """Rows for every part that is not there yet."""
-    listing = Listing(plan.folder.path / LISTING_FILE, plan.inputs)
+    layout = record.layout
     facts = parquet.PartFacts(plan.bundle.spec.classes, record.part_facts(), record.run_id)
-    writer = parquet.PartWriter(plan.folder.path, listing.files, facts)
-    missing = [part for part in range(listing.parts(parquet.PART_ROWS)) if part not in done]
+    heads = read_partials(plan.folder.path, layout, facts, done)
+    writer = parquet.PartWriter(plan.folder.path, layout, facts, heads)
+    missing = [part for part in range(layout.parts) if part not in done]
+    before = layout.count_rows(done) + sum(head.num_rows for head in heads.values())
     guard = _FirstFailures(active=0 in missing and not plan.options.keep_going)
-    progress.start(listing.files, sum(parquet.part_size(part, listing.files) for part in done))
+    guard.count(map(Status, heads[0].column("status").to_pylist()) if 0 in heads else ())
+    progress.start(layout.files, before)
     with watch.measure(LOADING):
         record.record_proof(plan.classifier.gate())
-    groups = _split_into_batches(listing, missing, plan.classifier.batch_size)
+    spans = [layout.rows(part)[heads[part].num_rows if part in heads else 0 :] for part in missing]
+    groups = _split_into_batches(Listing(plan.folder.path / LISTING_FILE, plan.inputs), spans, plan.classifier)
     for rows in run(groups, plan.classifier, plan.bundle.spec.classes, writer, watch):
         record.new_rows += len(rows)
         progress.advance(len(rows), sum(row.status is not Status.OK for row in rows))
         guard.check(rows)
-        if stop.exit_code is not None and record.new_rows < record.missing_rows(missing):
-            reached = f"{rows[-1].decoded.file.index + 1:,} of {listing.files:,} files"
-            raise Interrupted(stop.exit_code, f"stopped by a signal after {reached}", _RESUME)
+        if stop.exit_code is not None and before + record.new_rows < layout.files:
+            kept = before + record.new_rows - _keep_unfinished(writer)
+            problem = f"stopped by a signal; {kept:,} of {layout.files:,} files are kept"
+            raise Interrupted(stop.exit_code, problem, _RESUME)
 
 
-def _split_into_batches(listing: Listing, missing: Iterable[int], batch_size: int) -> Iterator[list[ImageFile]]:
-    for _, files in listing.slices(parquet.PART_ROWS, missing):
-        for start in range(0, len(files), batch_size):
-            yield files[start : start + batch_size]
+def _keep_unfinished(writer: parquet.PartWriter) -> int:
+    """Keep the rows of an unfinished part; return how many are lost because the disk is full."""
+    try:
+        writer.keep()
+    except WriteError:
+        return writer.unpublished
+    return 0
+
+
+def _split_into_batches(
+    listing: Listing, spans: Iterable[range], classifier: FileClassifier
+) -> Iterator[list[ImageFile]]:
+    for files in listing.slices(spans):
+        for start in range(0, len(files), classifier.batch_size):
+            yield files[start : start + classifier.batch_size]
 
 
 def _finish(plan: Plan, record: RunRecord, watch: Stopwatch) -> RunSummary:
@@ -149,6 +186,9 @@ def _finish(plan: Plan, record: RunRecord, watch: Stopwatch) -> RunSummary:
         record.complete(counts, watch)
         if plan.options.csv and not (path / CSV_FILE).exists():
             write_csv(path, path / CSV_FILE, record.model_name)
+        if plan.options.xlsx and not (path / XLSX_FILE).exists():
+            write_xlsx(path, path / XLSX_FILE, record.model_name)
+    LOG.info("complete: %s rows, of which %s are ok", f"{counts.rows:,}", f"{counts.by_status[Status.OK]:,}")
     return record.summary(counts, watch)
 
 
@@ -159,12 +199,16 @@ class _FirstFailures:
         self._active = active
         self._reasons: dict[Status, int] = {}
 
+    def count(self, statuses: Iterable[Status]) -> None:
+        """Count rows without a verdict on them."""
+        for status in statuses:
+            self._reasons[status] = self._reasons.get(status, 0) + 1
+
     def check(self, rows: Sequence[Prediction]) -> None:
         """Raises MribatchError once FIRST_FAILURES rows have come and none is ok."""
         if not self._active:
             return
-        for row in rows:
-            self._reasons[row.status] = self._reasons.get(row.status, 0) + 1
+        self.count(row.status for row in rows)
         if Status.OK in self._reasons:
             self._active = False
         elif sum(self._reasons.values()) >= FIRST_FAILURES:

@@ -5,7 +5,7 @@ import os
 import platform
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -15,15 +15,24 @@ from mribatch.core.agreement import Agreement
 from mribatch.core.bundle import Bundle
 from mribatch.core.errors import Interrupted, MribatchError, RunError
 from mribatch.core.text import decode_name
+from mribatch.pipeline.listing.growth import grow_listing
 from mribatch.pipeline.listing.table import LISTING_FILE, SKIPPED_FILE, ListingFacts
 from mribatch.pipeline.output import parts as parquet
-from mribatch.pipeline.output.folder import FRESH_FOLDER, Fingerprint
+from mribatch.pipeline.output.folder import (
+    DISCOVERY_DATABASE,
+    FRESH_FOLDER,
+    LISTING_KEY,
+    Difference,
+    Fingerprint,
+)
+from mribatch.pipeline.output.layout import PartLayout
 from mribatch.pipeline.output.run_file import (
     TOOL,
     RunAttempt,
     RunBundle,
     RunCounts,
     RunFile,
+    RunIncrement,
     RunInput,
     RunMachine,
     RunProof,
@@ -34,6 +43,8 @@ from mribatch.pipeline.output.summary import RunSummary
 from mribatch.pipeline.plan import Plan
 from mribatch.pipeline.stopwatch import Stopwatch
 
+_GROWN_LISTING = ".grown.parquet"
+
 
 class RunRecord:
     """The one writer of run.json while a run is under way. Made by `begin_or_resume` only."""
@@ -42,6 +53,7 @@ class RunRecord:
         self._plan = plan
         self._content = content
         self.new_rows = 0  # by this process
+        self.added = 0  # files that this process appended to the listing
 
     @classmethod
     def begin_or_resume(cls, plan: Plan, facts: ListingFacts) -> Self:
@@ -55,8 +67,13 @@ class RunRecord:
         earlier = plan.folder.read()
         try:
             if earlier and earlier.state is not RunState.LISTING:
-                _refuse_other(plan, earlier, fingerprint.difference(earlier.fingerprint), facts)
-                return cls(plan, earlier)
+                record = cls(plan, earlier)
+                difference = fingerprint.difference({**earlier.fingerprint, LISTING_KEY: earlier.listing.sha256})
+                if difference and difference.key == LISTING_KEY and plan.options.add_new:
+                    record._grow(facts)
+                elif difference:
+                    raise _other_run(plan, earlier, difference, facts)
+                return record
             content = _new_content(plan, facts, fingerprint)
             plan.folder.write(content)
             for name in (SKIPPED_FILE, LISTING_FILE):
@@ -67,6 +84,32 @@ class RunRecord:
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
 
+    def _grow(self, facts: ListingFacts) -> None:
+        """Append the new files of the fresh listing. run.json is written last: until then nothing was added.
+
+        Raises:
+            RunError: A file of the earlier listing has changed or is gone.
+        """
+        folder, fresh, before = self._plan.folder, self._plan.folder.path / FRESH_FOLDER, self._content
+        listing = folder.path / LISTING_FILE
+        grown, database = fresh / _GROWN_LISTING, fresh / DISCOVERY_DATABASE
+        self.added = grow_listing(listing, before.listing.files, fresh / LISTING_FILE, grown, database)
+        folder.remove_copies()
+        os.replace(grown, listing)
+        os.replace(fresh / SKIPPED_FILE, folder.path / SKIPPED_FILE)
+        begin = RunIncrement(
+            added=before.attempts[0].started if before.attempts else _now(),
+            first_index=0,
+            files=before.listing.files,
+            listing_sha256=before.listing.sha256,
+        )
+        new = RunIncrement(
+            added=_now(), first_index=before.listing.files, files=self.added, listing_sha256=facts.sha256
+        )
+        increments = (*(before.increments or (begin,)), *((new,) if self.added else ()))
+        self._content = replace(before, listing=facts, counts=None, increments=increments)
+        self._save(RunState.RUNNING)
+
     @property
     def state(self) -> RunState:
         return self._content.state
@@ -74,6 +117,16 @@ class RunRecord:
     @property
     def files(self) -> int:
         return self._content.listing.files
+
+    @property
+    def attempts(self) -> int:
+        """Processes that have worked on the run."""
+        return len(self._content.attempts)
+
+    @property
+    def layout(self) -> PartLayout:
+        """Which rows of the listing each part holds."""
+        return self._content.layout
 
     @property
     def run_id(self) -> str:
@@ -99,10 +152,6 @@ class RunRecord:
             "research_notice": RESEARCH_NOTICE,
         }
         return facts | ({"notice": content.notice} if content.notice else {})
-
-    def missing_rows(self, missing: Iterable[int]) -> int:
-        """Return how many rows the missing parts have together."""
-        return sum(parquet.part_size(part, self.files) for part in missing)
 
     def record_proof(self, agreement: Agreement) -> None:
         """Note that the backend reproduced the golden answers."""
@@ -145,6 +194,8 @@ class RunRecord:
                 by_class=counts.by_class,
                 labelled=counts.labelled,
                 correct=counts.correct,
+                seen_in_training=counts.training_exact + counts.training_near or None,
+                near_match=counts.training_near or None,
             ),
         )
         self._change_attempt(seconds=_round_all(watch.seconds))
@@ -186,19 +237,16 @@ class RunRecord:
         self._plan.folder.write(self._content)
 
 
-def _refuse_other(plan: Plan, earlier: RunFile, difference: str | None, facts: ListingFacts) -> None:
-    if difference is None:
-        return
-    if difference.startswith("listing "):
-        before = earlier.listing.files
-        difference = (
-            f"the listing differs: {before:,} files then, {facts.files:,} now"
-            if before != facts.files
-            else f"the listing differs: a name, size, time or label of the {before:,} files has changed"
-        )
-    raise RunError(
-        f"--out {plan.folder.path} holds another run: {difference}",
-        "name another --out, or replace the run with --overwrite",
+def _other_run(plan: Plan, earlier: RunFile, difference: Difference, facts: ListingFacts) -> RunError:
+    before, text, add = earlier.listing.files, str(difference), ""
+    if difference.key == LISTING_KEY:
+        text = f"the listing differs: a name, size, time or label of the {before:,} files has changed"
+        if before != facts.files:
+            text = f"the listing differs: {before:,} files then, {facts.files:,} now"
+            add = "add the new files with --add-new, " if facts.files > before else ""
+    return RunError(
+        f"--out {plan.folder.path} holds another run: {text}",
+        f"{add}name another --out, or replace the run with --overwrite",
     )
 
 
@@ -242,6 +290,7 @@ def _describe_bundle(bundle: Bundle) -> RunBundle:
         model_sha256=bundle.spec.model_sha256,
         classes=bundle.spec.classes,
         trained=bundle.spec.trained,
+        training_images=None if bundle.training_images is None else len(bundle.training_images),
     )
 
 

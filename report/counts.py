@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy import float64
 
-from mribatch.report.metrics_file import ConfidenceSpread, FileCounts, PredictedClasses, UnreadableFile
+from mribatch.report.metrics_file import ConfidenceSpread, FileCounts, PredictedClasses, SeenInTraining, UnreadableFile
 from mribatch.report.rows import RunRows
 from mribatch.report.run_facts import RunFacts
 
@@ -30,6 +30,18 @@ def count_files(rows: RunRows) -> FileCounts:
             UnreadableFile(path=rows.paths[i], status=rows.statuses[i], error=rows.errors[i])
             for i in damaged[:_MOST_NAMED]
         ),
+    )
+
+
+def count_training_images(facts: RunFacts, rows: RunRows) -> SeenInTraining | None:
+    """Count the images that the model was trained on; None where its bundle does not tell them."""
+    if facts.training_images is None:
+        return None
+    return SeenInTraining(
+        readable=int(rows.readable.sum()),
+        exact=int((rows.readable & rows.seen & ~rows.near).sum()),
+        near=int((rows.readable & rows.near).sum()),
+        scored=int((rows.scored & rows.seen).sum()),
     )
 
 

@@ -11,6 +11,7 @@ from mribatch.report import metrics
 from mribatch.report.metrics import Metric
 from mribatch.report.metrics_file import (
     IMAGE,
+    NEW_IMAGE,
     PATIENT_MEAN,
     PATIENT_WORST,
     ConfidenceCalibration,
@@ -32,7 +33,7 @@ class ScoredSet:
     labels: int64 (n,). probabilities: float32 (n, classes). groups: int64 (n,), or None where each row is its own.
     """
 
-    level: str  # IMAGE, PATIENT_MEAN or PATIENT_WORST
+    level: str  # IMAGE, NEW_IMAGE, PATIENT_MEAN or PATIENT_WORST
     unit: str  # what a row is: "image" or "patient"
     title: str  # e.g. "per patient (mean probability)"
     labels: NDArray[int64]
@@ -43,22 +44,26 @@ class ScoredSet:
 
 
 def select_images(rows: RunRows, groups: RowGroups | None) -> list[ScoredSet]:
-    """The images that are readable and labelled; nothing where there are none."""
-    scored = rows.scored
-    if not scored.any():
-        return []
-    return [
-        ScoredSet(
-            level=IMAGE,
-            unit="image",
-            title="per image",
-            labels=rows.labels[scored],
-            probabilities=rows.probabilities[scored],
-            groups=None if groups is None else groups.codes_with_singles()[scored],
-            source=None if groups is None else groups.source,
-            without_group=0 if groups is None else int((groups.codes[scored] < 0).sum()),
-        )
-    ]
+    """The images that are readable and labelled; where the model was trained on some of them, also the others."""
+    sets = [_select_rows(rows, rows.scored, groups, IMAGE, "per image")]
+    if (rows.scored & rows.seen).any():
+        sets.append(_select_rows(rows, rows.scored & ~rows.seen, groups, NEW_IMAGE, "per image, not in training"))
+    return [each for each in sets if len(each.labels)]
+
+
+def _select_rows(
+    rows: RunRows, chosen: NDArray[np.bool_], groups: RowGroups | None, level: str, title: str
+) -> ScoredSet:
+    return ScoredSet(
+        level=level,
+        unit="image",
+        title=title,
+        labels=rows.labels[chosen],
+        probabilities=rows.probabilities[chosen],
+        groups=None if groups is None else groups.codes_with_singles()[chosen],
+        source=None if groups is None else groups.source,
+        without_group=0 if groups is None else int((groups.codes[chosen] < 0).sum()),
+    )
 
 
 def select_patients(patients: Patients) -> list[ScoredSet]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from mribatch.core.about import RESEARCH_NOTICE, __version__
 from mribatch.core.errors import RequirementNotMetError
-from mribatch.report.counts import count_files, count_predictions, explain_no_metrics
+from mribatch.report.counts import count_files, count_predictions, count_training_images, explain_no_metrics
 from mribatch.report.files import write_files
 from mribatch.report.levels import measure_level, select_images, select_patients
 from mribatch.report.metrics import Metric
@@ -121,6 +121,7 @@ def _assemble(
         levels=levels,
         patients=None if patients is None else patients.counts,
         requirements=(),
+        seen_in_training=count_training_images(facts, rows),
     )
     image = content.image_level
     return replace(content, requirements=tuple(each.judge(image, no_metrics) for each in requirements))

@@ -18,6 +18,7 @@ from mribatch.report.metrics import CalibrationBin, Metric, name_metric
 SCHEMA_VERSION = 1
 METRICS_JSON = "metrics.json"
 IMAGE, PATIENT_MEAN, PATIENT_WORST = "image", "patient_mean", "patient_worst"  # levels
+NEW_IMAGE = "image_not_in_training"  # level: the images that the model was not trained on, where it was on others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +126,7 @@ class ConfidenceCalibration:
 class Level:
     """The figures of one set: the images, or the patients by one way of aggregating their slices."""
 
-    level: str  # IMAGE, PATIENT_MEAN or PATIENT_WORST
+    level: str  # IMAGE, NEW_IMAGE, PATIENT_MEAN or PATIENT_WORST
     title: str  # e.g. "per patient (mean probability)"
     protocol: str
     n: int
@@ -189,6 +190,20 @@ class RequirementResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SeenInTraining:
+    """How many of the readable images the model was trained on, by the hashes in its bundle."""
+
+    readable: int
+    exact: int  # the same pixels
+    near: int  # nearly the same picture
+    scored: int  # exact or near, with a label
+
+    @property
+    def images(self) -> int:
+        return self.exact + self.near
+
+
+@dataclass(frozen=True, kw_only=True)
 class MetricsFile:
     """The content of metrics.json."""
 
@@ -204,6 +219,12 @@ class MetricsFile:
     levels: tuple[Level, ...]
     patients: PatientCounts | None
     requirements: tuple[RequirementResult, ...]
+    seen_in_training: SeenInTraining | None = None  # absent where the bundle has no hashes of its training images
+
+    @property
+    def new_image_level(self) -> Level | None:
+        """The figures of images that were not in training; None where none or all were."""
+        return next((level for level in self.levels if level.level == NEW_IMAGE), None)
 
     @property
     def image_level(self) -> Level | None:

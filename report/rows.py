@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
 from mribatch.core.local_paths import arrow_path
-from mribatch.pipeline.output.parts import PARTS_FOLDER, read_parts
+from mribatch.pipeline.output.parts import PARTS_FOLDER, has_flag, read_parts
 from mribatch.pipeline.output.run_file import RUN_FILE
-from mribatch.pipeline.records import Status
+from mribatch.pipeline.records import Flag, Status
 from mribatch.report.run_facts import RESTORE, RunFacts
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class RunRows:
     errors: list[str | None]
     readable: NDArray[np.bool_]
     probabilities: NDArray[float32]
+    seen: NDArray[np.bool_]  # (rows,): the model was trained on the image
+    near: NDArray[np.bool_]  # (rows,): of these, only nearly the same picture was found
     extra: list[Any] | None = None  # one more column, where one was named
 
     def __len__(self) -> int:
@@ -90,7 +92,7 @@ def load_rows(run: Path, facts: RunFacts, extra: str | None = None) -> RunRows:
     import pyarrow.compute as pc
 
     classes = facts.classes
-    columns = ["input", "path", "label", "status", "error", *(f"p_{name}" for name in classes)]
+    columns = ["input", "path", "label", "status", "error", "flags", *(f"p_{name}" for name in classes)]
     table = read_rows(run, columns if extra is None or extra in columns else [*columns, extra])
     statuses = table["status"].to_pylist()
     _check_counts(run, facts.by_status, Counter(statuses))
@@ -108,6 +110,8 @@ def load_rows(run: Path, facts: RunFacts, extra: str | None = None) -> RunRows:
         errors=table["error"].to_pylist(),
         readable=readable,
         probabilities=probabilities,
+        seen=has_flag(table["flags"], Flag.SEEN_IN_TRAINING).to_numpy(),
+        near=has_flag(table["flags"], Flag.NEAR_MATCH).to_numpy(),
         extra=None if extra is None else table[extra].to_pylist(),
     )
 

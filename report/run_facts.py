@@ -26,6 +26,7 @@ class RunFacts:
     labels: str | None  # the option --labels
     unknown_labels: tuple[str, ...]  # names that are not a class of the model
     by_status: Mapping[str, int]
+    training_images: int | None = None  # whose hashes the bundle has
 
 
 def read_facts(run: Path) -> RunFacts:
@@ -48,5 +49,6 @@ def read_facts(run: Path) -> RunFacts:
         notice=file.notice,
         labels=file.labels,
         unknown_labels=tuple(file.listing.unknown_labels),
+        training_images=file.bundle.training_images,
         by_status=file.counts.by_status if file.counts is not None else {},
     )

@@ -56,8 +56,8 @@ class OnGpu:
     """
 
     def __init__(self, images: Any) -> None:
-        self._tensor = images.as_tensor()
         self._images = images
+        self._tensor = images.as_tensor()
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -70,6 +70,10 @@ class OnGpu:
             "version": 3,
             "stream": None,
         }
+
+    def to_host(self) -> NDArray[uint8]:
+        """Copy the batch to the host, for what is compared there."""
+        return to_host(self._images)
 
 
 @dataclass(frozen=True, slots=True)

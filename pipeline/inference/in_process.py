@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +16,7 @@ from mribatch.core.agreement import Agreement
 from mribatch.core.bundle import Bundle
 from mribatch.core.classifier import Classifier
 from mribatch.core.gate import GateFailed, GateReport
+from mribatch.pipeline.inference.seen import flag_training_images
 from mribatch.pipeline.records import (
     Choice,
     ClassifiedBatch,
@@ -118,6 +119,7 @@ class InProcessClassifier:
         with ThreadPoolExecutor(classify.calls_at_once, thread_name_prefix="mribatch-batch") as pool:
             for batch in watch.waiting(decode.batches(groups)):
                 good = any(decoded.verdict.status is Status.OK for decoded in batch.files)
+                batch = replace(batch, files=flag_training_images(batch, self._bundle.training_images))
                 under_way.append((batch, pool.submit(classify, batch.pixels) if good else None))
                 if len(under_way) >= classify.calls_at_once:
                     yield _collect(*under_way.popleft(), watch)
@@ -142,7 +144,8 @@ class InProcessClassifier:
                 pixels[position] = image
         begin(None)
         good = any(one.verdict.status is Status.OK for one in decoded)
-        return ClassifiedBatch(tuple(decoded), backend.classifier(pixels) if good else None)
+        flagged = flag_training_images(DecodedBatch(tuple(decoded), pixels), self._bundle.training_images)
+        return ClassifiedBatch(flagged, backend.classifier(pixels) if good else None)
 
     def _require_entered(self) -> tuple[Backend, Decoder]:
         assert self._backend is not None and self._decode is not None, "enter first"

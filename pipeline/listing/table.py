@@ -79,7 +79,7 @@ class _SkippedCounts:
             self.first.append(path)
 
 
-class _TableWriter:
+class TableWriter:
     """Rows of one schema to one Parquet file, a row group at a time."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
@@ -115,8 +115,8 @@ def write_listing(
     files = labelled = 0
     counts, digest = _SkippedCounts(), sha256()
     with publishing(folder / SKIPPED_FILE) as skipped_path, publishing(folder / LISTING_FILE) as listing_path:
-        listing = _TableWriter(listing_path, LISTING_SCHEMA)
-        skipped = _TableWriter(skipped_path, SKIPPED_SCHEMA)
+        listing = TableWriter(listing_path, LISTING_SCHEMA)
+        skipped = TableWriter(skipped_path, SKIPPED_SCHEMA)
         for found in discovery.files(on_files):
             path, escaped = decode_name(found.path)
             if found.skipped is not None:
@@ -147,35 +147,30 @@ def write_listing(
 
 
 class Listing:
-    """listing.parquet, read in slices of one part."""
+    """listing.parquet, read in slices of one part or less."""
 
     def __init__(self, path: Path, inputs: Sequence[Input]) -> None:
         self._path = path
         self._roots = [item.root for item in inputs]
         self.files: int = pq.read_metadata(arrow_path(path)).num_rows
 
-    def parts(self, part_rows: int) -> int:
-        """Return the number of parts that the run has."""
-        return -(-self.files // part_rows)
-
-    def slices(self, part_rows: int, wanted: Iterable[int]) -> Iterator[tuple[int, list[ImageFile]]]:
-        """Yield (part, its files) for the wanted part numbers, which must ascend. One slice is in memory at a time."""
+    def slices(self, wanted: Iterable[range]) -> Iterator[list[ImageFile]]:
+        """Yield the files of the wanted row numbers, which must ascend. One slice is in memory at a time."""
         with pq.ParquetFile(arrow_path(self._path)) as table:
             starts = [0]
             for group in range(table.metadata.num_row_groups):
                 starts.append(starts[-1] + table.metadata.row_group(group).num_rows)
             loaded, rows = -1, LISTING_SCHEMA.empty_table()
-            for part in wanted:
+            for span in wanted:
                 files: list[ImageFile] = []
-                first, last = part * part_rows, min((part + 1) * part_rows, self.files)
                 for group, (begin, end) in enumerate(pairwise(starts)):
-                    if end <= first or begin >= last:
+                    if end <= span.start or begin >= span.stop:
                         continue
                     if group != loaded:
                         loaded, rows = group, table.read_row_group(group)
-                    low, high = max(first, begin) - begin, min(last, end) - begin
+                    low, high = max(span.start, begin) - begin, min(span.stop, end) - begin
                     files += [self._image_file(row) for row in rows.slice(low, high - low).to_pylist()]
-                yield part, files
+                yield files
 
     def _image_file(self, row: dict[str, Any]) -> ImageFile:
         raw: bytes | None = row["raw_path"]

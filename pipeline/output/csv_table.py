@@ -26,14 +26,15 @@ def write_csv(run: Path, target: Path, model: str) -> None:
         stream.write(b"\xef\xbb\xbf")
         writer = None
         for table in read_parts(run):
-            flat = _flat(table, model)
+            flat = flatten(table, model)
             writer = writer or pacsv.CSVWriter(stream, flat.schema)
             writer.write_table(flat)
         if writer is not None:
             writer.close()
 
 
-def _flat(table: pa.Table, model: str) -> pa.Table:
+def flatten(table: pa.Table, model: str) -> pa.Table:
+    """One part as cells of a spreadsheet: flags joined with ";", formulas disarmed, and the model in a last column."""
     columns: dict[str, Any] = {}
     for name in table.column_names:
         column = table.column(name)

@@ -17,24 +17,30 @@ from mribatch.pipeline.output.difference import describe_difference
 from mribatch.pipeline.output.parts import PARTS_FOLDER
 from mribatch.pipeline.output.run_file import RUN_FILE, ForeignRunFile, JsonScalar, RunFile, RunState, parse_run_file
 
-CSV_FILE = "predictions.csv"
+CSV_FILE, XLSX_FILE = "predictions.csv", "predictions.xlsx"
+LISTING_KEY = "listing"  # of the fingerprint: the hash of the listing
 DISCOVERY_DATABASE, LABELS_DATABASE = ".discovery.sqlite", ".labels.sqlite"
 WORKER_LOG = "worker.log"  # what the libraries of the worker process print, and how it ended
 FRESH_FOLDER = ".fresh"  # a new listing, until it is known to fit
 # What a run leaves in its folder and --overwrite may delete; anything else there is the user's. WORKER_LOG, too, but
 # only before the new run's worker writes to it.
-_OWN_FILES = (
-    LISTING_FILE,
-    SKIPPED_FILE,
+_FROM_ROWS = (
     CSV_FILE,
+    XLSX_FILE,
     "metrics.parquet",
     "metrics.json",
     "report.md",
     "patients.parquet",
+)  # copies and figures
+_OWN_FILES = (
+    LISTING_FILE,
+    SKIPPED_FILE,
+    *_FROM_ROWS,
     DISCOVERY_DATABASE,
     LABELS_DATABASE,
 )
-_OWN_FOLDERS = (PARTS_FOLDER, "figures", FRESH_FOLDER)
+_FIGURES = "figures"
+_OWN_FOLDERS = (PARTS_FOLDER, _FIGURES, FRESH_FOLDER)
 _NEW_FOLDER = "name a folder that is new or empty"
 
 # What a run that was killed at its very beginning may leave without a run.json.
@@ -52,13 +58,25 @@ class Fingerprint:
         """Short hash that every part carries."""
         return sha256(json.dumps(dict(self.fields), sort_keys=True).encode()).hexdigest()[:32]
 
-    def difference(self, earlier: Mapping[str, JsonScalar]) -> str | None:
-        """The first field that differs from an earlier run's, with both values; None where all are equal."""
-        for key in {**self.fields, **earlier}:  # also what only the earlier run asked for
-            before, now = earlier.get(key), self.fields.get(key)
-            if before != now:
-                return describe_difference(key, before, now)
+    def difference(self, earlier: Mapping[str, JsonScalar]) -> "Difference | None":
+        """Return the first field that differs from an earlier run's; None where all are equal."""
+        keys = {**self.fields, **earlier}  # also what only the earlier run asked for; the listing last: it says least
+        for key in sorted(keys, key=lambda key: key == LISTING_KEY):
+            if earlier.get(key) != self.fields.get(key):
+                return Difference(key, earlier.get(key), self.fields.get(key))
         return None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A field of the fingerprint with the value of the earlier run and that of today."""
+
+    key: str
+    earlier: JsonScalar
+    now: JsonScalar
+
+    def __str__(self) -> str:
+        return describe_difference(self.key, self.earlier, self.now)
 
 
 class RunFolder:
@@ -115,6 +133,12 @@ class RunFolder:
         for name in _OWN_FILES:
             (self.path / name).unlink(missing_ok=True)
         (self.path / RUN_FILE).unlink(missing_ok=True)
+
+    def remove_copies(self) -> None:
+        """Delete what was made from all rows, before more rows come: a copy or a report of fewer would mislead."""
+        shutil.rmtree(self.path / _FIGURES, ignore_errors=True)
+        for name in _FROM_ROWS:
+            (self.path / name).unlink(missing_ok=True)
 
     def _not_ours(self, reason: str) -> RunError:
         return RunError(f"{self.path} is not a run folder of mribatch: {reason}", _NEW_FOLDER)

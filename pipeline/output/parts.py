@@ -1,6 +1,7 @@
 """Predictions as Parquet: the schema, part files that are whole or absent, and the check that none is missing.
 
-A part's existence is its done marker: it is written under a dotted name, fsynced, then renamed.
+A part's existence is its done marker: it is written under a dotted name, fsynced, then renamed. The rows of a part that
+a signal interrupted are kept in a partial file (`partial.py`) and become the beginning of that part later.
 """
 
 import json
@@ -11,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mribatch.core.errors import RunError
 from mribatch.core.files import publishing
 from mribatch.core.local_paths import arrow_path
+from mribatch.pipeline.output.layout import PART_ROWS, PartLayout
 from mribatch.pipeline.records import Flag, Prediction
 
 SCHEMA_VERSION = 1
-PART_ROWS = 1024
 PARTS_FOLDER = "predictions"
 _METADATA_PREFIX = "mribatch."
 _PART_KEY = b"mribatch.part"
@@ -54,6 +56,11 @@ def part_path(run: Path, part: int) -> Path:
     return run / PARTS_FOLDER / f"part-{part:05d}.parquet"
 
 
+def partial_path(run: Path, part: int) -> Path:
+    """Return where the first rows of an unfinished part are kept; no reader of Parquet folders takes it for a part."""
+    return run / PARTS_FOLDER / f".part-{part:05d}.partial"
+
+
 @dataclass(frozen=True)
 class PartFacts:
     """Written into every part's metadata, so that a single file says where it comes from."""
@@ -68,15 +75,30 @@ class PartFacts:
 
 
 class PartWriter:
-    """A Sink: collects rows in listing order and publishes each part when its last row has come."""
+    """A Sink: collects rows in listing order and publishes each part when its last row has come.
 
-    def __init__(self, run: Path, files: int, facts: PartFacts) -> None:
+    Args:
+        run: The run folder.
+        layout: Which rows belong to which part.
+        facts: For every part's metadata.
+        heads: Part -> its first rows, kept by an earlier process; the rows to be written continue them.
+    """
+
+    def __init__(
+        self, run: Path, layout: PartLayout, facts: PartFacts, heads: Mapping[int, pa.Table] | None = None
+    ) -> None:
         self._run = run
-        self._files = files
+        self._layout = layout
         self._facts = facts
         self._schema = predictions_schema(facts.classes)
+        self._heads = dict(heads or {})
         self._rows: list[Prediction] = []
         (run / PARTS_FOLDER).mkdir(exist_ok=True)
+
+    @property
+    def unpublished(self) -> int:
+        """Rows that were written and are not in a part file yet."""
+        return len(self._rows)
 
     def write(self, rows: Sequence[Prediction]) -> None:
         """Take rows of one part.
@@ -88,29 +110,57 @@ class PartWriter:
         for row in rows:
             self._check_order(row.decoded.file.index)
             self._rows.append(row)
-        first = self._rows[0].decoded.file.index if self._rows else 0
-        if self._rows and len(self._rows) == part_size(first // PART_ROWS, self._files):
-            self._publish(first // PART_ROWS)
+        if self._rows and self._rows[-1].decoded.file.index == self._layout.rows(self._part)[-1]:
+            self._publish()
+
+    def keep(self) -> None:
+        """Put the rows of an unfinished part into its partial file, from which a later process continues.
+
+        Raises:
+            WriteError: The file system refused; nothing else is lost.
+        """
+        if self._rows:
+            write_table(partial_path(self._run, self._part), self._table())
+
+    @property
+    def _part(self) -> int:
+        return self._layout.part_of(self._rows[0].decoded.file.index)
 
     def _check_order(self, index: int) -> None:
-        expected = self._rows[-1].decoded.file.index + 1 if self._rows else index - index % PART_ROWS
+        if self._rows:
+            expected = self._rows[-1].decoded.file.index + 1
+        else:
+            part = self._layout.part_of(index)
+            expected = self._layout.rows(part)[0] + (self._heads[part].num_rows if part in self._heads else 0)
         if index != expected:
             raise ValueError(f"row {index} where row {expected} was due")
 
-    def _publish(self, part: int) -> None:
-        metadata = {**(self._schema.metadata or {}), **self._facts.metadata(part)}
-        table = _table(self._rows, self._schema, self._facts.classes).replace_schema_metadata(metadata)
-        with publishing(part_path(self._run, part)) as temporary:
-            pq.write_table(table, arrow_path(temporary), row_group_size=PART_ROWS)
+    def _table(self) -> pa.Table:
+        """The rows of the part so far, with those that were kept; the same bytes however they came together."""
+        columns = _columns(self._rows, self._facts.classes)
+        if (
+            self._part in self._heads
+        ):  # as Python values again: Arrow arrays from a file are not written as the same bytes
+            head = self._heads[self._part].to_pydict()
+            columns = {name: head[name] + values for name, values in columns.items()}
+        arrays = [pa.array(columns[field.name], field.type) for field in self._schema]
+        return pa.Table.from_arrays(arrays, schema=self._schema.with_metadata(self._facts.metadata(self._part)))
+
+    def _publish(self) -> None:
+        part = self._part
+        write_table(part_path(self._run, part), self._table())
+        partial_path(self._run, part).unlink(missing_ok=True)
+        self._heads.pop(part, None)
         self._rows.clear()
 
 
-def part_size(part: int, files: int) -> int:
-    """Rows of a part: PART_ROWS, less in the last."""
-    return min(PART_ROWS, files - part * PART_ROWS)
+def write_table(path: Path, table: pa.Table) -> None:
+    """Publish the rows of one part, whole or not at all."""
+    with publishing(path) as temporary:
+        pq.write_table(table, arrow_path(temporary), row_group_size=PART_ROWS)
 
 
-def done_parts(run: Path, files: int, run_id: str) -> set[int]:
+def done_parts(run: Path, layout: PartLayout, run_id: str) -> set[int]:
     """Find the parts that are there and whole.
 
     Raises:
@@ -119,26 +169,30 @@ def done_parts(run: Path, files: int, run_id: str) -> set[int]:
     done = set()
     for path in sorted((run / PARTS_FOLDER).glob("part-*.parquet")):
         part = int(path.stem.removeprefix("part-")) if path.stem.removeprefix("part-").isdecimal() else -1
-        problem = _part_problem(path, part, files, run_id)
+        problem = _part_problem(path, part, layout, run_id)
         if problem:
             raise RunError(f"{path} {problem}", "delete that file and type the same command again")
         done.add(part)
     return done
 
 
-def _part_problem(path: Path, part: int, files: int, run_id: str) -> str | None:
-    if part < 0 or part * PART_ROWS >= files:
+def _part_problem(path: Path, part: int, layout: PartLayout, run_id: str) -> str | None:
+    if not 0 <= part < layout.parts:
         return "is no part of this run"
     try:
         found = pq.read_metadata(arrow_path(path))
     except (OSError, pa.ArrowException) as error:
         return f"is damaged: {str(error).splitlines()[0]}"
-    metadata = found.metadata or {}
-    if metadata.get(f"{_METADATA_PREFIX}run_id".encode()) != run_id.encode():
+    if not is_of_run(found.metadata, run_id):
         return "belongs to another run"
-    if found.num_rows != part_size(part, files):
-        return f"has {found.num_rows} rows instead of {part_size(part, files)}"
+    if found.num_rows != len(layout.rows(part)):
+        return f"has {found.num_rows} rows instead of {len(layout.rows(part))}"
     return None
+
+
+def is_of_run(metadata: Mapping[bytes, bytes] | None, run_id: str) -> bool:
+    """Whether the metadata of a part file name this run."""
+    return (metadata or {}).get(f"{_METADATA_PREFIX}run_id".encode()) == run_id.encode()
 
 
 @dataclass(frozen=True)
@@ -151,6 +205,10 @@ class RowCounts:
     labelled: int
     labelled_ok: int
     correct: int  # of the labelled rows that are ok
+    training_exact: int = 0  # rows that are ok and whose image the model was trained on
+    training_near: int = 0  # likewise, where only nearly the same picture was found
+    new_labelled_ok: int = 0  # of labelled_ok, rows whose image was not in training
+    new_correct: int = 0  # of these
 
 
 def count_rows(run: Path, files: int) -> RowCounts:
@@ -159,25 +217,47 @@ def count_rows(run: Path, files: int) -> RowCounts:
     Raises:
         RunError: Rows are missing, doubled or out of order; says where.
     """
-    rows = labelled = labelled_ok = correct = 0
-    by_status: Counter[str] = Counter()
-    by_class: Counter[str] = Counter()
-    for table in read_parts(run, ["index", "status", "predicted", "label"]):
+    counts = RowCounts(0, Counter(), Counter(), 0, 0, 0)
+    for table in read_parts(run, ["index", "status", "predicted", "label", "flags"]):
         indices = table.column("index").to_pylist()
-        if indices != list(range(rows, rows + len(indices))):
-            raise RunError(f"{run / PARTS_FOLDER} lacks row {rows} or has it twice", _CLASSIFY_AGAIN)
-        rows += len(indices)
-        by_status.update(table.column("status").to_pylist())
-        by_class.update(name for name in table.column("predicted").to_pylist() if name is not None)
-        for label, predicted in zip(
-            table.column("label").to_pylist(), table.column("predicted").to_pylist(), strict=True
-        ):
-            labelled += label is not None
-            labelled_ok += label is not None and predicted is not None
-            correct += label is not None and label == predicted
-    if rows != files:
-        raise RunError(f"{run / PARTS_FOLDER} holds {rows} rows for {files} files", "type the same command again")
-    return RowCounts(rows, by_status, by_class, labelled, labelled_ok, correct)
+        if indices != list(range(counts.rows, counts.rows + len(indices))):
+            raise RunError(f"{run / PARTS_FOLDER} lacks row {counts.rows} or has it twice", _CLASSIFY_AGAIN)
+        counts = _add_part(counts, table)
+    if counts.rows != files:
+        raise RunError(
+            f"{run / PARTS_FOLDER} holds {counts.rows} rows for {files} files", "type the same command again"
+        )
+    return counts
+
+
+def _add_part(before: RowCounts, part: pa.Table) -> RowCounts:
+    label, predicted = part.column("label"), part.column("predicted")
+    labelled, classified = pc.is_valid(label), pc.is_valid(predicted)
+    scored = pc.and_(labelled, classified)
+    correct = pc.fill_null(pc.equal(label, predicted), False)
+    seen, near = has_flag(part.column("flags"), Flag.SEEN_IN_TRAINING), has_flag(part.column("flags"), Flag.NEAR_MATCH)
+    return RowCounts(
+        rows=before.rows + part.num_rows,
+        by_status=before.by_status + Counter(part.column("status").to_pylist()),
+        by_class=before.by_class + Counter(name for name in predicted.to_pylist() if name is not None),
+        labelled=before.labelled + _count_true(labelled),
+        labelled_ok=before.labelled_ok + _count_true(scored),
+        correct=before.correct + _count_true(correct),
+        training_exact=before.training_exact + _count_true(pc.and_not(pc.and_(classified, seen), near)),
+        training_near=before.training_near + _count_true(pc.and_(classified, near)),
+        new_labelled_ok=before.new_labelled_ok + _count_true(pc.and_not(scored, seen)),
+        new_correct=before.new_correct + _count_true(pc.and_not(correct, seen)),
+    )
+
+
+def has_flag(flags: pa.ChunkedArray, flag: Flag) -> pa.ChunkedArray:
+    """Say for each row of the column `flags` whether the flag is among them."""
+    joined = pc.binary_join(flags, ";")  # a flag has no semicolon, and none is part of another one's name
+    return pc.match_substring(joined, flag.value)
+
+
+def _count_true(values: pa.ChunkedArray) -> int:
+    return int(pc.sum(values).as_py() or 0)
 
 
 def read_table(run: Path) -> pa.Table:
@@ -205,7 +285,13 @@ def read_parts(run: Path, columns: Sequence[str] | None = None) -> Iterator[pa.T
             yield part.read(columns=list(columns) if columns is not None else None)
 
 
-def _table(rows: Sequence[Prediction], schema: pa.Schema, classes: Sequence[str]) -> pa.Table:
+def table_of_rows(rows: Sequence[Prediction], classes: Sequence[str]) -> pa.Table:
+    """Return rows that belong to no run as a table with the columns of a part file."""
+    columns, schema = _columns(rows, classes), predictions_schema(classes)
+    return pa.Table.from_arrays([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+
+
+def _columns(rows: Sequence[Prediction], classes: Sequence[str]) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {
         "index": [row.decoded.file.index for row in rows],
         "input": [row.decoded.file.input for row in rows],
@@ -225,7 +311,7 @@ def _table(rows: Sequence[Prediction], schema: pa.Schema, classes: Sequence[str]
     }
     for column, name in enumerate(classes):
         columns[f"p_{name}"] = [row.probabilities[column] if row.probabilities else None for row in rows]
-    return pa.Table.from_arrays([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+    return columns
 
 
 def _flags(row: Prediction) -> list[str]:

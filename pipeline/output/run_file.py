@@ -15,6 +15,7 @@ from typing import Any
 from mribatch.core.errors import RunError
 from mribatch.core.typed_json import read_record, write_record
 from mribatch.pipeline.listing.table import ListingFacts
+from mribatch.pipeline.output.layout import PartLayout
 
 RUN_FILE = "run.json"
 TOOL = "mribatch"
@@ -52,6 +53,7 @@ class RunBundle:
     model_sha256: str
     classes: tuple[str, ...]  # in the order of the probability columns
     trained: bool
+    training_images: int | None = None  # whose hashes it has; absent where it has none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +82,8 @@ class RunCounts:
     by_class: Mapping[str, int]  # predicted class, of the rows that are ok
     labelled: int
     correct: int  # labelled rows whose label was predicted
+    seen_in_training: int | None = None  # rows that are ok with that flag; absent where there are none
+    near_match: int | None = None  # of these, rows where only nearly the same picture was found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +96,16 @@ class RunAttempt:
     ended: str | None = None
     rows: int | None = None
     seconds: Mapping[str, float] | None = None  # wall seconds by stage; decoding in core-seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunIncrement:
+    """Files that came together: those that the run began with, or those of one `--add-new`."""
+
+    added: str  # UTC, ISO 8601
+    first_index: int  # of its rows; a new part file begins there
+    files: int
+    listing_sha256: str  # of all files that the inputs held then, as in `listing`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,10 +141,18 @@ class RunFile:
     labels: str  # "auto", "none" or the labels file, as given
     counts: RunCounts | None  # None, in the file an empty object, until the run is complete
     attempts: tuple[RunAttempt, ...]
-    fingerprint: Mapping[str, JsonScalar]  # must be equal for a run to be resumed
+    fingerprint: Mapping[str, JsonScalar]  # when the run began; must be equal for it to be resumed
     run_id: str  # hash of the fingerprint, also in every part
     state: RunState
     proof: RunProof | None = None  # absent until the backend has passed its gate
+    increments: tuple[RunIncrement, ...] | None = None  # absent until files are added
+
+    @property
+    def layout(self) -> PartLayout:
+        """Which rows of the listing each part file holds."""
+        if self.increments is None:
+            return PartLayout((self.listing.files,))
+        return PartLayout(tuple(increment.files for increment in self.increments))
 
     @property
     def model_name(self) -> str:

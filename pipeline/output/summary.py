@@ -14,6 +14,7 @@ from mribatch.pipeline.listing.label_advice import warn_of_unknown_labels
 from mribatch.pipeline.output.parts import PARTS_FOLDER, RowCounts
 from mribatch.pipeline.records import Status
 
+JSON_SCHEMA_VERSION = 1  # of what --json prints
 _LOST = (SkipReason.UNREADABLE_FOLDER,)
 _LOST_IF_STRICT = (*_LOST, SkipReason.DICOM, SkipReason.NIFTI, SkipReason.SYMLINK_LOOP)
 
@@ -59,12 +60,19 @@ class RunSummary:
 
     def to_json(self) -> dict[str, Any]:
         """JSON values only, for --json."""
-        content = {key: dict(value) if isinstance(value, Mapping) else value for key, value in vars(self).items()}
+        content: dict[str, Any] = {"schema_version": JSON_SCHEMA_VERSION}
+        content |= {key: dict(value) if isinstance(value, Mapping) else value for key, value in vars(self).items()}
         counts = self.counts
         del content["counts"]
         content |= {"out": str(self.out), "ok": self.counts.by_status[Status.OK], "not_ok": self.not_ok}
         content |= {"by_status": dict(counts.by_status), "by_class": dict(counts.by_class)}
         content |= {"labelled": counts.labelled, "correct": counts.correct, "exit_code": int(self.exit_code)}
+        if seen := counts.training_exact + counts.training_near:
+            content |= {"seen_in_training": seen, "near_match": counts.training_near}
+            content |= {
+                "labelled_not_in_training": counts.new_labelled_ok,
+                "correct_not_in_training": counts.new_correct,
+            }
         return content | {"predictions": str(self.out / PARTS_FOLDER), "research_notice": RESEARCH_NOTICE}
 
     def to_text(self, screen: Screen = PLAIN) -> str:
@@ -77,6 +85,7 @@ class RunSummary:
             share = self.counts.correct / self.counts.labelled_ok
             agree = f"{self.counts.correct:,} of {self.counts.labelled_ok:,} ({share:.2%})"
             lines += [f"Labels agree with {agree}; what that is worth: mribatch report {self.out}"]
+        lines += self._training_images()
         lines += self._remarks()
         lines += [f"Model {self.model}, {self.backend} + {self.decoder}. {self._speed()}"]
         lines += [one_line(f"{self.backend}: {self.reasons['backend']}. {self.decoder}: {self.reasons['decoder']}.")]
@@ -96,6 +105,23 @@ class RunSummary:
     def _list_classes(self, screen: Screen) -> list[str]:
         rows = [(name, f"{self.counts.by_class[name]:,}") for name in self.classes]
         return [format_table([Column(), Column(align="right")], rows, screen, indent=2)]
+
+    def _training_images(self) -> list[str]:
+        """How many images the model has learned from, and how well it does without them."""
+        counts = self.counts
+        seen = counts.training_exact + counts.training_near
+        if not seen:
+            return []
+        line = f"{seen:,} of {counts.by_status[Status.OK]:,} were training images"
+        line += f" (exact {counts.training_exact:,}, near {counts.training_near:,})"
+        if counts.new_labelled_ok and not self.notice:
+            share = counts.new_correct / counts.new_labelled_ok
+            line += (
+                f"; without them labels agree with {counts.new_correct:,} of {counts.new_labelled_ok:,} ({share:.2%})"
+            )
+        elif counts.labelled_ok:
+            line += "; without them no labelled image is left"
+        return [line]
 
     def _remarks(self) -> list[str]:
         remarks = []

@@ -17,6 +17,7 @@ from mribatch.report.text.sentences import (
     describe_protocol,
     describe_reason,
     describe_scored,
+    describe_training_images,
     describe_unreadable,
     format_interval,
     format_number,
@@ -37,7 +38,7 @@ def format_table(content: MetricsFile, screen: tables.Screen = tables.PLAIN) -> 
         lines += [describe_unreadable(files)]
         lines += [f"  {one_line(file.path)}: {describe_reason(file)}" for file in named]
         lines += count_others(files.total - files.readable, len(named))
-    lines += [describe_scored(files), ""]
+    lines += [describe_scored(files), *describe_training_images(content), ""]
     if content.no_metrics:
         lines += [
             f"No accuracy: {one_line(content.no_metrics)}.",

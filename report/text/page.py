@@ -24,6 +24,7 @@ from mribatch.report.text.sentences import (
     describe_protocol,
     describe_reason,
     describe_scored,
+    describe_training_images,
     describe_unreadable,
     format_interval,
     format_number,
@@ -47,6 +48,7 @@ def format_page(content: MetricsFile) -> str:
     lines += _write_files(content.files)
     if content.no_metrics:
         lines += ["## No accuracy", "", f"No accuracy could be computed: {_escape(content.no_metrics)}.", ""]
+    lines += [line for text in describe_training_images(content) for line in (f"**{_escape(text)}**", "")]
     for level in content.levels:
         lines += _write_level(run.classes, level, content.patients)
     lines += _write_predictions(content.predicted)

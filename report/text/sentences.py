@@ -98,10 +98,35 @@ def describe_confidence(predicted: PredictedClasses) -> str:
     return "Confidence: " + ", ".join(f"{name} {format_number(value)}" for name, value in spread.items()) + "."
 
 
+def describe_training_images(content: MetricsFile) -> list[str]:
+    """How many images were in training, and the accuracy with and without them; nothing where none was."""
+    seen, all_images, others = content.seen_in_training, content.image_level, content.new_image_level
+    if seen is None or not seen.images:
+        return []
+    text = (
+        f"{seen.images:,} of {seen.readable:,} were training images (exact {seen.exact:,}, near {seen.near:,}): "
+        "the model has learned their answers."
+    )
+    if all_images is None:
+        return [text]
+    accuracy = f"Accuracy {format_number(all_images.find('accuracy').value)} of all {all_images.n:,} labelled images"
+    if others is None:
+        return [f"{text} {accuracy}; without them no labelled image is left."]
+    new = others.find("accuracy")
+    without = f"{format_number(new.value)} ({format_interval(new)}) of the {others.n:,} that were not in training"
+    return [f"{text} {accuracy}, {without}."]
+
+
 def describe_protocol(content: MetricsFile) -> str:
     """How test and training images were kept apart, or that it is not known."""
     if content.protocol:
         return f"Protocol, as given and not checked: {one_line(content.protocol)}."
+    if content.seen_in_training is not None:
+        return (
+            f"Protocol: not given. By their hashes, {content.seen_in_training.images:,} of these images were in the "
+            "training data. Neighbouring slices of the same patients are not recognised; if some were in training, the "
+            "figures are too optimistic. State the protocol with --protocol."
+        )
     return (
         "Protocol: not given. It is not known whether these images, copies of them or neighbouring slices were in the "
         "training data. If they were, the figures are too optimistic. State the protocol with --protocol."

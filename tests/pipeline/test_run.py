@@ -210,16 +210,51 @@ def test_a_signal_ends_the_run_between_batches_and_the_same_command_goes_on(
     with pytest.raises(Interrupted) as caught:
         tiny(many, tmp_path / "out", StopAfter(1500, number))
     assert caught.value.exit_code == code
-    assert "of 2,200 files. Fix: type the same command again" in str(caught.value)
+    assert "1,504 of 2,200 files are kept. Fix: type the same command again" in str(caught.value)
     assert state(tmp_path / "out")["state"] == "interrupted"
     first_part = part_path(tmp_path / "out", 0)
     kept = first_part.stat()
     assert not part_path(tmp_path / "out", 1).exists()
     summary = tiny(many, tmp_path / "out")
-    assert summary.new_rows == 2200 - 1024
+    assert summary.new_rows == 2200 - 1504
     assert (first_part.stat().st_mtime_ns, first_part.stat().st_ino) == (kept.st_mtime_ns, kept.st_ino)
     assert table(tmp_path / "out").equals(table(tmp_path / "whole"))
-    assert [attempt["rows"] for attempt in state(tmp_path / "out")["attempts"]] == [1504, 1176]
+    assert [attempt["rows"] for attempt in state(tmp_path / "out")["attempts"]] == [1504, 696]
+
+
+def test_stopped_at_any_moment_a_run_keeps_all_rows_and_ends_with_the_same_bytes(
+    tiny: Classify, many: Path, tmp_path: Path
+) -> None:
+    tiny(many, tmp_path / "whole")
+    random = np.random.default_rng(5)
+    for attempt in range(6):
+        out, kept = tmp_path / f"out{attempt}", 0
+        frozen: dict[Path, int] = {}
+        while kept < 2200:
+            progress = StopAfter(int(random.integers(1, 900)), signal.SIGTERM)
+            try:
+                kept += tiny(many, out, progress).new_rows
+            except Interrupted as interrupted:
+                kept = sum(one["rows"] for one in state(out)["attempts"])
+                assert f"{kept:,} of 2,200 files are kept" in str(interrupted)
+            now = {path: path.stat().st_mtime_ns for path in out.glob("predictions/part-*.parquet")}
+            assert frozen.items() <= now.items(), "a finished part was touched"
+            frozen = now
+        assert kept == 2200
+        assert folder_bytes(out / "predictions") == folder_bytes(tmp_path / "whole" / "predictions")
+
+
+def test_what_was_kept_counts_among_the_first_thousand_failures(
+    tiny: Classify, all_broken: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(Interrupted, match="640 of 1,200 files are kept"):
+        tiny(all_broken, tmp_path / "out", StopAfter(640, signal.SIGINT))
+    with pytest.raises(MribatchError, match=r"the first 1,000 files all failed \(empty 1,000\)"):
+        tiny(all_broken, tmp_path / "out")
+
+
+def folder_bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def test_auto_means_what_it_meant_when_the_run_began(tiny: Classify, many: Path, tmp_path: Path) -> None:
@@ -686,7 +721,7 @@ def test_ctrl_c_on_the_command_line(many: Path, tiny_model: Path, tmp_path: Path
     _, stderr = process.communicate(timeout=30)
     if process.returncode != ExitCode.ROWS_NOT_OK:  # it may have been faster than the signal
         assert process.returncode == ExitCode.INTERRUPTED
-        assert stderr.splitlines()[-1].startswith("Error: stopped by a signal after ")
+        assert stderr.splitlines()[-1].startswith("Error: stopped by a signal; ")
 
 
 def test_inputs_are_looked_at_before_an_engine_is_built(tiny: Classify, tmp_path: Path) -> None:

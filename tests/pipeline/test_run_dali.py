@@ -212,7 +212,7 @@ def test_a_run_that_is_stopped_or_killed_goes_on(pictures: list[bytes], tiny_mod
         send(process.pid, number)
         _, stderr = process.communicate(timeout=60)
         assert process.returncode == code, stderr
-        assert code == -9 or stderr.splitlines()[-1].startswith("Error: stopped by a signal after ")
+        assert code == -9 or stderr.splitlines()[-1].startswith("Error: stopped by a signal; ")
     assert worker_deaths(tmp_path / "out") == 0
     whole = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/predictions/part-*")}
     assert classify([tmp_path / "data"], tmp_path / "out", options(tiny_model)).files == 96 * BATCH

@@ -41,7 +41,9 @@ def resolve(schema: dict[str, Any]) -> dict[str, Any]:
 
 def check_object(kind: Any, schema: dict[str, Any]) -> None:
     hints, names = get_type_hints(kind), [json_name(field) for field in dataclasses.fields(kind)]
-    assert list(schema["properties"]) == names == schema["required"] and not schema["additionalProperties"], kind
+    required = [json_name(field) for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING]
+    assert list(schema["properties"]) == names and not schema["additionalProperties"], kind
+    assert schema["required"] == required, kind
     for field in dataclasses.fields(kind):
         check_value(hints[field.name], resolve(schema["properties"][json_name(field)]), f"{kind.__name__}.{field.name}")
 

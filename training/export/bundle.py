@@ -15,11 +15,20 @@ from numpy import float32, uint8
 from numpy.typing import NDArray
 
 from mribatch.core.agreement import Agreement, compare
-from mribatch.core.bundle import CARD_FILE, GOLDEN_FILE, MODEL_FILE, SPEC_FILE, Bundle, load_bundle
+from mribatch.core.bundle import (
+    CARD_FILE,
+    GOLDEN_FILE,
+    MODEL_FILE,
+    SPEC_FILE,
+    TRAINING_IMAGES_FILE,
+    Bundle,
+    load_bundle,
+)
 from mribatch.core.errors import MribatchError
 from mribatch.core.files import write_json
 from mribatch.core.model_spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
 from mribatch.core.synthetic import golden_slices
+from mribatch.core.training_images import TrainingImages
 from mribatch.report.metrics import MACRO, WEIGHTED
 from mribatch.training.data.classes import ClassList
 from mribatch.training.export.onnx_conversion import Convertible, convert, make_convertible
@@ -37,6 +46,7 @@ class BundleFacts:
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Sequence[Mapping[str, Any]] = ()
     licences: Mapping[str, str] = field(default_factory=dict)
+    training_images: TrainingImages | None = None  # None: they are not known
 
 
 def write_bundle(network: Any, facts: BundleFacts, card: str, out: Path) -> Agreement:
@@ -68,7 +78,10 @@ def publish_bundle(source: Convertible, facts: BundleFacts, card: str, out: Path
         (folder / MODEL_FILE).write_bytes(model)
         (folder / GOLDEN_FILE).write_bytes(golden)
         (folder / CARD_FILE).write_text(card, encoding="utf-8")
-        content = _make_spec(facts, source, model, golden).to_json()
+        known = None if facts.training_images is None else facts.training_images.to_bytes()
+        if known is not None:
+            (folder / TRAINING_IMAGES_FILE).write_bytes(known)
+        content = _make_spec(facts, source, model, golden, known).to_json()
         content["output"]["activation"] = facts.activation
         write_json(folder / SPEC_FILE, content)
         return _gate(load_bundle(str(folder)))
@@ -110,7 +123,9 @@ def check_names(name: str, classes: ClassList) -> None:
         raise MribatchError(problem, "rename the class")
 
 
-def _make_spec(facts: BundleFacts, source: Convertible, model: bytes, golden: bytes) -> ModelSpec:
+def _make_spec(
+    facts: BundleFacts, source: Convertible, model: bytes, golden: bytes, training_images: bytes | None
+) -> ModelSpec:
     return ModelSpec(
         name=facts.name,
         classes=facts.classes.names,
@@ -119,6 +134,7 @@ def _make_spec(facts: BundleFacts, source: Convertible, model: bytes, golden: by
         width=source.width,
         model_sha256=sha256(model).hexdigest(),
         golden_sha256=sha256(golden).hexdigest(),
+        training_images_sha256=None if training_images is None else sha256(training_images).hexdigest(),
         trained=True,
         temperature=facts.temperature,
         description=facts.description,

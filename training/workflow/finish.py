@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from mribatch.core.bundle import SPEC_FILE, load_bundle
 from mribatch.core.errors import MribatchError
+from mribatch.core.training_images import TrainingImages
 from mribatch.training.card.citations import read_citations
 from mribatch.training.card.model_card import CardFacts, Provenance, model_card
 from mribatch.training.evaluation.results import DividedImages, FinalFit, Measurement
@@ -126,6 +129,7 @@ def publish(options: TrainOptions, finished: FinishedTraining, echo: Echo) -> Tr
             description=f"{final.recipe.name}: {final.recipe.description}",
             training=finished.facts.to_json(),
             metrics=[row.to_json() for row in metrics],
+            training_images=hash_used_images(finished.images),
             licences={"weights": options.weights_licence, "training_data": options.sheet.licence},
         )
         agreement = write_bundle(final.result.network, bundle, _write_card(options, finished, final), options.out)
@@ -141,6 +145,12 @@ def publish(options: TrainOptions, finished: FinishedTraining, echo: Echo) -> Tr
     )
     summary.write(options.work_folder)
     return TrainResult(out=options.out, work=options.work_folder, summary=summary)
+
+
+def hash_used_images(images: DividedImages) -> TrainingImages:
+    """Hash all images but those of a test part: the model was fitted on them, or its epoch was chosen by them."""
+    used = np.array([part != "test" for part in images.part_names], dtype=np.bool_)
+    return TrainingImages.of_pixels(images.data.pixels[used])
 
 
 def _write_card(options: TrainOptions, finished: FinishedTraining, final: FinalFit) -> str:

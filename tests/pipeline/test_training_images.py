@@ -1,0 +1,64 @@
+"""A run flags the images that its model was trained on; summary, run.json and report count them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import jsonschema
+import numpy as np
+import pytest
+
+from mribatch.core.bundle import load_bundle
+from mribatch.core.training_images import TrainingImages
+from mribatch.pipeline.decode.file import decode_file
+from mribatch.pipeline.options import ClassifyOptions
+from mribatch.pipeline.output.run_file import run_file_schema
+from mribatch.pipeline.run import classify
+from mribatch.report.measure import ReportOptions, report
+from mribatch.report.metrics_file import metrics_schema
+from mribatch.training.export.training_images import add_training_images
+from tests.folders import draw_images, rows
+
+
+@pytest.fixture
+def trained_on_some(tiny_model: Path, tmp_path: Path) -> Path:
+    """The tiny model with the hashes of the first 12 of the 20 images that are drawn beside it; one is encoded again."""
+    paths = draw_images(tmp_path / "data", 20, size=64)
+    (tmp_path / "data" / "broken.jpg").write_bytes(b"x")
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    spec = load_bundle(str(folder)).spec
+    pixels = [decode_file(bytes(path), spec.height, spec.width).pixels for path in paths[:12]]
+    add_training_images(folder, TrainingImages.of_pixels(np.stack([image for image in pixels if image is not None])))
+    image = cv2.imread(str(paths[0]), cv2.IMREAD_GRAYSCALE)
+    assert image is not None
+    cv2.imwrite(str(paths[0]), image + 1, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    return folder
+
+
+def test_training_images_are_flagged_counted_and_left_out(trained_on_some: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    summary = classify([tmp_path / "data"], out, ClassifyOptions(model=str(trained_on_some), batch_size=8))
+    flags = [row["flags"] for row in rows(out) if row["status"] == "ok"]
+    assert flags == [["seen_in_training", "near_match"], *[["seen_in_training"]] * 11, *[[]] * 8]
+    counts = summary.counts
+    assert (counts.training_exact, counts.training_near, counts.new_labelled_ok) == (11, 1, 8)
+    text = f"12 of 20 were training images (exact 11, near 1); without them labels agree with {counts.new_correct} of 8"
+    assert text in summary.to_text() and summary.to_json()["seen_in_training"] == 12
+    content = json.loads((out / "run.json").read_bytes())
+    jsonschema.validate(content, run_file_schema())
+    assert (content["bundle"]["training_images"], content["counts"]["seen_in_training"]) == (12, 12)
+    measured = report(ReportOptions(run=out))
+    jsonschema.validate(measured.content, metrics_schema())
+    assert [(level.level, level.n) for level in measured.file.levels] == [("image", 20), ("image_not_in_training", 8)]
+    for page in (measured.table, (out / "report.md").read_text()):
+        assert "12 of 20 were training images (exact 11, near 1)" in page.replace("\\", "")
+        assert "of all 20 labelled images" in page and "of the 8 that were not in training" in page
+
+
+def test_a_model_without_hashes_says_nothing_of_training(tiny_model: Path, tmp_path: Path) -> None:
+    draw_images(tmp_path / "data", 8)
+    summary = classify([tmp_path / "data"], tmp_path / "out", ClassifyOptions(model=str(tiny_model)))
+    assert "training" not in summary.to_text() and "seen_in_training" not in summary.to_json()
+    assert "seen_in_training" not in report(ReportOptions(run=tmp_path / "out")).content
+    assert "training_images" not in json.loads((tmp_path / "out" / "run.json").read_bytes())["bundle"]
