@@ -46,7 +46,7 @@ def test_a_wrong_row_ends_the_measurement() -> None:
 
 
 def test_it_is_measured(tmp_path: Path, tiny_model: Path) -> None:
-    pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install 'mribatch[dali]'")
+    pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install '.[dali]'")
     command = [
         sys.executable,
         "-m",

@@ -27,7 +27,7 @@ def run(*arguments: object) -> Result:
 
 @pytest.fixture(scope="module")
 def rtx() -> None:
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install 'mribatch[rtx]'")
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install '.[rtx]'")
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_clean_keeps_what_fits_with_stale_and_nothing_without(built: Path, tmp_p
         (cache / path.name).chmod(0o600)
     old = next(cache.glob("*sm86*.json"))
     old.write_text(json.dumps(json.loads(old.read_text()) | {"trt_version": "1.0.0.0"}))
-    assert run("clean", "--stale", "--cache", cache).stdout.startswith(f"1 engines deleted from {cache}")
+    assert run("clean", "--stale", "--cache", cache).stdout.startswith(f"1 engine deleted from {cache}")
     assert len(list(cache.glob("*.engine"))) == 1
     run("clean", "--cache", cache)
     assert [path.name for path in cache.iterdir()] == [".lock"]
@@ -215,7 +215,7 @@ def test_one_failure_does_not_keep_the_others_from_being_built(rtx: None, tiny_m
     options = ("--flavor", "tensorrt-rtx", "--batch-size", "2,4", "--cache", tmp_path / "cache")
     result = run("build", tiny_model, "--target", "sm90,sm89", *options)
     assert result.return_value is ExitCode.USER_ERROR
-    assert "1 engines in" in result.stdout and result.stderr.startswith("Error: TensorRT for RTX")
+    assert "1 engine in" in result.stdout and result.stderr.startswith("Error: TensorRT for RTX")
 
 
 def test_a_signal_is_seen_while_the_main_thread_stands_in_a_library() -> None:

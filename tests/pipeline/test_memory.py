@@ -41,7 +41,7 @@ def peak_kib(data: Path, out: Path, model: Path, decoder: str = "opencv") -> tup
 
 @pytest.mark.slow
 def test_dali_and_its_supervisor_need_no_more_for_50000_files(tmp_path: Path, tiny_model: Path) -> None:
-    pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install 'mribatch[dali]'")
+    pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install '.[dali]'")
     images = draw_images(tmp_path / "few", 64, size=64)
     for name, count in (("small", 5_000), ("large", 50_000)):
         (tmp_path / name).mkdir()

@@ -25,7 +25,7 @@ from mribatch.pipeline.worker import process as worker_process
 from tests.folders import mribatch, rows
 from tests.pipeline.worker.test_supervisor import CRASHING
 
-pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install 'mribatch[dali]'")
+pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install '.[dali]'")
 
 
 @pytest.fixture(scope="module")

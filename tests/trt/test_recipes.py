@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install 'mribatch[rtx]'")
+pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install '.[rtx]'")
 pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 
 from mribatch.core.synthetic import golden_slices

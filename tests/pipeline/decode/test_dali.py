@@ -25,7 +25,7 @@ from mribatch.trt.runtime.classifier import TensorRTClassifier
 from tests.broken_files import broken_files, encode, good_files, png, with_exif
 from tests.folders import draw_images
 
-pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install 'mribatch[dali]'")
+pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install '.[dali]'")
 
 HEIGHT, WIDTH, BATCH = 40, 56, 16
 

@@ -21,7 +21,7 @@ from tests.broken_files import broken_files, good_files
 from tests.folders import draw_images, rows
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(isinstance(find_gpu(), NoGpu), reason="there is no GPU")]
-pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install 'mribatch[dali]'")
+pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install '.[dali]'")
 
 BATCH = 64
 

@@ -24,7 +24,7 @@ from mribatch.pipeline.run import classify
 from tests.broken_files import good_files
 from tests.folders import rows
 
-pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install 'mribatch[dali]'")
+pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install '.[dali]'")
 
 SUFFIXES = (".jpg", ".png", ".bmp", ".tif", ".webp", ".jp2")
 MAX_CHANGE = 0.05  # of any probability; a class may change only where the margin was smaller

@@ -100,7 +100,7 @@ def test_a_pair_in_this_process_and_a_worker_for_what_may_crash(bundle: Bundle) 
     options = ClassifyOptions(model=str(bundle.folder), backend="onnxruntime", decoder="opencv", batch_size=4)
     pair = make_file_classifier(bundle, options, threads=1, log=None, note=pytest.fail)
     assert isinstance(pair, InProcessClassifier) and pair.batch_size == 4
-    pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install 'mribatch[dali]'")
+    pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install '.[dali]'")
     worker = make_file_classifier(bundle, replace(options, decoder="dali"), threads=1, log=None, note=pytest.fail)
     assert isinstance(worker, SupervisedClassifier) and worker.batch_size == 4
 

@@ -21,7 +21,7 @@ from mribatch.trt.library import Flavor
 from mribatch.trt.request import BatchProfile, EngineRequest
 from tests.trt.engine.watched import Watched
 
-pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install 'mribatch[rtx]'")
+pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install '.[rtx]'")
 
 BATCH = BatchProfile(2, 4)
 REQUEST = EngineRequest(flavor=Flavor.RTX, target="sm89", batch=BATCH)

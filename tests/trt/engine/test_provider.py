@@ -30,7 +30,7 @@ from tests.trt.engine.watched import Watched
 from tests.trt.graph.graphs import run_fp32
 from tests.trt.runtime.memory_device import GPU, MemoryDevice, MemoryEngine
 
-pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install 'mribatch[rtx]'")
+pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install '.[rtx]'")
 
 BATCH = BatchProfile(2, 4)
 REQUEST = EngineRequest(flavor=Flavor.RTX, target="sm89", batch=BATCH)
