@@ -27,8 +27,8 @@ Classify = Callable[..., RunSummary]
 @pytest.fixture
 def tiny(tiny_model: Path) -> Classify:
     def call(inputs: Sequence[Path], out: Path, progress: Any = None, **options: Any) -> RunSummary:
-        options = {"model": str(tiny_model), "batch_size": 8} | options
-        return classify(inputs, out, ClassifyOptions(**options), progress)
+        chosen: dict[str, Any] = {"model": str(tiny_model), "batch_size": 8} | options
+        return classify(inputs, out, ClassifyOptions(**chosen), progress)
 
     return call
 

@@ -228,7 +228,8 @@ def test_stopped_at_any_moment_a_run_keeps_all_rows_and_ends_with_the_same_bytes
     tiny(many, tmp_path / "whole")
     random = np.random.default_rng(5)
     for attempt in range(6):
-        out, kept, frozen = tmp_path / f"out{attempt}", 0, {}
+        out, kept = tmp_path / f"out{attempt}", 0
+        frozen: dict[Path, int] = {}
         while kept < 2200:
             progress = StopAfter(int(random.integers(1, 900)), signal.SIGTERM)
             try:

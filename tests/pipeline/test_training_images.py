@@ -30,7 +30,7 @@ def trained_on_some(tiny_model: Path, tmp_path: Path) -> Path:
     spec = load_bundle(str(folder)).spec
     pixels = [decode_file(bytes(path), spec.height, spec.width).pixels for path in paths[:12]]
     add_training_images(folder, TrainingImages.of_pixels(np.stack([image for image in pixels if image is not None])))
-    brighter = cv2.imread(str(paths[0]), cv2.IMREAD_GRAYSCALE) + 1
+    brighter = np.asarray(cv2.imread(str(paths[0]), cv2.IMREAD_GRAYSCALE), np.uint8) + np.uint8(1)
     cv2.imwrite(str(paths[0]), brighter, [cv2.IMWRITE_JPEG_QUALITY, 95])
     return folder
 
