@@ -27,13 +27,16 @@ def logging_to(file: str | None, verbose: bool) -> Iterator[None]:
             raise MribatchError(
                 f"cannot write --log {file}: {error.strerror or error}", "name a file that you may write to"
             ) from error
+    if not handlers:  # logging would print errors to stderr by itself, which the command does better
+        yield
+        return
     formatter = logging.Formatter(_FORMAT, "%Y-%m-%dT%H:%M:%SZ")
     formatter.converter = time.gmtime
     for handler in handlers:
         handler.setFormatter(formatter)
         logger.addHandler(handler)
     level = logger.level
-    logger.setLevel(logging.INFO if handlers else level)
+    logger.setLevel(logging.INFO)
     try:
         yield
     except MribatchError as error:

@@ -17,7 +17,9 @@ SHEET_ROWS = 1_048_575  # below the header; the format's limit
 def require_openpyxl() -> None:
     """Raises MribatchError where openpyxl, the extra `xlsx`, is not installed."""
     if find_spec("openpyxl") is None:
-        raise MribatchError("--xlsx needs openpyxl, which is not installed", "pip install openpyxl, or use --csv")
+        raise MribatchError(
+            "--xlsx needs openpyxl, which is not installed", "pip install openpyxl, or write a CSV file instead"
+        )
 
 
 def write_xlsx(run: Path, target: Path, model: str, sheet_rows: int = SHEET_ROWS) -> None:
