@@ -1,11 +1,16 @@
 """mribatch classify"""
 
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mribatch.core.errors import ExitCode
+
+if TYPE_CHECKING:
+    from mribatch.pipeline.options import ClassifyOptions
+    from mribatch.pipeline.progress import Progress
 
 BACKENDS = ("auto", "onnxruntime", "tensorrt")
 DECODERS = ("auto", "opencv", "dali")
@@ -100,20 +105,24 @@ def classify(
     options = ClassifyOptions(**{key: value for key, value in chosen.items() if value is not None})
     with without_native_stderr(), logging_to(log_file, verbose):
         progress = progress_for(quiet=quiet, log=log_file is not None, verbose=verbose)
-        result: Any
-        if dry_run:
-            from mribatch.pipeline.dry_run import estimate
-
-            result = estimate(inputs, out, options, progress)
-        else:
-            from mribatch.pipeline.run import classify as run_classify
-
-            result = run_classify(inputs, out or "", options, progress)
+        result = _estimate(inputs, out, options, progress) if dry_run else _run(inputs, out, options, progress)
     if as_json:
         click.echo(json.dumps(result.to_json(), allow_nan=False))
     elif not quiet:
         _print_result(result, show_rows=not dry_run and result.files <= FEW_FILES)
     return ExitCode(result.exit_code)
+
+
+def _estimate(inputs: Sequence[str], out: str | None, options: "ClassifyOptions", progress: "Progress") -> Any:
+    from mribatch.pipeline.dry_run import estimate
+
+    return estimate(inputs, out, options, progress)
+
+
+def _run(inputs: Sequence[str], out: str | None, options: "ClassifyOptions", progress: "Progress") -> Any:
+    from mribatch.pipeline.run import classify as classify_folder
+
+    return classify_folder(inputs, out or "", options, progress)
 
 
 def _print_result(result: Any, *, show_rows: bool) -> None:
