@@ -1,14 +1,14 @@
-"""A converted model -> a bundle that is gated against Keras before it gets its name."""
+"""A converted model -> a bundle that is gated against its reference before it gets its name."""
 
 import contextlib
 import io
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy import float32, uint8
@@ -22,6 +22,7 @@ from mribatch.core.bundle import (
     SPEC_FILE,
     TRAINING_IMAGES_FILE,
     Bundle,
+    Golden,
     load_bundle,
 )
 from mribatch.core.errors import MribatchError
@@ -31,7 +32,25 @@ from mribatch.core.synthetic import golden_slices
 from mribatch.core.training_images import TrainingImages
 from mribatch.report.metrics import MACRO, WEIGHTED
 from mribatch.training.data.classes import ClassList
-from mribatch.training.export.onnx_conversion import Convertible, convert, make_convertible
+from mribatch.training.export.onnx_conversion import make_convertible
+
+
+class Source(Protocol):
+    """A graph for a bundle, and what it is compared with."""
+
+    @property
+    def height(self) -> int: ...  # pixels
+    @property
+    def width(self) -> int: ...
+    @property
+    def reference(self) -> str: ...  # what gives the answers, for people
+    @property
+    def answers(
+        self,
+    ) -> Callable[[NDArray[uint8]], NDArray[float32]]: ...  # uint8 (n, height, width, 1) -> (n, classes)
+
+    def to_onnx(self) -> bytes:
+        """Return the bundle's model.onnx."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +59,7 @@ class BundleFacts:
 
     name: str
     classes: ClassList
+    trained: bool = True
     temperature: float = 1.0
     activation: str = "softmax"  # what makes probabilities of the graph's last numbers, for people
     description: str = ""
@@ -67,14 +87,20 @@ def write_bundle(network: Any, facts: BundleFacts, card: str, out: Path) -> Agre
     return publish_bundle(make_convertible(network, facts.temperature), facts, card, out)
 
 
-def publish_bundle(source: Convertible, facts: BundleFacts, card: str, out: Path) -> Agreement:
-    """Do as `write_bundle`, for any graph; `facts.temperature` only records what the graph does."""
+def publish_bundle(
+    source: Source, facts: BundleFacts, card: str, out: Path, golden_answers: Golden | None = None
+) -> Agreement:
+    """Do as `write_bundle`, for any graph; `facts.temperature` only records what the graph does.
+
+    Without `golden_answers`, the source answers the usual golden slices.
+    """
     check_replaceable(out)
-    images = golden_slices(height=source.height, width=source.width)
-    probabilities = source.answers(images)
+    if golden_answers is None:
+        images = golden_slices(height=source.height, width=source.width)
+        golden_answers = Golden(images, source.answers(images))
     with _publish_folder(out) as folder:
-        model = convert(source)
-        golden = _pack_golden(images, probabilities)
+        model = source.to_onnx()
+        golden = _pack_golden(golden_answers)
         (folder / MODEL_FILE).write_bytes(model)
         (folder / GOLDEN_FILE).write_bytes(golden)
         (folder / CARD_FILE).write_text(card, encoding="utf-8")
@@ -84,7 +110,7 @@ def publish_bundle(source: Convertible, facts: BundleFacts, card: str, out: Path
         content = _make_spec(facts, source, model, golden, known).to_json()
         content["output"]["activation"] = facts.activation
         write_json(folder / SPEC_FILE, content)
-        return _gate(load_bundle(str(folder)))
+        return _gate(load_bundle(str(folder)), source.reference)
 
 
 def check_replaceable(out: Path) -> None:
@@ -124,7 +150,7 @@ def check_names(name: str, classes: ClassList) -> None:
 
 
 def _make_spec(
-    facts: BundleFacts, source: Convertible, model: bytes, golden: bytes, training_images: bytes | None
+    facts: BundleFacts, source: Source, model: bytes, golden: bytes, training_images: bytes | None
 ) -> ModelSpec:
     return ModelSpec(
         name=facts.name,
@@ -135,7 +161,7 @@ def _make_spec(
         model_sha256=sha256(model).hexdigest(),
         golden_sha256=sha256(golden).hexdigest(),
         training_images_sha256=None if training_images is None else sha256(training_images).hexdigest(),
-        trained=True,
+        trained=facts.trained,
         temperature=facts.temperature,
         description=facts.description,
         training=dict(facts.training),
@@ -144,7 +170,7 @@ def _make_spec(
     )
 
 
-def _gate(bundle: Bundle) -> Agreement:
+def _gate(bundle: Bundle, reference: str) -> Agreement:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -154,15 +180,15 @@ def _gate(bundle: Bundle) -> Agreement:
     agreement = compare(got, bundle.golden.probabilities, bundle.spec.tolerance)
     if not agreement.holds:
         raise MribatchError(
-            f"the exported graph does not give Keras' probabilities on the golden slices: {agreement}",
-            "report this with the versions of tensorflow, tf2onnx and onnxruntime; no bundle was written",
+            f"the exported graph does not give the probabilities of {reference} on the golden slices: {agreement}",
+            "report this with the versions that `pip list` shows; no bundle was written",
         )
     return agreement
 
 
-def _pack_golden(images: NDArray[uint8], probabilities: NDArray[float32]) -> bytes:
+def _pack_golden(golden: Golden) -> bytes:
     stream = io.BytesIO()
-    np.savez_compressed(stream, images=images, probabilities=probabilities)
+    np.savez_compressed(stream, images=golden.images, probabilities=golden.probabilities)
     return stream.getvalue()
 
 

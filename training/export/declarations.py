@@ -1,5 +1,6 @@
-"""What a user declares about a Keras model that cannot be seen in its file; light, so that `--help` can show it."""
+"""What a user declares about a model that cannot be seen in its file; light, so that `--help` can show it."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -9,8 +10,20 @@ class Scale(StrEnum):
     NONE = "none"
     UNIT = "1/255"  # 0..1
     SYMMETRIC = "-1..1"  # "tf": MobileNet, Inception, Xception, ResNetV2
-    IMAGENET = "imagenet"  # "torch": 0..1, less ImageNet's mean, by its deviation: DenseNet
+    IMAGENET = "imagenet"  # "torch": 0..1, less ImageNet's mean, by its deviation: DenseNet, torchvision, timm
     CAFFE = "caffe"  # "caffe": blue green red, less ImageNet's mean: VGG, ResNet
+
+
+@dataclass(frozen=True)
+class MeanAndStd:
+    """Pixels 0..1, less a mean, by a deviation, as torchvision's Normalize; one number, or one per channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __str__(self) -> str:
+        mean, std = (",".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
+        return f"mean {mean} std {std}"
 
 
 class OutputKind(StrEnum):
@@ -18,7 +31,7 @@ class OutputKind(StrEnum):
 
     PROBABILITIES = "probabilities"  # used as they are
     LOGITS = "logits"  # the graph adds a softmax
-    SIGMOID = "sigmoid"  # the graph divides each by their sum
+    SIGMOID = "sigmoid"  # the graph divides each by their sum; one alone is the second of two classes
 
 
 DECLARABLE = (OutputKind.LOGITS, OutputKind.SIGMOID)  # values of --outputs

@@ -11,6 +11,7 @@ import importlib
 import io
 import json
 import lzma
+import mmap
 import re
 import zipfile
 import zlib
@@ -44,12 +45,28 @@ _PARTS_OF_NETWORKS = {
     "random",
     "regularizers",
 }
+# Layers that are private to a network of keras.applications: plain arithmetic, built by Keras' own code.
+_LAYERS_OF_APPLICATIONS = {
+    ("keras.src.applications.convnext", "LayerScale"),
+    ("keras.src.applications.convnext", "StochasticDepth"),
+    ("keras.src.applications.inception_resnet_v2", "CustomScaleLayer"),
+}
 _FILE_LAYERS = {"StringLookup", "IntegerLookup", "TextVectorization"}  # read the file that their configuration names
 # These run code from the file.
 _CODE_LAYERS = {"Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
 _VERSION = re.compile(r"[0-9A-Za-z.+-]{1,40}")
 _HDF5 = b"\x89HDF\r\n\x1a\n"  # HDF5 File Format Specification 3.0, III.A
 _SAVE = "load it in Keras 3 if you trust it, and save it with model.save('model.keras')"
+_BUILD = "build the same model in Keras 3, then model.load_weights('{name}') and model.save('model.keras')"
+# Each was tried: SavedModel and Keras 2 by TensorFlow 2.21 with tf_keras 2.21.
+_FROM_SAVED_MODEL = (
+    "if it is a SavedModel: python -m tf2onnx.convert --saved-model {name} --opset 17 --output model.onnx, and export"
+    " model.onnx"
+)
+_FROM_KERAS_2 = (
+    "where you trust it: pip install tf_keras, tf_keras.models.load_model('{name}').save('model.h5'), then in Keras 3"
+    " keras.models.load_model('model.h5', compile=False).save('model.keras')"
+)
 _USE_SAVED = "give a file written by model.save('model.keras')"
 _UNLOADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, EOFError, OSError, ValueError, KeyError)
 
@@ -62,7 +79,9 @@ def load_network(path: Path) -> Any:
             allowed, or Keras cannot rebuild it.
     """
     _check_kind(path)
-    _check_config(path, _read_config(path))
+    config = _read_config(path)
+    _check_generation(path, config)
+    _check_config(path, config)
     load_keras()
     _check_weights(path)
     return load_in_safe_mode(path)
@@ -108,7 +127,9 @@ def read_file_facts(path: Path) -> dict[str, str]:
 def _check_kind(path: Path) -> None:
     """Refuse everything but a zip with the right name; say how to convert the other formats of Keras."""
     if path.is_dir():
-        raise MribatchError(f"{path} is a folder, not a .keras file", f"if it is a SavedModel, {_SAVE}")
+        raise MribatchError(
+            f"{path} is a folder, not a .keras file", _FROM_SAVED_MODEL.format(name=one_line(path.name))
+        )
     try:
         with path.open("rb") as file:
             start = file.read(8)
@@ -116,12 +137,21 @@ def _check_kind(path: Path) -> None:
         raise MribatchError(
             f"cannot read {path}: {error.strerror or error}", "give the path of a .keras file"
         ) from error
+    if start == _HDF5 and not _holds_model(path):
+        problem = f"{path} holds weights alone, without the layers that they belong to"
+        raise MribatchError(problem, _BUILD.format(name=one_line(path.name)))
     if start == _HDF5 or path.suffix.lower() in (".h5", ".hdf5"):
         raise MribatchError(f"{path} is an HDF5 file, Keras' former format, which may carry code", _SAVE)
     if not start.startswith(b"PK\x03\x04"):
         raise MribatchError(f"{path} is not a .keras file (a zip archive)", _USE_SAVED)
     if path.suffix != ".keras":
         raise MribatchError(f"{path} does not end in .keras", "rename it if model.save() wrote it; otherwise, " + _SAVE)
+
+
+def _holds_model(path: Path) -> bool:
+    """Tell whether an HDF5 file holds a whole model: it then has an attribute of this name, stored as plain text."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(b"model_config") >= 0
 
 
 def _read_config(path: Path) -> Any:
@@ -155,6 +185,17 @@ def _check_size(entry: zipfile.ZipInfo, limit: int) -> None:
         )
 
 
+def _check_generation(path: Path, config: Any) -> None:
+    """Refuse a file of Keras 2, which has the same suffix and another content."""
+    version = read_file_facts(path)["saved_by_keras"]
+    module = config.get("module") if isinstance(config, dict) else None
+    former = isinstance(module, str) and module.startswith(("keras.engine.", "keras.src.engine."))
+    if version.startswith("2.") or former:
+        written = f"Keras {version}" if version.startswith("2.") else "Keras 2"
+        problem = f"{path} was saved by {written}; mribatch reads files of Keras 3"
+        raise MribatchError(problem, _FROM_KERAS_2.format(name=one_line(path.name)))
+
+
 def _check_config(path: Path, config: Any) -> None:
     """Refuse code and classes from outside Keras. The compile configuration is never built, so it is not looked at."""
     content = config.get("config") if isinstance(config, dict) else None
@@ -168,6 +209,8 @@ def _check_config(path: Path, config: Any) -> None:
                 f"{path}: its layer '{name}' ({kind}) carries code, which mribatch never runs",
                 "replace it with a standard layer (Rescaling, Normalization, Activation …) and save the model again",
             )
+        if (item.get("module"), item.get("class_name")) in _LAYERS_OF_APPLICATIONS:
+            continue
         if kind in _FILE_LAYERS or not _is_network_part(item.get("module")):
             raise MribatchError(
                 f"{path}: '{name}' is {_quote(item.get('module'))}.{kind}, which an image classifier has no use for",

@@ -14,6 +14,7 @@ from numpy import float32, uint8
 from numpy.typing import NDArray
 
 from mribatch.core.model_spec import INPUT_NAME, OUTPUT_NAME
+from mribatch.training.export.decomposition import make_handlers
 from mribatch.training.frameworks import load_keras
 from mribatch.training.networks.build import calibrate, grey_to_rgb, logits_model, predict_logits
 
@@ -29,6 +30,11 @@ class Convertible:
     width: int
     graph: Callable[[Any], Any]  # tensor uint8 (N, height, width, 1) -> probabilities float32 (N, classes); traced
     answers: Callable[[NDArray[uint8]], NDArray[float32]]  # the same from Keras, for the golden slices
+    reference: str = "Keras"  # what gives the answers, for people
+
+    def to_onnx(self) -> bytes:
+        """Return the bundle's model.onnx."""
+        return convert(self)
 
 
 def make_convertible(network: Any, temperature: float) -> Convertible:
@@ -71,12 +77,61 @@ def convert(source: Convertible) -> bytes:
         return {OUTPUT_NAME: source.graph(images)}
 
     with _silence_converter():
-        import tf2onnx
-
-        model, _ = tf2onnx.convert.from_function(graph, input_signature=[images], opset=OPSET)
+        model = _convert_traced(graph.get_concrete_function())
     clean(model)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
+
+
+def _convert_traced(traced: Any) -> Any:
+    """Return tf2onnx's model of a traced function in which nothing is left but the images and constants.
+
+    tf2onnx itself makes an input of every tensor that is neither variable nor argument, such as the mean of an adapted
+    Normalization, and cannot read calls that are to be compiled by XLA, such as Keras' grouped convolutions.
+    """
+    import tf2onnx
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False, aggressive_inlining=True)
+    definition = frozen.graph.as_graph_def(add_shapes=True)
+    captured = _find_captured(traced)
+    _set_constants(definition, captured)
+    _allow_inlining(definition)
+    model, _ = tf2onnx.convert.from_graph_def(
+        definition,
+        name=traced.name,
+        input_names=[tensor.name for tensor in frozen.inputs if tensor.op.name not in captured],
+        output_names=[tensor.name for tensor in frozen.outputs],
+        opset=OPSET,
+        custom_op_handlers=make_handlers(),
+    )
+    return model
+
+
+def _find_captured(traced: Any) -> dict[str, Any]:
+    """Map the placeholder's name of each captured tensor that is not a variable to its value."""
+    tensorflow, _ = load_keras()
+    pairs = traced.graph.captures
+    return {inside.op.name: outside for outside, inside in pairs if outside.dtype != tensorflow.resource}
+
+
+def _set_constants(definition: Any, values: Mapping[str, Any]) -> None:
+    tensorflow, _ = load_keras()
+    for node in definition.node:
+        if node.name in values:
+            value = values[node.name]
+            node.op = "Const"
+            node.attr.clear()
+            node.attr["dtype"].type = value.dtype.as_datatype_enum
+            node.attr["value"].tensor.CopyFrom(tensorflow.make_tensor_proto(value.numpy()))
+
+
+def _allow_inlining(definition: Any) -> None:
+    """Drop the marks by which TensorFlow keeps a function that XLA should compile as a call."""
+    inner = (node for function in definition.library.function for node in function.node_def)
+    for part in (*definition.node, *definition.library.function, *inner):
+        for mark in ("_XlaMustCompile", "_noinline"):
+            part.attr.pop(mark, None)
 
 
 def clean(model: Any) -> None:
@@ -89,7 +144,7 @@ def clean(model: Any) -> None:
         ValueError: More than one input or output is in use, or an operator is not standard ONNX.
     """
     graph = model.graph
-    used = {name for node in graph.node for name in node.input}
+    used = set(_iterate_inputs(graph))
     for dangling in [value for value in graph.input if value.name not in used]:
         graph.input.remove(dangling)
     if len(graph.input) != 1 or len(graph.output) != 1:
@@ -100,12 +155,30 @@ def clean(model: Any) -> None:
     for value, name in ((graph.input[0], INPUT_NAME), (graph.output[0], OUTPUT_NAME)):
         value.type.tensor_type.shape.dim[0].dim_param = "N"
         _rename(graph, {value.name: name})
+    _write_padding_of_transposed(graph)
     _rename(graph, _name_by_operator(graph))
     del graph.value_info[:]  # shapes under old names; the checker infers them again
     _sort_weights(graph)
     for unused in [entry for entry in model.opset_import if entry.domain not in _STANDARD_DOMAINS]:
         model.opset_import.remove(unused)
     graph.name, graph.doc_string = "mribatch", ""
+
+
+def _write_padding_of_transposed(graph: Any) -> None:
+    """Write a transposed convolution's negative padding at the end, which ONNX forbids, as output_padding."""
+    from onnx import helper
+
+    for node in graph.node:
+        pads = next((item for item in node.attribute if item.name == "pads"), None)
+        if node.op_type != "ConvTranspose" or pads is None or min(pads.ints) >= 0:
+            continue
+        half = len(pads.ints) // 2
+        more = [max(0, -pad) for pad in pads.ints[half:]]
+        kept = [*pads.ints[:half], *(max(0, pad) for pad in pads.ints[half:])]
+        others = [item for item in node.attribute if item.name not in ("pads", "output_padding")]
+        del node.attribute[:]
+        added = (helper.make_attribute("pads", kept), helper.make_attribute("output_padding", more))
+        node.attribute.extend([*others, *added])
 
 
 def _name_by_operator(graph: Any) -> dict[str, str]:
@@ -119,7 +192,7 @@ def _name_by_operator(graph: Any) -> dict[str, str]:
             if name in weights:
                 names.setdefault(name, f"{node.name}_input_{position}")
         for position, name in enumerate(node.output):
-            if name not in kept:
+            if name and name not in kept:  # an optional output that is not wanted has no name
                 names[name] = f"{node.name}_output" if len(node.output) == 1 else f"{node.name}_output_{position}"
     return names
 
@@ -127,7 +200,7 @@ def _name_by_operator(graph: Any) -> dict[str, str]:
 def _sort_weights(graph: Any) -> None:
     """Sort weights by their use: the converter's order changes from run to run, and a bundle's hash with it."""
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    used = dict.fromkeys(name for node in graph.node for name in node.input if name in weights)
+    used = dict.fromkeys(name for name in _iterate_inputs(graph) if name in weights)
     del graph.initializer[:]
     graph.initializer.extend(weights[name] for name in used)
 
@@ -137,8 +210,29 @@ def _rename(graph: Any, names: Mapping[str, str]) -> None:
         for tensors in (node.input, node.output):
             for position, name in enumerate(tensors):
                 tensors[position] = names.get(name, name)
+        for inner in _subgraphs(node):
+            own = {value.name for value in (*inner.input, *inner.initializer)}
+            own |= {name for inside in inner.node for name in inside.output}
+            _rename(inner, {name: new for name, new in names.items() if name not in own})
     for value in (*graph.input, *graph.output, *graph.initializer):
         value.name = names.get(value.name, value.name)
+
+
+def _subgraphs(node: Any) -> Iterator[Any]:
+    """Yield the bodies of a loop or a branch."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _iterate_inputs(graph: Any) -> Iterator[str]:
+    """Yield the names that nodes take, in order, those in loops and branches included."""
+    for node in graph.node:
+        yield from node.input
+        for inner in _subgraphs(node):
+            yield from _iterate_inputs(inner)
+            yield from (value.name for value in inner.output)
 
 
 @contextlib.contextmanager

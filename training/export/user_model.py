@@ -1,5 +1,6 @@
-"""A user's own Keras classifier -> a model bundle, in the steps of `export_keras`."""
+"""A user's own classifier, Keras or ONNX -> a model bundle, in the steps of `export_model`."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,25 +10,35 @@ from mribatch.core.about import RESEARCH_NOTICE, __version__
 from mribatch.core.agreement import Agreement
 from mribatch.core.bundle import SPEC_FILE
 from mribatch.core.errors import MribatchError
+from mribatch.core.text import one_line
 from mribatch.training.data.classes import ClassList
-from mribatch.training.export.bundle import BundleFacts, check_names, check_replaceable, publish_bundle
-from mribatch.training.export.declarations import OutputKind, Scale
-from mribatch.training.export.keras_classifier import KerasClassifier, inspect_classifier
+from mribatch.training.export.bundle import BundleFacts, Source, check_names, check_replaceable, publish_bundle
+from mribatch.training.export.declarations import MeanAndStd, OutputKind, Scale
+from mribatch.training.export.golden import COUNT, LEAST_SPREAD, ChosenGolden, choose_golden
+from mribatch.training.export.keras_classifier import inspect_classifier
 from mribatch.training.export.keras_file import load_network, read_file_facts
+from mribatch.training.export.onnx_classifier import inspect_graph
+from mribatch.training.export.onnx_file import SUFFIX, load_graph, opset_of, read_onnx_facts
+from mribatch.training.export.outputs import Ending
+from mribatch.training.export.pixels import PixelInput, Scaling
 
 Echo = Callable[[str], None]
 
+_SIGMOIDS = "sigmoid divided by the sum of all sigmoids"
 _OUTPUTS = {
-    OutputKind.PROBABILITIES: "its own softmax",
-    OutputKind.LOGITS: "logits, to which the graph adds a softmax",
-    OutputKind.SIGMOID: "sigmoids, each of which the graph divides by their sum",
+    Ending(OutputKind.PROBABILITIES): "its own softmax",
+    Ending(OutputKind.LOGITS): "logits, to which the graph adds a softmax",
+    Ending(OutputKind.SIGMOID): "sigmoids, each of which the graph divides by their sum",
+    Ending(OutputKind.LOGITS, single=True): "one logit z; the graph gives 1 - sigmoid(z) and sigmoid(z)",
+    Ending(OutputKind.SIGMOID, single=True): "one sigmoid p; the graph gives 1 - p and p",
 }
-_ACTIVATIONS = {
-    OutputKind.PROBABILITIES: "softmax",
-    OutputKind.LOGITS: "softmax",
-    OutputKind.SIGMOID: "sigmoid divided by the sum of all sigmoids",
+_PROBABILITIES = {
+    Ending(OutputKind.PROBABILITIES): "softmax",
+    Ending(OutputKind.LOGITS): "softmax",
+    Ending(OutputKind.SIGMOID): _SIGMOIDS,
+    Ending(OutputKind.LOGITS, single=True): "1 - sigmoid and sigmoid of one logit",
+    Ending(OutputKind.SIGMOID, single=True): "1 - p and p of one sigmoid p",
 }
-_SUFFIXES = {OutputKind.SIGMOID: "; its sigmoids are divided by their sum"}
 _SIGMOID_NOTE = """- The probabilities are p_i / (p_1 + … + p_k) of the model's sigmoids p, as in Keras' categorical
   cross-entropy during training; the largest sigmoid stays the largest. They say how the classes compare, not how
   likely any of them is: with four classes, sigmoids of 0.01 each and sigmoids of 0.99 each both become 0.25. A sigmoid
@@ -39,27 +50,42 @@ _SIGMOID_NOTE = """- The probabilities are p_i / (p_1 + … + p_k) of the model'
 class ExportOptions:
     """What `mribatch export` was asked to do."""
 
-    model: Path  # a .keras file
+    model: Path  # a .keras or an .onnx file
     out: Path
     classes: ClassList
-    scale: Scale | None = None  # None: layers of the model scale the pixels
+    scale: Scaling | None = None  # None: layers of the model scale the pixels
+    scale_twice: bool = False  # trained on images that were scaled outside as well as by the model's own layers
     outputs: OutputKind | None = None  # one of DECLARABLE; None: what the last layer says
     size: int | None = None  # height and width, pixels, for a model that takes any
     name: str | None = None  # of the bundle; None: the name of its folder
     licence: str = "not stated"  # of the weights
+    untrained: bool = False  # the weights are random: the bundle says so
     overwrite: bool = False
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The bundle and how well its graph agrees with Keras."""
+    """The bundle and how well its graph agrees with the model that it was made from."""
 
     out: Path
     agreement: Agreement
+    reference: str  # what the graph was compared with
     facts: Mapping[str, Any] = field(default_factory=dict)  # for people and for --json
 
 
-def export_keras(options: ExportOptions, echo: Echo) -> ExportResult:
+@dataclass(frozen=True)
+class UserModel:
+    """A classifier that was loaded and inspected."""
+
+    source: Source
+    pixels: PixelInput
+    ending: Ending
+    framework: str  # "Keras" or "ONNX"
+    weights: int
+    file_facts: Mapping[str, str]
+
+
+def export_model(options: ExportOptions, echo: Echo) -> ExportResult:
     """Load, inspect, convert, gate, and only then give the bundle its name.
 
     Raises:
@@ -68,44 +94,95 @@ def export_keras(options: ExportOptions, echo: Echo) -> ExportResult:
     name = options.name or options.out.resolve().name
     check_names(name, options.classes)
     _check_out(options)
-    model = load_network(options.model)
-    known = inspect_classifier(
-        model, len(options.classes.names), scale=options.scale, declared=options.outputs, size=options.size
-    )
-    for line in (*_describe(known), *known.pixels.notes):
+    known = _load_onnx(options) if options.model.suffix.lower() == SUFFIX else _load_keras(options)
+    for line in (*_describe(known, options), *known.pixels.notes):
         echo(line)
+    golden = _choose_golden(known, options)
     training = {
-        "source": "a user's own Keras model",
-        **read_file_facts(options.model),
+        "source": f"a user's own {known.framework} model",
+        **known.file_facts,
         **_collect_facts(known),
+        "golden_spread": round(golden.spread, 6),
         "mribatch": __version__,
     }
     facts = BundleFacts(
         name=name,
         classes=options.classes,
-        activation=_ACTIVATIONS[known.output],
-        description=f"a user's own Keras model, {model.count_params():,} weights{_SUFFIXES.get(known.output, '')}",
+        trained=not options.untrained,
+        activation=_SIGMOIDS if known.ending == Ending(OutputKind.SIGMOID) else "softmax",
+        description=_describe_in_one_line(known),
         training=training,
         licences={"weights": options.licence, "training_data": "not stated"},
     )
-    agreement = _publish(known, facts, write_user_card(name, options, known, training), options.out)
-    return ExportResult(
-        options.out,
-        agreement,
-        {"name": name, "out": str(options.out), **training, "golden_max_difference": agreement.max_difference},
+    card = write_user_card(name, options, known, training)
+    agreement = _publish(known, facts, card, options.out, golden)
+    if options.untrained:
+        echo(f"NOTE: '{name}' is marked as not trained: its runs and reports say that its predictions mean nothing.")
+    result = {"name": name, "out": str(options.out), **training, "trained": not options.untrained}
+    result["golden_max_difference"] = agreement.max_difference
+    return ExportResult(options.out, agreement, known.source.reference, result)
+
+
+def _load_keras(options: ExportOptions) -> UserModel:
+    model = load_network(options.model)
+    known = inspect_classifier(
+        model,
+        len(options.classes.names),
+        scale=options.scale,
+        declared=options.outputs,
+        size=options.size,
+        scale_twice=options.scale_twice,
     )
+    facts = read_file_facts(options.model)
+    return UserModel(known.to_source(), known.pixels, known.ending, "Keras", model.count_params(), facts)
 
 
-def write_user_card(name: str, options: ExportOptions, known: KerasClassifier, facts: Mapping[str, Any]) -> str:
+def _load_onnx(options: ExportOptions) -> UserModel:
+    model = load_graph(options.model)
+    known = inspect_graph(
+        model,
+        len(options.classes.names),
+        scale=options.scale,
+        declared=options.outputs,
+        size=options.size,
+        scale_twice=options.scale_twice,
+    )
+    weights = sum(math.prod(tensor.dims) for tensor in model.graph.initializer)
+    facts = read_onnx_facts(options.model, model) | {"opset": str(opset_of(model))}
+    return UserModel(known, known.pixels, known.ending, "ONNX", weights, facts)
+
+
+def _choose_golden(known: UserModel, options: ExportOptions) -> ChosenGolden:
+    """Refuse a model that gives every slice one answer, unless it is declared to be untrained."""
+    chosen = choose_golden(known.source.height, known.source.width, known.source.answers)
+    if not chosen.varies and not options.untrained:
+        raise MribatchError(
+            f"the model gives {COUNT} different slices, noise and plain areas the same answer (no class moves by more"
+            f" than {chosen.spread:.1g}; {LEAST_SPREAD} is needed), so comparing the bundle with it proves nothing",
+            "check --scale and that the trained weights were saved; for random weights, give --untrained, and every"
+            " run of the bundle says that its predictions mean nothing",
+        )
+    return chosen
+
+
+def write_user_card(name: str, options: ExportOptions, known: UserModel, facts: Mapping[str, Any]) -> str:
     """Return MODEL_CARD.md of a model of which only the file is known."""
     pixels, classes = known.pixels, ", ".join(options.classes.names)
     notes = "".join(f"- Note: {note}.\n" for note in pixels.notes)
+    sigmoids = _SIGMOID_NOTE if known.ending == Ending(OutputKind.SIGMOID) else ""
+    first, second = _describe(known, options)
+    untrained = (
+        "**Not trained: its weights are random and its predictions mean nothing.** " if options.untrained else ""
+    )
+    reference = known.source.reference
     return f"""# {name}
 
 **{RESEARCH_NOTICE}**
 
-A user's own Keras model, exported by mribatch {__version__}. **How good it is is not known here**: mribatch did not
-train it and has only checked that the exported graph gives the same probabilities as Keras. Measure it with
+{untrained}A user's own {known.framework} model, exported by mribatch {__version__}.
+**How good it is is not known here**: mribatch did not train it and has only checked that the exported graph gives the
+same probabilities as {reference} on {COUNT} golden slices, over which its answers vary by up to
+{facts["golden_spread"]:.3f}. Measure it with
 `mribatch classify` and `mribatch report` on labelled images that it was not trained on.
 
 ## Intended use
@@ -119,13 +196,13 @@ about a person. It assigns one of its own classes to every picture, even to a pi
 - Input: grey slices, 8 bit, stretched to {pixels.height} x {pixels.width} pixels (height x width; linear, no
   antialiasing), values 0 to 255. A model trained on images that were resized in another way (cropped, padded,
   antialiased) gives other figures here than in its training.
-- {_describe(known)[0]}
-- {_describe(known)[1]}
-{_SIGMOID_NOTE if known.output is OutputKind.SIGMOID else ""}{notes}
+- {first}
+- {second}
+{sigmoids}{notes}
 ## Origin
 
-- File: `{facts["file"]}`, sha256 `{facts["sha256"]}`, saved by Keras {facts["saved_by_keras"]}.
-- Weights: {known.model.count_params():,}. Training data, protocol and figures: not stated.
+- File: `{facts["file"]}`, sha256 `{facts["sha256"]}`, saved by {_name_writer(facts)}.
+- Weights: {known.weights:,}. Training data, protocol and figures: not stated.
 
 ## Licences
 
@@ -140,42 +217,63 @@ def _check_out(options: ExportOptions) -> None:
         raise MribatchError(f"{options.out} already holds a bundle", "choose another --out, or add --overwrite")
 
 
-def _describe(known: KerasClassifier) -> tuple[str, str]:
+def _describe(known: UserModel, options: ExportOptions) -> tuple[str, str]:
     pixels = known.pixels
     grey = "grey as stored" if pixels.channels == 1 else "grey repeated to three channels"
-    if pixels.scaling_layers:
-        scaling = f"scaled by the model's own {', '.join(pixels.scaling_layers)}"
+    inside = f"by the model's own {', '.join(pixels.scaling_layers)}"
+    given = f"--{pixels.scale}" if isinstance(pixels.scale, MeanAndStd) else f"--scale {pixels.scale}"
+    if pixels.scaling_layers and pixels.scale is not Scale.NONE:
+        scaling = f"scaled by the graph ({given}) and once more {inside}"
+    elif pixels.scaling_layers:
+        scaling = f"scaled {inside}"
     elif pixels.scale is Scale.NONE:
         scaling = "not scaled (--scale none)"
     else:
-        scaling = f"scaled by the graph (--scale {pixels.scale})"
+        scaling = f"scaled by the graph ({given})"
+    ending = _OUTPUTS[known.ending]
+    if known.ending.single:
+        ending += f", for {' and '.join(options.classes.names)} in this order"
     return (
         f"Pixels: {pixels.height} x {pixels.width}, {grey}, {scaling}.",
-        f"Output: {known.classes} classes; the model ends in {_OUTPUTS[known.output]}.",
+        f"Output: {len(options.classes.names)} classes; the model ends in {ending}.",
     )
 
 
-def _collect_facts(known: KerasClassifier) -> dict[str, Any]:
+def _describe_in_one_line(known: UserModel) -> str:
+    text = f"a user's own {known.framework} model, {known.weights:,} weights"
+    if known.ending.kind is not OutputKind.SIGMOID:
+        return text
+    ending = "one sigmoid, for the second class" if known.ending.single else "its sigmoids are divided by their sum"
+    return f"{text}; {ending}"
+
+
+def _name_writer(facts: Mapping[str, Any]) -> str:
+    return f"Keras {facts['saved_by_keras']}" if "saved_by_keras" in facts else str(facts["saved_by"])
+
+
+def _collect_facts(known: UserModel) -> dict[str, Any]:
     pixels = known.pixels
     return {
-        "weights": known.model.count_params(),
+        "weights": known.weights,
         "channels": pixels.channels,
         "scale": str(pixels.scale),
         "scaled_by_layers": list(pixels.scaling_layers),
-        "ends_in": str(known.output),
-        "probabilities": _ACTIVATIONS[known.output],
+        "ends_in": f"one {known.ending.kind}" if known.ending.single else str(known.ending.kind),
+        "probabilities": _PROBABILITIES[known.ending],
     }
 
 
-def _publish(known: KerasClassifier, facts: BundleFacts, card: str, out: Path) -> Agreement:
+def _publish(known: UserModel, facts: BundleFacts, card: str, out: Path, golden: ChosenGolden) -> Agreement:
     import onnx
     from onnx.shape_inference import InferenceError
 
     try:
-        return publish_bundle(known.to_convertible(), facts, card, out)
+        return publish_bundle(known.source, facts, card, out, golden.golden)
     except (ValueError, TypeError, NotImplementedError, onnx.checker.ValidationError, InferenceError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        fix = "replace the layer named above, or report this with the versions of keras and tf2onnx"
+        if known.framework == "ONNX":
+            fix = "export it with a dynamic batch and opset 17: torch.onnx.export(…, opset_version=17, dynamic_axes=…)"
         raise MribatchError(
-            f"the model cannot be written as a graph of standard ONNX operators: {reason[:200]}",
-            "replace the layer named above, or report this with the versions of keras and tf2onnx",
+            f"the model cannot be written as a graph of standard ONNX operators: {one_line(reason)[:200]}", fix
         ) from error

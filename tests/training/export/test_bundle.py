@@ -112,7 +112,9 @@ def wrong_graph(network: Any) -> Convertible:
 def test_a_graph_that_disagrees_with_keras_leaves_what_was_there(network: Any, tmp_path: Path) -> None:
     out = tmp_path / "toy"
     write_bundle(network, FACTS, "# first\n", out)
-    with pytest.raises(MribatchError, match=r"does not give Keras' probabilities on the golden slices: max \|Δp\|"):
+    with pytest.raises(
+        MribatchError, match=r"does not give the probabilities of Keras on the golden slices: max \|Δp\|"
+    ):
         publish_bundle(wrong_graph(network), FACTS, "# second\n", out)
     assert (out / "MODEL_CARD.md").read_text() == "# first\n" and [p.name for p in tmp_path.iterdir()] == ["toy"]
 
@@ -139,7 +141,7 @@ def test_a_bundle_is_put_back_after_a_kill_between_the_renamings(network: Any, t
     write_bundle(network, FACTS, "# first\n", out)
     out.rename(tmp_path / ".toy.old")
     (tmp_path / ".toy.new").mkdir()
-    with pytest.raises(MribatchError, match="does not give Keras' probabilities"):
+    with pytest.raises(MribatchError, match="does not give the probabilities of Keras"):
         publish_bundle(wrong_graph(network), FACTS, "# second\n", out)
     assert (out / "MODEL_CARD.md").read_text() == "# first\n" and [p.name for p in tmp_path.iterdir()] == ["toy"]
 

@@ -248,10 +248,38 @@ def test_what_the_file_says_does_not_move_the_cursor(good: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["m.h5", "m.hdf5", "m.keras"])
 def test_hdf5_is_refused_with_the_way_out(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 100)
+    (tmp_path / name).write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 100 + b"model_config")
     error = refused(tmp_path / name)
     assert "is an HDF5 file, Keras' former format, which may carry code" in error.problem
     assert error.fix == "load it in Keras 3 if you trust it, and save it with model.save('model.keras')"
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_a_whole_model_in_hdf5_is_told_from_weights_alone(tmp_path: Path) -> None:
+    model = models.small(models.rescaling())
+    model.save(tmp_path / "whole.h5")
+    assert "Keras' former format" in refused(tmp_path / "whole.h5").problem
+    model.save_weights(tmp_path / "mine.weights.h5")
+    error = refused(tmp_path / "mine.weights.h5")
+    assert "holds weights alone" in error.problem and "model.load_weights('mine.weights.h5')" in error.fix
+    other = models.small(models.rescaling(), seed=2)  # the advice, followed
+    other.load_weights(tmp_path / "mine.weights.h5")
+    other.save(tmp_path / "model.keras")
+    assert load_network(tmp_path / "model.keras").name == "small"
+
+
+def test_a_file_of_keras_2_is_named(good: Path, tmp_path: Path) -> None:
+    def older(parts: dict[str, bytes]) -> None:
+        parts["metadata.json"] = b'{"keras_version": "2.15.0", "date_saved": "2024-02-01@10:00:00"}'
+
+    error = refused(models.rewritten(good, tmp_path / "m.keras", older))
+    assert "was saved by Keras 2.15.0; mribatch reads files of Keras 3" in error.problem
+    assert "tf_keras.models.load_model('m.keras').save('model.h5')" in error.fix
+
+    def module(config: dict[str, Any]) -> None:
+        config["module"] = "keras.src.engine.functional"
+
+    assert "was saved by Keras 2;" in refused(models.with_config(good, tmp_path / "n.keras", module)).problem
 
 
 def test_what_is_no_keras_file_is_named(good: Path, tmp_path: Path) -> None:
@@ -262,7 +290,7 @@ def test_what_is_no_keras_file_is_named(good: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.keras").write_bytes(good.read_bytes()[:2000])
     assert "is not a usable .keras file" in refused(tmp_path / "cut.keras").problem
     (tmp_path / "saved_model").mkdir()
-    assert "SavedModel" in refused(tmp_path / "saved_model").fix
+    assert "tf2onnx.convert --saved-model saved_model" in refused(tmp_path / "saved_model").fix
     assert "No such file" in refused(tmp_path / "none.keras").problem
     (tmp_path / "m.zip").write_bytes(good.read_bytes())
     assert "does not end in .keras" in refused(tmp_path / "m.zip").problem

@@ -1,0 +1,1 @@
+"""Which models and layers `mribatch export` accepts, tried one by one."""

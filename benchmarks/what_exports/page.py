@@ -1,0 +1,57 @@
+"""docs/reference/what-exports.md, from the committed outcomes."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "what-exports.json"
+PAGE = ROOT / "docs" / "reference" / "what-exports.md"
+_INTRO = """# What exports
+
+Generated from [what-exports.json](../../benchmarks/results/what-exports.json) by `python -m benchmarks.what_exports`; a
+test fails where it is stale. Versions: {versions}.
+
+Every model of Keras was built with random weights, saved, and given to `mribatch export`, which compares the bundle
+with Keras, or with the ONNX model alone, on 64 golden slices. Weights that start as zeros or ones were drawn at random,
+running statistics were taken from slices, and the last layer was scaled so that the answers vary. **Spread** says how
+much: the largest range of a class over the golden slices. **max |Δp|** is the largest difference of a probability; the
+limit is 1e-04. Seconds were measured on two shared cores, loading and comparing included. Networks of keras.applications took
+images of 64 to 75 pixels; their width and depth are as published. The ONNX models were written by PyTorch 2.13 from
+networks of timm 1.0.31, at 64 or 96 pixels.
+
+{exported} of {tried} models and layers that could be built export."""
+
+
+def page(content: dict[str, Any]) -> str:
+    """Return the text of the page."""
+    outcomes = content["outcomes"]
+    tried = [one for one in outcomes if one["exports"] is not None]
+    named = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
+    exported = sum(one["exports"] for one in tried)
+    parts = [_INTRO.format(versions=named, exported=exported, tried=len(tried))]
+    groups = dict.fromkeys(one["group"] for one in outcomes)
+    parts += [f"## {name}\n\n{_table([one for one in outcomes if one['group'] == name])}" for name in groups]
+    return "\n\n".join([*parts, "Research use only, not a medical device.\n"])
+
+
+def _table(outcomes: Sequence[dict[str, Any]]) -> str:
+    lines = [
+        "| model or layer | exports | max \\|Δp\\| | spread | seconds | remark |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for one in outcomes:
+        exports = {True: "yes", False: "**no**", None: "not tried"}[one["exports"]]
+        numbers = ("" if one[key] is None else f"{one[key]:{form}}" for key, form in _FORMS.items())
+        lines.append(f"| {one['name']} | {exports} | {' | '.join(numbers)} | {_clean(one['remark'])} |")
+    return "\n".join(lines)
+
+
+_FORMS = {"difference": ".0e", "spread": ".2f", "seconds": ".1f"}
+
+
+def _clean(remark: str) -> str:
+    """Return a remark for a cell: no temporary path, no bars or tags."""
+    text = re.sub(r"/tmp/\S*/", "", remark)
+    return text.replace("|", "\\|").replace("<", "&lt;")
