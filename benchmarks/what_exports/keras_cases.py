@@ -107,7 +107,7 @@ def _set_weights(model: Any) -> None:
             continue
         ones = np.ptp(np.asarray(variable)) == 0  # scales, offsets and factors that start all alike
         if ones and "moving" not in variable.path and variable.shape:
-            near = 1.0 if any(part in variable.path for part in ("gamma", "scale", "alpha")) else 0.0
+            near = 1.0 if any(part in variable.path for part in ("gamma", "scale", "alpha", "variance")) else 0.0
             variable.assign(random.uniform(near - 0.1, near + 0.1, variable.shape))
 
 

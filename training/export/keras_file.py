@@ -60,8 +60,8 @@ _SAVE = "load it in Keras 3 if you trust it, and save it with model.save('model.
 _BUILD = "build the same model in Keras 3, then model.load_weights('{name}') and model.save('model.keras')"
 # Each was tried: SavedModel and Keras 2 by TensorFlow 2.21 with tf_keras 2.21.
 _FROM_SAVED_MODEL = (
-    "if it is a SavedModel: python -m tf2onnx.convert --saved-model {name} --opset 17 --output model.onnx, and export"
-    " model.onnx"
+    "if it is a SavedModel, write it as model.onnx with tf2onnx.convert and export that;"
+    " docs/how-to/export-your-model.md has the command"
 )
 _FROM_KERAS_2 = (
     "where you trust it: pip install tf_keras, tf_keras.models.load_model('{name}').save('model.h5'), then in Keras 3"
@@ -127,9 +127,7 @@ def read_file_facts(path: Path) -> dict[str, str]:
 def _check_kind(path: Path) -> None:
     """Refuse everything but a zip with the right name; say how to convert the other formats of Keras."""
     if path.is_dir():
-        raise MribatchError(
-            f"{path} is a folder, not a .keras file", _FROM_SAVED_MODEL.format(name=one_line(path.name))
-        )
+        raise MribatchError(f"{path} is a folder, not a .keras file", _FROM_SAVED_MODEL)
     try:
         with path.open("rb") as file:
             start = file.read(8)

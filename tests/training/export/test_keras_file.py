@@ -290,7 +290,7 @@ def test_what_is_no_keras_file_is_named(good: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.keras").write_bytes(good.read_bytes()[:2000])
     assert "is not a usable .keras file" in refused(tmp_path / "cut.keras").problem
     (tmp_path / "saved_model").mkdir()
-    assert "tf2onnx.convert --saved-model saved_model" in refused(tmp_path / "saved_model").fix
+    assert "write it as model.onnx with tf2onnx.convert" in refused(tmp_path / "saved_model").fix
     assert "No such file" in refused(tmp_path / "none.keras").problem
     (tmp_path / "m.zip").write_bytes(good.read_bytes())
     assert "does not end in .keras" in refused(tmp_path / "m.zip").problem
