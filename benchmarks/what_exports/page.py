@@ -18,8 +18,8 @@ with Keras, or with the ONNX model alone, on 64 golden slices. Weights that star
 running statistics were taken from slices, and the last layer was scaled so that the answers vary. **Spread** says how
 much: the largest range of a class over the golden slices. **max |Δp|** is the largest difference of a probability; the
 limit is 1e-04. Seconds were measured on two shared cores, loading and comparing included. Networks of
-keras.applications took images of 64 to 75 pixels; their width and depth are as published. The ONNX models were written by PyTorch 2.13 from
-networks of timm 1.0.31, at 64 or 96 pixels.
+keras.applications took images of 64 to 75 pixels; their width and depth are as published. The ONNX models were written
+by PyTorch 2.13 from networks of timm 1.0.31, at 64 or 96 pixels.
 
 {exported} of {tried} models and layers that could be built export."""
 
