@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mribatch.core.errors import MribatchError
+from mribatch.core.install import install_command
 from mribatch.core.onnx_graph import STANDARD_DOMAINS, read_graph_facts
 from mribatch.core.text import one_line
 
@@ -74,7 +75,7 @@ def _load_onnx() -> Any:
     try:
         import onnx
     except ImportError as error:
-        raise MribatchError(f"reading an ONNX model needs onnx ({error})", "pip install 'mribatch[train]'") from error
+        raise MribatchError(f"reading an ONNX model needs onnx ({error})", install_command("train")) from error
     return onnx
 
 
