@@ -5,6 +5,7 @@ only from files beside the model or under its folder: the format lets a tensor n
 content would then travel in the bundle.
 """
 
+import math
 import os
 import stat
 from hashlib import sha256
@@ -19,6 +20,7 @@ from mribatch.core.text import one_line
 SUFFIX = ".onnx"
 OPSETS = range(11, 27)
 _MAX_BYTES = (1 << 31) - (1 << 20)  # of the model with its weights; protobuf's limit, less room for the wrapper
+_MAX_VALUES = 1 << 28  # in one tensor; 1 GiB in float32
 _MAX_NODES = 50_000  # NASNetLarge has 2,000
 # Branches and loops, for which no bound on time and memory can be given, and operators whose answer is drawn by lot.
 _REFUSED = frozenset(
@@ -50,6 +52,7 @@ def load_graph(path: Path) -> Any:
     except (onnx.checker.ValidationError, ValueError) as error:
         problem = f"{path} is not a valid ONNX model: {_first_line(error)}"
         raise MribatchError(problem, "export it again with a current version of its exporter") from error
+    _check_sizes(path, model)
     return model
 
 
@@ -114,6 +117,20 @@ def _check_nodes(path: Path, model: Any) -> None:
     if opset_of(model) not in OPSETS:
         problem = f"{path} is of opset {opset_of(model)}; {OPSETS[0]} to {OPSETS[-1]} are read"
         raise MribatchError(problem, "export it again with opset_version=17")
+
+
+def _check_sizes(path: Path, model: Any) -> None:
+    """Refuse a tensor that no classifier of one image needs: a few bytes can ask for terabytes."""
+    onnx = _load_onnx()
+    try:
+        values = onnx.shape_inference.infer_shapes(model, data_prop=True).graph.value_info
+    except Exception:  # ONNX Runtime judges the graph, too, and says what is wrong with it
+        return
+    for value in values:
+        sides = [side.dim_value or 1 for side in value.type.tensor_type.shape.dim]
+        if math.prod(sides) > _MAX_VALUES:
+            problem = f"{path} makes a tensor of {' x '.join(map(str, sides))} numbers"
+            raise MribatchError(problem, _FIX)
 
 
 def _fold_external(path: Path, model: Any, size: int) -> None:

@@ -184,6 +184,15 @@ def double() -> Any:
     return model
 
 
+def terabytes() -> Any:
+    """A few bytes that ask for 4 TiB."""
+    model = models.with_node("Add", inputs=("given", "huge"))
+    sides = onnx.numpy_helper.from_array(np.array([1 << 20, 1 << 20], np.int64), "sides")
+    model.graph.initializer.append(sides)
+    model.graph.node.insert(0, helper.make_node("ConstantOfShape", ["sides"], ["huge"]))
+    return model
+
+
 def with_function() -> Any:
     model = classifier()
     body = [helper.make_node("Identity", ["a"], ["b"])]
@@ -200,6 +209,7 @@ def with_function() -> Any:
         (lambda: models.with_node("If", **models.branch()), {}, "has a node 'If'"),
         (lambda: models.with_node("RandomNormalLike"), {}, "has a node 'RandomNormalLike'"),
         (lambda: models.with_node("NoSuchOperator"), {}, "is not a valid ONNX model"),
+        (terabytes, {}, "makes a tensor of 1048576 x 1048576 numbers"),
         (two_inputs, {}, "takes 2 inputs"),
         (two_outputs, {}, "gives 2 outputs: given, t2"),
         (lambda: classifier(opset=7), {}, "is of opset 7; 11 to"),
