@@ -33,7 +33,7 @@ def describe_difference(key: str, earlier: JsonScalar, now: JsonScalar) -> str:
     if key == "model":
         return _describe_models(str(earlier), str(now))
     if key == "exclude":
-        return f"it left out files by {_list_values(earlier)}, now it would by {_list_values(now)}"
+        return f"its patterns of files to leave out were {_list_values(earlier)}, now they are {_list_values(now)}"
     if key == "alias":
         return f"its aliases of classes were {_list_values(earlier)}, now they are {_list_values(now)}"
     return f"{_NAMES.get(key, key)} was {_shorten(earlier)}, now it is {_shorten(now)}"

@@ -13,6 +13,7 @@ import numpy as np
 from numpy import float32, float64, int64
 from numpy.typing import NDArray
 
+from mribatch.core import tables
 from mribatch.report.metrics import ECE_BINS, CalibrationBin, Metric, calibration, ece_bins, find
 from mribatch.training.figures.page import BLUE, GREY, SKY, VERMILLION, format_class, format_percent, make_page
 from mribatch.training.fit.history import Epoch
@@ -49,8 +50,8 @@ def draw_training_curves(
     unused = "" if watched == "validation" else f" The {watched} part was scored, but not used to choose anything."
     seconds = sum(row.seconds for row in history)
     lines = (
-        f"{len(history)} epochs in {_format_duration(seconds)}; the weights of epoch {best_epoch} were kept: "
-        f"{watched} loss {best.val_loss:.4f}, accuracy {format_percent(best.val_accuracy)}.",
+        f"{tables.count(len(history), 'epoch')} in {_format_duration(seconds)}; the weights of epoch {best_epoch} were "
+        f"kept: {watched} loss {best.val_loss:.4f}, accuracy {format_percent(best.val_accuracy)}.",
         f"Training figures are of augmented images with dropout, as they were learned; {watched} figures are of clean "
         f"images.{unused}",
     )

@@ -273,3 +273,11 @@ def test_tiles_fit_and_do_not_overlap(count: int, words: float) -> None:
 )
 def test_only_all_and_nothing_are_called_so(share: float, text: str) -> None:
     assert format_percent(share) == text
+
+
+def test_one_epoch_has_one_tick_and_is_no_plural(pages: dict[str, Texts], tmp_path: Path) -> None:
+    history = [Epoch(epoch=1, loss=1.4, accuracy=0.3, val_loss=1.5, val_accuracy=0.2, seconds=4.0)]
+    charts.draw_training_curves(history, 1, title="my-model: training", folder=tmp_path)
+    texts = pages["training_curves"].all
+    assert "1 epoch in 4 s" in texts and "my-model: training" in texts
+    assert "0.96" not in texts and "1.04" not in texts
