@@ -67,7 +67,8 @@ def test_results_are_written_also_where_stdout_is_full(tmp_path: Path, tiny_mode
     with open("/dev/full", "w") as full:
         arguments = ["classify", tmp_path / "data", "--out", tmp_path / "out", "--model", tiny_model]
         result = start(arguments, stdout=full, stderr=subprocess.PIPE)
-    assert result.returncode == 1 and result.stderr.startswith(FULL)
+    # A slow machine shows progress on stderr before the error.
+    assert result.returncode == 1 and result.stderr.splitlines()[-1].startswith(FULL.rstrip())
     assert json.loads((tmp_path / "out" / "run.json").read_text())["state"] == "complete"
 
 

@@ -148,7 +148,7 @@ def test_without_the_option_a_grown_folder_is_another_run_and_the_fix_names_it(
     put("a", 1)
     with pytest.raises(MribatchError, match=r"20 files then, 21 now. Fix: add the new files with --add-new, name"):
         tiny([data], tmp_path / "out")
-    with pytest.raises(MribatchError, match="batch_size was 8, now it is 4"):
+    with pytest.raises(MribatchError, match="the batch size was 8, now it is 4"):
         tiny([data], tmp_path / "out", add_new=True, batch_size=4)
     with pytest.raises(MribatchError, match="--add-new and --overwrite exclude each other"):
         tiny([data], tmp_path / "out", add_new=True, overwrite=True)
