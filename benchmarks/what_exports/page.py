@@ -15,9 +15,9 @@ test fails where it is stale. Versions: {versions}.
 
 Every model of Keras was built with random weights, saved, and given to `mribatch export`, which compares the bundle
 with Keras, or with the ONNX model alone, on 64 golden slices. Weights that start as zeros or ones were drawn at random,
-running statistics were taken from slices, and the last layer was scaled so that the answers vary. **Spread** says how
-much: the largest range of a class over the golden slices. **max |Δp|** is the largest difference of a probability; the
-limit is 1e-04. Seconds were measured on two shared cores, loading and comparing included. Networks of
+running statistics were taken from slices and patterns, and the last layer was scaled so that the answers vary.
+**Spread** says how much: the largest range of a class over the golden slices. **max |Δp|** is the largest difference of
+a probability; the limit is 1e-04. Seconds were measured on two busy cores, loading and comparing included. Networks of
 keras.applications took images of 64 to 75 pixels; their width and depth are as published. The ONNX models were written
 by PyTorch 2.13 from networks of timm 1.0.31, at 64 or 96 pixels.
 
