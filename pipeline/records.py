@@ -29,6 +29,7 @@ class Status(StrEnum):
     DECODER_CRASH = "decoder_crash"  # the decoder's process died on this file alone
     TIMEOUT = "timeout"  # reading or decoding took longer than the limit
     INVALID_OUTPUT = "invalid_output"  # the model answered with NaN or infinity
+    BLANK = "blank"  # whole, and shows nothing but background; not classified, and not a failure
 
 
 class Flag(StrEnum):
@@ -41,6 +42,16 @@ class Flag(StrEnum):
     FIRST_PAGE = "first_page"  # several pages or frames; the first was used
     SEEN_IN_TRAINING = "seen_in_training"  # the model was trained on this image
     NEAR_MATCH = "near_match"  # beside seen_in_training: not the same pixels, but nearly the same picture
+    WINDOWED_BY_RANGE = "windowed_by_range"  # no window of the file's: grey values follow the range of the series
+    LOCALIZER = "localizer"  # a scout image, taken to plan the others
+    SECONDARY_CAPTURE = "secondary_capture"  # a picture of a screen or of paper, not of a scanner
+    BURNED_IN = "burned_in"  # text is drawn into the pixels, by the header
+    ANY_MODALITY = "any_modality"  # no MR image; classified since --any-modality asks for it
+    COLOR_REDUCED = "color_reduced"  # RGB, YBR or a palette, reduced to grey
+    FIRST_VOLUME = "first_volume"  # several volumes; the first was used
+    NAN_REPLACED = "nan_replaced"  # samples that are no number count as background
+    PADDING_EXCLUDED = "padding_excluded"  # padding counts as background and in no range of values
+    NO_ORIENTATION = "no_orientation"  # the header does not say how the slices lie; shown as stored
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,11 @@ class SkipReason(StrEnum):
     NIFTI = "nifti"  # not supported yet
     OTHER_PROGRAM = "other_program"  # thumbnails, companions, checkpoints, recycle bins; the detail says what
     EXCLUDED = "excluded"  # a pattern of the user leaves it out; the detail is the pattern
+    DICOM_NO_PIXELS = "dicom_no_pixels"  # a report, a plan, a presentation state: there is no picture in it
+    DICOM_DIRECTORY = "dicom_directory"  # a DICOMDIR, which lists other files
+    DICOM_SEGMENTATION = "dicom_segmentation"  # a segmentation or a parametric map: derived from images
+    DICOM_MODALITY = "dicom_modality"  # not MR; the detail is the modality
+    DICOM_MOSAIC = "dicom_mosaic"  # many slices tiled into one picture, as functional series of Siemens have them
     DUPLICATE = "duplicate"  # the same real path was listed under an earlier name
     SYMLINK_LOOP = "symlink_loop"  # a folder that contains itself through a link
     UNREADABLE_FOLDER = "unreadable_folder"  # its files could not be listed
