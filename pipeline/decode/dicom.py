@@ -36,7 +36,6 @@ from mribatch.pipeline.studies.dicom_image import (
     PALETTES,
     PIXEL_TAGS,
     Color,
-    FrameGroups,
     Pixels,
     Shading,
     frame_groups,
@@ -105,22 +104,15 @@ class DicomPixels:
         if pixels.is_compressed:
             decoded = decode_frame(CODECS[self._file.syntax], self._coded(frame), pixels)
         else:
-            decoded = DecodedFrame(self._native(frame), pixels.stored)
+            decoded = DecodedFrame(self._native(frame), pixels.stored, pixels.high_bit)
         if pixels.color in GREY:
             return self._grey(decoded, how)
-        if pixels.color is Color.PALETTE:
-            grey = self._through_palette(decoded)
-        else:
-            grey = _reduce(decoded, pixels)
+        grey = self._through_palette(decoded) if pixels.color is Color.PALETTE else _reduce(decoded, pixels)
         return StoredSlice(grey, Words(8, 7), voi=_AS_IT_IS, flags=(Flag.COLOR_REDUCED,))
 
     def _grey(self, decoded: DecodedFrame, how: Shading) -> StoredSlice:
         pixels = self._pixels
-        bits, high_bit = pixels.stored, pixels.high_bit
-        if pixels.is_compressed:  # the decoder has moved the bits down
-            bits = min(bits, decoded.bits)
-            high_bit = bits - 1
-        words = Words(bits, high_bit, pixels.signed, how.modality, how.padding)
+        words = Words(decoded.bits, decoded.high_bit, pixels.signed, how.modality, how.padding)
         inverted = pixels.color is Color.MONOCHROME1
         flags = () if how.padding is None else (Flag.PADDING_EXCLUDED,)
         if decoded.samples.dtype.itemsize > 2:
@@ -133,8 +125,7 @@ class DicomPixels:
         pixels = self._pixels
         if decoded.samples.dtype.itemsize > 2:
             raise unsupported(f"The DICOM image has palette indices of {pixels.allocated} bits.")
-        high_bit = pixels.stored - 1 if pixels.is_compressed else pixels.high_bit
-        words = Words(pixels.stored, high_bit, pixels.signed)
+        words = Words(decoded.bits, decoded.high_bit, pixels.signed)
         if self._palette is None:
             data = self._file.data
             pairs = zip(PALETTE_DESCRIPTORS, PALETTES, strict=True)
@@ -143,7 +134,7 @@ class DicomPixels:
         return words.spread(self._palette, decoded.samples.dtype.itemsize * 8).take(decoded.samples)
 
     def _native(self, frame: int) -> NDArray[Any]:
-        """The samples of an uncompressed frame (PS3.5, 8.1.1), (rows, cols) or (rows, cols, 3); a view where possible."""
+        """The samples of an uncompressed frame (PS3.5, 8.1.1), (rows, cols) or (rows, cols, 3)."""
         pixels, content = self._pixels, self._file.data.source.content
         if is_subsampled(pixels):
             return self._luma_of_422(frame)
@@ -187,7 +178,7 @@ class DicomPixels:
 
 
 def read_slices(content: bytes, frames: Iterable[int], max_pixels: int) -> list[StoredSlice | Verdict]:
-    """Read several frames of one file, counted from 0, in the order asked for; a Verdict for each that cannot be read."""
+    """Read several frames of one file, counted from 0; a Verdict in place of each that cannot be read."""
     pixels = DicomPixels(content, max_pixels)
     return [pixels.read(frame) for frame in frames]
 
@@ -317,13 +308,13 @@ def _reduce(decoded: DecodedFrame, pixels: Pixels) -> NDArray[uint8]:
     if samples.ndim == 2:  # the decoder has done it
         return samples.astype(uint8, copy=False)
     if pixels.color is Color.RGB or decoded.is_rgb:
-        luma = sum(weight * samples[..., place].astype(np.float32) for place, weight in enumerate(_LUMA))
+        luma: NDArray[Any] = samples.astype(np.float32) @ np.array(_LUMA, dtype=np.float32)
     else:
         luma = samples[..., 0].astype(np.float32)
     levels = luma * np.float32(255 / highest)
     if pixels.color in (Color.YBR_PARTIAL_420, Color.YBR_PARTIAL_422):  # black is 16, white 235
         levels = (levels - 16) * np.float32(255 / 219)
-    return np.rint(np.clip(levels, 0, 255)).astype(uint8)
+    return _eight_bits(levels)
 
 
 def _palette_grey(tables: list[Lut], words: Words) -> NDArray[uint8]:
@@ -333,4 +324,9 @@ def _palette_grey(tables: list[Lut], words: Words) -> NDArray[uint8]:
     for table, weight in zip(tables, _LUMA, strict=True):
         entries = np.frombuffer(table.entries, dtype=np.uint16)
         luma += entries[np.clip(stored - table.first, 0, len(entries) - 1)] * (weight * 255 / ((1 << table.bits) - 1))
-    return np.rint(np.clip(luma, 0, 255)).astype(uint8)
+    return _eight_bits(luma)
+
+
+def _eight_bits(levels: NDArray[Any]) -> NDArray[uint8]:
+    grey: NDArray[uint8] = np.rint(np.clip(levels, 0, 255)).astype(uint8)
+    return grey

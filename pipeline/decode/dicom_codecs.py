@@ -3,10 +3,10 @@
 JPEG of 8 bits is decoded by OpenCV, everything else by imagecodecs (BSD-3-Clause), which the extra `dicom` installs.
 """
 
-import re
 import struct
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -30,10 +30,11 @@ _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}  # T
 
 @dataclass(frozen=True, slots=True)
 class DecodedFrame:
-    """samples: unsigned integers, (rows, cols), or (rows, cols, 3) for colour. bits: of a sample. is_luma: the colour is gone."""
+    """samples: unsigned integers; (rows, cols), or (rows, cols, 3) where colour is left."""
 
     samples: NDArray[Any]
-    bits: int
+    bits: int  # of a stored value
+    high_bit: int
     is_rgb: bool = False  # the decoder turned YBR to RGB, whatever the header says
 
 
@@ -72,7 +73,9 @@ def decode_frame(codec: Codec, data: bytes, pixels: Pixels) -> DecodedFrame:
         return _decode_jpeg8(data, pixels)
     samples = _decode_with_imagecodecs(codec, data, coded)
     unsigned = np.ascontiguousarray(samples).view(f"u{samples.dtype.itemsize}")
-    return DecodedFrame(unsigned, coded.bits, codec in (Codec.JPEG_2000, Codec.HTJ2K) and pixels.color in _TRANSFORMED)
+    # A decoder may extend the sign to all bits of its samples, or not: the lesser number of bits is right for both.
+    bits = min(coded.bits, pixels.stored) if pixels.signed else coded.bits
+    return DecodedFrame(unsigned, bits, bits - 1, pixels.color in _TRANSFORMED)
 
 
 _TRANSFORMED = (Color.YBR_ICT, Color.YBR_RCT)
@@ -86,7 +89,7 @@ def imagecodecs() -> ModuleType:
         DicomError: It is not installed.
     """
     try:
-        import imagecodecs as package
+        package = import_module(PACKAGE)
     except ImportError:
         raise unsupported(
             f"This compressed DICOM needs the package {PACKAGE}: pip install 'mribatch[dicom]'."
@@ -104,7 +107,7 @@ def _decode_jpeg8(data: bytes, pixels: Pixels) -> DecodedFrame:
     grey = cv2.imdecode(np.frombuffer(data, dtype=uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
     if grey is None or grey.shape != (pixels.height, pixels.width):
         raise damaged("OpenCV could not decode the JPEG data of the DICOM file.")
-    return DecodedFrame(np.asarray(grey), 8)
+    return DecodedFrame(np.asarray(grey), 8, 7)
 
 
 def _decode_with_imagecodecs(codec: Codec, data: bytes, coded: _Coded) -> NDArray[Any]:
@@ -150,12 +153,14 @@ def _decode_rle(data: bytes, pixels: Pixels) -> DecodedFrame:
     by_sample = planes.reshape(pixels.samples, sample_bytes, size)
     cells = np.ascontiguousarray(by_sample.transpose(0, 2, 1)).view(f">u{sample_bytes}").astype(f"u{sample_bytes}")
     shaped = cells.reshape(pixels.samples, pixels.height, pixels.width)
-    return DecodedFrame(shaped[0] if pixels.samples == 1 else np.moveaxis(shaped, 0, -1), pixels.stored)
+    return DecodedFrame(
+        shaped[0] if pixels.samples == 1 else np.moveaxis(shaped, 0, -1), pixels.stored, pixels.high_bit
+    )
 
 
 def _unpack_bits(segment: bytes, plane: NDArray[uint8]) -> None:
     """Decode one RLE segment (PS3.5, G.3.2) into `plane`, which it has to fill."""
-    out = memoryview(plane)
+    out = memoryview(plane.data)
     at, have, size, need = 0, 0, len(segment), len(plane)
     while have < need and at < size:
         code = segment[at]

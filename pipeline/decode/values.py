@@ -21,6 +21,7 @@ from mribatch.pipeline.records import Flag
 from mribatch.pipeline.studies.voi import Lut, ModalityLut, Rescale, Voi, VoiFunction, VoiWindow
 
 _LOW, _HIGH = 0.005, 0.998  # quantiles of the series that become black and white
+_UNCHANGED = Rescale()
 _BLANK_GREY = 25  # a tenth of the range of grey
 _BLANK_SHARE = 0.005  # of the pixels
 
@@ -80,7 +81,7 @@ class Words:
     bits: int  # of a stored value, 1 to 16
     high_bit: int  # position of its most significant bit, at least bits - 1
     signed: bool = False  # two's complement
-    modality: ModalityLut = Rescale()
+    modality: ModalityLut = _UNCHANGED
     padding: tuple[int, int] | None = None
 
     def stored(self) -> NDArray[np.int32]:
@@ -271,7 +272,8 @@ def _sigmoid(window: VoiWindow, values: NDArray[Any]) -> NDArray[Any]:
     np.clip(values, -80, 80, out=values)  # exp stays finite in float32, and beyond it is black or white anyway
     np.exp(values, out=values)
     values += 1
-    return np.divide(255, values, out=values)
+    levels: NDArray[Any] = np.divide(255, values, out=values)
+    return levels
 
 
 def _linear(window: VoiWindow, values: NDArray[Any]) -> NDArray[Any]:
@@ -280,7 +282,8 @@ def _linear(window: VoiWindow, values: NDArray[Any]) -> NDArray[Any]:
     width = window.width if exact else window.width - 1
     center = window.center if exact else window.center - 0.5
     if width <= 0:  # a threshold
-        return np.where(values > center, values.dtype.type(255), values.dtype.type(0))
+        return (values > center) * values.dtype.type(255)
     values -= center - width / 2
     values *= 255 / width
-    return np.clip(values, 0, 255, out=values)
+    levels: NDArray[Any] = np.clip(values, 0, 255, out=values)
+    return levels

@@ -236,10 +236,10 @@ def begins_like_dicom(head: bytes) -> bool:
     group, element, vr, short = struct.unpack_from("<HH2sH", head)
     if group == 0x0800:  # big endian
         group, element, vr, short = struct.unpack_from(">HH2sH", head)
-        return element < 0x0100 and vr.isalpha() and vr.isupper() and short < 256
+        return bool(element < 0x0100 and vr in _SHORT and short < 256)
     if group not in (0x0002, 0x0008) or element >= 0x0100:
         return False
-    return (vr.isalpha() and vr.isupper() and short < 256) or struct.unpack_from("<I", head, 4)[0] < 256
+    return bool(vr in _LONG or (vr in _SHORT and short < 256) or int.from_bytes(head[4:8], "little") < 256)
 
 
 def _meta_at(content: bytes) -> int:

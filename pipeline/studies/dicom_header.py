@@ -1,4 +1,4 @@
-"""A DICOM file's header: whether it holds images to classify, how many, whose, and how they lie. Pixels stay on disk."""
+"""A DICOM file's header: whether it holds images to classify, how many, whose, and how they lie; no pixel is read."""
 
 import errno
 import math
@@ -59,10 +59,11 @@ _SECONDARY_CAPTURES = tuple(_STORAGE + number for number in ("7", "7.1", "7.2", 
 
 # Modality (0008,0060), PS3.3 C.7.3.1.1.1: a code of this list may be shown, anything else may be a text.
 _MODALITIES = frozenset(
-    "ANN AR ASMT AU BDUS BI BMD CFM CR CT CTPROTOCOL DG DMS DOC DX ECG EEG EMG EOG EPS ES FID GM HC HD IO IOL IVOCT IVUS"
-    " KER KO LEN LS M3D MG MR NM OAM OCT OP OPM OPR OPT OPTBSV OPTENF OPV OSS OT PA PLAN POS PR PT PX REG RESP RF RG"
-    " RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SEG SM SMR SR SRF STAIN TEXTUREMAP TG US VA"
-    " XA XAPROTOCOL XC".split()
+    ("AR", "AU", "BDUS", "BI", "BMD", "CFM", "CR", "CT", "CTPROTOCOL", "DG", "DMS", "DOC", "DX", "ECG")
+    + ("EEG", "EMG", "EOG", "EPS", "ES", "FID", "GM", "HC", "HD", "IO", "IOL", "IVOCT", "IVUS", "KER")
+    + ("KO", "LEN", "LS", "M3D", "MG", "MR", "NM", "OAM", "OCT", "OP", "OPM", "OPT", "OPV", "OSS")
+    + ("OT", "PLAN", "POS", "PR", "PT", "PX", "REG", "RESP", "RF", "RG", "RTDOSE", "RTIMAGE", "RTPLAN", "RTRECORD")
+    + ("RTSTRUCT", "RWV", "SEG", "SM", "SMR", "SR", "SRF", "STAIN", "TG", "US", "VA", "XA", "XC")
 )
 _LOCALIZER_TYPES = frozenset(("LOCALIZER", "LOCALISER", "SCOUT", "SURVEY", "PLAN_SCAN", "PLANSCAN"))
 _LOCALIZER_WORDS = re.compile(

@@ -147,7 +147,11 @@ def read_pixels(file: DicomFile, max_pixels: int) -> Pixels:
     if samples != (1 if color in _SINGLE else 3):
         raise damaged(f"The DICOM header gives {samples} samples per pixel for {color}.")
     allocated, stored, high_bit = _bits(data)
-    frames = int(data.number(FRAMES) or 1) if FRAMES in data else 1
+    frames = data.integer(FRAMES)
+    if frames is None:
+        if data.raw(FRAMES):
+            raise damaged("The DICOM header gives a number of frames that is no number.")
+        frames = 1
     if not 1 <= frames <= MAX_FRAMES:
         raise damaged(f"The DICOM header gives {frames:,} frames; 1 to {MAX_FRAMES:,} are read.")
     pixels = Pixels(
@@ -298,7 +302,7 @@ class Shading:
 def shading(pixels: Pixels, groups: FrameGroups) -> Shading:
     """Read the Modality LUT, the first VOI window or table, and the padding of a frame.
 
-    A window comes before a VOI LUT where there are both: PS3.3 C.11.2.1 offers them as alternatives. Colour has neither.
+    A window comes before a VOI LUT where there are both: PS3.3 C.11.2.1 has them as alternatives.
 
     Raises:
         DicomError: The Modality LUT or a table is damaged.

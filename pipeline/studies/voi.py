@@ -30,7 +30,7 @@ class VoiWindow:
 
 @dataclass(frozen=True, slots=True)
 class Lut:
-    """A lookup table (PS3.3 C.11.1.1.1, C.11.2.1.1): values below the first take its entry, those above the last, the last.
+    """A lookup table; values outside take its first or last entry (PS3.3 C.11.1.1.1 and C.11.2.1.1).
 
     entries: native uint16, one after the other, at least one.
     """
