@@ -153,9 +153,8 @@ def _decode_rle(data: bytes, pixels: Pixels) -> DecodedFrame:
     by_sample = planes.reshape(pixels.samples, sample_bytes, size)
     cells = np.ascontiguousarray(by_sample.transpose(0, 2, 1)).view(f">u{sample_bytes}").astype(f"u{sample_bytes}")
     shaped = cells.reshape(pixels.samples, pixels.height, pixels.width)
-    return DecodedFrame(
-        shaped[0] if pixels.samples == 1 else np.moveaxis(shaped, 0, -1), pixels.stored, pixels.high_bit
-    )
+    samples = shaped[0] if pixels.samples == 1 else np.moveaxis(shaped, 0, -1)
+    return DecodedFrame(samples, pixels.stored, pixels.high_bit)
 
 
 def _unpack_bits(segment: bytes, plane: NDArray[uint8]) -> None:

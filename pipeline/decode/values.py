@@ -282,7 +282,7 @@ def _linear(window: VoiWindow, values: NDArray[Any]) -> NDArray[Any]:
     width = window.width if exact else window.width - 1
     center = window.center if exact else window.center - 0.5
     if width <= 0:  # a threshold
-        return (values > center) * values.dtype.type(255)
+        return np.multiply(values > center, 255, dtype=values.dtype)
     values -= center - width / 2
     values *= 255 / width
     levels: NDArray[Any] = np.clip(values, 0, 255, out=values)
