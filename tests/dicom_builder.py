@@ -116,7 +116,9 @@ def mr_elements(rows: int = 4, columns: int = 6, **changes: "tuple[str, Value] |
     return elements
 
 
-def file_of(elements: "Elements", pixels: bytes | None, syntax: str = EXPLICIT, *, open_sequences: bool = False) -> bytes:
+def file_of(
+    elements: "Elements", pixels: bytes | None, syntax: str = EXPLICIT, *, open_sequences: bool = False
+) -> bytes:
     """A whole file with native pixel data, as bytes in the order that the syntax wants."""
     if pixels is not None:
         elements = {**elements, 0x7FE00010: ("OW", pixels)}

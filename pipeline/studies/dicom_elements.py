@@ -210,6 +210,8 @@ def parse_dicom(content: bytes, size: int, wanted: frozenset[int], inflate_limit
         DicomError: The header is cut, damaged or of a kind that is not read.
     """
     source = Source(content, size)
+    if not size:
+        raise DicomError(Status.EMPTY, "The file is empty (0 bytes).")
     meta_at = _meta_at(content)
     if meta_at == 0 and not begins_like_dicom(content):
         raise unsupported("This file does not begin as DICOM does (PS3.10, 7.1).")

@@ -137,7 +137,7 @@ def test_an_image_without_pixels_was_cut(tmp_path: Path) -> None:
 
 
 def frame_item(number: int, *, own_plane: bool, slope: str = "2") -> Item:
-    groups: "dict[int, tuple[str, Value]]" = {
+    groups: dict[int, tuple[str, Value]] = {
         0x00209113: ("SQ", [Item({0x00200032: ("DS", f"0\\0\\{number * 3}")})]),
         0x00289145: ("SQ", [Item({0x00281052: ("DS", "-10"), 0x00281053: ("DS", slope)})]),
         0x00289132: ("SQ", [Item({0x00281050: ("DS", "4000"), 0x00281051: ("DS", "8000")})]),
@@ -189,7 +189,7 @@ def test_a_window_that_cannot_be_believed_needs_the_range(tmp_path: Path) -> Non
 
 def test_nothing_of_the_header_is_in_an_answer(tmp_path: Path) -> None:
     planted = "PLANTED"
-    broken: "list[dict[str, tuple[str, Value] | None]]" = [
+    broken: list[dict[str, tuple[str, Value] | None]] = [
         {"t00280004": ("CS", planted)},
         {"t00280008": ("IS", planted)},
         {"t00080060": ("CS", planted)},
@@ -211,7 +211,7 @@ def test_a_folder_cannot_be_opened(tmp_path: Path) -> None:
 def test_text_is_not_dicom(tmp_path: Path) -> None:
     found = read_file(tmp_path, b"no picture at all, only words" * 10)
     assert found.verdict.status is Status.UNSUPPORTED
-    assert read_file(tmp_path, b"").verdict.status is Status.UNSUPPORTED
+    assert read_file(tmp_path, b"").verdict.status is Status.EMPTY
 
 
 def test_elements_of_a_later_edition_are_passed_over(tmp_path: Path) -> None:
