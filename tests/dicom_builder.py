@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +86,7 @@ def meta(syntax: str | None, sop_class: str = MR_IMAGE) -> bytes:
     return bytes(128) + b"DICM" + Writer().element(0x00020000, "UL", len(content)) + content
 
 
-def mr_elements(rows: int = 4, columns: int = 6, **changes: "tuple[str, Value] | None") -> "Elements":
+def mr_elements(rows: int = 4, columns: int = 6, **changes: Any) -> "Elements":
     """The header of an axial MR slice of 12 bits in 16; `changes` are keyed by tag, e.g. t00280010=("US", 0)."""
     elements: Elements = {
         0x00080008: ("CS", "ORIGINAL\\PRIMARY\\M"),
@@ -147,7 +147,7 @@ def ramp(rows: int = 4, columns: int = 6, highest: int = 4095) -> NDArray[np.uin
     return np.linspace(0, highest, rows * columns).astype(np.uint16).reshape(rows, columns)
 
 
-def mr_file(syntax: str = EXPLICIT, **changes: "tuple[str, Value] | None") -> bytes:
+def mr_file(syntax: str = EXPLICIT, **changes: Any) -> bytes:
     """A whole slice of 4 rows and 6 columns, 0 to 4095."""
     pixels = ramp().astype(">u2" if syntax == BIG_ENDIAN else "<u2").tobytes()
     return file_of(mr_elements(**changes), pixels, syntax)

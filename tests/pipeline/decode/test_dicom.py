@@ -58,7 +58,7 @@ def refused(content: bytes, frame: int = 0, max_pixels: int = MAX_PIXELS) -> Ver
     return found
 
 
-def native(pixels: NDArray[Any], syntax: str = EXPLICIT, **changes: "tuple[str, Value] | None") -> bytes:
+def native(pixels: NDArray[Any], syntax: str = EXPLICIT, **changes: Any) -> bytes:
     order = pixels.dtype.newbyteorder(">" if syntax == BIG_ENDIAN else "<")
     elements = mr_elements(pixels.shape[-2], pixels.shape[-1], **changes)
     return file_of(elements, pixels.astype(order).tobytes(), syntax)
@@ -179,7 +179,7 @@ def test_frames_have_their_own_slopes_and_windows(syntax: str) -> None:
 
 COLORS = np.random.default_rng(1).integers(0, 256, (4, 6, 3), dtype=np.uint8)
 LUMA = COLORS @ np.array([0.299, 0.587, 0.114])
-COLOR_BITS: "dict[str, tuple[str, Value] | None]" = {
+COLOR_BITS: dict[str, Any] = {
     "t00280002": ("US", 3),
     "t00280100": ("US", 8),
     "t00280101": ("US", 8),
@@ -231,7 +231,7 @@ def coded(syntax: str, image: NDArray[Any]) -> bytes:
     return bytes(encoders[syntax]())
 
 
-def compressed(syntax: str, pixel_data: bytes, frames: int = 1, **changes: "tuple[str, Value] | None") -> bytes:
+def compressed(syntax: str, pixel_data: bytes, frames: int = 1, **changes: Any) -> bytes:
     elements = mr_elements(*SMOOTH.shape, t00280008=("IS", str(frames)), **changes)
     return compressed_file(elements, syntax, pixel_data)
 

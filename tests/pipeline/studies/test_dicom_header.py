@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,7 +91,7 @@ def test_the_plane_follows_the_orientation(tmp_path: Path, orientation: str, pla
         ({"t00280301": ("CS", "YES")}, Flag.BURNED_IN),
     ],
 )
-def test_what_is_odd_is_flagged(tmp_path: Path, changes: "dict[str, tuple[str, Value] | None]", flag: Flag) -> None:
+def test_what_is_odd_is_flagged(tmp_path: Path, changes: dict[str, Any], flag: Flag) -> None:
     assert read_file(tmp_path, mr_file(**changes)).flags == (flag,)
 
 
@@ -111,9 +112,7 @@ def test_a_usual_series_is_no_localizer(tmp_path: Path) -> None:
         ({"t00080016": ("UI", "1.2.840.10008.1.3.10")}, DicomReason.DIRECTORY, "a list of other files"),
     ],
 )
-def test_what_is_nothing_to_classify(
-    tmp_path: Path, changes: "dict[str, tuple[str, Value] | None]", reason: DicomReason, detail: str
-) -> None:
+def test_what_is_nothing_to_classify(tmp_path: Path, changes: dict[str, Any], reason: DicomReason, detail: str) -> None:
     assert read(tmp_path, mr_file(**changes)) == NotAnImage(reason, detail)
 
 
