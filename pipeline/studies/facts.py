@@ -22,7 +22,7 @@ class Plane(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StudyIds:
-    """Whose images a file holds, as its header says. These texts identify a patient: only pseudonyms leave the process."""
+    """Whose images a file holds, as its header says. These texts identify a patient: only pseudonyms leave."""
 
     patient: str | None = None  # DICOM: PatientID with its issuer; NIfTI: None
     study: str | None = None  # DICOM: StudyInstanceUID
