@@ -2,7 +2,8 @@
 
 header --open_nifti--> NiftiVolume --slice--> StoredSlice --values.to_grey--> uint8
 
-Memory: up to two volumes as stored, so that threads at the border between two do not read them again and again. The header's size of a volume is checked against the file before anything is allocated.
+Memory: up to two volumes as stored, so that threads at the border between two do not read them again and again. The
+size of a volume that the header gives is checked against the file before anything is allocated.
 """
 
 import hashlib
@@ -75,9 +76,7 @@ class NiftiVolume:
         """Let go of the file and the memory. A slice asked for afterwards is read anew."""
         with self._lock:
             self._volumes.clear()
-            if self._voxels is not None:
-                self._voxels.close()
-                self._voxels = None
+            self._close_file()
 
     def slice(self, number: int) -> tuple[Verdict, StoredSlice | None]:
         """Return one slice in radiological orientation.
@@ -125,6 +124,11 @@ class NiftiVolume:
         with open_regular(self._layout.path) as file:
             return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
 
+    def _close_file(self) -> None:
+        if self._voxels is not None:
+            self._voxels.close()
+            self._voxels = None
+
     def _volume(self, number: int) -> tuple[Verdict, NDArray[Any] | None]:
         with self._lock:
             if number in self._failures:
@@ -135,6 +139,9 @@ class NiftiVolume:
                 except NiftiError as error:
                     self._failures[number] = self._failed(error.status, str(error))
                     return self._failures[number], None
+                finally:
+                    if len(self._layout.numbers) == 1:
+                        self._close_file()
                 while len(self._volumes) > _VOLUMES_KEPT:
                     self._volumes.popitem(last=False)
             self._volumes.move_to_end(number)
@@ -157,7 +164,14 @@ class NiftiVolume:
                 Status.DECODE_FAILED, f"A volume of {layout.volume_bytes:,} bytes does not fit into memory."
             ) from None
         volume = stored.view(layout.dtype).reshape(layout.shape, order="F")
-        return np.asarray(apply_orientation(volume, np.array(layout.slicing.turn)))
+        turned = np.asarray(apply_orientation(volume, np.array(layout.slicing.turn)))
+        if not any(self._has_values(turned, position) for position in range(len(turned))):
+            raise NiftiError(Status.DECODE_FAILED, f"None of the {turned.size:,} voxels is a finite number.")
+        return turned
+
+    def _has_values(self, volume: NDArray[Any], number: int) -> bool:
+        valid = self._stored(volume, number).valid
+        return valid is None or bool(valid.any())
 
     def _stored(self, volume: NDArray[Any], number: int) -> StoredSlice:
         if self._words is not None:
@@ -186,7 +200,7 @@ def _words(layout: NiftiLayout) -> Words | None:
     """How 8- and 16-bit integers become values; None for other types, and where a value is no finite float32."""
     bits = layout.itemsize * 8
     largest = abs(layout.slope) * (1 << bits) + abs(layout.intercept)
-    if "f" in layout.dtype or bits > 16 or largest > np.finfo(float32).max:
+    if "f" in layout.dtype or bits > 16 or largest > float(np.finfo(float32).max):
         return None
     return Words(bits, bits - 1, signed="i" in layout.dtype, modality=Rescale(layout.slope, layout.intercept))
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 
@@ -88,7 +89,7 @@ def of_gzip(error: GzipError) -> NiftiError:
     return NiftiError(Status.TRUNCATED if error.cut else Status.DECODE_FAILED, str(error))
 
 
-def _partner(path: bytes, suffixes: dict[bytes, tuple[bytes, ...]]) -> bytes | None:
+def _partner(path: bytes, suffixes: Mapping[bytes, tuple[bytes, ...]]) -> bytes | None:
     """The other file of a pair, preferably one that exists; None where the name is of no such pair."""
     for suffix, others in suffixes.items():
         if path.lower().endswith(suffix):

@@ -27,10 +27,13 @@ MAX_SLICES = 1 << 18  # of one file: more are no MRI, and every slice is a row
 
 _SIZES = (348, 540)  # bytes of the headers of NIfTI-1 and NIfTI-2, which are also their first field
 _MAGIC = {348: (344, b"n+1\0", b"ni1\0"), 540: (4, b"n+2\0\r\n\x1a\n", b"ni2\0\r\n\x1a\n")}  # offset, one file, pair
-_TYPES = {
-    **{2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8"},
-    **{256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"},
-}
+_TYPES = dict(
+    zip(
+        (2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280),
+        ["u1", "i2", "i4", "f4", "f8", "i1", "u2", "u4", "i8", "u8"],
+        strict=True,
+    )
+)
 _TYPES_REFUSED = {
     1: "single bits",
     32: "complex numbers (complex64)",
@@ -172,7 +175,9 @@ def _parse(start: bytes) -> tuple[Any, bool, str]:
     magic = start[at : at + len(single)]
     if magic not in (single, pair):
         if size == 348:
-            reason = "This is an ANALYZE 7.5 header, or a NIfTI header of a wrong magic; it does not say left from right."
+            reason = (
+                "This is an ANALYZE 7.5 header, or a NIfTI header of a wrong magic; it does not say left from right."
+            )
             raise NiftiError(Status.UNSUPPORTED, reason)
         raise NiftiError(Status.DECODE_FAILED, "The magic of the NIfTI-2 header is wrong.")
     kind = Nifti1Header if size == 348 else Nifti2Header
@@ -199,7 +204,9 @@ def _shape(header: Any) -> tuple[tuple[int, int, int], int]:
     if min(sides) < 1:
         raise NiftiError(Status.DECODE_FAILED, f"The header gives {min(sides)} voxels along an axis.")
     if int(header["intent_code"]) in _INTENTS_REFUSED or dimensions == 1:
-        raise NiftiError(Status.UNSUPPORTED, "The file holds no picture: its header announces vectors, points or a matrix.")
+        raise NiftiError(
+            Status.UNSUPPORTED, "The file holds no picture: its header announces vectors, points or a matrix."
+        )
     x, y, z = [*sides, 1][:3]
     return (x, y, z), prod(sides[3:])
 

@@ -20,8 +20,11 @@ from mribatch.pipeline.studies.facts import Plane
 # Where slices, rows and columns lead to as their numbers grow, in nibabel's letters for ends of the patient's axes.
 _SHOWN = {Plane.AXIAL: "SPL", Plane.CORONAL: "PIL", Plane.SAGITTAL: "RIP"}
 _NORMAL_TO = (Plane.SAGITTAL, Plane.CORONAL, Plane.AXIAL)  # planes by the number of the patient's axis that they cut
-_LPS = np.diag([-1.0, -1.0, 1.0])  # from NIfTI's axes (right, anterior, superior) to DICOM's (left, posterior, superior)
+_LPS = np.diag(
+    [-1.0, -1.0, 1.0]
+)  # from NIfTI's axes (right, anterior, superior) to DICOM's (left, posterior, superior)
 _NEAR = float(np.cos(np.deg2rad(30)))
+_SMALLEST, _LARGEST = 1e-6, 1e6  # mm of a voxel and of any distance that can be meant
 _FLAT = 1e-3  # volume of the unit vectors along the axes under which they do not span space
 
 _Affine = NDArray[float64]
@@ -133,7 +136,7 @@ def _placement(header: Any) -> tuple[_Affine, tuple[float, ...] | None, bool]:
         in ANALYZE 7.5 (NIfTI-1, "method 1").
     """
     pixdim = [abs(float(size)) for size in header["pixdim"][1:4]]
-    known = all(0 < size < np.inf for size in pixdim)
+    known = all(_SMALLEST <= size <= _LARGEST for size in pixdim)
     if (sform := _sform(header)) is not None:
         return sform, tuple(float(size) for size in np.linalg.norm(sform[:3, :3], axis=0)), True
     sizes = pixdim if known else [1.0, 1.0, 1.0]
@@ -160,10 +163,8 @@ def _qform(header: Any, sizes: list[float]) -> _Affine | None:
 
 
 def _spans_space(affine: _Affine) -> bool:
-    """Whether an affine is finite and its axes are of some length and in different directions."""
-    if not np.isfinite(affine).all():
+    """Whether an affine has plausible sizes and its axes lead in different directions."""
+    if not (np.abs(affine) <= _LARGEST).all():  # NaN is refused, too
         return False
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if not (np.isfinite(lengths).all() and lengths.all()):
-        return False
-    return bool(abs(np.linalg.det(affine[:3, :3] / lengths)) > _FLAT)
+    return bool(lengths.min() >= _SMALLEST and abs(np.linalg.det(affine[:3, :3] / lengths)) > _FLAT)
