@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,8 @@ def write_slice(path: Path, values: NDArray[Any] | None = None, **elements: Any)
     values = drawn_values(0) if values is None else values
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = MR
-    meta.MediaStorageSOPInstanceUID = f"{UID}.9.{abs(hash(path.name)) % 10**9}"
+    meta.MediaStorageSOPClassUID = pydicom.uid.UID(MR)
+    meta.MediaStorageSOPInstanceUID = pydicom.uid.UID(f"{UID}.9.{crc32(bytes(path))}")
     data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
     data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
     data.PatientName, data.PatientID, data.Modality = PATIENT, "P-0815", "MR"
@@ -67,7 +68,7 @@ def write_report(path: Path) -> Path:
 
     write_slice(path)
     data = pydicom.dcmread(path)
-    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = SR
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = pydicom.uid.UID(SR)
     data.Modality = "SR"
     for name in ("PixelData", "Rows", "Columns"):
         delattr(data, name)
@@ -82,5 +83,5 @@ def write_volume(path: Path, slices: int, blanks: int = 0) -> Path:
     volume = np.stack([drawn_values(7000 + place) for place in range(slices)], axis=-1)
     volume[..., :blanks] = 0
     path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(volume.astype(np.int16), np.diag([1.0, 1.0, 3.0, 1.0])), path)  # type: ignore[no-untyped-call]
+    nibabel.save(nibabel.Nifti1Image(volume.astype(np.int16), np.diag([1.0, 1.0, 3.0, 1.0])), path)
     return path

@@ -16,7 +16,6 @@ from tests.folders import draw_images
 from tests.studies import write_report, write_slice
 
 
-
 def error_of(folder: Path, *patterns: str) -> MribatchError:
     headers = HeaderReader(HeaderOptions(max_pixels=10**8), Pseudonyms(b"k" * 32), threads=2, timeout_s=60)
     return no_image_error(resolve_inputs([folder]), None, PathPatterns(patterns), headers)
