@@ -23,7 +23,7 @@ from mribatch.core.errors import MribatchError
 from mribatch.pipeline import plan
 from mribatch.pipeline.inference.order import WorkOrder
 from mribatch.pipeline.options import ClassifyOptions
-from mribatch.pipeline.records import ClassifiedBatch, Flag, ImageFile, SliceSource, Status, StudyImage, Verdict
+from mribatch.pipeline.records import Choice, ClassifiedBatch, Flag, ImageFile, SliceSource, Status, StudyImage, Verdict
 from mribatch.pipeline.run import classify
 from mribatch.pipeline.stopwatch import Stopwatch
 from mribatch.pipeline.worker.messages import Batch, OneByOne, read_request, request_bytes
