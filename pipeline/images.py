@@ -21,7 +21,7 @@ from mribatch.pipeline.file_classifier import make_file_classifier
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.output.parts import table_of_rows
 from mribatch.pipeline.progress import Progress
-from mribatch.pipeline.records import ImageFile, Prediction, Status
+from mribatch.pipeline.records import ImageFile, Prediction
 from mribatch.pipeline.run import run
 from mribatch.pipeline.stopwatch import Stopwatch
 
@@ -55,7 +55,7 @@ def classify_images(images: Iterable[Image], options: ClassifyOptions, progress:
             for batch in run(
                 _in_batches(files, classifier.batch_size), classifier, bundle.spec.classes, rows, Stopwatch()
             ):
-                progress.advance(len(batch), sum(row.status is not Status.OK for row in batch))
+                progress.advance(len(batch), sum(row.status.is_failure for row in batch))
     return table_of_rows(rows.rows, bundle.spec.classes)
 
 

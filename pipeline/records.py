@@ -17,7 +17,7 @@ from mribatch.pipeline.stopwatch import Stopwatch
 
 
 class Status(StrEnum):
-    """What became of a file. A closed set: every row has exactly one."""
+    """What became of an image. A closed set: every row has exactly one."""
 
     OK = "ok"
     EMPTY = "empty"  # zero bytes
@@ -30,6 +30,11 @@ class Status(StrEnum):
     TIMEOUT = "timeout"  # reading or decoding took longer than the limit
     INVALID_OUTPUT = "invalid_output"  # the model answered with NaN or infinity
     BLANK = "blank"  # whole, and shows nothing but background; not classified, and not a failure
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the image should have been classified and was not."""
+        return self not in (Status.OK, Status.BLANK)
 
 
 class Flag(StrEnum):
@@ -55,28 +60,53 @@ class Flag(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ImageFile:
-    """One candidate of the listing."""
-
-    index: int  # row number in the listing, from 0
-    input: int  # position in run.json's inputs
-    path: str  # relative to its input, with "/", escaped where not UTF-8
-    file: bytes  # what to open: the file system's own bytes
-    label: str | None = None  # a class of the bundle, or unknown
-    name_escaped: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Verdict:
     """What the probe says of a file's bytes before any decoder sees them."""
 
     status: Status
     error: str | None = None  # None exactly where status is ok
-    format: str | None = None  # "jpeg", "png", "bmp", "tiff", "webp", "jp2"; None where unknown
+    format: str | None = None  # "jpeg", "png", "bmp", "tiff", "webp", "jp2", "dicom", "nifti"; None where unknown
     width: int | None = None  # pixels, as stored: before the EXIF orientation
     height: int | None = None
     flags: tuple[Flag, ...] = ()
     bits: int | None = None  # per sample, where known; DALI takes 8 only
+
+
+@dataclass(frozen=True, slots=True)
+class SliceSource:
+    """Where the pixels of one image of a DICOM file or a NIfTI volume are."""
+
+    file: bytes  # what to open: the file system's own bytes
+    slice: int | None  # position in the file, from 0; None where it holds a single image by its kind
+
+
+@dataclass(frozen=True, slots=True)
+class StudyImage:
+    """What the listing knows of one image of a DICOM file or a NIfTI volume. No text of the header is in it."""
+
+    format: str  # "dicom" or "nifti"
+    slice: int | None = None  # position in the file, from 0; None where it holds a single image by its kind
+    patient: str | None = None  # pseudonym
+    study: str | None = None  # pseudonym
+    series: str | None = None  # pseudonym
+    instance: int | None = None  # number in the series
+    plane: str | None = None  # "axial", "coronal", "sagittal" or "oblique"
+    flags: tuple[Flag, ...] = ()  # by the header
+    refused: Verdict | None = None  # where the header alone refuses the file
+    range_from: tuple[SliceSource, ...] = ()  # images that the series' range of values is of; empty: those of the file
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """One image of the listing: a file, or one slice of a file."""
+
+    index: int  # row number in the listing, from 0
+    input: int  # position in run.json's inputs
+    path: str  # relative to its input, with "/", escaped where not UTF-8; a pseudonym where the run hides names
+    file: bytes  # what to open: the file system's own bytes
+    label: str | None = None  # a class of the bundle, or unknown
+    name_escaped: bool = False
+    study: StudyImage | None = None  # None: the file is one plain image
 
 
 @dataclass(frozen=True, slots=True)
