@@ -35,6 +35,7 @@ from mribatch.pipeline.studies.dicom_image import (
     PALETTE_DESCRIPTORS,
     PALETTES,
     PIXEL_TAGS,
+    SEGMENTED_PALETTE,
     Color,
     Pixels,
     Shading,
@@ -128,6 +129,8 @@ class DicomPixels:
         words = Words(decoded.bits, decoded.high_bit, pixels.signed)
         if self._palette is None:
             data = self._file.data
+            if SEGMENTED_PALETTE in data and PALETTES[0] not in data:
+                raise unsupported("The DICOM image has a segmented palette, which is not read.")
             pairs = zip(PALETTE_DESCRIPTORS, PALETTES, strict=True)
             tables = [read_lut(data, *tags, signed=pixels.signed) for tags in pairs]
             self._palette = _palette_grey(tables, words)

@@ -61,7 +61,7 @@ def decode_frame(codec: Codec, data: bytes, pixels: Pixels) -> DecodedFrame:
     """
     if codec is Codec.RLE:
         return _decode_rle(data, pixels)
-    coded = _read_j2k(data) if codec in (Codec.JPEG_2000, Codec.HTJ2K) else _read_jpeg(data)
+    coded = _read_j2k(data) if codec is Codec.JPEG_2000 else _read_jpeg(data)
     if (coded.width, coded.height, coded.samples) != (pixels.width, pixels.height, pixels.samples):
         raise damaged(
             f"The {codec} data hold {coded.width} x {coded.height} x {coded.samples} samples; the DICOM header gives"
@@ -116,11 +116,9 @@ def _decode_with_imagecodecs(codec: Codec, data: bytes, coded: _Coded) -> NDArra
         if codec is Codec.JPEG:
             samples = package.jpeg8_decode(data)
         elif codec is Codec.JPEG_LOSSLESS:
-            samples = package.jpegsof3_decode(data) if coded.samples == 1 else package.ljpeg_decode(data)
+            samples = package.jpegsof3_decode(data)
         elif codec is Codec.JPEG_LS:
             samples = package.jpegls_decode(data)
-        elif codec is Codec.HTJ2K:
-            samples = package.htj2k_decode(data)
         else:
             samples = package.jpeg2k_decode(data, numthreads=1)
     except (RuntimeError, ValueError, MemoryError, OverflowError):  # their texts are not ours to pass on

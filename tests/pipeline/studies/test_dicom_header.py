@@ -188,7 +188,7 @@ def test_a_window_that_cannot_be_believed_needs_the_range(tmp_path: Path) -> Non
 
 def test_nothing_of_the_header_is_in_an_answer(tmp_path: Path) -> None:
     planted = "PLANTED"
-    broken: list[dict[str, tuple[str, Value] | None]] = [
+    broken: list[dict[str, Any]] = [
         {"t00280004": ("CS", planted)},
         {"t00280008": ("IS", planted)},
         {"t00080060": ("CS", planted)},
