@@ -1,6 +1,7 @@
 """DICOM files made byte by byte, whole ones and broken ones, without the code under test and without pydicom."""
 
 import struct
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -14,6 +15,8 @@ RLE, JPEG, JPEG_EXTENDED, JPEG_LOSSLESS = (f"1.2.840.10008.1.2.{end}" for end in
 JPEG_LS, JPEG_2000, HTJ2K = (f"1.2.840.10008.1.2.4.{end}" for end in ("80", "90", "201"))
 MR_IMAGE, SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.7"
 UNDEFINED = 0xFFFFFFFF
+
+PREAMBLE = bytes(128) + b"DICM"
 
 _LONG = ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "UC", "UN", "UR", "UT")
 _BINARY = {"US": "H", "SS": "h", "UL": "I", "FD": "d"}
@@ -83,7 +86,7 @@ def meta(syntax: str | None, sop_class: str = MR_IMAGE) -> bytes:
     if syntax is not None:
         elements[0x00020010] = ("UI", syntax)
     content = Writer().data_set(elements)
-    return bytes(128) + b"DICM" + Writer().element(0x00020000, "UL", len(content)) + content
+    return PREAMBLE + Writer().element(0x00020000, "UL", len(content)) + content
 
 
 def mr_elements(rows: int = 4, columns: int = 6, **changes: Any) -> "Elements":
@@ -124,10 +127,7 @@ def file_of(
         elements = {**elements, 0x7FE00010: ("OW", pixels)}
     data = writer_of(syntax, open_sequences=open_sequences).data_set(elements)
     if syntax == DEFLATED:
-        import zlib
-
-        packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-        data = packer.compress(data) + packer.flush()
+        data = deflated(data)
     return meta(syntax) + data
 
 
@@ -162,3 +162,15 @@ def rle_frame(planes: Iterable[bytes]) -> bytes:
         segments.append(segment + b"\x80" * (len(segment) % 2))
     places = [64 + sum(map(len, segments[:index])) for index in range(len(segments))]
     return struct.pack("<16I", len(segments), *places, *[0] * (15 - len(segments))) + b"".join(segments)
+
+
+def repacked(content: bytes) -> bytes:
+    """A file of `meta(EXPLICIT)` with its data set deflated; any other content unchanged."""
+    head = meta(EXPLICIT)
+    return meta(DEFLATED) + deflated(content[len(head) :]) if content.startswith(head) else content
+
+
+def deflated(data: bytes) -> bytes:
+    """A deflated data set (PS3.5, A.5)."""
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(data) + packer.flush()

@@ -306,10 +306,10 @@ def with_length(tag: int, vr: str, length: int) -> bytes:
 
 def bomb(fill: int = 0) -> bytes:
     packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
-    rows = 20_000
+    rows = 3_000
     elements = mr_elements(rows, rows)
     data = Writer().data_set(elements) + Writer().header(0x7FE00010, "OW", rows * rows * 2)
-    packed = packer.compress(data) + b"".join(packer.compress(bytes([fill]) * (1 << 20)) for _ in range(200))
+    packed = packer.compress(data) + b"".join(packer.compress(bytes([fill]) * (1 << 20)) for _ in range(18))
     return meta(DEFLATED) + packed + packer.flush()
 
 
