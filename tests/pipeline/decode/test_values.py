@@ -90,7 +90,9 @@ def test_a_window_is_monotone_and_monochrome1_its_inverse(window: VoiWindow, val
 def test_integers_and_the_same_numbers_as_floats_look_alike() -> None:
     words = Words(12, 11, signed=True, modality=Rescale(0.37, -12.5))
     stored = StoredSlice(ALL_WORDS, words, voi=VoiWindow(100, 333))
-    difference = to_grey(stored, FILE, None).astype(int) - to_grey(StoredSlice(stored.values, voi=stored.voi), FILE, None)
+    difference = to_grey(stored, FILE, None).astype(int) - to_grey(
+        StoredSlice(stored.values, voi=stored.voi), FILE, None
+    )
     assert np.abs(difference).max() <= 1
 
 
@@ -170,7 +172,9 @@ def test_the_samples_are_not_written_to() -> None:
     assert samples.tolist() == [[0, 10, 99]]
 
 
-@pytest.mark.parametrize(("text", "again"), [("file", "file"), ("auto", "auto"), ("600,1200", "600,1200"), ("-5, 1.5", "-5,1.5")])
+@pytest.mark.parametrize(
+    ("text", "again"), [("file", "file"), ("auto", "auto"), ("600,1200", "600,1200"), ("-5, 1.5", "-5,1.5")]
+)
 def test_a_window_is_read_and_shown(text: str, again: str) -> None:
     assert str(Window.parse(text)) == again
 

@@ -42,6 +42,8 @@ def test_a_data_set_without_preamble_is_told_when_asked_for(syntax: str) -> None
     assert tell_kind(head, b"x", dicom_anywhere=True) is StudyFormat.DICOM
 
 
-@pytest.mark.parametrize("head", [b"", b"\x08\0", b"\x08\0\x05\0text of some kind", b"plain text", b"\x89PNG\r\n\x1a\n" * 4])
+@pytest.mark.parametrize(
+    "head", [b"", b"\x08\0", b"\x08\0\x05\0text of some kind", b"plain text", b"\x89PNG\r\n\x1a\n" * 4]
+)
 def test_other_files_do_not_pass_for_one_without_preamble(head: bytes) -> None:
     assert tell_kind(head, b"x", dicom_anywhere=True) is None
