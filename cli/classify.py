@@ -18,7 +18,7 @@ PLANES = ("axial", "coronal", "sagittal")
 FEW_FILES = 10  # whose rows are printed
 
 
-@click.command(short_help="Classify every image of a folder into Parquet, one row per file.")
+@click.command(short_help="Classify every image of a folder into Parquet, one row per image.")
 @click.argument("inputs", nargs=-1, metavar="INPUT…", type=click.Path(path_type=str))
 @click.option(
     "--out", type=click.Path(path_type=str), help="Folder for the results: new, empty, or holding a run to resume."
@@ -102,13 +102,15 @@ def classify(
     quiet: bool,
     **chosen: Any,
 ) -> ExitCode:
-    """Classify every image of INPUT… (folders, files, glob patterns) into Parquet: one row per file.
+    """Classify every image of INPUT… (folders, files, glob patterns) into Parquet: one row per image.
+
+    An image is a file, or one slice of a DICOM file or a NIfTI volume.
 
     The same command resumes an interrupted run where it stopped. The rows of up to 10 files are printed; `mribatch
     table` prints rows of any run.
 
     \b
-    Exit codes: 0 every file is ok; 1 error; 2 usage; 3 finished, some files
+    Exit codes: 0 every image is ok or blank; 1 error; 2 usage; 3 finished, some files
     failed; 130 or 143 interrupted, can be resumed.
 
     \b

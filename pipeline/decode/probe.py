@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from mribatch.pipeline.decode.formats import bmp, jpeg, jpeg2000, png, tiff, webp
 from mribatch.pipeline.decode.formats.container import Image, Refused, truncated, unsupported
 from mribatch.pipeline.decode.formats.exif import orientation_of
-from mribatch.pipeline.decode.formats.foreign import is_text, what_else
+from mribatch.pipeline.decode.formats.foreign import STUDIES, is_text, what_else
 from mribatch.pipeline.records import Status, Verdict
 
 DEFAULT_MAX_PIXELS = 100_000_000
@@ -102,4 +102,7 @@ def _walker(image: Image) -> Callable[[Image], None]:
             image.format = name
             raise truncated(f"The file ends inside the signature, after {len(content)} bytes.")
     size = len(content)
-    raise unsupported(f"This is {what_else(content)} ({size:,} bytes), which is not supported.")
+    what = what_else(content)
+    if what in STUDIES:
+        raise unsupported(f"This is {what} ({size:,} bytes), but its name ends like that of another format.")
+    raise unsupported(f"This is {what} ({size:,} bytes), which is not supported.")

@@ -281,6 +281,25 @@ def test_the_dry_run_counts_images(tiny_model: Path, mixed: Path) -> None:
     assert "43 images in 27 files would be classified" in found.to_text()
 
 
+def test_single_files_are_classified_without_a_run_as_in_one(tiny: Classify, tiny_model: Path, tmp_path: Path) -> None:
+    path = write_slice(tmp_path / "data" / "IM1", drawn_values(5))
+    volume, report = write_volume(tmp_path / "brain.nii", 3), write_report(tmp_path / "SR1")
+    tiny(tmp_path / "data", tmp_path / "out")
+    one, same, several, nothing = mribatch.classify_images(
+        [path, path.read_bytes(), volume, report.read_bytes()], model=str(tiny_model), progress=False
+    )
+    expected = rows(tmp_path / "out")[0]
+    assert all(one[name] == same[name] == expected[name] for name in ("predicted", "confidence", "flags", "sha256"))
+    assert several["status"] == nothing["status"] == "unsupported" and "holds 3 slices" in several["error"]
+
+
+def test_a_study_file_under_a_name_of_another_format_says_so(tiny: Classify, tmp_path: Path) -> None:
+    write_slice(tmp_path / "data" / "scan.jpg")
+    tiny(tmp_path / "data", tmp_path / "out")
+    (row,) = rows(tmp_path / "out")
+    assert row["status"] == "unsupported" and "This is a DICOM file" in row["error"]
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
