@@ -17,6 +17,7 @@ from mribatch.core.errors import Interrupted, MribatchError, RunError
 from mribatch.core.text import decode_name
 from mribatch.pipeline.listing.growth import GROWN_LISTING, grow_listing
 from mribatch.pipeline.listing.table import LISTING_FILE, PATHS_FILE, SKIPPED_FILE, ListingFacts
+from mribatch.pipeline.options import AUTO, NONE
 from mribatch.pipeline.output import parts as parquet
 from mribatch.pipeline.output.folder import (
     DISCOVERY_DATABASE,
@@ -270,6 +271,12 @@ def _describe_inputs(plan: Plan, pseudonyms: Pseudonyms) -> tuple[RunInput, ...]
     return tuple(RunInput(path=item.text, kind=item.kind, root=decode_name(item.root)[0]) for item in plan.inputs)
 
 
+def _describe_labels(plan: Plan, pseudonyms: Pseudonyms) -> str:
+    labels = plan.options.labels
+    hidden = plan.options.anonymize_paths and labels not in (AUTO, NONE)
+    return pseudonyms.of_path(os.fsencode(labels)) if hidden else labels
+
+
 def _new_content(plan: Plan, facts: ListingFacts, fingerprint: Fingerprint, pseudonyms: Pseudonyms) -> RunFile:
     bundle, runs_with = plan.bundle, plan.classifier.runs_with
     return RunFile(
@@ -294,7 +301,7 @@ def _new_content(plan: Plan, facts: ListingFacts, fingerprint: Fingerprint, pseu
         },
         machine=RunMachine(system=platform.platform(), processor=platform.machine(), cores=os.cpu_count()),
         listing=facts,
-        labels=plan.options.labels,
+        labels=_describe_labels(plan, pseudonyms),
         counts=None,
         attempts=(),
         fingerprint=fingerprint.fields,

@@ -27,8 +27,8 @@ from mribatch.pipeline.listing.headers import (
     Look,
     StudyEntry,
     UnreadFile,
+    WrittenEntry,
     read_entry,
-    write_entry,
 )
 from mribatch.pipeline.listing.name_list import read_names
 from mribatch.pipeline.listing.other_programs import describe_file, describe_folder
@@ -262,7 +262,7 @@ class Discovery:
         (images, given, needed) = self._connection.execute(
             "SELECT images, given, needed FROM series WHERE series = ?", (header.ids.series,)
         ).fetchone()
-        if not needed:
+        if not needed or images == 1:  # a single image has its own range without being named
             return (False,) * len(header.slices)
         self._connection.execute(
             "UPDATE series SET given = ? WHERE series = ?", (given + len(header.slices), header.ids.series)
@@ -288,7 +288,7 @@ class Discovery:
             elif found is not None:
                 (real,) = self._connection.execute("SELECT real FROM found WHERE rowid = ?", (file.key,)).fetchone()
                 if self._is_first(real):
-                    self._keep_header(file.key, None, None, write_entry(found))
+                    self._keep_header(file.key, None, None, found.text)
                     self._count_series(found)
                 else:
                     self._keep_header(file.key, SkipReason.DUPLICATE, None, "")
@@ -306,12 +306,12 @@ class Discovery:
     def _keep_header(self, key: int, skipped: SkipReason | None, detail: str | None, content: str) -> None:
         self._connection.execute("INSERT INTO headers VALUES (?, ?, ?, ?)", (key, skipped, detail, content))
 
-    def _count_series(self, header: StudyEntry) -> None:
-        if header.status is Status.OK and header.format is StudyFormat.DICOM:
+    def _count_series(self, header: WrittenEntry) -> None:
+        if header.ranged_series is not None:
             self._connection.execute(
                 "INSERT INTO series VALUES (?, ?, 0, ?) ON CONFLICT (series) DO UPDATE"
                 " SET images = images + excluded.images, needed = max(needed, excluded.needed)",
-                (header.ids.series, len(header.slices), header.needs_range),
+                (header.ranged_series, header.images, header.needs_range),
             )
 
     def _rows(self, progress: ListingProgress) -> Iterator[tuple[object, ...]]:

@@ -231,7 +231,7 @@ def _describe(found: FoundFile, label: str | None) -> bytes:
     """What a resumed run must find unchanged."""
     facts: tuple[object, ...] = (found.input, found.path, found.size, found.mtime_ns, label)
     if found.study is not None:
-        facts = (*facts, write_entry(found.study.header))
+        facts = (*facts, write_entry(found.study.header).text)
     return repr(facts).encode()
 
 
