@@ -267,7 +267,7 @@ class Discovery:
         self._connection.execute(
             "UPDATE series SET given = ? WHERE series = ?", (given + len(header.slices), header.ids.series)
         )
-        return tuple(_is_sampled(given + place, images) for place in range(len(header.slices)))
+        return tuple(is_sampled(given + place, images) for place in range(len(header.slices)))
 
     def _collect(self, progress: ListingProgress) -> None:
         for table in ("found", "seen", "headers", "series"):
@@ -335,7 +335,7 @@ class Discovery:
         progress.listed(seen)
 
 
-def _is_sampled(place: int, images: int) -> bool:
+def is_sampled(place: int, images: int) -> bool:
     """Whether one of at most 16 evenly spaced places of a series is this one."""
     if images <= RANGE_SAMPLES:
         return True

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,13 @@ from hypothesis import strategies as st
 
 from mribatch.core.errors import MribatchError
 from mribatch.pipeline.listing.discover import (
+    RANGE_SAMPLES,
     Discovery,
     FoundFile,
     InputKind,
     SkipReason,
     has_candidate,
+    is_sampled,
     other_files,
     resolve_inputs,
 )
@@ -415,3 +418,15 @@ def test_other_files_are_named_with_their_reason(tmp_path: Path) -> None:
         data + b"/x/notes.txt": (SkipReason.SUFFIX, Look.NO),
         data + b"/x/IM1": (SkipReason.SUFFIX, Look.UNKNOWN),
     }
+
+
+# ------------------------------------------------------------------------------------------------------ ranges of series
+
+
+@given(st.integers(1, 3000))
+def test_a_range_is_taken_from_images_spread_over_the_series(images: int) -> None:
+    places = [place for place in range(images) if is_sampled(place, images)]
+    assert len(places) == min(images, RANGE_SAMPLES)
+    assert places[0] == 0 and places[-1] == images - 1
+    steps = [after - before for before, after in pairwise(places)]
+    assert not steps or max(steps) - min(steps) <= 1
