@@ -20,7 +20,7 @@ PREFIX = b"DICM"
 PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_PIXEL_DATA = 0x7FE00010, 0x7FE00008, 0x7FE00009
 UNDEFINED = 0xFFFFFFFF
 MAX_HEADER_BYTES = 64 << 20  # before the pixel data; what is longer is not read
-_MAX_ELEMENTS = 1 << 21  # likewise: some seconds of walking
+MAX_ELEMENTS = 1 << 22  # likewise: some seconds of walking
 _MAX_DEPTH = 64  # sequences inside each other; the standard's own reach about six
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
@@ -94,7 +94,7 @@ class Source:
 
     content: bytes
     size: int
-    elements_left: int = _MAX_ELEMENTS
+    elements_left: int = MAX_ELEMENTS
 
     def past_end(self, what: str) -> DicomError | NeedMore:
         """What to raise where the walk needs bytes beyond those known."""
@@ -170,6 +170,7 @@ class DataSet:
         end = source.size if element.length == UNDEFINED else element.at + element.length
         while at < end:
             item, length = _item_header(source, at, encoding)
+            source.elements_left -= 1
             if item != _ITEM:
                 return
             stop = end if length == UNDEFINED else at + 8 + length
@@ -300,7 +301,7 @@ def _walk(
             break  # padding
         left -= 1
         if left < 0 or at > MAX_HEADER_BYTES:
-            raise damaged("The DICOM header is too long: over 64 MiB, or over 2 million elements.")
+            raise damaged("The DICOM header is too long: over 64 MiB, or over 4 million elements.")
         tag, vr, value_at, length = _element(source, at, encoding)
         if tag >> 16 == 0xFFFE:
             if tag == _ITEM_END:
@@ -332,7 +333,7 @@ def _skip(source: Source, at: int, encoding: Encoding) -> int:
         inside, is_item = open_parts[-1]
         source.elements_left -= 1
         if source.elements_left < 0 or len(open_parts) > 2 * _MAX_DEPTH:
-            raise damaged(f"The DICOM header nests sequences over {_MAX_DEPTH} deep, or has over 2 million elements.")
+            raise damaged(f"The DICOM header nests sequences over {_MAX_DEPTH} deep, or has over 4 million elements.")
         if is_item:
             tag, vr, at, length = _element(source, at, inside)
             end_of_part = tag == _ITEM_END

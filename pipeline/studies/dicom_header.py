@@ -54,6 +54,7 @@ _DIRECTORY = "1.2.840.10008.1.3.10"
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _MR_CLASSES = tuple(_STORAGE + number for number in ("4", "4.1", "4.3", "4.4"))
 _SEGMENTATIONS = tuple(_STORAGE + number for number in ("66.4", "66.5", "66.7"))
+_WITHOUT_PIXELS = tuple(_STORAGE + number for number in ("4.2", "66"))  # MR spectra, raw data
 _PARAMETRIC_MAP = _STORAGE + "30"
 _SECONDARY_CAPTURES = tuple(_STORAGE + number for number in ("7", "7.1", "7.2", "7.3", "7.4"))
 
@@ -119,9 +120,9 @@ def _parse_start(path: bytes) -> DicomFile:
             try:
                 return parse_dicom(content, size, _WANTED, known)
             except NeedMore:
-                if known > MAX_HEADER_BYTES:
+                if known >= MAX_HEADER_BYTES:
                     raise damaged("The DICOM header is longer than 64 MiB.") from None
-                known *= _GROWTH
+                known = min(known * _GROWTH, MAX_HEADER_BYTES)
     finally:
         os.close(descriptor)
 
@@ -163,7 +164,7 @@ def _other_kind(file: DicomFile, sop_class: str | None, options: HeaderOptions) 
     if file.pixels is None:
         if URL in data:
             raise unsupported("The DICOM file names a server in place of its pixel data.")
-        if ROWS in data:
+        if ROWS in data and sop_class not in _WITHOUT_PIXELS:
             raise truncated("The DICOM file ends before its pixel data.")
         return NotAnImage(DicomReason.NO_PIXELS, f"modality {shown}")
     if not options.any_modality and not _is_mr(code, sop_class):

@@ -6,6 +6,7 @@ Image Pixel Module (PS3.3 C.7.6.3), Multi-frame Functional Groups (C.7.6.16), Mo
 import struct
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 
 from mribatch.pipeline.records import Status
 from mribatch.pipeline.studies.dicom_elements import (
@@ -284,9 +285,9 @@ class FrameGroups:
 def frame_groups(data: DataSet, frames: int) -> list[FrameGroups]:
     """The functional groups of every frame (PS3.3 C.7.6.16.1.1 and 1.2)."""
     shared = data.first(SHARED_GROUPS, _GROUP_TAGS)
-    own: list[DataSet | None] = list(data.items(FRAME_GROUPS, _GROUP_TAGS))
+    own: list[DataSet | None] = list(islice(data.items(FRAME_GROUPS, _GROUP_TAGS), frames + 1))
     if own and len(own) != frames:
-        raise damaged(f"The DICOM header gives {frames:,} frames and functional groups of {len(own):,}.")
+        raise damaged(f"The DICOM header gives {frames:,} frames and functional groups of more or fewer.")
     return [FrameGroups(data, shared, item) for item in own or [None] * frames]
 
 
