@@ -22,6 +22,7 @@ from mribatch.pipeline.studies.voi import Lut, ModalityLut, Rescale, Voi, VoiFun
 
 _LOW, _HIGH = 0.005, 0.998  # quantiles of the series that become black and white
 _UNCHANGED = Rescale()
+_LEAST_WIDTH = 1e-30  # of a window: 255 / width stays a finite float32
 _BLANK_GREY = 25  # a tenth of the range of grey
 _BLANK_SHARE = 0.005  # of the pixels
 
@@ -281,9 +282,10 @@ def _linear(window: VoiWindow, values: NDArray[Any]) -> NDArray[Any]:
     exact = window.function is VoiFunction.LINEAR_EXACT
     width = window.width if exact else window.width - 1
     center = window.center if exact else window.center - 0.5
-    if width <= 0:  # a threshold
+    if width <= _LEAST_WIDTH:  # a threshold
         return np.multiply(values > center, 255, dtype=values.dtype)
-    values -= center - width / 2
-    values *= 255 / width
+    with np.errstate(over="ignore"):  # what overflows is clipped
+        values -= center - width / 2
+        values *= 255 / width
     levels: NDArray[Any] = np.clip(values, 0, 255, out=values)
     return levels

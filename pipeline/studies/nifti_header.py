@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from mribatch.pipeline.records import Flag, Status, Verdict
 from mribatch.pipeline.studies.facts import SliceFacts, StudyFile, StudyFormat
 from mribatch.pipeline.studies.gzip_stream import MAX_RATIO
@@ -117,7 +119,8 @@ def read_layout(path: bytes, options: HeaderOptions) -> tuple[NiftiLayout | None
         OSError: As `read_nifti_header`.
     """
     try:
-        layout = _layout(path, options)
+        with np.errstate(all="ignore"):  # headers may hold any number; what comes of it is checked
+            layout = _layout(path, options)
     except NiftiError as error:
         return None, Verdict(error.status, str(error), format=StudyFormat.NIFTI.value)
     first = options.volume == 0 and layout.volumes > 1

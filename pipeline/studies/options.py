@@ -9,7 +9,7 @@ from mribatch.pipeline.studies.facts import Plane
 class HeaderOptions:
     """How headers are read."""
 
-    max_pixels: int  # of an image, width times height; larger ones are too_large
+    max_pixels: int  # of an image, width times height, or voxels of a NIfTI volume; larger ones are too_large
     any_modality: bool = False  # DICOM: images of other modalities than MR count, too
     dicom_anywhere: bool = False  # DICOM: also files without the preamble
     plane: Plane | None = None  # NIfTI: how volumes are sliced; None: along the axis of acquisition

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mribatch.pipeline.decode.nifti import evenly_spaced, open_nifti
-from mribatch.pipeline.decode.values import StoredSlice, ValueRange
+from mribatch.pipeline.decode.values import StoredSlice, ValueRange, Window, to_grey
 from mribatch.pipeline.records import Flag, Status, Verdict
 from mribatch.pipeline.studies.facts import StudyFile, StudyFormat
 from mribatch.pipeline.studies.nifti_header import read_nifti_header
@@ -182,6 +182,40 @@ def test_numbers_beyond_float32_are_not_finite(tmp_path: Path) -> None:
     assert [stored.flags for _, stored in read(tmp_path / "a.nii")[1][:2] if stored] == [(Flag.NAN_REPLACED,), ()]
     (tmp_path / "b.nii").write_bytes(nifti(voxels(), version=2, scl_slope=1e300, scl_inter=0))
     assert read(tmp_path / "b.nii")[1][0][0].status is Status.OK  # the one zero is a number
+
+
+@pytest.mark.parametrize("slope", [1e-310, 1e-300, 1e-40, 1e30])
+def test_extreme_slopes_give_grey_values(tmp_path: Path, slope: float) -> None:
+    path = tmp_path / "volume.nii"
+    path.write_bytes(nifti(version=2, scl_slope=slope))
+    assert_grey(path)
+    path.write_bytes(nifti(voxels(dtype="<i4"), version=2, scl_slope=slope))
+    assert_grey(path)
+
+
+def test_the_largest_numbers_give_grey_values(tmp_path: Path) -> None:
+    path = tmp_path / "volume.nii"
+    path.write_bytes(nifti((voxels(dtype="<f4") - 100) * np.float32(3.4e36)))
+    assert_grey(path)
+
+
+def assert_grey(path: Path) -> None:
+    """Every slice becomes grey by the range of its volume, without a warning."""
+    _, opened = open_nifti(str(path).encode(), options())
+    assert opened is not None
+    with opened:
+        for number in range(4):
+            stored = opened.slice(number)[1]
+            assert stored is not None
+            assert to_grey(stored, Window(), opened.range_of(number)).shape == (5, 6)
+
+
+def test_signalling_nan_in_the_header(tmp_path: Path) -> None:
+    """NumPy warns when it converts such a number."""
+    content = bytearray(nifti())
+    content[280:284] = (0x7FA00000).to_bytes(4, "little")
+    (tmp_path / "volume.nii").write_bytes(content)
+    assert read(tmp_path / "volume.nii")[0].flags == (Flag.NO_ORIENTATION,)
 
 
 def test_without_orientation_the_axes_are_those_of_analyze(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def drawn_head(
     axial[:, : height // 5, :] += 100  # anterior
     axial[:, :, : width // 5] += 40  # right
     axial += 5 * np.arange(slices, dtype=int16)[:, None, None]
-    return Head(axial, spacing)
+    return Head(np.minimum(axial, 4095), spacing)  # what 12 bits hold
 
 
 def write_nifti(path: Path, placed: Placed, **fields: Any) -> Path:
