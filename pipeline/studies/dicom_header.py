@@ -11,9 +11,9 @@ from mribatch.pipeline.records import Flag, Status, Verdict
 from mribatch.pipeline.studies.dicom_elements import (
     MAX_HEADER_BYTES,
     PIXEL_DATA,
-    DataSet,
     DicomError,
     DicomFile,
+    Elements,
     NeedMore,
     damaged,
     parse_dicom,
@@ -178,7 +178,7 @@ def _is_mr(code: str | None, sop_class: str | None) -> bool:
     return code == "MR" or (code is None and sop_class in _MR_CLASSES)
 
 
-def _flags(data: DataSet, sop_class: str | None, options: HeaderOptions) -> list[Flag]:
+def _flags(data: Elements, sop_class: str | None, options: HeaderOptions) -> list[Flag]:
     flags = []
     types = data.codes(_IMAGE_TYPE)[2:]  # value 3 and those of the modality, PS3.3 C.8.3.1.1.1 and C.8.16.1
     texts = " ".join(filter(None, (data.text(_DESCRIPTION), data.text(_PROTOCOL)))).replace("_", " ")
@@ -193,14 +193,14 @@ def _flags(data: DataSet, sop_class: str | None, options: HeaderOptions) -> list
     return flags
 
 
-def _ids(data: DataSet) -> StudyIds:
+def _ids(data: Elements) -> StudyIds:
     patient, issuer = data.text(_PATIENT), data.text(_ISSUER)
     if patient is not None and issuer is not None:
         patient = f"{patient}^^^{issuer}"
     return StudyIds(patient, data.text(_STUDY), data.text(_SERIES))
 
 
-def _slices(data: DataSet, pixels: Pixels, places: list[tuple[Plane | None, float | None]]) -> tuple[SliceFacts, ...]:
+def _slices(data: Elements, pixels: Pixels, places: list[tuple[Plane | None, float | None]]) -> tuple[SliceFacts, ...]:
     if pixels.frames > 1:  # frames are counted from 1, PS3.3 C.7.6.6
         return tuple(SliceFacts(index, index + 1, plane, position) for index, (plane, position) in enumerate(places))
     instance = data.integer(_INSTANCE)
