@@ -104,7 +104,7 @@ class HeaderBytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Elements:
+class DicomElements:
     """The wanted elements of one data set or item."""
 
     source: HeaderBytes
@@ -188,7 +188,7 @@ class DicomFile:
 
     syntax: str  # UID of the transfer syntax; guessed where the file has no meta information
     media_class: str | None  # SOP class by the meta information
-    data: Elements
+    data: DicomElements
     pixel_tag: int | None  # of the pixel data; None where the file has none
     inflated: bool  # `data.source` holds unpacked bytes
 
@@ -229,7 +229,7 @@ def parse_dicom(content: bytes, size: int, wanted: frozenset[int], inflate_limit
         source, at = _inflate(source, at, inflate_limit), 0
     elements, _ = _walk(source, at, source.size, encoding, wanted | _PIXELS, stop_at_pixels=True)
     pixel_tag = next((tag for tag in _PIXELS if tag in elements), None)
-    return DicomFile(syntax, media_class, Elements(source, encoding, elements), pixel_tag, inflated)
+    return DicomFile(syntax, media_class, DicomElements(source, encoding, elements), pixel_tag, inflated)
 
 
 def begins_like_dicom(head: bytes) -> bool:
@@ -268,7 +268,7 @@ def _read_meta(source: HeaderBytes, at: int) -> tuple[str | None, str | None, in
     if at > len(content):
         raise source.past_end("inside the meta information")
     elements, _ = _walk(source, begin, at, _EXPLICIT_LITTLE, wanted)
-    meta = Elements(source, _EXPLICIT_LITTLE, elements)
+    meta = DicomElements(source, _EXPLICIT_LITTLE, elements)
     return meta.text(_TRANSFER_SYNTAX), meta.text(_MEDIA_SOP_CLASS), at
 
 

@@ -6,14 +6,15 @@ import os
 import re
 import stat
 from enum import StrEnum
+from typing import TypeAlias
 
 from mribatch.pipeline.records import Flag, Status, Verdict
 from mribatch.pipeline.studies.dicom_elements import (
     MAX_HEADER_BYTES,
     PIXEL_DATA,
+    DicomElements,
     DicomError,
     DicomFile,
-    Elements,
     NeedMore,
     damaged,
     parse_dicom,
@@ -70,6 +71,7 @@ _LOCALIZER_TYPES = frozenset(("LOCALIZER", "LOCALISER", "SCOUT", "SURVEY", "PLAN
 _LOCALIZER_WORDS = re.compile(
     r"(?<![a-z])(localizer|localiser|scout|survey|plan ?scan|(3|three)[- ]?plane[- ]?loc)", re.I
 )
+Place: TypeAlias = tuple[Plane | None, float | None]
 _COS_30_DEGREES = math.sqrt(0.75)
 
 
@@ -178,7 +180,7 @@ def _is_mr(code: str | None, sop_class: str | None) -> bool:
     return code == "MR" or (code is None and sop_class in _MR_CLASSES)
 
 
-def _flags(data: Elements, sop_class: str | None, options: HeaderOptions) -> list[Flag]:
+def _flags(data: DicomElements, sop_class: str | None, options: HeaderOptions) -> list[Flag]:
     flags = []
     types = data.codes(_IMAGE_TYPE)[2:]  # value 3 and those of the modality, PS3.3 C.8.3.1.1.1 and C.8.16.1
     texts = " ".join(filter(None, (data.text(_DESCRIPTION), data.text(_PROTOCOL)))).replace("_", " ")
@@ -193,14 +195,16 @@ def _flags(data: Elements, sop_class: str | None, options: HeaderOptions) -> lis
     return flags
 
 
-def _ids(data: Elements) -> StudyIds:
+def _ids(data: DicomElements) -> StudyIds:
     patient, issuer = data.text(_PATIENT), data.text(_ISSUER)
     if patient is not None and issuer is not None:
         patient = f"{patient}^^^{issuer}"
     return StudyIds(patient, data.text(_STUDY), data.text(_SERIES))
 
 
-def _slices(data: Elements, pixels: Pixels, places: list[tuple[Plane | None, float | None]]) -> tuple[SliceFacts, ...]:
+def _slices(
+    data: DicomElements, pixels: Pixels, places: list[tuple[Plane | None, float | None]]
+) -> tuple[SliceFacts, ...]:
     if pixels.frames > 1:  # frames are counted from 1, PS3.3 C.7.6.6
         return tuple(SliceFacts(index, index + 1, plane, position) for index, (plane, position) in enumerate(places))
     instance = data.integer(_INSTANCE)
@@ -209,7 +213,7 @@ def _slices(data: Elements, pixels: Pixels, places: list[tuple[Plane | None, flo
     return (SliceFacts(None, instance, *places[0]),)
 
 
-def _place(groups: FrameGroups) -> tuple[Plane | None, float | None]:
+def _place(groups: FrameGroups) -> Place:
     """The plane and the position along its normal in mm (Image Plane Module, PS3.3 C.7.6.2.1.1)."""
     normal = _normal(groups.numbers(FRAME_ORIENTATION, ORIENTATION))
     if normal is None:

@@ -11,10 +11,10 @@ from itertools import islice
 from mribatch.pipeline.records import Status
 from mribatch.pipeline.studies.dicom_elements import (
     UNDEFINED,
+    DicomElements,
     DicomError,
     DicomFile,
     Element,
-    Elements,
     Syntax,
     damaged,
     truncated,
@@ -172,7 +172,7 @@ def read_pixels(file: DicomFile, max_pixels: int) -> Pixels:
     return pixels
 
 
-def _size(data: Elements, max_pixels: int) -> tuple[int, int]:
+def _size(data: DicomElements, max_pixels: int) -> tuple[int, int]:
     width, height = _whole(data, COLUMNS, "columns"), _whole(data, ROWS, "rows")
     if width < 1 or height < 1:
         raise damaged(f"The DICOM header gives a size of {width} x {height} pixels.")
@@ -184,7 +184,7 @@ def _size(data: Elements, max_pixels: int) -> tuple[int, int]:
     return width, height
 
 
-def _whole(data: Elements, tag: int, name: str, default: int | None = None) -> int:
+def _whole(data: DicomElements, tag: int, name: str, default: int | None = None) -> int:
     value = data.integer(tag, "H")
     if value is None:
         value = default
@@ -193,7 +193,7 @@ def _whole(data: Elements, tag: int, name: str, default: int | None = None) -> i
     return value
 
 
-def _color(data: Elements) -> Color:
+def _color(data: DicomElements) -> Color:
     code = data.code(PHOTOMETRIC)
     if code is None:
         raise damaged("The DICOM header does not give the photometric interpretation.")
@@ -203,7 +203,7 @@ def _color(data: Elements) -> Color:
         raise unsupported("The DICOM image has a photometric interpretation that is not read.") from None
 
 
-def _bits(data: Elements) -> tuple[int, int, int]:
+def _bits(data: DicomElements) -> tuple[int, int, int]:
     """(bits allocated, bits stored, high bit), PS3.5 8.1.1."""
     allocated = _whole(data, ALLOCATED, "bits allocated")
     stored = _whole(data, STORED, "bits stored", allocated)
@@ -267,11 +267,11 @@ def least_length(pixels: Pixels) -> int:
 class FrameGroups:
     """What holds for one frame: its own functional groups before the shared ones before the data set."""
 
-    data: Elements
-    shared: Elements | None
-    own: Elements | None
+    data: DicomElements
+    shared: DicomElements | None
+    own: DicomElements | None
 
-    def group(self, group: int, wanted: frozenset[int]) -> Elements:
+    def group(self, group: int, wanted: frozenset[int]) -> DicomElements:
         """The item of a functional group, or the data set where there is none."""
         for place in (self.own, self.shared):
             if place is not None and (item := place.first(group, wanted)) is not None:
@@ -282,10 +282,10 @@ class FrameGroups:
         return self.group(group, frozenset((tag,))).numbers(tag)
 
 
-def frame_groups(data: Elements, frames: int) -> list[FrameGroups]:
+def frame_groups(data: DicomElements, frames: int) -> list[FrameGroups]:
     """The functional groups of every frame (PS3.3 C.7.6.16.1.1 and 1.2)."""
     shared = data.first(SHARED_GROUPS, _GROUP_TAGS)
-    own: list[Elements | None] = list(islice(data.items(FRAME_GROUPS, _GROUP_TAGS), frames + 1))
+    own: list[DicomElements | None] = list(islice(data.items(FRAME_GROUPS, _GROUP_TAGS), frames + 1))
     if own and len(own) != frames:
         raise damaged(f"The DICOM header gives {frames:,} frames and functional groups of more or fewer.")
     return [FrameGroups(data, shared, item) for item in own or [None] * frames]
@@ -359,7 +359,7 @@ def _voi_lut(pixels: Pixels, groups: FrameGroups, modality: ModalityLut) -> Lut 
     return read_lut(item, DESCRIPTOR, LUT_DATA, signed=signed)
 
 
-def _padding(pixels: Pixels, data: Elements) -> tuple[int, int] | None:
+def _padding(pixels: Pixels, data: DicomElements) -> tuple[int, int] | None:
     """Pixel Padding Value and Range Limit, in either order (PS3.3 C.7.5.1.1.2)."""
     kind = "h" if pixels.signed else "H"
     value, limit = data.integer(PADDING, kind), data.integer(PADDING_LIMIT, kind)
@@ -373,7 +373,7 @@ def _padding(pixels: Pixels, data: Elements) -> tuple[int, int] | None:
     return min(value, limit), max(value, limit)
 
 
-def read_lut(item: Elements, descriptor_tag: int, data_tag: int, *, signed: bool) -> Lut:
+def read_lut(item: DicomElements, descriptor_tag: int, data_tag: int, *, signed: bool) -> Lut:
     """Read a table: number of entries, the first value mapped, bits of an entry (PS3.3 C.11.1.1.1, C.7.6.3.1.5).
 
     Raises:
