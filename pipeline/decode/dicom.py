@@ -16,6 +16,7 @@ from mribatch.pipeline.decode.dicom_codecs import DecodedFrame, decode_frame
 from mribatch.pipeline.decode.values import StoredSlice, Words
 from mribatch.pipeline.records import Flag, Status, Verdict
 from mribatch.pipeline.studies.dicom_elements import (
+    MAX_ELEMENTS,
     MAX_HEADER_BYTES,
     UNDEFINED,
     DicomError,
@@ -80,6 +81,7 @@ class DicomPixels:
         try:
             if not 0 <= frame < self._pixels.frames:
                 raise damaged(f"The DICOM file has {self._pixels.frames:,} frames; there is no frame {frame:,}.")
+            self._file.data.source.elements_left = MAX_ELEMENTS
             return self._stored(frame)
         except DicomError as error:
             return self._refused(error)
@@ -194,9 +196,9 @@ def _parse(content: bytes, max_pixels: int) -> tuple[DicomFile, Pixels]:
             file = parse_dicom(content, len(content), PIXEL_TAGS, limit)
             break
         except NeedMore:  # of a deflated data set only: the file itself is whole
-            if limit > MAX_HEADER_BYTES:
+            if limit >= MAX_HEADER_BYTES:
                 raise damaged("The DICOM header is longer than 64 MiB.") from None
-            limit *= 16
+            limit = min(limit * 16, MAX_HEADER_BYTES)
     pixels = read_pixels(file, max_pixels)
     end = pixels.element.at + pixels.element.length
     if file.syntax == Syntax.DEFLATED and end > len(file.data.source.content):

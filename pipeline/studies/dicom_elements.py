@@ -20,7 +20,7 @@ PREFIX = b"DICM"
 PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_PIXEL_DATA = 0x7FE00010, 0x7FE00008, 0x7FE00009
 UNDEFINED = 0xFFFFFFFF
 MAX_HEADER_BYTES = 64 << 20  # before the pixel data; what is longer is not read
-_MAX_ELEMENTS = 1 << 21  # likewise: some seconds of walking
+MAX_ELEMENTS = 1 << 22  # likewise: some seconds of walking
 _MAX_DEPTH = 64  # sequences inside each other; the standard's own reach about six
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
@@ -89,12 +89,12 @@ _IMPLICIT_LITTLE = Encoding(implicit=True)
 
 
 @dataclass(slots=True)
-class Source:
+class HeaderBytes:
     """The bytes known so far of a file of `size` bytes, and how many elements may still be walked."""
 
     content: bytes
     size: int
-    elements_left: int = _MAX_ELEMENTS
+    elements_left: int = MAX_ELEMENTS
 
     def past_end(self, what: str) -> DicomError | NeedMore:
         """What to raise where the walk needs bytes beyond those known."""
@@ -104,10 +104,10 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class DataSet:
+class DicomElements:
     """The wanted elements of one data set or item."""
 
-    source: Source
+    source: HeaderBytes
     encoding: Encoding
     elements: dict[int, Element]
 
@@ -170,6 +170,7 @@ class DataSet:
         end = source.size if element.length == UNDEFINED else element.at + element.length
         while at < end:
             item, length = _item_header(source, at, encoding)
+            source.elements_left -= 1
             if item != _ITEM:
                 return
             stop = end if length == UNDEFINED else at + 8 + length
@@ -187,7 +188,7 @@ class DicomFile:
 
     syntax: str  # UID of the transfer syntax; guessed where the file has no meta information
     media_class: str | None  # SOP class by the meta information
-    data: DataSet
+    data: DicomElements
     pixel_tag: int | None  # of the pixel data; None where the file has none
     inflated: bool  # `data.source` holds unpacked bytes
 
@@ -209,7 +210,7 @@ def parse_dicom(content: bytes, size: int, wanted: frozenset[int], inflate_limit
         NeedMore: `content` is shorter than `size` and too short.
         DicomError: The header is cut, damaged or of a kind that is not read.
     """
-    source = Source(content, size)
+    source = HeaderBytes(content, size)
     if not size:
         raise DicomError(Status.EMPTY, "The file is empty (0 bytes).")
     meta_at = _meta_at(content)
@@ -228,7 +229,7 @@ def parse_dicom(content: bytes, size: int, wanted: frozenset[int], inflate_limit
         source, at = _inflate(source, at, inflate_limit), 0
     elements, _ = _walk(source, at, source.size, encoding, wanted | _PIXELS, stop_at_pixels=True)
     pixel_tag = next((tag for tag in _PIXELS if tag in elements), None)
-    return DicomFile(syntax, media_class, DataSet(source, encoding, elements), pixel_tag, inflated)
+    return DicomFile(syntax, media_class, DicomElements(source, encoding, elements), pixel_tag, inflated)
 
 
 def begins_like_dicom(head: bytes) -> bool:
@@ -248,7 +249,7 @@ def _meta_at(content: bytes) -> int:
     return PREFIX_AT + 4 if content[PREFIX_AT : PREFIX_AT + 4] == PREFIX else 0
 
 
-def _read_meta(source: Source, at: int) -> tuple[str | None, str | None, int]:
+def _read_meta(source: HeaderBytes, at: int) -> tuple[str | None, str | None, int]:
     """(transfer syntax, SOP class, where the data set begins). The meta group is always explicit, little endian."""
     wanted = frozenset((_TRANSFER_SYNTAX, _MEDIA_SOP_CLASS))
     begin = at
@@ -267,7 +268,7 @@ def _read_meta(source: Source, at: int) -> tuple[str | None, str | None, int]:
     if at > len(content):
         raise source.past_end("inside the meta information")
     elements, _ = _walk(source, begin, at, _EXPLICIT_LITTLE, wanted)
-    meta = DataSet(source, _EXPLICIT_LITTLE, elements)
+    meta = DicomElements(source, _EXPLICIT_LITTLE, elements)
     return meta.text(_TRANSFER_SYNTAX), meta.text(_MEDIA_SOP_CLASS), at
 
 
@@ -278,7 +279,7 @@ def _guess(content: bytes, at: int) -> Encoding:
     return Encoding(implicit, not (content[at] == 0 and content[at + 1] != 0) if len(content) > at + 1 else True)
 
 
-def _inflate(source: Source, at: int, limit: int) -> Source:
+def _inflate(source: HeaderBytes, at: int, limit: int) -> HeaderBytes:
     """Unpack a deflated data set (PS3.5, A.5) up to `limit` bytes."""
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
@@ -286,11 +287,11 @@ def _inflate(source: Source, at: int, limit: int) -> Source:
     except zlib.error:
         raise damaged("The deflated DICOM data set cannot be unpacked.") from None
     all_known = stream.eof or (len(source.content) == source.size and len(unpacked) < limit)
-    return Source(unpacked, len(unpacked) if all_known else _UNKNOWN_SIZE, source.elements_left)
+    return HeaderBytes(unpacked, len(unpacked) if all_known else _UNKNOWN_SIZE, source.elements_left)
 
 
 def _walk(
-    source: Source, at: int, stop: int, encoding: Encoding, wanted: frozenset[int], *, stop_at_pixels: bool = False
+    source: HeaderBytes, at: int, stop: int, encoding: Encoding, wanted: frozenset[int], *, stop_at_pixels: bool = False
 ) -> tuple[dict[int, Element], int]:
     """(the wanted elements, where the data set or item ends). Pixel data are not gone into, nor looked behind."""
     found: dict[int, Element] = {}
@@ -300,7 +301,7 @@ def _walk(
             break  # padding
         left -= 1
         if left < 0 or at > MAX_HEADER_BYTES:
-            raise damaged("The DICOM header is too long: over 64 MiB, or over 2 million elements.")
+            raise damaged("The DICOM header is too long: over 64 MiB, or over 4 million elements.")
         tag, vr, value_at, length = _element(source, at, encoding)
         if tag >> 16 == 0xFFFE:
             if tag == _ITEM_END:
@@ -325,14 +326,14 @@ def _walk(
     return found, at
 
 
-def _skip(source: Source, at: int, encoding: Encoding) -> int:
+def _skip(source: HeaderBytes, at: int, encoding: Encoding) -> int:
     """Where a sequence of undefined length ends; `at` is where its first item begins (PS3.5, 7.5)."""
     open_parts = [(encoding, False)]  # from the outside to the inside; True for an item, False for a sequence
     while open_parts:
         inside, is_item = open_parts[-1]
         source.elements_left -= 1
         if source.elements_left < 0 or len(open_parts) > 2 * _MAX_DEPTH:
-            raise damaged(f"The DICOM header nests sequences over {_MAX_DEPTH} deep, or has over 2 million elements.")
+            raise damaged(f"The DICOM header nests sequences over {_MAX_DEPTH} deep, or has over 4 million elements.")
         if is_item:
             tag, vr, at, length = _element(source, at, inside)
             end_of_part = tag == _ITEM_END
@@ -355,7 +356,7 @@ def _skip(source: Source, at: int, encoding: Encoding) -> int:
     return at
 
 
-def _element(source: Source, at: int, encoding: Encoding) -> tuple[int, bytes, int, int]:
+def _element(source: HeaderBytes, at: int, encoding: Encoding) -> tuple[int, bytes, int, int]:
     """(tag, VR, where the value begins, its length) of the element at a place (PS3.5, 7.1)."""
     order = "<" if encoding.little else ">"
     try:
@@ -374,7 +375,7 @@ def _element(source: Source, at: int, encoding: Encoding) -> tuple[int, bytes, i
     return group << 16 | element, b"", at + 8, length
 
 
-def _item_header(source: Source, at: int, encoding: Encoding) -> tuple[int, int]:
+def _item_header(source: HeaderBytes, at: int, encoding: Encoding) -> tuple[int, int]:
     """(tag, length) of an item or a delimitation item, which have no VR in any encoding."""
     try:
         group, element, length = _IMPLICIT["<" if encoding.little else ">"](source.content, at)
@@ -383,7 +384,7 @@ def _item_header(source: Source, at: int, encoding: Encoding) -> tuple[int, int]
     return group << 16 | element, length
 
 
-def _too_long(source: Source, tag: int, stop: int) -> DicomError:
+def _too_long(source: HeaderBytes, tag: int, stop: int) -> DicomError:
     if stop >= source.size:
         return truncated(f"The DICOM file ends after {source.size:,} bytes, inside the element {_show(tag)}.")
     return damaged(f"The DICOM element {_show(tag)} is longer than the item that holds it.")

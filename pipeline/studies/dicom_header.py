@@ -6,12 +6,13 @@ import os
 import re
 import stat
 from enum import StrEnum
+from typing import TypeAlias
 
 from mribatch.pipeline.records import Flag, Status, Verdict
 from mribatch.pipeline.studies.dicom_elements import (
     MAX_HEADER_BYTES,
     PIXEL_DATA,
-    DataSet,
+    DicomElements,
     DicomError,
     DicomFile,
     NeedMore,
@@ -54,6 +55,7 @@ _DIRECTORY = "1.2.840.10008.1.3.10"
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _MR_CLASSES = tuple(_STORAGE + number for number in ("4", "4.1", "4.3", "4.4"))
 _SEGMENTATIONS = tuple(_STORAGE + number for number in ("66.4", "66.5", "66.7"))
+_WITHOUT_PIXELS = tuple(_STORAGE + number for number in ("4.2", "66"))  # MR spectra, raw data
 _PARAMETRIC_MAP = _STORAGE + "30"
 _SECONDARY_CAPTURES = tuple(_STORAGE + number for number in ("7", "7.1", "7.2", "7.3", "7.4"))
 
@@ -69,6 +71,7 @@ _LOCALIZER_TYPES = frozenset(("LOCALIZER", "LOCALISER", "SCOUT", "SURVEY", "PLAN
 _LOCALIZER_WORDS = re.compile(
     r"(?<![a-z])(localizer|localiser|scout|survey|plan ?scan|(3|three)[- ]?plane[- ]?loc)", re.I
 )
+Place: TypeAlias = tuple[Plane | None, float | None]
 _COS_30_DEGREES = math.sqrt(0.75)
 
 
@@ -119,9 +122,9 @@ def _parse_start(path: bytes) -> DicomFile:
             try:
                 return parse_dicom(content, size, _WANTED, known)
             except NeedMore:
-                if known > MAX_HEADER_BYTES:
+                if known >= MAX_HEADER_BYTES:
                     raise damaged("The DICOM header is longer than 64 MiB.") from None
-                known *= _GROWTH
+                known = min(known * _GROWTH, MAX_HEADER_BYTES)
     finally:
         os.close(descriptor)
 
@@ -163,7 +166,7 @@ def _other_kind(file: DicomFile, sop_class: str | None, options: HeaderOptions) 
     if file.pixels is None:
         if URL in data:
             raise unsupported("The DICOM file names a server in place of its pixel data.")
-        if ROWS in data:
+        if ROWS in data and sop_class not in _WITHOUT_PIXELS:
             raise truncated("The DICOM file ends before its pixel data.")
         return NotAnImage(DicomReason.NO_PIXELS, f"modality {shown}")
     if not options.any_modality and not _is_mr(code, sop_class):
@@ -177,7 +180,7 @@ def _is_mr(code: str | None, sop_class: str | None) -> bool:
     return code == "MR" or (code is None and sop_class in _MR_CLASSES)
 
 
-def _flags(data: DataSet, sop_class: str | None, options: HeaderOptions) -> list[Flag]:
+def _flags(data: DicomElements, sop_class: str | None, options: HeaderOptions) -> list[Flag]:
     flags = []
     types = data.codes(_IMAGE_TYPE)[2:]  # value 3 and those of the modality, PS3.3 C.8.3.1.1.1 and C.8.16.1
     texts = " ".join(filter(None, (data.text(_DESCRIPTION), data.text(_PROTOCOL)))).replace("_", " ")
@@ -192,14 +195,16 @@ def _flags(data: DataSet, sop_class: str | None, options: HeaderOptions) -> list
     return flags
 
 
-def _ids(data: DataSet) -> StudyIds:
+def _ids(data: DicomElements) -> StudyIds:
     patient, issuer = data.text(_PATIENT), data.text(_ISSUER)
     if patient is not None and issuer is not None:
         patient = f"{patient}^^^{issuer}"
     return StudyIds(patient, data.text(_STUDY), data.text(_SERIES))
 
 
-def _slices(data: DataSet, pixels: Pixels, places: list[tuple[Plane | None, float | None]]) -> tuple[SliceFacts, ...]:
+def _slices(
+    data: DicomElements, pixels: Pixels, places: list[tuple[Plane | None, float | None]]
+) -> tuple[SliceFacts, ...]:
     if pixels.frames > 1:  # frames are counted from 1, PS3.3 C.7.6.6
         return tuple(SliceFacts(index, index + 1, plane, position) for index, (plane, position) in enumerate(places))
     instance = data.integer(_INSTANCE)
@@ -208,7 +213,7 @@ def _slices(data: DataSet, pixels: Pixels, places: list[tuple[Plane | None, floa
     return (SliceFacts(None, instance, *places[0]),)
 
 
-def _place(groups: FrameGroups) -> tuple[Plane | None, float | None]:
+def _place(groups: FrameGroups) -> Place:
     """The plane and the position along its normal in mm (Image Plane Module, PS3.3 C.7.6.2.1.1)."""
     normal = _normal(groups.numbers(FRAME_ORIENTATION, ORIENTATION))
     if normal is None:

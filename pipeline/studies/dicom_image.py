@@ -6,11 +6,12 @@ Image Pixel Module (PS3.3 C.7.6.3), Multi-frame Functional Groups (C.7.6.16), Mo
 import struct
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 
 from mribatch.pipeline.records import Status
 from mribatch.pipeline.studies.dicom_elements import (
     UNDEFINED,
-    DataSet,
+    DicomElements,
     DicomError,
     DicomFile,
     Element,
@@ -171,7 +172,7 @@ def read_pixels(file: DicomFile, max_pixels: int) -> Pixels:
     return pixels
 
 
-def _size(data: DataSet, max_pixels: int) -> tuple[int, int]:
+def _size(data: DicomElements, max_pixels: int) -> tuple[int, int]:
     width, height = _whole(data, COLUMNS, "columns"), _whole(data, ROWS, "rows")
     if width < 1 or height < 1:
         raise damaged(f"The DICOM header gives a size of {width} x {height} pixels.")
@@ -183,7 +184,7 @@ def _size(data: DataSet, max_pixels: int) -> tuple[int, int]:
     return width, height
 
 
-def _whole(data: DataSet, tag: int, name: str, default: int | None = None) -> int:
+def _whole(data: DicomElements, tag: int, name: str, default: int | None = None) -> int:
     value = data.integer(tag, "H")
     if value is None:
         value = default
@@ -192,7 +193,7 @@ def _whole(data: DataSet, tag: int, name: str, default: int | None = None) -> in
     return value
 
 
-def _color(data: DataSet) -> Color:
+def _color(data: DicomElements) -> Color:
     code = data.code(PHOTOMETRIC)
     if code is None:
         raise damaged("The DICOM header does not give the photometric interpretation.")
@@ -202,7 +203,7 @@ def _color(data: DataSet) -> Color:
         raise unsupported("The DICOM image has a photometric interpretation that is not read.") from None
 
 
-def _bits(data: DataSet) -> tuple[int, int, int]:
+def _bits(data: DicomElements) -> tuple[int, int, int]:
     """(bits allocated, bits stored, high bit), PS3.5 8.1.1."""
     allocated = _whole(data, ALLOCATED, "bits allocated")
     stored = _whole(data, STORED, "bits stored", allocated)
@@ -266,11 +267,11 @@ def least_length(pixels: Pixels) -> int:
 class FrameGroups:
     """What holds for one frame: its own functional groups before the shared ones before the data set."""
 
-    data: DataSet
-    shared: DataSet | None
-    own: DataSet | None
+    data: DicomElements
+    shared: DicomElements | None
+    own: DicomElements | None
 
-    def group(self, group: int, wanted: frozenset[int]) -> DataSet:
+    def group(self, group: int, wanted: frozenset[int]) -> DicomElements:
         """The item of a functional group, or the data set where there is none."""
         for place in (self.own, self.shared):
             if place is not None and (item := place.first(group, wanted)) is not None:
@@ -281,12 +282,12 @@ class FrameGroups:
         return self.group(group, frozenset((tag,))).numbers(tag)
 
 
-def frame_groups(data: DataSet, frames: int) -> list[FrameGroups]:
+def frame_groups(data: DicomElements, frames: int) -> list[FrameGroups]:
     """The functional groups of every frame (PS3.3 C.7.6.16.1.1 and 1.2)."""
     shared = data.first(SHARED_GROUPS, _GROUP_TAGS)
-    own: list[DataSet | None] = list(data.items(FRAME_GROUPS, _GROUP_TAGS))
+    own: list[DicomElements | None] = list(islice(data.items(FRAME_GROUPS, _GROUP_TAGS), frames + 1))
     if own and len(own) != frames:
-        raise damaged(f"The DICOM header gives {frames:,} frames and functional groups of {len(own):,}.")
+        raise damaged(f"The DICOM header gives {frames:,} frames and functional groups of more or fewer.")
     return [FrameGroups(data, shared, item) for item in own or [None] * frames]
 
 
@@ -358,7 +359,7 @@ def _voi_lut(pixels: Pixels, groups: FrameGroups, modality: ModalityLut) -> Lut 
     return read_lut(item, DESCRIPTOR, LUT_DATA, signed=signed)
 
 
-def _padding(pixels: Pixels, data: DataSet) -> tuple[int, int] | None:
+def _padding(pixels: Pixels, data: DicomElements) -> tuple[int, int] | None:
     """Pixel Padding Value and Range Limit, in either order (PS3.3 C.7.5.1.1.2)."""
     kind = "h" if pixels.signed else "H"
     value, limit = data.integer(PADDING, kind), data.integer(PADDING_LIMIT, kind)
@@ -372,7 +373,7 @@ def _padding(pixels: Pixels, data: DataSet) -> tuple[int, int] | None:
     return min(value, limit), max(value, limit)
 
 
-def read_lut(item: DataSet, descriptor_tag: int, data_tag: int, *, signed: bool) -> Lut:
+def read_lut(item: DicomElements, descriptor_tag: int, data_tag: int, *, signed: bool) -> Lut:
     """Read a table: number of entries, the first value mapped, bits of an entry (PS3.3 C.11.1.1.1, C.7.6.3.1.5).
 
     Raises:

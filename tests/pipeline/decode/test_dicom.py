@@ -1,6 +1,7 @@
 """Frames of DICOM files: every encoding gives the same samples, and no content can do worse than a verdict."""
 
 import struct
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -299,9 +300,13 @@ def nested(depth: int, *, closed: bool = True) -> bytes:
 
 def with_length(tag: int, vr: str, length: int) -> bytes:
     """A slice with one more element that says it has `length` bytes and has none."""
+    return with_element(Writer().header(tag, vr, length), before=0x00100020)
+
+
+def with_element(element: bytes, before: int) -> bytes:
     content = mr_file()
-    at = content.index(struct.pack("<HH", 0x0010, 0x0020))
-    return content[:at] + Writer().header(tag, vr, length) + content[at:]
+    at = content.index(struct.pack("<HH", before >> 16, before & 0xFFFF))
+    return content[:at] + element + content[at:]
 
 
 def bomb(fill: int = 0) -> bytes:
@@ -311,6 +316,11 @@ def bomb(fill: int = 0) -> bytes:
     data = Writer().data_set(elements) + Writer().header(0x7FE00010, "OW", rows * rows * 2)
     packed = packer.compress(data) + b"".join(packer.compress(bytes([fill]) * (1 << 20)) for _ in range(18))
     return meta(DEFLATED) + packed + packer.flush()
+
+
+def items_bomb() -> bytes:
+    items = struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 1_000_000
+    return with_element(Writer().header(0x52009230, "SQ", len(items)) + items, before=0x7FE00010)
 
 
 WHOLE = mr_file()
@@ -353,6 +363,7 @@ HOSTILE: "dict[str, tuple[bytes, Status]]" = {
     "a length of 4 GiB": (with_length(0x00091010, "OB", 0xFFFFFFFE), Status.TRUNCATED),
     "a text of 4 GiB": (with_length(0x00091010, "UT", 0xFFFFFFF0), Status.TRUNCATED),
     "an item outside of a sequence": (with_length(0xFFFEE000, "", 0), Status.DECODE_FAILED),
+    "a million items in place of one frame's": (items_bomb(), Status.DECODE_FAILED),
     "a deflated bomb": (bomb(), Status.TOO_LARGE),
     "fragments never closed": (compressed(RLE, fragments([coded_rle()], closed=False)), Status.TRUNCATED),
     "no fragments": (compressed(RLE, fragments([])), Status.DECODE_FAILED),
@@ -368,6 +379,18 @@ HOSTILE: "dict[str, tuple[bytes, Status]]" = {
 def test_hostile_files_get_a_status_and_a_reason(what: str) -> None:
     content, status = HOSTILE[what]
     assert refused(content).status is status
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_nothing_is_allocated_by_a_number_in_the_header(what: str) -> None:
+    content, _ = HOSTILE[what]
+    tracemalloc.start()
+    try:
+        refused(content)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * len(content) + 2_000_000
 
 
 @pytest.mark.parametrize("syntax", [JPEG_LOSSLESS, JPEG_LS, JPEG_2000, HTJ2K])
