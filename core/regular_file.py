@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import stat
+from io import BufferedReader
 
 MAX_FILE_BYTES = 2 << 30
 
@@ -49,15 +50,28 @@ def read_head(path: bytes, size: int) -> bytes:
         os.close(descriptor)
 
 
+def open_regular(path: bytes) -> BufferedReader:
+    """Open a regular file of any size for reading.
+
+    Raises:
+        OSError: As `read_head`.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _check_regular(os.fstat(descriptor).st_mode, path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
 def digest_file(path: bytes) -> tuple[int, str]:
     """Size in bytes and sha256, hex, of a regular file of any size, read in blocks.
 
     Raises:
         OSError: As `read_head`.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as stream:
-        _check_regular(os.fstat(descriptor).st_mode, path)
+    with open_regular(path) as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return stream.tell(), digest
 

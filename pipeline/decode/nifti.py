@@ -6,7 +6,6 @@ Memory: up to two volumes as stored, so that threads at the border between two d
 size of a volume that the header gives is checked against the file before anything is allocated.
 """
 
-import hashlib
 import os
 import threading
 from collections import OrderedDict
@@ -17,10 +16,11 @@ import numpy as np
 from numpy import float32
 from numpy.typing import NDArray
 
+from mribatch.core.regular_file import digest_file, open_regular
 from mribatch.pipeline.decode.values import StoredSlice, ValueRange, Words, value_range
 from mribatch.pipeline.records import Flag, Status, Verdict
 from mribatch.pipeline.studies.gzip_stream import GzipError, GzipStream
-from mribatch.pipeline.studies.nifti_files import NiftiError, of_gzip, open_regular
+from mribatch.pipeline.studies.nifti_files import NiftiError, of_gzip
 from mribatch.pipeline.studies.nifti_header import NiftiLayout, read_layout
 from mribatch.pipeline.studies.options import HeaderOptions
 from mribatch.pipeline.studies.voi import Rescale
@@ -121,8 +121,7 @@ class NiftiVolume:
         Raises:
             OSError: The file is gone.
         """
-        with open_regular(self._layout.path) as file:
-            return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
+        return digest_file(self._layout.path)
 
     def _close_file(self) -> None:
         if self._voxels is not None:

@@ -1,12 +1,11 @@
 """The one or two files of a NIfTI volume: which they are, how they are opened, and the first bytes of the header."""
 
-import errno
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 
+from mribatch.core.regular_file import open_regular
 from mribatch.pipeline.records import Status
 from mribatch.pipeline.studies.gzip_stream import MAGIC, GzipError, GzipStream
 
@@ -42,19 +41,6 @@ def nifti_files(path: bytes) -> NiftiFiles:
     if header := _partner(path, _HEADERS):
         return NiftiFiles(header, path)
     return NiftiFiles(path, path)
-
-
-def open_regular(path: bytes) -> BufferedReader:
-    """Open a regular file for reading; a FIFO does not block.
-
-    Raises:
-        OSError: The file is gone, forbidden or no regular file.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is not a regular file", path)
-    return os.fdopen(descriptor, "rb")
 
 
 def is_packed(file: BufferedReader) -> bool:

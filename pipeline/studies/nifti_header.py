@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mribatch.core.regular_file import open_regular
 from mribatch.pipeline.records import Flag, Status, Verdict
 from mribatch.pipeline.studies.facts import SliceFacts, StudyFile, StudyFormat
 from mribatch.pipeline.studies.gzip_stream import MAX_RATIO
@@ -19,7 +20,6 @@ from mribatch.pipeline.studies.nifti_files import (
     NiftiFiles,
     is_packed,
     nifti_files,
-    open_regular,
     read_start,
 )
 from mribatch.pipeline.studies.nifti_slicing import Slicing, slice_volume

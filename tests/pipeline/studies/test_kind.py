@@ -24,9 +24,15 @@ NIFTI_2 = struct.pack("<i", 540) + b"n+2\0\r\n\x1a\n" + bytes(528)
         (NIFTI_2, b"brain.nii", StudyFormat.NIFTI),
         (gzip.compress(NIFTI_1 + bytes(100)), b"brain.nii.gz", StudyFormat.NIFTI),
         (bytes(500), b"brain.img", StudyFormat.NIFTI),  # its header is another file
-        (gzip.compress(b"text"), b"brain.nii.gz", None),
-        (b"\x1f\x8b", b"cut.nii.gz", None),
-        (b"\x1f\x8bno deflate at all", b"damaged.nii.gz", None),
+        (gzip.compress(b"text"), b"text.gz", None),
+        (gzip.compress(b"text"), b"brain.nii.gz", StudyFormat.NIFTI),  # which is told to be none
+        (b"\x1f\x8b", b"cut.nii.gz", StudyFormat.NIFTI),
+        (b"\x1f\x8bno deflate at all", b"damaged.nii.gz", StudyFormat.NIFTI),
+        (NIFTI_1[:300], b"cut.nii", StudyFormat.NIFTI),
+        (NIFTI_1[:344] + bytes(4), b"analyze.hdr", StudyFormat.NIFTI),
+        (NIFTI_1[:344] + bytes(4), b"anything", None),
+        (b"ENVI\nsamples = 3", b"satellite.hdr", None),
+        (b"\xff\xd8\xff\xe0", b"picture.nii", None),
         (b"", b"brain.nii", None),
         (b"\xff\xd8\xff\xe0", b"slice.dcm", None),
         (writer_of("").data_set(mr_elements()), b"no preamble", None),
