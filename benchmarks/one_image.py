@@ -52,8 +52,9 @@ def measure(python: Path, model: str, repeats: int) -> tuple[list[float], dict[s
     with tempfile.TemporaryDirectory(prefix="mribatch-one-") as folder:
 
         def run(*words: str) -> str:
-            command = [python.with_name("mribatch"), *words]
-            return subprocess.run(command, cwd=folder, env=environ, check=True, stdout=subprocess.PIPE, text=True).stdout
+            command = [os.fspath(python.with_name("mribatch")), *words]
+            done = subprocess.run(command, cwd=folder, env=environ, check=True, stdout=subprocess.PIPE, text=True)
+            return done.stdout
 
         run("demo", "slices")
         for number in range(repeats + 1):

@@ -275,7 +275,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where something is stale")
     check = parser.parse_args().check
     made = files()
-    stale = [path for path, content in made.items() if not path.exists() or not _alike(path.read_text("utf-8"), content)]
+    stale = [path for path, text in made.items() if not path.exists() or not _alike(path.read_text("utf-8"), text)]
     if check:
         print("\n".join(f"stale: {path}" for path in stale) or "README.md is up to date")
         return int(bool(stale))

@@ -5,6 +5,7 @@ folder, and what they print is shown as it is.
 """
 
 import base64
+import io
 import json
 import os
 import pty
@@ -17,11 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
-
-import cv2
-from rich.console import Console
-from rich.terminal_theme import TerminalTheme
-from rich.text import Text
 
 PICTURE = Path(__file__).with_name("pictures") / "demo.svg"
 COMMANDS = (
@@ -45,20 +41,17 @@ _COLUMNS = 100
 _WIDTH, _MARGIN = 1140, 10  # pixels
 _TILE, _STEP, _STRIP = 128, 141, 196  # side of a tile, from one to the next, height of all with their texts
 _OK, _FAILED, _FAINT = "#1a7f5a", "#c0392b", "#616e7c"
-_THEME = TerminalTheme(
-    background=(22, 27, 34),
-    foreground=(220, 226, 232),
-    normal=[
-        (48, 54, 61),
-        (255, 123, 114),
-        (86, 211, 150),
-        (227, 179, 65),
-        (121, 192, 255),
-        (210, 168, 255),
-        (86, 212, 221),
-        (220, 226, 232),
-    ],
-)
+_BACKGROUND, _FOREGROUND = (22, 27, 34), (220, 226, 232)
+_COLOURS = [  # of a terminal, from black to white
+    (48, 54, 61),
+    (255, 123, 114),
+    (86, 211, 150),
+    (227, 179, 65),
+    (121, 192, 255),
+    (210, 168, 255),
+    (86, 212, 221),
+    _FOREGROUND,
+]
 
 
 @dataclass(frozen=True)
@@ -92,6 +85,8 @@ def session() -> Session:
 def _thumbnail(path: Path) -> bytes | None:
     if path.name.startswith("broken-"):
         return None
+    import cv2
+
     grey = cv2.imread(os.fspath(path), cv2.IMREAD_GRAYSCALE)
     return cv2.imencode(".png", cv2.resize(grey, (_TILE, _TILE), interpolation=cv2.INTER_AREA))[1].tobytes()
 
@@ -102,7 +97,7 @@ def _output(command: str, folder: str) -> str:
     environ = os.environ | {"COLUMNS": str(_COLUMNS), "TERM": "xterm-256color"}
     environ.pop("NO_COLOR", None)
     ours, theirs = pty.openpty()
-    with open(ours, "rb", buffering=0) as terminal:
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
         process = subprocess.Popen(words, cwd=folder, env=environ, stdout=theirs, stderr=subprocess.DEVNULL)
         os.close(theirs)
         written = bytearray()
@@ -149,9 +144,7 @@ def _tile(tile: Tile, x: int) -> str:
         )
     else:
         data = base64.b64encode(tile.png).decode()
-        picture = (
-            f'<image x="{x}" y="{top}" width="{_TILE}" height="{_TILE}" href="data:image/png;base64,{data}"/>'
-        )
+        picture = f'<image x="{x}" y="{top}" width="{_TILE}" height="{_TILE}" href="data:image/png;base64,{data}"/>'
     answer = f"{row['predicted']} {row['confidence']:.2f}" if fine else row["status"]
     text = f'<text x="{x + _TILE // 2}" text-anchor="middle" font-family="system-ui, sans-serif"'
     return (
@@ -164,12 +157,16 @@ def _tile(tile: Tile, x: int) -> str:
 
 def _terminal(commands: list[tuple[str, str]]) -> str:
     """The commands and their output as an SVG. Its fonts are the reader's: a picture in a page may load nothing."""
-    with open(os.devnull, "w") as nowhere:
-        console = Console(record=True, width=_COLUMNS, file=nowhere, force_terminal=True, color_system="truecolor")
-        for number, (command, output) in enumerate(commands):
-            console.print(Text("\n$ " if number else "$ ", "green") + Text(command, "bold white"))
-            console.print(Text.from_ansi(output.rstrip()))
-        drawn = console.export_svg(title="mribatch", theme=_THEME, unique_id="mribatch", font_aspect_ratio=0.61)
+    from rich.console import Console
+    from rich.terminal_theme import TerminalTheme
+    from rich.text import Text
+
+    console = Console(record=True, width=_COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    for number, (command, output) in enumerate(commands):
+        console.print(Text("\n$ " if number else "$ ", "green") + Text(command, "bold white"))
+        console.print(Text.from_ansi(output.rstrip()))
+    theme = TerminalTheme(_BACKGROUND, _FOREGROUND, _COLOURS)
+    drawn = console.export_svg(title="mribatch", theme=theme, unique_id="mribatch", font_aspect_ratio=0.61)
     return re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.S).replace("Fira Code", "DejaVu Sans Mono")
 
 

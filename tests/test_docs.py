@@ -220,7 +220,9 @@ def test_the_picture_of_the_readme_shows_this_version_s_demo() -> None:
     text = html.unescape((ROOT / "docs/pictures/demo.svg").read_text()).replace("\xa0", " ")
     for shown in (f"Model {DEFAULT_MODEL},", "31 files: 24 ok, 7 failed", "Research use only, not a medical device."):
         assert shown in text, f"{shown}: make picture"
-    assert "http" not in re.sub(r'(xmlns(:\w+)?="|<!-- Generated).*?[">]', "", text), "a picture loads nothing from elsewhere"
+    assert "http" not in re.sub(r'(xmlns(:\w+)?="|<!-- Generated).*?[">]', "", text), (
+        "a picture loads nothing from elsewhere"
+    )
 
 
 def test_the_examples_of_the_python_reference_run_in_their_order(
