@@ -31,7 +31,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout as git would clone it, links included: a build in the checkout would leave files behind."""
     folder = tmp_path_factory.mktemp("source") / "mribatch"
     for name in tracked_files():
-        if not name.startswith(("tests/", "docs/", "benchmarks/")) and os.path.lexists(ROOT / name):
+        if not name.startswith(("docs/", "benchmarks/")) and os.path.lexists(ROOT / name):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
     return folder
