@@ -45,7 +45,7 @@ def files(results: Path = RESULTS) -> dict[Path, str]:
     """Every generated file with its content, README.md among them."""
     page = PAGE.read_text(encoding="utf-8")
     race = newest_race(results)
-    parts = {"example": _example(page), "speed": _speed(race, results), "accuracy": _accuracy()}
+    parts = {"example": _example(page), "speed": speed(results), "accuracy": _accuracy()}
     for name, content in parts.items():
         page = _replace(page, name, content)
     made = {PAGE: page, **{PICTURES / f"badge-{name}.svg": text for name, text in _badges()}}
@@ -128,7 +128,9 @@ def newest_race(results: Path) -> Path | None:
     return max(found, key=lambda path: (found[path]["data"] == "real", found[path]["conditions"]["date"]), default=None)
 
 
-def _speed(race: Path | None, results: Path) -> str:
+def speed(results: Path) -> str:
+    """Plot, table and conditions of the newest race; without one, what the ceiling of the processor says."""
+    race = newest_race(results)
     if race is None:
         return _ceiling(results)
     content, link = json.loads(race.read_text()), os.path.relpath(race, ROOT)
