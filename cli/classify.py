@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 BACKENDS = ("auto", "onnxruntime", "tensorrt")
 DECODERS = ("auto", "opencv", "dali")
+PLANES = ("axial", "coronal", "sagittal")
 FEW_FILES = 10  # whose rows are printed
 
 
-@click.command(short_help="Classify every image of a folder into Parquet, one row per file.")
+@click.command(short_help="Classify every image of a folder into Parquet, one row per image.")
 @click.argument("inputs", nargs=-1, metavar="INPUT…", type=click.Path(path_type=str))
 @click.option(
     "--out", type=click.Path(path_type=str), help="Folder for the results: new, empty, or holding a run to resume."
@@ -65,8 +66,28 @@ FEW_FILES = 10  # whose rows are printed
 )
 @click.option("--timeout", type=float, metavar="SECONDS", help="Maximum time to read and decode a file.  [default: 60]")
 @click.option(
-    "--strict", is_flag=True, help="Exit code 3 also if DICOM, NIfTI or endlessly linked files were left out."
+    "--strict", is_flag=True, help="Exit code 3 also if DICOM images or endlessly linked files were left out."
 )
+@click.option(
+    "--window",
+    metavar="file|auto|CENTER,WIDTH",
+    default="file",
+    show_default=True,
+    help="Grey values of DICOM slices: the file's window, the range of the series, or one window for all.",
+)
+@click.option(
+    "--plane", type=click.Choice(PLANES), help="Plane of the slices of NIfTI volumes.  [default: as acquired]"
+)
+@click.option("--volume", metavar="N|all", help="Volume of a NIfTI file with several, from 0.  [default: 0]")
+@click.option("--any-modality", is_flag=True, help="Also classify DICOM images of other modalities than MR.")
+@click.option("--dicom-anywhere", is_flag=True, help="Also find DICOM files without the preamble.")
+@click.option(
+    "--pseudonym-key",
+    metavar="FILE",
+    type=click.Path(path_type=str),
+    help="Key of the patients' pseudonyms, made if missing.  [default: a key of the run's own]",
+)
+@click.option("--anonymize-paths", is_flag=True, help="Show pseudonyms in place of paths; paths.parquet maps them.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one line of JSON.")
 @click.option("--log", "log_file", metavar="FILE", help="File that log lines with timestamps (UTC) are appended to.")
 @click.option("-v", "--verbose", is_flag=True, help="Print log lines with timestamps instead of a progress bar.")
@@ -81,13 +102,15 @@ def classify(
     quiet: bool,
     **chosen: Any,
 ) -> ExitCode:
-    """Classify every image of INPUT… (folders, files, glob patterns) into Parquet: one row per file.
+    """Classify every image of INPUT… (folders, files, glob patterns) into Parquet: one row per image.
+
+    An image is a file, or one slice of a DICOM file or a NIfTI volume.
 
     The same command resumes an interrupted run where it stopped. The rows of up to 10 files are printed; `mribatch
     table` prints rows of any run.
 
     \b
-    Exit codes: 0 every file is ok; 1 error; 2 usage; 3 finished, some files
+    Exit codes: 0 every image is ok or blank; 1 error; 2 usage; 3 finished, some files
     failed; 130 or 143 interrupted, can be resumed.
 
     \b
@@ -109,7 +132,7 @@ def classify(
     if as_json:
         click.echo(json.dumps(result.to_json(), allow_nan=False))
     elif not quiet:
-        _print_result(result, show_rows=not dry_run and result.files <= FEW_FILES)
+        _print_result(result, show_rows=not dry_run and result.images <= FEW_FILES)
     return ExitCode(result.exit_code)
 
 

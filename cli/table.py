@@ -11,7 +11,7 @@ from mribatch.cli.elements import LocalPath
 SORTS = ("listing", "path", "confidence", "margin", "entropy")
 STATUSES = (
     *("ok", "empty", "unreadable", "unsupported", "truncated", "too_large", "decode_failed"),
-    *("decoder_crash", "timeout", "invalid_output", "failed"),
+    *("decoder_crash", "timeout", "invalid_output", "blank", "failed"),
 )
 
 

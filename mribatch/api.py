@@ -24,7 +24,9 @@ def classify(
     progress: bool = True,
     **changes: Any,
 ) -> Run:
-    """Classify every image of the inputs into the run folder `out`: one row per file.
+    """Classify every image of the inputs into the run folder `out`: one row per image.
+
+    An image is a file, or one slice of a DICOM file or a NIfTI volume.
 
     A bad file never raises: its row has a status and the reason. The same call resumes an interrupted run.
 

@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     from mribatch.report.metrics import Metric
     from mribatch.report.metrics_file import MetricsFile
 
-_SWITCHES = ("overwrite", "add-new", "keep-going", "csv", "xlsx", "null", "strict")
+_SWITCHES = (
+    "overwrite",
+    "add-new",
+    "keep-going",
+    "csv",
+    "xlsx",
+    "null",
+    "strict",
+    "any-modality",
+    "dicom-anywhere",
+    "anonymize-paths",
+)
 _OTHER_NAMES = {"timeout": "timeout_s"}
 _STATUS_LIMIT = 6  # statuses that a repr names
 _ROWS_SHOWN = 20
@@ -35,7 +46,7 @@ class Run:
         facts: The content of run.json, typed: inputs, model, backend, versions, attempts.
         counts: Rows by status and by predicted class, labelled rows, and those of them that were predicted correctly.
         classes: Class names in the order of the probability columns `p_NAME`.
-        exit_code: 0 if every row is ok and every folder could be listed, else 3.
+        exit_code: 0 if every row is ok or blank and every folder could be listed, else 3.
         metrics: The metrics of the report in the run folder, for images and, where asked for, for patients. Without a
             report, `report()` is called first, with its defaults; without a single label there are none.
     """
@@ -70,7 +81,7 @@ class Run:
         return read_metrics(path, fix="measure the run again").metrics if path.is_file() else self.report().metrics
 
     def to_arrow(self) -> "pa.Table":
-        """Read all rows into a pyarrow Table, one per file, in the order of the listing.
+        """Read all rows into a pyarrow Table, one per image, in the order of the listing.
 
         `status` is "ok" or the reason why there is no prediction. The probabilities `p_NAME`, `confidence`, `margin`
         and `entropy` are float32 and null where the status is not ok. The page on the Parquet files has all columns.
@@ -103,20 +114,23 @@ class Run:
 
     @property
     def _failed(self) -> int:
-        return self.counts.rows - self.counts.by_status.get("ok", 0)
+        return self.counts.rows - self.counts.by_status.get("ok", 0) - self._blank
+
+    @property
+    def _blank(self) -> int:
+        return self.counts.by_status.get("blank", 0)
 
     def _headline(self) -> str:
-        rows = self.counts.rows
         from mribatch.pipeline.output.summary import describe_counts
 
-        return describe_counts(rows, self._failed)
+        return describe_counts(self.facts.listing.files, self.counts.rows, self._failed, self._blank)
 
     def _made_with(self) -> str:
         return f"model {self.facts.model_name}, {self.facts.backend} + {self.facts.decoder}"
 
     def __repr__(self) -> str:
         lines = [f"<mribatch.Run {str(self.path)!r}: {self._headline()}", f"  {self._made_with()}"]
-        failed = {status: count for status, count in self.counts.by_status.items() if status != "ok"}
+        failed = {status: count for status, count in self.counts.by_status.items() if status not in ("ok", "blank")}
         lines += [f"  failed: {_list_counts(failed)}"] if failed else []
         lines += [f"  predicted: {_list_counts(self.counts.by_class)}"]
         lines += [f"  NOTE: {self.facts.notice}"] if self.facts.notice else []

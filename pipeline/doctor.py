@@ -21,7 +21,17 @@ from mribatch.pipeline.options import AUTO
 from mribatch.pipeline.records import Choice
 
 _BASE = (
-    *("click", "numpy", "pyarrow", "onnxruntime", "opencv-python-headless", "platformdirs", "rich", "scikit-learn"),
+    *(
+        "click",
+        "nibabel",
+        "numpy",
+        "pyarrow",
+        "onnxruntime",
+        "opencv-python-headless",
+        "platformdirs",
+        "rich",
+        "scikit-learn",
+    ),
     *("scipy", "tqdm"),
 )
 _DRIVER = Path("/proc/driver/nvidia/version")
@@ -48,6 +58,7 @@ class Extra:
 # extra -> (what it adds, the distributions that it is recognised by)
 _EXTRAS: dict[str, tuple[str, Sequence[str]]] = {
     "train": ("mribatch train: fit a model with Keras and export it", ("tensorflow", "tf2onnx", "onnx", "matplotlib")),
+    "dicom": ("compressed DICOM: JPEG 2000, JPEG-LS, lossless and 12-bit JPEG", ("imagecodecs",)),
     "dali": ("decoding with NVIDIA DALI, also without a GPU", ("nvidia-dali-cuda120",)),
     "rtx": (
         "TensorRT for RTX engines, built also without a GPU",

@@ -18,15 +18,18 @@ from mribatch.core.tables import PLAIN, Column, Screen, count, format_table
 from mribatch.core.text import decode_name
 from mribatch.pipeline.file_classifier import make_file_classifier
 from mribatch.pipeline.listing.discover import Discovery, FoundFile, Input, resolve_inputs
+from mribatch.pipeline.listing.headers import HeaderReader, refusal
 from mribatch.pipeline.listing.labels import add_aliases
 from mribatch.pipeline.listing.patterns import PathPatterns
 from mribatch.pipeline.no_image import no_image_error
 from mribatch.pipeline.options import FIXES, ClassifyOptions
 from mribatch.pipeline.output.summary import JSON_SCHEMA_VERSION
+from mribatch.pipeline.plan import make_header_reader
 from mribatch.pipeline.progress import Progress
-from mribatch.pipeline.records import FileClassifier, ImageFile, Status
+from mribatch.pipeline.records import FileClassifier, ImageFile, StudyImage
 from mribatch.pipeline.run import run
 from mribatch.pipeline.stopwatch import Stopwatch
+from mribatch.pipeline.studies.pseudonyms import random_pseudonyms
 
 _SAMPLE = 128  # files; spread over the listing
 
@@ -36,6 +39,7 @@ class Estimate:
     """Counts are exact; seconds are extrapolated from `sampled` files."""
 
     files: int
+    images: int  # files, and slices of files
     bytes: int
     by_suffix: Mapping[str, int]  # of the files that would be listed
     skipped: Mapping[str, int]  # by reason
@@ -54,7 +58,9 @@ class Estimate:
 
     def to_text(self, screen: Screen = PLAIN) -> str:
         """A few lines for a terminal."""
-        verb = f"{count(self.files, 'file')} would be classified ({self.bytes / 1e6:,.1f} MB)"
+        what = count(self.files, "file")
+        what = what if self.images == self.files else f"{count(self.images, 'image')} in {what}"
+        verb = f"{what} would be classified ({self.bytes / 1e6:,.1f} MB)"
         rows = [(suffix, f"{number:,}") for suffix, number in sorted(self.by_suffix.items())]
         lines = [verb, format_table([Column(), Column(align="right")], rows, screen, indent=2)]
         lines += [f"not listed, {reason}: {number:,}" for reason, number in sorted(self.skipped.items())]
@@ -86,36 +92,40 @@ def estimate(inputs: Sequence[str | Path], out: str | None, options: ClassifyOpt
         add_aliases(bundle.spec, options.alias)
         resolved = resolve_inputs(inputs, options.from_file, null=options.null)
         own, patterns = Path(out) if out is not None else None, PathPatterns(options.exclude)
-        census = _count_files(resolved, own, patterns, progress)
+        threads = options.threads or usable_cores()
+        headers = make_header_reader(options, random_pseudonyms(), threads)
+        census = _count_files(resolved, own, patterns, headers, progress)
         progress.close()
         if not census.files:
-            raise no_image_error(resolved, own, patterns)
-        threads = options.threads or usable_cores()
+            raise no_image_error(resolved, own, patterns, headers)
         with make_file_classifier(bundle, options, threads=threads, log=None, note=progress.note) as classify_files:
             classify_files.gate()  # warms up, too
             runs_with = classify_files.runs_with
             rate, not_ok = _measure_rate(census.sample.files(resolved), classify_files, bundle.spec.classes)
     return Estimate(
         files=census.files,
+        images=census.images,
         bytes=census.bytes,
         by_suffix=census.suffixes,
         skipped=census.skipped,
         sampled=len(census.sample.chosen),
         sampled_not_ok=not_ok,
         images_per_second=rate,
-        seconds=census.files / rate,
+        seconds=census.images / rate,
         backend=runs_with.backend.name,
         decoder=runs_with.decoder.name,
     )
 
 
-def _count_files(inputs: Sequence[Input], own: Path | None, patterns: PathPatterns, progress: Progress) -> "_Census":
+def _count_files(
+    inputs: Sequence[Input], own: Path | None, patterns: PathPatterns, headers: HeaderReader, progress: Progress
+) -> "_Census":
     census = _Census()
     with (
         tempfile.TemporaryDirectory(prefix="mribatch-") as folder,
-        Discovery(inputs, Path(folder) / "discovery.sqlite", own, patterns) as discovery,
+        Discovery(inputs, Path(folder) / "discovery.sqlite", own, patterns, headers) as discovery,
     ):
-        for found in discovery.files(progress.listed):
+        for found in discovery.files(progress):
             census.add(found)
     return census
 
@@ -127,6 +137,7 @@ class _Census:
         self.suffixes: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
         self.bytes = 0
+        self.images = 0
         self.sample = _Sample()
 
     @property
@@ -139,6 +150,7 @@ class _Census:
             return
         self.suffixes[os.path.splitext(decode_name(found.path)[0])[1].lower() or "(none)"] += 1
         self.bytes += found.size or 0
+        self.images += found.images
         self.sample.offer(found)
 
 
@@ -162,10 +174,23 @@ class _Sample:
     def files(self, inputs: Sequence[Input]) -> list[ImageFile]:
         return [
             ImageFile(
-                index, found.input, decode_name(found.path)[0], os.path.join(inputs[found.input].root, found.path)
+                index,
+                found.input,
+                decode_name(found.path)[0],
+                os.path.join(inputs[found.input].root, found.path),
+                study=_middle_image(found),
             )
             for index, found in enumerate(self.chosen)
         ]
+
+
+def _middle_image(found: FoundFile) -> StudyImage | None:
+    """One slice stands for those of its file."""
+    if found.study is None:
+        return None
+    header = found.study.header
+    middle = header.slices[len(header.slices) // 2]
+    return StudyImage(header.format.value, middle.slice, refused=refusal(header))
 
 
 def _measure_rate(
@@ -175,7 +200,7 @@ def _measure_rate(
     groups = [files[start : start + size] for start in range(0, len(files), size)]
     begin, not_ok = time.perf_counter(), 0
     for rows in run(groups, classify_files, classes, _NullSink(), Stopwatch()):
-        not_ok += sum(row.status is not Status.OK for row in rows)
+        not_ok += sum(row.status.is_failure for row in rows)
     return len(files) / max(time.perf_counter() - begin, 1e-9), not_ok
 
 

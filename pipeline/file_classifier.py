@@ -41,6 +41,10 @@ def make_file_classifier(
         threads=threads,
         max_pixels=options.max_pixels,
         timeout_s=options.timeout_s,
+        window=options.window,
+        plane=options.plane,
+        volume=options.header_options.volume,
+        dicom_anywhere=options.dicom_anywhere,
     )
     if (backend.name, decoder.name) == (ONNXRUNTIME, OPENCV):
         return assemble(bundle, order, note)

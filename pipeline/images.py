@@ -18,12 +18,15 @@ from mribatch.core.cores import usable_cores
 from mribatch.core.errors import MribatchError
 from mribatch.core.text import decode_name
 from mribatch.pipeline.file_classifier import make_file_classifier
+from mribatch.pipeline.listing.headers import HeaderReader, Look, StudyEntry, UnreadFile, refusal
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.output.parts import table_of_rows
+from mribatch.pipeline.plan import make_header_reader
 from mribatch.pipeline.progress import Progress
-from mribatch.pipeline.records import ImageFile, Prediction, Status
+from mribatch.pipeline.records import ImageFile, Prediction, Status, StudyImage, Verdict
 from mribatch.pipeline.run import run
 from mribatch.pipeline.stopwatch import Stopwatch
+from mribatch.pipeline.studies.pseudonyms import random_pseudonyms, read_pseudonyms
 
 Image = str | bytes | os.PathLike[str] | NDArray[np.generic]
 _FIX = "give uint8 or uint16 arrays of shape (height, width), (height, width, 1) or (height, width, 3)"
@@ -45,9 +48,11 @@ def classify_images(images: Iterable[Image], options: ClassifyOptions, progress:
     """
     bundle = load_bundle(options.model)
     threads = options.threads or usable_cores()
+    kept = read_pseudonyms(Path(options.pseudonym_key)) if options.pseudonym_key else None
+    headers = make_header_reader(options, kept or random_pseudonyms(), threads)
     rows = _Rows()
     with tempfile.TemporaryDirectory(prefix="mribatch-") as scratch:
-        files = [_place(index, image, Path(scratch)) for index, image in enumerate(images)]
+        files = [_place(index, image, Path(scratch), headers) for index, image in enumerate(images)]
         classifier = make_file_classifier(bundle, options, threads=threads, log=None, note=progress.note)
         with classifier:
             classifier.gate()
@@ -55,7 +60,7 @@ def classify_images(images: Iterable[Image], options: ClassifyOptions, progress:
             for batch in run(
                 _in_batches(files, classifier.batch_size), classifier, bundle.spec.classes, rows, Stopwatch()
             ):
-                progress.advance(len(batch), sum(row.status is not Status.OK for row in batch))
+                progress.advance(len(batch), sum(row.status.is_failure for row in batch))
     return table_of_rows(rows.rows, bundle.spec.classes)
 
 
@@ -74,13 +79,42 @@ def _in_batches(files: Sequence[ImageFile], size: int) -> Iterator[Sequence[Imag
         yield files[start : start + size]
 
 
-def _place(index: int, image: Image, scratch: Path) -> ImageFile:
+def _place(index: int, image: Image, scratch: Path, headers: HeaderReader) -> ImageFile:
     if isinstance(image, str | os.PathLike):
         name = os.fsencode(image)
-        return ImageFile(index, 0, decode_name(name)[0], os.path.abspath(name))
-    path = scratch / str(index)
-    path.write_bytes(image if isinstance(image, bytes | bytearray | memoryview) else _to_png(index, image))
-    return ImageFile(index, 0, f"image {index}", os.fsencode(path))
+        path = os.path.abspath(name)
+        return ImageFile(index, 0, decode_name(name)[0], path, study=_study_image(path, headers))
+    path = os.fsencode(scratch / str(index))
+    if not isinstance(image, bytes | bytearray | memoryview):
+        (scratch / str(index)).write_bytes(_to_png(index, image))
+        return ImageFile(index, 0, f"image {index}", path)
+    (scratch / str(index)).write_bytes(image)
+    return ImageFile(index, 0, f"image {index}", path, study=_study_image(path, headers))
+
+
+def _study_image(path: bytes, headers: HeaderReader) -> StudyImage | None:
+    """The one image of a DICOM file or a NIfTI volume; None where it is neither."""
+    found = headers.find(UnreadFile(0, path, Look.NAMED))
+    if not isinstance(found, StudyEntry):
+        return None
+    refused = refusal(found)
+    if refused is None and len(found.slices) > 1:
+        reason = (
+            f"The file holds {len(found.slices):,} slices, and one row is asked for; classify it as a file of a run."
+        )
+        refused = Verdict(Status.UNSUPPORTED, reason, found.format.value)
+    first, ids = found.slices[0], found.ids
+    return StudyImage(
+        format=found.format.value,
+        slice=first.slice,
+        patient=ids.patient,
+        study=ids.study,
+        series=ids.series,
+        instance=first.instance,
+        plane=first.plane,
+        flags=found.flags,
+        refused=refused,
+    )
 
 
 def _to_png(index: int, image: NDArray[np.generic]) -> bytes:

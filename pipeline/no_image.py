@@ -6,20 +6,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mribatch.core.errors import MribatchError
+from mribatch.core.regular_file import read_head
 from mribatch.core.text import decode_name
-from mribatch.pipeline.decode.formats.foreign import what_else
-from mribatch.pipeline.decode.probe import probe, read_head
-from mribatch.pipeline.listing.discover import Input, SkipReason, skipped_files
+from mribatch.pipeline.decode.probe import probe
+from mribatch.pipeline.listing.discover import Input, OtherFile, SkipReason, other_files
+from mribatch.pipeline.listing.headers import HeaderReader, Look, UnreadFile
 from mribatch.pipeline.listing.patterns import PathPatterns
+from mribatch.pipeline.studies.facts import NotAnImage
 
 _FILES_OPENED = 200  # files without a telling name that are looked into
-_HEAD = 1024  # bytes; the mark of a NIfTI volume is the last to come, at 344
+_HEAD = 1024  # bytes
 _SUFFIXES_SHOWN = 4
 _IMAGES = "images"
 _NAMES = {  # kind -> one, several, remark
     _IMAGES: ("image", "images", "without a suffix that says so"),
-    SkipReason.DICOM: ("DICOM file", "DICOM files", "not supported yet"),
-    SkipReason.NIFTI: ("NIfTI file", "NIfTI files", "not supported yet"),
+    SkipReason.DICOM_NO_PIXELS: ("DICOM file", "DICOM files", "without a picture, such as reports"),
+    SkipReason.DICOM_DIRECTORY: ("DICOMDIR", "DICOMDIRs", "which list other files"),
+    SkipReason.DICOM_SEGMENTATION: ("DICOM file", "DICOM files", "segmentations or parametric maps"),
+    SkipReason.DICOM_MODALITY: ("DICOM file", "DICOM files", "of another modality than MR"),
+    SkipReason.DICOM_MOSAIC: ("DICOM file", "DICOM files", "mosaics of many slices"),
+    SkipReason.NIFTI_DATA: ("file", "files", "with the voxels of NIfTI headers"),
     SkipReason.OTHER_PROGRAM: ("entry", "entries", "of other programs, such as thumbnails and recycle bins"),
     SkipReason.EXCLUDED: ("file or folder", "files or folders", "excluded"),
     SkipReason.SYMLINK_LOOP: ("folder", "folders", "linked into itself"),
@@ -28,37 +34,34 @@ _NAMES = {  # kind -> one, several, remark
 _FIXES = {  # the first kind that was found counts
     _IMAGES: "give them the suffix of their format, or name them outright in a list for --from-file",
     SkipReason.UNREADABLE_FOLDER: "check the permissions of the folder",
-    SkipReason.DICOM: "convert the DICOM files to PNG or TIFF",
-    SkipReason.NIFTI: "convert the slices of the NIfTI files to PNG or TIFF",
+    SkipReason.DICOM_MODALITY: "add --any-modality to classify them all the same",
+    SkipReason.DICOM_MOSAIC: "convert the mosaics to NIfTI",
     SkipReason.EXCLUDED: "check the patterns of --exclude",
 }
 _GENERAL_FIX = "check the folder, or name the files outright to read them whatever they are called"
-_KIND_OF = {
-    "a DICOM file": SkipReason.DICOM,
-    "a NIfTI volume": SkipReason.NIFTI,
-    "a NIfTI header": SkipReason.NIFTI,
-    "a NIfTI-2 volume": SkipReason.NIFTI,
-}
 
 
-def no_image_error(inputs: Sequence[Input], own: Path | None, patterns: PathPatterns) -> MribatchError:
+def no_image_error(
+    inputs: Sequence[Input], own: Path | None, patterns: PathPatterns, headers: HeaderReader
+) -> MribatchError:
     """Return the error for inputs that hold no candidate at all; it names what they hold, with counts.
 
     Args:
         inputs: Walked again; files whose name says nothing are looked into, up to 200 of them.
         own: The run's own output folder, which is not entered.
         patterns: What the user leaves out.
+        headers: Tells what a DICOM file holds.
     """
     kinds: Counter[str] = Counter()
     suffixes: Counter[str] = Counter()
     opened = 0
-    for path, reason in skipped_files(inputs, own, patterns):
-        kind: str | None = reason
-        if reason is SkipReason.SUFFIX:
+    for file in other_files(inputs, own, patterns):
+        kind: str | None = file.reason
+        if file.reason in (SkipReason.SUFFIX, None):
             opened += 1
-            kind = _kind_by_content(path) if opened <= _FILES_OPENED else None
+            kind = _kind_by_content(file, headers) if opened <= _FILES_OPENED else None
         if kind is None:
-            suffixes[decode_name(os.path.splitext(path)[1].lower())[0] or "no suffix"] += 1
+            suffixes[decode_name(os.path.splitext(file.path)[1].lower())[0] or "no suffix"] += 1
         else:
             kinds[kind] += 1
     parts = [_describe(kind, count) for kind, count in kinds.most_common()]
@@ -69,12 +72,15 @@ def no_image_error(inputs: Sequence[Input], own: Path | None, patterns: PathPatt
     )
 
 
-def _kind_by_content(path: bytes) -> str | None:
+def _kind_by_content(file: OtherFile, headers: HeaderReader) -> str | None:
     try:
-        head = read_head(path, _HEAD)
+        head = read_head(file.path, _HEAD)
     except OSError:
         return None
-    return _IMAGES if probe(head).format is not None else _KIND_OF.get(what_else(head))
+    if probe(head).format is not None:
+        return _IMAGES
+    found = headers.find(UnreadFile(0, file.path, file.look)) if file.look is not Look.NO else None
+    return found.reason if isinstance(found, NotAnImage) else None
 
 
 def _describe(kind: str, count: int) -> str:

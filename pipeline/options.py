@@ -15,9 +15,14 @@ from mribatch.core.errors import (
     WriteError,
 )
 from mribatch.pipeline.decode.probe import DEFAULT_MAX_PIXELS
+from mribatch.pipeline.decode.values import Window
 from mribatch.pipeline.listing.patterns import PathPatterns
+from mribatch.pipeline.studies.facts import Plane
+from mribatch.pipeline.studies.options import HeaderOptions
 
 AUTO = "auto"
+ALL = "all"
+PLANES = ("axial", "coronal", "sagittal")
 NONE = "none"
 BACKENDS = (AUTO, "onnxruntime", "tensorrt")
 DECODERS = (AUTO, "opencv", "dali")
@@ -62,6 +67,13 @@ class ClassifyOptions:
     max_pixels: int = DEFAULT_MAX_PIXELS  # larger images are not decoded and get the status too_large
     timeout_s: float = DEFAULT_TIMEOUT_S  # seconds allowed for reading and decoding one file
     strict: bool = False  # exit code 3 also where files were left out that may be images
+    window: str = "file"  # grey values of DICOM: "file", "auto" (the range of the series), or "CENTER,WIDTH"
+    plane: str | None = None  # slices of NIfTI: "axial", "coronal" or "sagittal"; None: as acquired
+    volume: int | str = 0  # of a NIfTI file with several: its number, from 0, or "all"
+    any_modality: bool = False  # classify DICOM images of other modalities than MR, too
+    dicom_anywhere: bool = False  # find DICOM files without the preamble, too
+    pseudonym_key: str | None = None  # file with the key of patients' pseudonyms; None: a key of the run's own
+    anonymize_paths: bool = False  # show pseudonyms in place of paths
 
     def __post_init__(self) -> None:
         _check_range("--batch-size", self.batch_size, 1, MAX_BATCH_SIZE)
@@ -77,10 +89,32 @@ class ClassifyOptions:
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
         _check_aliases(self.alias, self.labels)
         PathPatterns(self.exclude)
+        self._check_study_options()
         if self.null and self.from_file is None:
             raise OptionError("--null says how the names in a list end, and there is no list", "give --from-file")
         if self.labels not in (AUTO, NONE) and not Path(self.labels).is_file():
             raise MribatchError(f"there is no labels file '{self.labels}'", "give auto, none or a CSV with path,label")
+
+    def _check_study_options(self) -> None:
+        Window.parse(self.window)
+        if self.plane is not None:
+            _check_choice("--plane", self.plane, PLANES)
+        volume = self.volume
+        if isinstance(volume, str) and volume.isdecimal():
+            object.__setattr__(self, "volume", int(volume))
+        elif volume != ALL and not (isinstance(volume, int) and volume >= 0):
+            raise OptionError(f"--volume {volume} is not a number of a volume", "give 0, 1, 2, … or all")
+
+    @property
+    def header_options(self) -> HeaderOptions:
+        """What is asked of the headers of DICOM and NIfTI files."""
+        return HeaderOptions(
+            max_pixels=self.max_pixels,
+            any_modality=self.any_modality,
+            dicom_anywhere=self.dicom_anywhere,
+            plane=None if self.plane is None else Plane(self.plane),
+            volume=self.volume if isinstance(self.volume, int) else None,
+        )
 
 
 def _check_aliases(aliases: tuple[str, ...], labels: str) -> None:

@@ -1,9 +1,11 @@
 """Everything that a run needs, checked before anything is written."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mribatch.core.bundle import Bundle, load_bundle
@@ -13,16 +15,21 @@ from mribatch.core.model_spec import ModelSpec
 from mribatch.core.text import decode_name
 from mribatch.pipeline.file_classifier import make_file_classifier
 from mribatch.pipeline.listing.discover import Input, has_candidate, resolve_inputs
+from mribatch.pipeline.listing.headers import HeaderReader
 from mribatch.pipeline.listing.labels import add_aliases
 from mribatch.pipeline.listing.patterns import PathPatterns
+from mribatch.pipeline.listing.table import ListingFacts
 from mribatch.pipeline.no_image import no_image_error
 from mribatch.pipeline.options import AUTO, ClassifyOptions
 from mribatch.pipeline.output import parts as parquet
-from mribatch.pipeline.output.folder import LISTING_KEY, WORKER_LOG, Fingerprint, RunFolder
+from mribatch.pipeline.output.folder import KEY_FILE, LISTING_KEY, WORKER_LOG, Fingerprint, RunFolder
 from mribatch.pipeline.output.layout import PART_ROWS
 from mribatch.pipeline.output.run_file import JsonScalar, RunFile
 from mribatch.pipeline.output.xlsx_table import require_openpyxl
 from mribatch.pipeline.records import FileClassifier
+from mribatch.pipeline.studies.pseudonyms import Pseudonyms, random_pseudonyms
+
+_STUDY_LIBRARIES = {"dicom": "imagecodecs", "nifti": "nibabel"}
 
 
 @dataclass(frozen=True)
@@ -46,12 +53,23 @@ class Plan:
         """The model's spec with the names that the user gives its classes; for labels only."""
         return add_aliases(self.bundle.spec, self.options.alias)
 
-    def fingerprint(self, listing_sha256: str) -> Fingerprint:
+    @property
+    def key_file(self) -> Path:
+        """Where the key of the run's pseudonyms is kept."""
+        return Path(self.options.pseudonym_key) if self.options.pseudonym_key else self.folder.path / KEY_FILE
+
+    def header_reader(self, pseudonyms: Pseudonyms) -> HeaderReader:
+        """Return what looks into files that may be DICOM or NIfTI."""
+        return make_header_reader(self.options, pseudonyms, self.threads)
+
+    def fingerprint(self, listing: ListingFacts, pseudonyms: Pseudonyms) -> Fingerprint:
         """Return what must stay the same for the run to be resumed. The classifier must be entered."""
-        inputs = [[item.kind, decode_name(item.root)[0], decode_name(item.name)[0]] for item in self.inputs]
+        inputs = json.dumps([[item.kind, decode_name(item.root)[0], decode_name(item.name)[0]] for item in self.inputs])
+        if self.options.anonymize_paths:
+            inputs = pseudonyms.of_path(inputs.encode())
         runs_with = self.classifier.runs_with
         fields: dict[str, JsonScalar] = {
-            "inputs": json.dumps(inputs),
+            "inputs": inputs,
             "model": f"{self.bundle.spec.name} {self.bundle.sha256}",
             "backend": runs_with.backend.name,
             "backend_version": runs_with.backend_version,
@@ -63,14 +81,21 @@ class Plan:
             "part_rows": PART_ROWS,
             "schema_version": parquet.SCHEMA_VERSION,
         }
-        return Fingerprint(fields | self._choices() | {LISTING_KEY: listing_sha256})  # the listing last: it says least
+        fields |= self._choices() | study_versions(listing)
+        if self.options.pseudonym_key:
+            fields["pseudonym_key"] = pseudonyms.fingerprint
+        return Fingerprint(fields | {LISTING_KEY: listing.sha256})  # the listing last: it says least
 
-    def _choices(self) -> dict[str, str]:
+    def _choices(self) -> dict[str, JsonScalar]:
         """Options that are in the fingerprint only where they are used, so that it stays the same without them."""
         before = self.bundle.spec.aliases
         aliases = {name: target for name, target in self.label_spec.aliases.items() if before.get(name) != target}
         exclude = sorted(set(self.options.exclude))
-        chosen = {"exclude": json.dumps(exclude)} if exclude else {}
+        chosen: dict[str, JsonScalar] = {"exclude": json.dumps(exclude)} if exclude else {}
+        defaults = ClassifyOptions()
+        for name in ("window", "plane", "volume", "any_modality", "dicom_anywhere", "anonymize_paths"):
+            value = getattr(self.options, name)
+            chosen |= {name: value} if value != getattr(defaults, name) else {}
         return chosen | ({"alias": json.dumps(aliases, sort_keys=True)} if aliases else {})
 
 
@@ -95,11 +120,32 @@ def make_plan(
     add_aliases(bundle.spec, options.alias)
     threads = options.threads or usable_cores()
     resolved = resolve_inputs(inputs, options.from_file, null=options.null)
-    patterns = PathPatterns(options.exclude)
-    if not has_candidate(resolved, folder.path, patterns):
-        raise no_image_error(resolved, folder.path, patterns)
+    patterns, headers = PathPatterns(options.exclude), make_header_reader(options, random_pseudonyms(), threads)
+    if not has_candidate(resolved, folder.path, patterns, headers):
+        raise no_image_error(resolved, folder.path, patterns, headers)
     classifier = make_file_classifier(bundle, options, threads=threads, log=folder.path / WORKER_LOG, note=note)
     return Plan(resolved, folder, options, bundle, classifier, threads)
+
+
+def make_header_reader(options: ClassifyOptions, pseudonyms: Pseudonyms, threads: int) -> HeaderReader:
+    """Return what looks into files that may be DICOM or NIfTI, as the options say."""
+    return HeaderReader(
+        options.header_options,
+        pseudonyms,
+        threads=threads,
+        timeout_s=options.timeout_s,
+        always_range=options.window == AUTO,
+    )
+
+
+def study_versions(listing: ListingFacts) -> dict[str, JsonScalar]:
+    """Return the versions of the libraries that read the listed DICOM and NIfTI files."""
+    formats = listing.files_by_format or {}
+    found: dict[str, JsonScalar] = {}
+    for kind, name in _STUDY_LIBRARIES.items():
+        with contextlib.suppress(PackageNotFoundError):
+            found |= {name: version(name)} if kind in formats else {}
+    return found
 
 
 def _with_earlier_choices(options: ClassifyOptions, earlier: RunFile) -> ClassifyOptions:

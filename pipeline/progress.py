@@ -17,8 +17,11 @@ class Progress(Protocol):
     def listed(self, files: int) -> None:
         """Show that so many files have been seen while walking the inputs."""
 
+    def read_headers(self, files: int, total: int) -> None:
+        """Show that the headers of so many files that may be DICOM or NIfTI have been read."""
+
     def start(self, files: int, done: int) -> None:
-        """Begin to count rows; `done` of `files` have theirs from an earlier attempt."""
+        """Begin to count rows; `done` of `files` images have theirs from an earlier attempt."""
 
     def advance(self, files: int, failed: int) -> None:
         """Count `files` more rows, `failed` of which are not ok."""
@@ -33,6 +36,8 @@ class SilentProgress:
     """Shows nothing."""
 
     def listed(self, files: int) -> None: ...
+
+    def read_headers(self, files: int, total: int) -> None: ...
 
     def start(self, files: int, done: int) -> None: ...
 
@@ -55,11 +60,18 @@ class BarProgress:
         self._stream = stream
         self._notebook = notebook
         self._bar: Any = None
+        self._reads_headers = False
         self._failed = 0
 
     def listed(self, files: int) -> None:
         if self._bar is None:
             self._bar = self._new_bar("listing", " files", None, 0)
+        self._bar.update(files - self._bar.n)
+
+    def read_headers(self, files: int, total: int) -> None:
+        if not self._reads_headers:
+            self.close()
+            self._bar, self._reads_headers = self._new_bar("reading headers", " files", total, 0), True
         self._bar.update(files - self._bar.n)
 
     def start(self, files: int, done: int) -> None:
@@ -125,6 +137,10 @@ class LineProgress:
         if self._is_due():
             self.note(f"listing: {files:,} files")
 
+    def read_headers(self, files: int, total: int) -> None:
+        if self._is_due():
+            self.note(f"reading headers: {files:,} of {total:,} files")
+
     def start(self, files: int, done: int) -> None:
         self._files, self._done, self._new, self._failed = files, done, 0, 0
         self._begin = self._clock()
@@ -136,7 +152,7 @@ class LineProgress:
             rate = self._new / max(self._clock() - self._begin, 1e-9)
             done = self._done + self._new
             left = (self._files - done) / rate if rate else float("inf")
-            share = f"{done:,} of {self._files:,} files ({done / self._files:.1%})"
+            share = f"{done:,} of {self._files:,} images ({done / self._files:.1%})"
             self.note(f"classifying: {share}, {rate:.0f} images/s, {left:.0f} s left, {self._failed:,} failed")
 
     def note(self, text: str) -> None:
@@ -171,6 +187,10 @@ class SeveralProgress:
     def listed(self, files: int) -> None:
         for way in self._ways:
             way.listed(files)
+
+    def read_headers(self, files: int, total: int) -> None:
+        for way in self._ways:
+            way.read_headers(files, total)
 
     def start(self, files: int, done: int) -> None:
         for way in self._ways:

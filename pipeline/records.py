@@ -17,7 +17,7 @@ from mribatch.pipeline.stopwatch import Stopwatch
 
 
 class Status(StrEnum):
-    """What became of a file. A closed set: every row has exactly one."""
+    """What became of an image. A closed set: every row has exactly one."""
 
     OK = "ok"
     EMPTY = "empty"  # zero bytes
@@ -29,6 +29,12 @@ class Status(StrEnum):
     DECODER_CRASH = "decoder_crash"  # the decoder's process died on this file alone
     TIMEOUT = "timeout"  # reading or decoding took longer than the limit
     INVALID_OUTPUT = "invalid_output"  # the model answered with NaN or infinity
+    BLANK = "blank"  # whole, and shows nothing but background; not classified, and not a failure
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the image should have been classified and was not."""
+        return self not in (Status.OK, Status.BLANK)
 
 
 class Flag(StrEnum):
@@ -41,18 +47,16 @@ class Flag(StrEnum):
     FIRST_PAGE = "first_page"  # several pages or frames; the first was used
     SEEN_IN_TRAINING = "seen_in_training"  # the model was trained on this image
     NEAR_MATCH = "near_match"  # beside seen_in_training: not the same pixels, but nearly the same picture
-
-
-@dataclass(frozen=True, slots=True)
-class ImageFile:
-    """One candidate of the listing."""
-
-    index: int  # row number in the listing, from 0
-    input: int  # position in run.json's inputs
-    path: str  # relative to its input, with "/", escaped where not UTF-8
-    file: bytes  # what to open: the file system's own bytes
-    label: str | None = None  # a class of the bundle, or unknown
-    name_escaped: bool = False
+    WINDOWED_BY_RANGE = "windowed_by_range"  # no window of the file's: grey values follow the range of the series
+    LOCALIZER = "localizer"  # a scout image, taken to plan the others
+    SECONDARY_CAPTURE = "secondary_capture"  # a picture of a screen or of paper, not of a scanner
+    BURNED_IN = "burned_in"  # text is drawn into the pixels, by the header
+    ANY_MODALITY = "any_modality"  # no MR image; classified since --any-modality asks for it
+    COLOR_REDUCED = "color_reduced"  # RGB, YBR or a palette, reduced to grey
+    FIRST_VOLUME = "first_volume"  # several volumes; the first was used
+    NAN_REPLACED = "nan_replaced"  # samples that are no number count as background
+    PADDING_EXCLUDED = "padding_excluded"  # padding counts as background and in no range of values
+    NO_ORIENTATION = "no_orientation"  # the header does not say how the slices lie; shown as stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +65,48 @@ class Verdict:
 
     status: Status
     error: str | None = None  # None exactly where status is ok
-    format: str | None = None  # "jpeg", "png", "bmp", "tiff", "webp", "jp2"; None where unknown
+    format: str | None = None  # "jpeg", "png", "bmp", "tiff", "webp", "jp2", "dicom", "nifti"; None where unknown
     width: int | None = None  # pixels, as stored: before the EXIF orientation
     height: int | None = None
     flags: tuple[Flag, ...] = ()
     bits: int | None = None  # per sample, where known; DALI takes 8 only
+
+
+@dataclass(frozen=True, slots=True)
+class SliceSource:
+    """Where the pixels of one image of a DICOM file or a NIfTI volume are."""
+
+    file: bytes  # what to open: the file system's own bytes
+    slice: int | None  # position in the file, from 0; None where it holds a single image by its kind
+
+
+@dataclass(frozen=True, slots=True)
+class StudyImage:
+    """What the listing knows of one image of a DICOM file or a NIfTI volume. No text of the header is in it."""
+
+    format: str  # "dicom" or "nifti"
+    slice: int | None = None  # position in the file, from 0; None where it holds a single image by its kind
+    patient: str | None = None  # pseudonym
+    study: str | None = None  # pseudonym
+    series: str | None = None  # pseudonym
+    instance: int | None = None  # number in the series
+    plane: str | None = None  # "axial", "coronal", "sagittal" or "oblique"
+    flags: tuple[Flag, ...] = ()  # by the header
+    refused: Verdict | None = None  # where the header alone refuses the file
+    range_from: tuple[SliceSource, ...] = ()  # images that the series' range of values is of; empty: those of the file
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """One image of the listing: a file, or one slice of a file."""
+
+    index: int  # row number in the listing, from 0
+    input: int  # position in run.json's inputs
+    path: str  # relative to its input, with "/", escaped where not UTF-8; a pseudonym where the run hides names
+    file: bytes  # what to open: the file system's own bytes
+    label: str | None = None  # a class of the bundle, or unknown
+    name_escaped: bool = False
+    study: StudyImage | None = None  # None: the file is one plain image
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from mribatch.core.errors import Interrupted, MribatchError, WriteError, advising
 from mribatch.core.files import FolderLock
-from mribatch.pipeline.listing.discover import Discovery, OnFiles
+from mribatch.pipeline.listing.discover import Discovery, ListingProgress
 from mribatch.pipeline.listing.label_advice import no_label_error
 from mribatch.pipeline.listing.labels import FolderLabels, Labels, NoLabels, TableLabels
-from mribatch.pipeline.listing.table import LISTING_FILE, Listing, ListingFacts, write_listing
+from mribatch.pipeline.listing.table import Listing, ListingFacts, write_listing
 from mribatch.pipeline.no_image import no_image_error
 from mribatch.pipeline.options import AUTO, FIXES, NONE, ClassifyOptions
 from mribatch.pipeline.output import parts as parquet
@@ -37,6 +37,7 @@ from mribatch.pipeline.records import FileClassifier, ImageFile, Prediction, Sin
 from mribatch.pipeline.run_record import RunRecord
 from mribatch.pipeline.stop_signals import StopSignals
 from mribatch.pipeline.stopwatch import CHECKING, DECODING, LISTING, LOADING, WRITING, Stopwatch
+from mribatch.pipeline.studies.pseudonyms import Pseudonyms, keep_key, random_pseudonyms, read_pseudonyms
 
 FIRST_FAILURES = 1000
 LOG = logging.getLogger("mribatch")
@@ -49,7 +50,7 @@ def classify(
     options: ClassifyOptions | None = None,
     progress: Progress | None = None,
 ) -> RunSummary:
-    """Classify every image of the inputs into the run folder `out`: one row per file.
+    """Classify every image of the inputs into the run folder `out`: one row per image.
 
     The same call on an interrupted run resumes it; on a complete run it only returns the summary.
 
@@ -64,9 +65,11 @@ def classify(
         Interrupted: SIGINT or SIGTERM came; the same call resumes the run.
     """
     watch, progress = Stopwatch(), progress if progress is not None else SilentProgress()
-    LOG.info("classify %s into %s", ", ".join(map(str, inputs)), out)
+    options = options if options is not None else ClassifyOptions()
+    shown = f"{len(inputs):,} inputs" if options.anonymize_paths else ", ".join(map(str, inputs))
+    LOG.info("classify %s into %s", shown, out)
     with advising(FIXES):
-        plan = make_plan(inputs, out, options if options is not None else ClassifyOptions(), progress.note)
+        plan = make_plan(inputs, out, options, progress.note)
         with _make_folder(plan.folder.path), FolderLock(plan.folder.path), contextlib.closing(progress):
             return _classify_locked(plan, watch, progress)
 
@@ -83,13 +86,15 @@ def _classify_locked(plan: Plan, watch: Stopwatch, progress: Progress) -> RunSum
         if earlier and (plan.options.overwrite or earlier.state is RunState.LISTING):
             plan.folder.overwrite()
         with watch.measure(LISTING):
-            facts = _list_files(plan, _listing_progress(progress, stop))
-        record = RunRecord.begin_or_resume(plan, facts)
+            pseudonyms = read_pseudonyms(plan.key_file) or random_pseudonyms()
+            facts = _list_files(plan, pseudonyms, _StoppableListing(progress, stop))
+        record = RunRecord.begin_or_resume(plan, facts, pseudonyms)
         if plan.options.add_new and earlier:
             progress.note(_describe_growth(record))
         LOG.info(
-            "%s files are listed, %s are not; model %s, attempt %d",
+            "%s files with %s images are listed, %s files are not; model %s, attempt %d",
             f"{record.files:,}",
+            f"{record.images:,}",
             f"{facts.skipped:,}",
             record.model_name,
             record.attempts + 1,
@@ -104,7 +109,9 @@ def _classify_locked(plan: Plan, watch: Stopwatch, progress: Progress) -> RunSum
 def _describe_growth(record: RunRecord) -> str:
     if not record.added:
         return f"nothing to add: the inputs hold the {record.files:,} files that the run has"
-    return f"added to the run: {record.added:,} new, {record.files:,} files in all"
+    if record.images == record.files:
+        return f"added to the run: {record.added:,} new, {record.files:,} files in all"
+    return f"added to the run: {record.added:,} new, {record.images:,} images in all"
 
 
 def run(
@@ -150,14 +157,14 @@ def _classify_missing(
     with watch.measure(LOADING):
         record.record_proof(plan.classifier.gate())
     spans = [layout.rows(part)[heads[part].num_rows if part in heads else 0 :] for part in missing]
-    groups = _split_into_batches(Listing(plan.folder.path / LISTING_FILE, plan.inputs), spans, plan.classifier)
+    groups = _split_into_batches(Listing(plan.folder.path, plan.inputs), spans, plan.classifier)
     for rows in run(groups, plan.classifier, plan.bundle.spec.classes, writer, watch):
         record.new_rows += len(rows)
-        progress.advance(len(rows), sum(row.status is not Status.OK for row in rows))
+        progress.advance(len(rows), sum(row.status.is_failure for row in rows))
         guard.check(rows)
         if stop.exit_code is not None and before + record.new_rows < layout.files:
             kept = before + record.new_rows - _keep_unfinished(writer)
-            problem = f"stopped by a signal; {kept:,} of {layout.files:,} files are kept"
+            problem = f"stopped by a signal; {kept:,} of {layout.files:,} images are kept"
             raise Interrupted(stop.exit_code, problem, _RESUME)
 
 
@@ -179,10 +186,10 @@ def _split_into_batches(
 
 
 def _finish(plan: Plan, record: RunRecord, watch: Stopwatch) -> RunSummary:
-    """Check that rows == files, record it in run.json, and sum up."""
+    """Check that rows == images, record it in run.json, and sum up."""
     path = plan.folder.path
     with watch.measure(CHECKING):
-        counts = parquet.count_rows(path, record.files)
+        counts = parquet.count_rows(path, record.images)
         record.complete(counts, watch)
         if plan.options.csv and not (path / CSV_FILE).exists():
             write_csv(path, path / CSV_FILE, record.model_name)
@@ -209,7 +216,7 @@ class _FirstFailures:
         if not self._active:
             return
         self.count(row.status for row in rows)
-        if Status.OK in self._reasons:
+        if not all(status.is_failure for status in self._reasons):
             self._active = False
         elif sum(self._reasons.values()) >= FIRST_FAILURES:
             shown = ", ".join(f"{status} {count:,}" for status, count in self._reasons.items())
@@ -224,21 +231,24 @@ class _FirstFailures:
         return "check that the folder is mounted and readable"
 
 
-def _list_files(plan: Plan, on_files: OnFiles) -> ListingFacts:
+def _list_files(plan: Plan, pseudonyms: Pseudonyms, progress: ListingProgress) -> ListingFacts:
     """Walk the inputs into a folder of its own: an earlier run's listing stays until the new one is known to fit."""
+    headers, hidden_by = plan.header_reader(pseudonyms), pseudonyms if plan.options.anonymize_paths else None
     fresh = plan.folder.path / FRESH_FOLDER
     shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
+    fresh.mkdir(mode=0o700)  # the names in its databases are for nobody else
     try:
         with (
             _open_labels(plan, fresh / LABELS_DATABASE) as labels,
-            Discovery(plan.inputs, fresh / DISCOVERY_DATABASE, plan.folder.path, plan.patterns) as discovery,
+            Discovery(plan.inputs, fresh / DISCOVERY_DATABASE, plan.folder.path, plan.patterns, headers) as discovery,
         ):
-            facts = write_listing(fresh, plan.inputs, discovery, labels, on_files)
+            facts = write_listing(fresh, plan.inputs, discovery, labels, hidden_by=hidden_by, progress=progress)
         if not facts.files:
-            raise no_image_error(plan.inputs, plan.folder.path, plan.patterns)
+            raise no_image_error(plan.inputs, plan.folder.path, plan.patterns, headers)
         if isinstance(labels, TableLabels) and not facts.labelled:
             raise no_label_error(plan.options.labels, facts, plan.label_spec.classes)
+        if (facts.files_by_format or hidden_by) and not plan.key_file.exists():
+            keep_key(plan.key_file, pseudonyms)
         return facts
     except sqlite3.Error as error:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -263,13 +273,24 @@ def _open_labels(plan: Plan, database: Path) -> Iterator[Labels]:
             yield table
 
 
-def _listing_progress(progress: Progress, stop: StopSignals) -> OnFiles:
-    def on_files(seen: int) -> None:
-        progress.listed(seen)
-        if stop.exit_code is not None:
-            raise Interrupted(stop.exit_code, f"stopped by a signal while listing, after {seen:,} files", _RESUME)
+class _StoppableListing:
+    """Shows how far a listing has come, and ends it where a signal came."""
 
-    return on_files
+    def __init__(self, progress: Progress, stop: StopSignals) -> None:
+        self._progress = progress
+        self._stop = stop
+
+    def listed(self, files: int) -> None:
+        self._progress.listed(files)
+        self._check(f"while listing, after {files:,} files")
+
+    def read_headers(self, files: int, total: int) -> None:
+        self._progress.read_headers(files, total)
+        self._check(f"while reading headers, after {files:,} of {total:,} files")
+
+    def _check(self, when: str) -> None:
+        if self._stop.exit_code is not None:
+            raise Interrupted(self._stop.exit_code, f"stopped by a signal {when}", _RESUME)
 
 
 @contextlib.contextmanager

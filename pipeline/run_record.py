@@ -15,8 +15,9 @@ from mribatch.core.agreement import Agreement
 from mribatch.core.bundle import Bundle
 from mribatch.core.errors import Interrupted, MribatchError, RunError
 from mribatch.core.text import decode_name
-from mribatch.pipeline.listing.growth import grow_listing
-from mribatch.pipeline.listing.table import LISTING_FILE, SKIPPED_FILE, ListingFacts
+from mribatch.pipeline.listing.growth import GROWN_LISTING, grow_listing
+from mribatch.pipeline.listing.table import LISTING_FILE, PATHS_FILE, SKIPPED_FILE, ListingFacts
+from mribatch.pipeline.options import AUTO, NONE
 from mribatch.pipeline.output import parts as parquet
 from mribatch.pipeline.output.folder import (
     DISCOVERY_DATABASE,
@@ -40,10 +41,9 @@ from mribatch.pipeline.output.run_file import (
     RunState,
 )
 from mribatch.pipeline.output.summary import RunSummary
-from mribatch.pipeline.plan import Plan
+from mribatch.pipeline.plan import Plan, study_versions
 from mribatch.pipeline.stopwatch import Stopwatch
-
-_GROWN_LISTING = ".grown.parquet"
+from mribatch.pipeline.studies.pseudonyms import Pseudonyms
 
 
 class RunRecord:
@@ -53,17 +53,22 @@ class RunRecord:
         self._plan = plan
         self._content = content
         self.new_rows = 0  # by this process
-        self.added = 0  # files that this process appended to the listing
+        self.added = 0  # images that this process appended to the listing
 
     @classmethod
-    def begin_or_resume(cls, plan: Plan, facts: ListingFacts) -> Self:
+    def begin_or_resume(cls, plan: Plan, facts: ListingFacts, pseudonyms: Pseudonyms) -> Self:
         """Take over the fresh listing: as a new run's, or as evidence that an earlier run may be resumed.
+
+        Args:
+            plan: Of the run.
+            facts: Of the fresh listing.
+            pseudonyms: Under which it was made.
 
         Raises:
             RunError: The folder holds a run that asked for something else; names the first field that differs.
         """
         fresh = plan.folder.path / FRESH_FOLDER
-        fingerprint = plan.fingerprint(facts.sha256)
+        fingerprint = plan.fingerprint(facts, pseudonyms)
         earlier = plan.folder.read()
         try:
             if earlier and earlier.state is not RunState.LISTING:
@@ -74,9 +79,9 @@ class RunRecord:
                 elif difference:
                     raise _other_run(plan, earlier, difference, facts)
                 return record
-            content = _new_content(plan, facts, fingerprint)
+            content = _new_content(plan, facts, fingerprint, pseudonyms)
             plan.folder.write(content)
-            for name in (SKIPPED_FILE, LISTING_FILE):
+            for name in (SKIPPED_FILE, *([PATHS_FILE] if plan.options.anonymize_paths else []), LISTING_FILE):
                 os.replace(fresh / name, plan.folder.path / name)
             record = cls(plan, content)
             record._save(RunState.RUNNING)
@@ -91,21 +96,19 @@ class RunRecord:
             RunError: A file of the earlier listing has changed or is gone.
         """
         folder, fresh, before = self._plan.folder, self._plan.folder.path / FRESH_FOLDER, self._content
-        listing = folder.path / LISTING_FILE
-        grown, database = fresh / _GROWN_LISTING, fresh / DISCOVERY_DATABASE
-        self.added = grow_listing(listing, before.listing.files, fresh / LISTING_FILE, grown, database)
+        self.added = grow_listing(folder.path, before.listing.rows, fresh, fresh / DISCOVERY_DATABASE)
         folder.remove_copies()
-        os.replace(grown, listing)
+        if self._plan.options.anonymize_paths:  # first: it may have more rows than the listing, never fewer
+            os.replace(fresh / PATHS_FILE, folder.path / PATHS_FILE)
+        os.replace(fresh / GROWN_LISTING, folder.path / LISTING_FILE)
         os.replace(fresh / SKIPPED_FILE, folder.path / SKIPPED_FILE)
         begin = RunIncrement(
             added=before.attempts[0].started if before.attempts else _now(),
             first_index=0,
-            files=before.listing.files,
+            files=before.listing.rows,
             listing_sha256=before.listing.sha256,
         )
-        new = RunIncrement(
-            added=_now(), first_index=before.listing.files, files=self.added, listing_sha256=facts.sha256
-        )
+        new = RunIncrement(added=_now(), first_index=before.listing.rows, files=self.added, listing_sha256=facts.sha256)
         increments = (*(before.increments or (begin,)), *((new,) if self.added else ()))
         self._content = replace(before, listing=facts, counts=None, increments=increments)
         self._save(RunState.RUNNING)
@@ -117,6 +120,11 @@ class RunRecord:
     @property
     def files(self) -> int:
         return self._content.listing.files
+
+    @property
+    def images(self) -> int:
+        """Rows that the complete run has."""
+        return self._content.listing.rows
 
     @property
     def attempts(self) -> int:
@@ -183,7 +191,7 @@ class RunRecord:
                 self._save(ended)
 
     def complete(self, counts: parquet.RowCounts, watch: Stopwatch) -> None:
-        """Record that there is one row for each file."""
+        """Record that there is one row for each image."""
         if self.state is RunState.COMPLETE:
             return
         self._content = replace(
@@ -210,6 +218,7 @@ class RunRecord:
         return RunSummary(
             out=self._plan.folder.path,
             files=self.files,
+            images=self.images,
             counts=counts,
             classes=content.bundle.classes,
             backend=content.backend,
@@ -238,19 +247,37 @@ class RunRecord:
 
 
 def _other_run(plan: Plan, earlier: RunFile, difference: Difference, facts: ListingFacts) -> RunError:
-    before, text, add = earlier.listing.files, str(difference), ""
+    before, text, add = earlier.listing, str(difference), ""
     if difference.key == LISTING_KEY:
-        text = f"the listing differs: a name, size, time or label of the {before:,} files has changed"
-        if before != facts.files:
-            text = f"the listing differs: {before:,} files then, {facts.files:,} now"
-            add = "add the new files with --add-new, " if facts.files > before else ""
+        text = f"the listing differs: a name, size, time or label of the {before.files:,} files has changed"
+        if before.files != facts.files:
+            text = f"the listing differs: {before.files:,} files then, {facts.files:,} now"
+            add = "add the new files with --add-new, " if facts.files > before.files else ""
     return RunError(
         f"--out {plan.folder.path} holds another run: {text}",
         f"{add}name another --out, or replace the run with --overwrite",
     )
 
 
-def _new_content(plan: Plan, facts: ListingFacts, fingerprint: Fingerprint) -> RunFile:
+def _describe_inputs(plan: Plan, pseudonyms: Pseudonyms) -> tuple[RunInput, ...]:
+    """The inputs as given, or under pseudonyms where paths are hidden."""
+    if plan.options.anonymize_paths:
+        return tuple(
+            RunInput(
+                path=pseudonyms.of_path(os.fsencode(item.text)), kind=item.kind, root=pseudonyms.of_path(item.root)
+            )
+            for item in plan.inputs
+        )
+    return tuple(RunInput(path=item.text, kind=item.kind, root=decode_name(item.root)[0]) for item in plan.inputs)
+
+
+def _describe_labels(plan: Plan, pseudonyms: Pseudonyms) -> str:
+    labels = plan.options.labels
+    hidden = plan.options.anonymize_paths and labels not in (AUTO, NONE)
+    return pseudonyms.of_path(os.fsencode(labels)) if hidden else labels
+
+
+def _new_content(plan: Plan, facts: ListingFacts, fingerprint: Fingerprint, pseudonyms: Pseudonyms) -> RunFile:
     bundle, runs_with = plan.bundle, plan.classifier.runs_with
     return RunFile(
         tool=TOOL,
@@ -258,7 +285,7 @@ def _new_content(plan: Plan, facts: ListingFacts, fingerprint: Fingerprint) -> R
         schema_version=parquet.SCHEMA_VERSION,
         research_notice=RESEARCH_NOTICE,
         notice=bundle.spec.notice,
-        inputs=tuple(RunInput(path=item.text, kind=item.kind, root=decode_name(item.root)[0]) for item in plan.inputs),
+        inputs=_describe_inputs(plan, pseudonyms),
         bundle=_describe_bundle(bundle),
         backend=runs_with.backend.name,
         decoder=runs_with.decoder.name,
@@ -270,10 +297,11 @@ def _new_content(plan: Plan, facts: ListingFacts, fingerprint: Fingerprint) -> R
             "python": platform.python_version(),
             runs_with.backend.name: runs_with.backend_version,
             runs_with.decoder.name: runs_with.decoder_version,
+            **{name: str(found) for name, found in study_versions(facts).items()},
         },
         machine=RunMachine(system=platform.platform(), processor=platform.machine(), cores=os.cpu_count()),
         listing=facts,
-        labels=plan.options.labels,
+        labels=_describe_labels(plan, pseudonyms),
         counts=None,
         attempts=(),
         fingerprint=fingerprint.fields,

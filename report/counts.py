@@ -16,7 +16,8 @@ _QUANTILES = {"min": 0.0, "q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, 
 
 def count_files(rows: RunRows) -> FileCounts:
     """Count the files by status, and those with and without a label; name the first that are not readable."""
-    damaged = np.flatnonzero(~rows.readable).tolist()
+    failed = ~rows.readable & ~rows.blank
+    damaged = np.flatnonzero(failed).tolist()
     labelled = rows.labels >= 0
     return FileCounts(
         total=len(rows),
@@ -25,7 +26,7 @@ def count_files(rows: RunRows) -> FileCounts:
         labelled=int(labelled.sum()),
         scored=int(rows.scored.sum()),
         readable_without_label=int((rows.readable & ~labelled).sum()),
-        unreadable_with_label=int((~rows.readable & labelled).sum()),
+        unreadable_with_label=int((failed & labelled).sum()),
         not_readable=tuple(
             UnreadableFile(path=rows.paths[i], status=rows.statuses[i], error=rows.errors[i])
             for i in damaged[:_MOST_NAMED]

@@ -35,6 +35,7 @@ class RunRows:
     statuses: list[str]
     errors: list[str | None]
     readable: NDArray[np.bool_]
+    blank: NDArray[np.bool_]  # (rows,): slices of nothing but background
     probabilities: NDArray[float32]
     seen: NDArray[np.bool_]  # (rows,): the model was trained on the image
     near: NDArray[np.bool_]  # (rows,): of these, only nearly the same picture was found
@@ -109,6 +110,7 @@ def load_rows(run: Path, facts: RunFacts, extra: str | None = None) -> RunRows:
         statuses=statuses,
         errors=table["error"].to_pylist(),
         readable=readable,
+        blank=np.array([status == Status.BLANK for status in statuses], dtype=np.bool_),
         probabilities=probabilities,
         seen=has_flag(table["flags"], Flag.SEEN_IN_TRAINING).to_numpy(),
         near=has_flag(table["flags"], Flag.NEAR_MATCH).to_numpy(),

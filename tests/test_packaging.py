@@ -128,6 +128,7 @@ def test_metadata_says_what_the_project_is() -> None:
     base = {line.split(">=")[0] for line in config["options"]["install_requires"].split()}
     assert base == {
         "click",
+        "nibabel",
         "numpy",
         "pyarrow",
         "onnxruntime",

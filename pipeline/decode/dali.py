@@ -5,8 +5,9 @@ DALI knows no bad file: one that it refuses fails its whole batch, and one that 
 this does it in a process that may die (`mribatch.pipeline.worker.supervisor`).
 
 Every batch that DALI sees has the same size: a place without a good file holds a black image. What DALI is not asked to
-decode (anything but 8-bit JPEG and PNG) is decoded by OpenCV and passed through as a PGM file of the right size, which
-DALI copies as it is. So the batch is whole where DALI leaves it, also on the GPU, and nothing is moved afterwards.
+decode (anything but 8-bit JPEG and PNG, and so every slice of a DICOM or NIfTI file) is decoded on the CPU and passed
+through as a PGM file of the right size, which DALI copies as it is. So the batch is whole where DALI leaves it, also on
+the GPU, and nothing is moved afterwards.
 """
 
 import itertools
@@ -26,8 +27,9 @@ from mribatch.core.install import install_command
 from mribatch.pipeline.decode.dali_graph import GraphOptions, Samples, prefetching, single
 from mribatch.pipeline.decode.file import decoded_file, read_and_probe, timed_out
 from mribatch.pipeline.decode.grey import decode_grey
-from mribatch.pipeline.decode.threads import WorkerThreads
+from mribatch.pipeline.decode.study import StudyDecoder
 from mribatch.pipeline.records import DecodedBatch, DecodedFile, ImageFile, Status, Verdict
+from mribatch.pipeline.threads import WorkerThreads
 
 _FORMATS = ("jpeg", "png")
 _MAX_PIXELS = 25_000_000  # of one image; a batch of larger ones does not fit beside an engine into a small GPU
@@ -93,6 +95,7 @@ class DaliDecoder:
         batch_size: Rows of every batch; missing ones are zero.
         max_pixels: Larger images are too_large.
         timeout_s: Seconds for reading one file, and for decoding it where OpenCV does that.
+        studies: Decodes slices of DICOM and NIfTI files; None where there are none.
         place: Where the pixels go: `to_host`, or `on_gpu` for a model on the same GPU.
     """
 
@@ -105,8 +108,10 @@ class DaliDecoder:
         batch_size: int,
         max_pixels: int,
         timeout_s: float,
+        studies: StudyDecoder | None = None,
         place: Place = to_host,
     ) -> None:
+        self._studies = studies
         self._options = options
         self._batch_size = batch_size
         self._max_pixels = max_pixels
@@ -139,6 +144,8 @@ class DaliDecoder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pool.__exit__(kind, error, trace)
+        if self._studies is not None:
+            self._studies.close()
         self._single = None
 
     def batches(self, groups: Iterable[Sequence[ImageFile]]) -> Iterator[DecodedBatch]:
@@ -180,6 +187,9 @@ class DaliDecoder:
 
     def _prepare(self, file: ImageFile) -> _Sample:
         """On a thread of the pool: all that happens to a file before DALI."""
+        if file.study is not None and self._studies is not None:
+            decoded, image = self._studies.decode(file, file.study)
+            return _Sample(decoded, self._black if image is None else _pgm(image[:, :, 0]))
         begin = thread_time()
         content, verdict = read_and_probe(file.file, self._max_pixels)
         if content is None or verdict.status is not Status.OK:

@@ -10,8 +10,9 @@ from hashlib import sha256
 from numpy import uint8
 from numpy.typing import NDArray
 
+from mribatch.core.regular_file import read_file
 from mribatch.pipeline.decode.grey import decode_grey
-from mribatch.pipeline.decode.probe import DEFAULT_MAX_PIXELS, probe, read_file, unreadable
+from mribatch.pipeline.decode.probe import DEFAULT_MAX_PIXELS, probe, unreadable
 from mribatch.pipeline.records import DecodedFile, ImageFile, Status, Verdict
 
 

@@ -50,7 +50,7 @@ def decode_grey(content: bytes, verdict: Verdict, height: int, width: int) -> tu
         return verdict, None
     try:
         grey = _to_eight_bits(_upright(_decode(content, verdict), content, verdict))
-        resized = _cv2().resize(grey, (width, height), interpolation=_cv2().INTER_LINEAR)
+        return verdict, stretch(grey, height, width)
     except _Undecodable as error:
         return _failed(verdict, str(error)), None
     except MemoryError:
@@ -60,7 +60,12 @@ def decode_grey(content: bytes, verdict: Verdict, height: int, width: int) -> tu
     except _cv2().error as error:
         reason = " ".join(str(getattr(error, "err", "") or error).split())
         return _failed(verdict, f"OpenCV refused the image: {reason}"), None
-    return verdict, np.ascontiguousarray(resized, dtype=uint8).reshape(height, width, 1)
+
+
+def stretch(grey: NDArray[uint8], height: int, width: int) -> NDArray[uint8]:
+    """Stretch a grey image to the model's size; uint8 (height, width, 1), C-contiguous."""
+    resized = _cv2().resize(grey, (width, height), interpolation=_cv2().INTER_LINEAR)
+    return np.ascontiguousarray(resized, dtype=uint8).reshape(height, width, 1)
 
 
 class _Undecodable(Exception):

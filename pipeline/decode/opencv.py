@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from mribatch.pipeline.decode.file import decode_file, decoded_file, timed_out
 from mribatch.pipeline.decode.grey import opencv_version
-from mribatch.pipeline.decode.threads import WorkerThreads
+from mribatch.pipeline.decode.study import StudyDecoder
 from mribatch.pipeline.records import DecodedBatch, DecodedFile, ImageFile
+from mribatch.pipeline.threads import WorkerThreads
 
 _BATCHES_AHEAD = 3  # enough that the model never waits for the slowest file of the next batch; bounds the memory
 
@@ -28,13 +29,23 @@ class OpenCvDecoder:
         threads: Number of files decoded at once.
         max_pixels: Larger images are too_large.
         timeout_s: Seconds for one file from its start; more is the status timeout.
+        studies: Decodes slices of DICOM and NIfTI files; None where there are none.
     """
 
     name = "opencv"
 
     def __init__(
-        self, *, height: int, width: int, batch_size: int, threads: int, max_pixels: int, timeout_s: float
+        self,
+        *,
+        height: int,
+        width: int,
+        batch_size: int,
+        threads: int,
+        max_pixels: int,
+        timeout_s: float,
+        studies: StudyDecoder | None = None,
     ) -> None:
+        self._studies = studies
         self._height = height
         self._width = width
         self._batch_size = batch_size
@@ -57,6 +68,8 @@ class OpenCvDecoder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pool.__exit__(kind, error, trace)
+        if self._studies is not None:
+            self._studies.close()
 
     def batches(self, groups: Iterable[Sequence[ImageFile]]) -> Iterator[DecodedBatch]:
         """One batch per group, in order; up to three groups are under way while the caller works on one."""
@@ -74,6 +87,8 @@ class OpenCvDecoder:
         return DecodedBatch(tuple(decoded for decoded, _ in group), pixels)
 
     def _decode(self, file: ImageFile) -> _Decoded:
+        if file.study is not None and self._studies is not None:
+            return self._studies.decode(file, file.study)
         begin = time.thread_time()
         grey = decode_file(file.file, self._height, self._width, self._max_pixels)
         return decoded_file(file, grey.verdict, grey.content, begin), grey.pixels

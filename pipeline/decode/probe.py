@@ -7,24 +7,20 @@ lies inside the file and that the header makes sense; it does not decompress pix
 the damage that no such walk can see. The probe is stricter than the decoders: what they would read only by guessing is
 refused.
 
-This module reads a file, tells its format and words the verdict; `decode.formats` holds the walks, one
+This module tells a file's format and words the verdict; `decode.formats` holds the walks, one
 module per format, each with the specification that it follows.
 """
 
-import errno
-import os
-import stat
 import struct
 from collections.abc import Callable, Iterator
 
 from mribatch.pipeline.decode.formats import bmp, jpeg, jpeg2000, png, tiff, webp
 from mribatch.pipeline.decode.formats.container import Image, Refused, truncated, unsupported
 from mribatch.pipeline.decode.formats.exif import orientation_of
-from mribatch.pipeline.decode.formats.foreign import is_text, what_else
+from mribatch.pipeline.decode.formats.foreign import STUDIES, is_text, what_else
 from mribatch.pipeline.records import Status, Verdict
 
 DEFAULT_MAX_PIXELS = 100_000_000
-MAX_FILE_BYTES = 2 << 30
 
 _NAMES = {"jpeg": "JPEG", "png": "PNG", "bmp": "BMP", "tiff": "TIFF", "webp": "WebP", "jp2": "JPEG 2000"}
 # Signatures inside which a cut file may end. JPEG (first, as the most frequent), WebP and BMP are told in `_walker`.
@@ -85,63 +81,6 @@ def unreadable(error: OSError) -> Verdict:
     return Verdict(Status.UNREADABLE, f"The file cannot be read: {reason}{number}.")
 
 
-def read_file(path: bytes) -> bytes:
-    """All bytes of a regular file.
-
-    A FIFO without a writer does not block: the open is non-blocking and anything but a regular file is refused.
-
-    Raises:
-        OSError: The file is gone, forbidden, no regular file, or larger than 2 GiB.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        status = os.fstat(descriptor)
-        _check_regular(status.st_mode, path)
-        chunks: list[bytes] = []
-        total = 0
-        wanted = status.st_size + 1  # one more byte than expected, so that a file of the expected size ends in one read
-        while total <= MAX_FILE_BYTES and status.st_size <= MAX_FILE_BYTES:
-            chunk = os.read(descriptor, max(wanted - total, 1 << 16))
-            if not chunk:
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            chunks.append(chunk)
-            total += len(chunk)
-        size = max(status.st_size, total)
-        raise OSError(errno.EFBIG, f"it has {size:,} bytes; the limit is {MAX_FILE_BYTES:,}", path)
-    finally:
-        os.close(descriptor)
-
-
-def read_head(path: bytes, size: int) -> bytes:
-    """The first `size` bytes of a regular file, or fewer where it is shorter.
-
-    Raises:
-        OSError: As `read_file`, for files of any size.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        _check_regular(os.fstat(descriptor).st_mode, path)
-        return os.read(descriptor, size)
-    finally:
-        os.close(descriptor)
-
-
-def _check_regular(mode: int, path: bytes) -> None:
-    if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, f"it is a {_kind_of_file(mode)}, not a regular file", path)
-
-
-def _kind_of_file(mode: int) -> str:
-    kinds = {
-        stat.S_IFIFO: "FIFO",
-        stat.S_IFCHR: "character device",
-        stat.S_IFBLK: "block device",
-        stat.S_IFSOCK: "socket",
-        stat.S_IFDIR: "folder",
-    }
-    return kinds.get(stat.S_IFMT(mode), "special file")
-
-
 def _walker(image: Image) -> Callable[[Image], None]:
     """The walk for the format that the first bytes announce."""
     content = image.content
@@ -163,4 +102,7 @@ def _walker(image: Image) -> Callable[[Image], None]:
             image.format = name
             raise truncated(f"The file ends inside the signature, after {len(content)} bytes.")
     size = len(content)
-    raise unsupported(f"This is {what_else(content)} ({size:,} bytes), which is not supported.")
+    what = what_else(content)
+    if what in STUDIES:
+        raise unsupported(f"This is {what} ({size:,} bytes), but its name ends like that of another format.")
+    raise unsupported(f"This is {what} ({size:,} bytes), which is not supported.")

@@ -9,6 +9,8 @@ from mribatch.core.bundle import Bundle
 from mribatch.core.errors import Interrupted, MribatchError
 from mribatch.core.gate import ON_CPU, gate
 from mribatch.pipeline.choices import DALI, ONNXRUNTIME, TENSORRT
+from mribatch.pipeline.decode.study import StudyDecoder
+from mribatch.pipeline.decode.values import Window
 from mribatch.pipeline.inference.in_process import Backend, InProcessClassifier
 from mribatch.pipeline.inference.order import WorkOrder
 from mribatch.pipeline.records import Choice, Decoder
@@ -107,6 +109,16 @@ def make_opencv_decoder(bundle: Bundle, order: WorkOrder) -> Decoder:
         threads=order.threads,
         max_pixels=order.max_pixels,
         timeout_s=order.timeout_s,
+        studies=_study_decoder(bundle, order),
+    )
+
+
+def _study_decoder(bundle: Bundle, order: WorkOrder) -> StudyDecoder:
+    return StudyDecoder(
+        height=bundle.spec.height,
+        width=bundle.spec.width,
+        window=Window.parse(order.window),
+        options=order.header_options,
     )
 
 
@@ -122,5 +134,6 @@ def make_dali_decoder(bundle: Bundle, order: WorkOrder, backend: Choice) -> Deco
         batch_size=order.batch_size,
         max_pixels=order.max_pixels,
         timeout_s=order.timeout_s,
+        studies=_study_decoder(bundle, order),
         place=on_gpu if backend.name == TENSORRT and device is FIRST_GPU else to_host,
     )

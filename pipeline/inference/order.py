@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from mribatch.pipeline.records import Choice
+from mribatch.pipeline.studies.facts import Plane
+from mribatch.pipeline.studies.options import HeaderOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +21,21 @@ class WorkOrder:
     threads: int
     max_pixels: int
     timeout_s: float
+    window: str = "file"  # as decode.values.Window.parse reads it
+    plane: str | None = None  # of NIfTI volumes
+    volume: int | None = 0  # of NIfTI files; None: all
+    dicom_anywhere: bool = False
+
+    @property
+    def header_options(self) -> HeaderOptions:
+        """How the headers of DICOM and NIfTI files are read. The listing has judged the modality already."""
+        return HeaderOptions(
+            max_pixels=self.max_pixels,
+            any_modality=True,
+            dicom_anywhere=self.dicom_anywhere,
+            plane=None if self.plane is None else Plane(self.plane),
+            volume=self.volume,
+        )
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -1,7 +1,7 @@
 """Inputs -> every file once, in a stable order. The first step of the pipeline.
 
 Names are collected into a small on-disk database and read back sorted, so that memory does not grow with the number
-of files, not even for millions of names in one folder.
+of files, not even for millions of names in one folder. Files that may be DICOM or NIfTI are then looked into.
 
 Order: inputs as typed; lines of a list as listed; within an input the raw bytes of the relative path.
 """
@@ -11,19 +11,30 @@ import glob
 import os
 import sqlite3
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, Protocol, Self
 
 from mribatch.core.errors import MribatchError, OptionError
 from mribatch.core.text import decode_name
+from mribatch.pipeline.listing.headers import (
+    STUDY_SUFFIXES,
+    HeaderReader,
+    Look,
+    StudyEntry,
+    UnreadFile,
+    WrittenEntry,
+    read_entry,
+)
 from mribatch.pipeline.listing.name_list import read_names
 from mribatch.pipeline.listing.other_programs import describe_file, describe_folder
 from mribatch.pipeline.listing.patterns import PathPatterns
+from mribatch.pipeline.records import Status
+from mribatch.pipeline.studies.facts import NotAnImage, StudyFormat
 
 # A name that ends so is taken for an image's; what it really is, the probe decides from the content. Longer lists of
 # suffixes cost nothing, but opening every other file of a large folder would.
@@ -34,8 +45,20 @@ IMAGE_SUFFIXES = (
     *(b".bmp", b".dib", b".tif", b".tiff", b".tf8", b".btf", b".webp"),
     *(b".jp2", b".j2k", b".j2c", b".jpc", b".jpf", b".jpx"),
 )
-DICOM_SUFFIXES = (b".dcm", b".dicom", b".ima")
-NIFTI_SUFFIXES = (b".nii", b".nii.gz")
+# A name that ends so is not opened. Any other name may be that of a DICOM or NIfTI file, which its content decides.
+OTHER_SUFFIXES = (
+    *(b".txt", b".md", b".rst", b".log", b".csv", b".tsv", b".json", b".jsonl", b".xml", b".yaml", b".yml", b".toml"),
+    *(b".ini", b".cfg", b".conf", b".html", b".htm", b".css", b".js", b".ts", b".py", b".pyc", b".ipynb", b".m", b".r"),
+    *(b".c", b".cc", b".cpp", b".h", b".hpp", b".java", b".sh", b".bat", b".cmd", b".ps1", b".exe", b".dll", b".so"),
+    *(b".zip", b".tar", b".tgz", b".tar.gz", b".bz2", b".xz", b".7z", b".rar", b".zst", b".iso"),
+    *(b".doc", b".docx", b".xls", b".xlsx", b".ppt", b".pptx", b".odt", b".ods", b".pdf", b".rtf", b".ps", b".eps"),
+    *(b".gif", b".svg", b".ico", b".heic", b".heif", b".avif", b".psd", b".raw", b".npy", b".npz", b".mat", b".pkl"),
+    *(b".mp4", b".avi", b".mov", b".mkv", b".webm", b".mp3", b".wav", b".flac", b".ogg"),
+    *(b".parquet", b".h5", b".hdf5", b".onnx", b".pt", b".pth", b".keras", b".db", b".sqlite", b".lnk", b".url"),
+    *(b".bval", b".bvec", b".trk", b".tck", b".mgz", b".mgh", b".nrrd", b".nhdr", b".mha", b".mhd", b".mnc", b".par"),
+    *(b".tmp", b".bak", b".part", b".crdownload", b".sha256", b".md5"),
+)
+RANGE_SAMPLES = 16  # images of a series that its range of values is taken from
 MAX_INPUTS = 32_767  # `input` is an int16 column
 
 _MAX_VISITS_OF_A_FOLDER = 16  # folders linked to each other could otherwise be walked exponentially often
@@ -47,10 +70,14 @@ class SkipReason(StrEnum):
     """Why a file that was seen is not in the listing. Documented in docs/reference/parquet-schema.md."""
 
     SUFFIX = "suffix"  # its name does not end like an image's
-    DICOM = "dicom"  # not supported yet
-    NIFTI = "nifti"  # not supported yet
     OTHER_PROGRAM = "other_program"  # thumbnails, companions, checkpoints, recycle bins; the detail says what
     EXCLUDED = "excluded"  # a pattern of the user leaves it out; the detail is the pattern
+    DICOM_NO_PIXELS = "dicom_no_pixels"  # a report, a plan, a presentation state: there is no picture in it
+    DICOM_DIRECTORY = "dicom_directory"  # a DICOMDIR, which lists other files
+    DICOM_SEGMENTATION = "dicom_segmentation"  # a segmentation or a parametric map: derived from images
+    DICOM_MODALITY = "dicom_modality"  # not MR; the detail is the modality
+    DICOM_MOSAIC = "dicom_mosaic"  # many slices tiled into one picture, as functional series of Siemens have them
+    NIFTI_DATA = "nifti_data"  # the voxels of a NIfTI pair, which is listed under its .hdr
     DUPLICATE = "duplicate"  # the same real path was listed under an earlier name
     SYMLINK_LOOP = "symlink_loop"  # a folder that contains itself through a link
     UNREADABLE_FOLDER = "unreadable_folder"  # its files could not be listed
@@ -75,6 +102,14 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundStudy:
+    """What the header of a DICOM or NIfTI file says, under pseudonyms."""
+
+    header: StudyEntry
+    sampled: tuple[bool, ...]  # per slice: whether the range of values of its series is taken from it
+
+
+@dataclass(frozen=True, slots=True)
 class FoundFile:
     """A file as the walk saw it. `size` and `mtime_ns` are None where the file could not be asked."""
 
@@ -84,13 +119,30 @@ class FoundFile:
     mtime_ns: int | None
     skipped: SkipReason | None = None
     detail: str | None = None
+    study: FoundStudy | None = None  # None: a plain image, or skipped
+
+    @property
+    def images(self) -> int:
+        """Rows that the file has."""
+        return len(self.study.sampled) if self.study is not None else int(self.skipped is None)
 
 
-OnFiles = Callable[[int], None]  # called now and then with the number of files seen so far
+class ListingProgress(Protocol):
+    """Told now and then how far a listing has come."""
+
+    def listed(self, files: int) -> None:
+        """So many files have been seen."""
+
+    def read_headers(self, files: int, total: int) -> None:
+        """So many of the files that may be DICOM or NIfTI have been looked into."""
 
 
-def ignore_files(seen: int) -> None:
-    """Do nothing with the number of files seen."""
+class NoListingProgress:
+    """Does nothing with what it is told."""
+
+    def listed(self, files: int) -> None: ...
+
+    def read_headers(self, files: int, total: int) -> None: ...
 
 
 def resolve_inputs(
@@ -131,6 +183,7 @@ class Discovery:
         database: Where the names are kept; removed at the end and replaced at the start.
         excluded: A folder that is not entered (the run's own output), or None.
         patterns: What the user leaves out.
+        headers: Looks into files that may be DICOM or NIfTI; None: they are skipped.
     """
 
     def __init__(
@@ -139,7 +192,9 @@ class Discovery:
         database: Path,
         excluded: Path | None = None,
         patterns: PathPatterns = NO_PATTERNS,
+        headers: HeaderReader | None = None,
     ) -> None:
+        self._headers = headers
         self._inputs = inputs
         self._database = database
         self._scope = _Scope.of(excluded, patterns)
@@ -153,8 +208,11 @@ class Discovery:
             "PRAGMA temp_store=FILE",
             f"PRAGMA cache_size=-{_SQLITE_CACHE_KIB}",
             "CREATE TABLE found (input INTEGER, line INTEGER, path BLOB, real BLOB, size INTEGER, mtime_ns INTEGER,"
-            " skipped TEXT, detail TEXT)",
+            " skipped TEXT, detail TEXT, look INTEGER)",
             "CREATE TABLE seen (real BLOB PRIMARY KEY) WITHOUT ROWID",
+            "CREATE TABLE headers (file INTEGER PRIMARY KEY, skipped TEXT, detail TEXT, content TEXT)",
+            "CREATE TABLE series (series TEXT PRIMARY KEY, images INTEGER, given INTEGER, needed INTEGER)"
+            " WITHOUT ROWID",
         ):
             self._connection.execute(statement)
         return self
@@ -165,12 +223,23 @@ class Discovery:
         self._connection.close()
         self._database.unlink(missing_ok=True)
 
-    def files(self, on_files: OnFiles = ignore_files) -> Iterator[FoundFile]:
+    def files(self, progress: ListingProgress | None = None) -> Iterator[FoundFile]:
         """Every file of every input, candidates and skipped ones, in listing order. Walks when first asked."""
-        self._collect(on_files)
-        rows = self._connection.execute("SELECT * FROM found ORDER BY input, line, path")
-        for position, _, path, real, size, mtime_ns, skipped, detail in rows:
+        progress = progress if progress is not None else NoListingProgress()
+        self._collect(progress)
+        if self._headers is not None:
+            self._read_headers(self._headers, progress)
+        rows = self._connection.execute(
+            "SELECT input, path, size, mtime_ns, real, found.skipped, found.detail, look, headers.*"
+            " FROM found LEFT JOIN headers ON headers.file = found.rowid ORDER BY input, line, path"
+        )
+        for position, path, size, mtime_ns, real, skipped, detail, look, *header in rows:
+            if header[0] is not None:
+                yield FoundFile(position, path, size, mtime_ns, *self._found_study(*header[1:]))
+                continue
             reason = SkipReason(skipped) if skipped else None
+            if reason is None and look and self._headers is None:
+                reason = SkipReason.SUFFIX
             if reason is None and not self._is_first(real):
                 reason = SkipReason.DUPLICATE
             yield FoundFile(position, path, size, mtime_ns, reason, detail)
@@ -178,13 +247,74 @@ class Discovery:
     def _is_first(self, real: bytes) -> bool:
         return self._connection.execute("INSERT OR IGNORE INTO seen VALUES (?)", (real,)).rowcount == 1
 
-    def _collect(self, on_files: OnFiles) -> None:
-        self._connection.execute("DELETE FROM found")
+    def _found_study(
+        self, skipped: str | None, detail: str | None, content: str
+    ) -> tuple[SkipReason | None, str | None, FoundStudy | None]:
+        if skipped is not None:
+            return SkipReason(skipped), detail, None
+        header = read_entry(content)
+        return None, None, FoundStudy(header, self._sample(header))
+
+    def _sample(self, header: StudyEntry) -> tuple[bool, ...]:
+        """Whether each slice is among the images that the range of its series is taken from."""
+        if header.status is not Status.OK or header.format is not StudyFormat.DICOM:
+            return (False,) * len(header.slices)
+        (images, given, needed) = self._connection.execute(
+            "SELECT images, given, needed FROM series WHERE series = ?", (header.ids.series,)
+        ).fetchone()
+        if not needed or images == 1:  # a single image has its own range without being named
+            return (False,) * len(header.slices)
+        self._connection.execute(
+            "UPDATE series SET given = ? WHERE series = ?", (given + len(header.slices), header.ids.series)
+        )
+        return tuple(is_sampled(given + place, images) for place in range(len(header.slices)))
+
+    def _collect(self, progress: ListingProgress) -> None:
+        for table in ("found", "seen", "headers", "series"):
+            self._connection.execute(f"DELETE FROM {table}")
         self._connection.execute("BEGIN")
-        self._connection.executemany("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._rows(on_files))
+        self._connection.executemany("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self._rows(progress))
         self._connection.execute("COMMIT")
 
-    def _rows(self, on_files: OnFiles) -> Iterator[tuple[object, ...]]:
+    def _read_headers(self, reader: HeaderReader, progress: ListingProgress) -> None:
+        """Look into the files that may be DICOM or NIfTI, in listing order; what is found is kept in the database."""
+        (total,) = self._connection.execute("SELECT count(*) FROM found WHERE look").fetchone()
+        if not total:
+            return
+        self._connection.execute("BEGIN")
+        for read, (file, found) in enumerate(reader.read_all(self._unread_files()), start=1):
+            if isinstance(found, NotAnImage):
+                self._keep_header(file.key, SkipReason(found.reason), found.detail, "")
+            elif found is not None:
+                (real,) = self._connection.execute("SELECT real FROM found WHERE rowid = ?", (file.key,)).fetchone()
+                if self._is_first(real):
+                    self._keep_header(file.key, None, None, found.text)
+                    self._count_series(found)
+                else:
+                    self._keep_header(file.key, SkipReason.DUPLICATE, None, "")
+            if read % _FILES_BETWEEN_CALLS == 0 or read == total:
+                progress.read_headers(read, total)
+        self._connection.execute("COMMIT")
+
+    def _unread_files(self) -> Iterator[UnreadFile]:
+        rows = self._connection.execute(
+            "SELECT rowid, input, path, look FROM found WHERE look ORDER BY input, line, path"
+        )
+        for key, position, path, look in rows:
+            yield UnreadFile(key, os.path.join(self._inputs[position].root, path), Look(look))
+
+    def _keep_header(self, key: int, skipped: SkipReason | None, detail: str | None, content: str) -> None:
+        self._connection.execute("INSERT INTO headers VALUES (?, ?, ?, ?)", (key, skipped, detail, content))
+
+    def _count_series(self, header: WrittenEntry) -> None:
+        if header.ranged_series is not None:
+            self._connection.execute(
+                "INSERT INTO series VALUES (?, ?, 0, ?) ON CONFLICT (series) DO UPDATE"
+                " SET images = images + excluded.images, needed = max(needed, excluded.needed)",
+                (header.ranged_series, header.images, header.needs_range),
+            )
+
+    def _rows(self, progress: ListingProgress) -> Iterator[tuple[object, ...]]:
         seen = 0
         for position, item in enumerate(self._inputs):
             for line, entry in _walk_input(item, self._scope):
@@ -197,28 +327,56 @@ class Discovery:
                     entry.mtime_ns,
                     entry.skipped,
                     entry.detail,
+                    entry.look,
                 )
                 seen += 1
                 if seen % _FILES_BETWEEN_CALLS == 0:
-                    on_files(seen)
-        on_files(seen)
+                    progress.listed(seen)
+        progress.listed(seen)
 
 
-def has_candidate(inputs: Sequence[Input], excluded: Path | None, patterns: PathPatterns = NO_PATTERNS) -> bool:
+def is_sampled(place: int, images: int) -> bool:
+    """Whether one of at most 16 evenly spaced places of a series is this one."""
+    if images <= RANGE_SAMPLES:
+        return True
+    step = -(-place * (RANGE_SAMPLES - 1) // (images - 1))
+    return step < RANGE_SAMPLES and step * (images - 1) // (RANGE_SAMPLES - 1) == place
+
+
+def has_candidate(
+    inputs: Sequence[Input],
+    excluded: Path | None,
+    patterns: PathPatterns = NO_PATTERNS,
+    headers: HeaderReader | None = None,
+) -> bool:
     """Whether any input holds at least one candidate; stops at the first. A list on stdin is taken to."""
     scope = _Scope.of(excluded, patterns)
     for item in inputs:
         if item.kind is InputKind.LIST and item.name == b"-":
             return True
-        if any(entry.skipped is None for _, entry in _walk_input(item, scope)):
-            return True
+        for _, entry in _walk_input(item, scope):
+            if entry.look is Look.NO and entry.skipped is None:
+                return True
+            if entry.look is not Look.NO and headers is not None:
+                unread = UnreadFile(0, os.path.join(item.root, entry.path), entry.look)
+                if headers.is_candidate(unread):
+                    return True
     return False
 
 
-def skipped_files(
+@dataclass(frozen=True, slots=True)
+class OtherFile:
+    """What a walk found beside plain images: skipped for its name, or to be looked into."""
+
+    path: bytes  # absolute
+    reason: SkipReason | None
+    look: Look
+
+
+def other_files(
     inputs: Sequence[Input], excluded: Path | None, patterns: PathPatterns = NO_PATTERNS
-) -> Iterator[tuple[bytes, SkipReason]]:
-    """Yield (absolute path, reason) of everything that is not a candidate, in the order of the file system.
+) -> Iterator[OtherFile]:
+    """Yield everything that is not a plain image by its name, in the order of the file system.
 
     A list on stdin is left out, since it can be read only once.
     """
@@ -226,8 +384,8 @@ def skipped_files(
     for item in inputs:
         if item.kind is not InputKind.LIST or item.name != b"-":
             for _, entry in _walk_input(item, scope):
-                if entry.skipped is not None:
-                    yield os.path.join(item.root, entry.path), entry.skipped
+                if entry.skipped is not None or entry.look is not Look.NO:
+                    yield OtherFile(os.path.join(item.root, entry.path), entry.skipped, entry.look)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +394,9 @@ class _Entry:
     real: bytes
     size: int | None
     mtime_ns: int | None
-    skipped: SkipReason | None = None
+    skipped: SkipReason | None = None  # where `look` is not NO: what the file is unless it is DICOM or NIfTI
     detail: str | None = None
+    look: Look = Look.NO
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,8 +483,8 @@ def _matching_file(root: bytes, relative: bytes, scope: _Scope) -> _Entry:
     entry = _named_file(root, relative, scope)
     if entry.skipped is not None:
         return entry
-    reason, detail = _reason_to_skip(os.path.basename(relative), os.path.join(root, relative))
-    return _Entry(entry.path, entry.real, entry.size, entry.mtime_ns, reason, detail)
+    reason, detail, look = _judge_name(os.path.basename(relative), os.path.join(root, relative))
+    return _Entry(entry.path, entry.real, entry.size, entry.mtime_ns, reason, detail, look)
 
 
 def _named_file(root: bytes, name: bytes, scope: _Scope) -> _Entry:
@@ -337,7 +496,8 @@ def _named_file(root: bytes, name: bytes, scope: _Scope) -> _Entry:
     with contextlib.suppress(OSError):
         facts = os.stat(full)
         size, mtime_ns = facts.st_size, facts.st_mtime_ns
-    return _Entry(name, os.path.realpath(full), size, mtime_ns)
+    look = Look.NO if name.lower().endswith(IMAGE_SUFFIXES) else Look.NAMED
+    return _Entry(name, os.path.realpath(full), size, mtime_ns, look=look)
 
 
 def _walk_named_folder(root: bytes, start: bytes, scope: _Scope) -> Iterator[_Entry]:
@@ -397,30 +557,28 @@ def _is_folder(entry: os.DirEntry[bytes]) -> bool:
 def _file_entry(entry: os.DirEntry[bytes], path: bytes, folder_real: bytes, scope: _Scope) -> _Entry:
     if (pattern := scope.patterns.find(path, folder=False)) is not None:
         return _Entry(path, b"", None, None, SkipReason.EXCLUDED, pattern)
-    reason, detail = _reason_to_skip(entry.name, entry.path)
-    if reason is not None:
+    reason, detail, look = _judge_name(entry.name, entry.path)
+    if reason is not None and look is Look.NO:
         return _Entry(path, b"", None, None, reason, detail)
     real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(folder_real, entry.name)
     size = mtime_ns = None
     with contextlib.suppress(OSError):
         facts = entry.stat()
         size, mtime_ns = (facts.st_size, facts.st_mtime_ns) if stat.S_ISREG(facts.st_mode) else (None, None)
-    return _Entry(path, real, size, mtime_ns)
+    return _Entry(path, real, size, mtime_ns, reason, detail, look)
 
 
-def _reason_to_skip(name: bytes, path: bytes) -> tuple[SkipReason | None, str | None]:
-    """The reason, with its detail, why a file that was found in a folder or by a pattern is not an image."""
+def _judge_name(name: bytes, path: bytes) -> tuple[SkipReason | None, str | None, Look]:
+    """What a file that was found in a folder or by a pattern is by its name.
+
+    Returns:
+        The reason why it is not an image, None where it may be one, and the detail; and whether to look into it.
+    """
     if (what := describe_file(name, path)) is not None:
-        return SkipReason.OTHER_PROGRAM, what
-    return _reason_by_suffix(name), None
-
-
-def _reason_by_suffix(name: bytes) -> SkipReason | None:
+        return SkipReason.OTHER_PROGRAM, what, Look.NO
     lower = name.lower()
     if lower.endswith(IMAGE_SUFFIXES):
-        return None
-    if lower.endswith(DICOM_SUFFIXES):
-        return SkipReason.DICOM
-    if lower.endswith(NIFTI_SUFFIXES):
-        return SkipReason.NIFTI
-    return SkipReason.SUFFIX
+        return None, None, Look.NO
+    if lower.endswith(STUDY_SUFFIXES):
+        return None, None, Look.EXPECTED
+    return SkipReason.SUFFIX, None, Look.NO if lower.endswith(OTHER_SUFFIXES) else Look.UNKNOWN

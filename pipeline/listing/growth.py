@@ -12,51 +12,64 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from mribatch.core.errors import RunError
-from mribatch.core.files import publishing
 from mribatch.core.local_paths import arrow_path
-from mribatch.pipeline.listing.table import LISTING_SCHEMA, TableWriter
+from mribatch.pipeline.listing.table import LISTING_FILE, LISTING_SCHEMA, PATHS_FILE, ListingWriter
 
+GROWN_LISTING = ".grown.parquet"
 _FIRST_NAMES = 5
-_COLUMNS = "latest.input, latest.path, latest.bytes, latest.mtime_ns, latest.label, latest.raw_path"
+# The columns of a listing after `index`, in order; `real_path` is of paths.parquet.
+_COLUMNS = (*LISTING_SCHEMA.names[1:], "real_path")
+_SAMPLED = _COLUMNS.index("sampled")
+# A series whose range of values is taken from some of its images keeps that range.
+_NEW_COLUMNS = ", ".join(
+    "latest.sampled AND latest.series NOT IN (SELECT series FROM earlier WHERE sampled)"
+    if name == "sampled"
+    else f"latest.{name}"
+    for name in _COLUMNS
+)
+_SAME = "earlier.input = latest.input AND earlier.name = latest.name AND earlier.place = latest.place"
 _CHANGED = (
-    "FROM earlier JOIN latest USING (input, name) WHERE earlier.bytes IS NOT latest.bytes"
+    f"FROM earlier JOIN latest ON {_SAME} WHERE earlier.bytes IS NOT latest.bytes"
     " OR earlier.mtime_ns IS NOT latest.mtime_ns OR earlier.label IS NOT latest.label"
 )
-_VANISHED = "FROM earlier LEFT JOIN latest USING (input, name) WHERE latest.name IS NULL"
-_NEW = "FROM latest LEFT JOIN earlier USING (input, name) WHERE earlier.name IS NULL"
+_VANISHED = f"FROM earlier LEFT JOIN latest ON {_SAME} WHERE latest.name IS NULL"
+_NEW = f"FROM latest LEFT JOIN earlier ON {_SAME} WHERE earlier.name IS NULL"
 
 
-def grow_listing(earlier: Path, files: int, latest: Path, target: Path, database: Path) -> int:
-    """Write the earlier listing followed by the files that only the latest one has, in its order.
+def grow_listing(earlier: Path, images: int, latest: Path, database: Path) -> int:
+    """Write the earlier listing followed by the images that only the latest one has, in its order.
+
+    The result is GROWN_LISTING in the folder of the latest one; where paths are hidden, paths.parquet there grows, too.
 
     Args:
-        earlier: The listing so far.
-        files: Rows of it that count; what follows is from a growth that was killed before it was recorded.
-        latest: The listing of today.
-        target: Where the grown listing goes, whole or not at all; not one of the two.
+        earlier: Folder of the listing so far.
+        images: Rows of it that count; what follows is from a growth that was killed before it was recorded.
+        latest: Folder of the listing of today.
         database: Scratch file, removed at the end.
 
     Returns:
-        The number of new files.
+        The number of new images.
 
     Raises:
         RunError: A file of the earlier listing has changed or is gone; names the first ones and their number.
         WriteError: The file system refused.
         sqlite3.Error: The file system refused to keep the names.
     """
+    hidden = (latest / PATHS_FILE).exists()
     with contextlib.closing(_open_database(database)) as connection:
         try:
-            _load(connection, "earlier", earlier, files)
+            _load(connection, "earlier", earlier, images)
             _load(connection, "latest", latest, None)
             _refuse_lost(connection)
-            with publishing(target) as temporary, contextlib.closing(TableWriter(temporary, LISTING_SCHEMA)) as writer:
-                for row in _rows(earlier, files):
-                    writer.add(*row)
-                index = files
-                for row in connection.execute(f"SELECT {_COLUMNS} {_NEW} ORDER BY latest.row"):
-                    writer.add(index, *row)
-                    index += 1
-            return index - files
+            added = 0
+            with ListingWriter(latest, hidden, GROWN_LISTING) as writer:
+                for row in _rows(earlier, images):
+                    writer.add(row[-1], *row[1:-1])
+                for row in connection.execute(f"SELECT {_NEW_COLUMNS} {_NEW} ORDER BY latest.row"):
+                    sampled = None if row[_SAMPLED] is None else bool(row[_SAMPLED])  # SQLite has numbers only
+                    writer.add(row[-1], *row[:_SAMPLED], sampled, *row[_SAMPLED + 1 : -1])
+                    added += 1
+            return added
         finally:
             database.unlink(missing_ok=True)
 
@@ -69,32 +82,46 @@ def _open_database(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _load(connection: sqlite3.Connection, table: str, listing: Path, files: int | None) -> None:
-    columns = "row INTEGER, input INTEGER, path TEXT, bytes INTEGER, mtime_ns INTEGER, label TEXT, raw_path BLOB"
-    connection.execute(f"CREATE TABLE {table} ({columns}, name BLOB, PRIMARY KEY (input, name)) WITHOUT ROWID")
+def _load(connection: sqlite3.Connection, table: str, folder: Path, images: int | None) -> None:
+    connection.execute(
+        f"CREATE TABLE {table} (row INTEGER, {', '.join(_COLUMNS)}, name BLOB, place INTEGER,"
+        " PRIMARY KEY (input, name, place)) WITHOUT ROWID"
+    )
+    slice_column, raw_column = LISTING_SCHEMA.names.index("slice"), LISTING_SCHEMA.names.index("raw_path")
+    path_column = LISTING_SCHEMA.names.index("path")
     connection.execute("BEGIN")
-    rows = ((*row, row[6] if row[6] is not None else row[2].encode()) for row in _rows(listing, files))
-    connection.executemany(f"INSERT INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    rows = (
+        (*row, row[raw_column] if row[raw_column] is not None else row[path_column].encode(), row[slice_column] or 0)
+        for row in _rows(folder, images)
+    )
+    connection.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * (len(_COLUMNS) + 3))})", rows)
     connection.execute("COMMIT")
 
 
-def _rows(listing: Path, files: int | None) -> Iterator[tuple[Any, ...]]:
-    """The rows of a listing as tuples in the order of its columns, at most the first `files`."""
-    with pq.ParquetFile(arrow_path(listing)) as table:
-        left = table.metadata.num_rows if files is None else files
+def _rows(folder: Path, images: int | None) -> Iterator[tuple[Any, ...]]:
+    """The rows of a listing as tuples in the order of its columns, then the real path; at most the first `images`."""
+    with contextlib.ExitStack() as stack:
+        table = stack.enter_context(pq.ParquetFile(arrow_path(folder / LISTING_FILE)))
+        paths = None
+        if (folder / PATHS_FILE).exists():
+            paths = stack.enter_context(pq.ParquetFile(arrow_path(folder / PATHS_FILE)))
+        left = table.metadata.num_rows if images is None else images
         for group in range(table.metadata.num_row_groups):
             rows = table.read_row_group(group).slice(0, left)
-            yield from zip(*(column.to_pylist() for column in rows.columns), strict=True)
+            real: list[bytes | None] = [None] * rows.num_rows
+            if paths is not None:
+                real = paths.read_row_group(group, ["real_path"]).column(0).to_pylist()[: rows.num_rows]
+            yield from zip(*(column.to_pylist() for column in rows.columns), real, strict=True)
             left -= rows.num_rows
 
 
 def _refuse_lost(connection: sqlite3.Connection) -> None:
     problems = []
     for what, rows in (("changed (size, time or label)", _CHANGED), ("gone", _VANISHED)):
-        (count,) = connection.execute(f"SELECT count(*) {rows}").fetchone()
+        files = f"SELECT earlier.path {rows} GROUP BY earlier.input, earlier.path ORDER BY min(earlier.row)"
+        (count,) = connection.execute(f"SELECT count(*) FROM ({files})").fetchone()
         if count:
-            order = f"SELECT earlier.path {rows} ORDER BY earlier.row LIMIT {_FIRST_NAMES}"
-            names = ", ".join(f"'{path}'" for (path,) in connection.execute(order))
+            names = ", ".join(f"'{path}'" for (path,) in connection.execute(f"{files} LIMIT {_FIRST_NAMES}"))
             more = f" and {count - _FIRST_NAMES:,} more" if count > _FIRST_NAMES else ""
             problems.append(f"{count:,} {what}: {names}{more}")
     if problems:

@@ -15,6 +15,15 @@ _NAMES = {
     "max_pixels": "the maximum of pixels per image",
     "part_rows": "the number of rows in a Parquet file",
     "schema_version": "the version of the Parquet schema",
+    "window": "the window of DICOM slices",
+    "plane": "the plane of NIfTI slices",
+    "volume": "the volume of NIfTI files",
+    "any_modality": "--any-modality",
+    "dicom_anywhere": "--dicom-anywhere",
+    "anonymize_paths": "--anonymize-paths",
+    "pseudonym_key": "the key of the pseudonyms",
+    "imagecodecs": "the version of imagecodecs",
+    "nibabel": "the version of nibabel",
 }
 _STDIN = "-"
 _MOST_INPUTS = 3

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from mribatch.core.errors import RunError
 from mribatch.core.files import FolderLock, write_json
-from mribatch.pipeline.listing.table import LISTING_FILE, SKIPPED_FILE
+from mribatch.pipeline.listing.table import LISTING_FILE, PATHS_FILE, SKIPPED_FILE
 from mribatch.pipeline.output.difference import describe_difference
 from mribatch.pipeline.output.parts import PARTS_FOLDER
 from mribatch.pipeline.output.run_file import RUN_FILE, ForeignRunFile, JsonScalar, RunFile, RunState, parse_run_file
 
+KEY_FILE = "pseudonym.key"  # only where the run has pseudonyms of its own
 CSV_FILE, XLSX_FILE = "predictions.csv", "predictions.xlsx"
 LISTING_KEY = "listing"  # of the fingerprint: the hash of the listing
 DISCOVERY_DATABASE, LABELS_DATABASE = ".discovery.sqlite", ".labels.sqlite"
@@ -36,6 +37,8 @@ _OWN_FILES = (
     LISTING_FILE,
     SKIPPED_FILE,
     *_FROM_ROWS,
+    PATHS_FILE,
+    KEY_FILE,
     DISCOVERY_DATABASE,
     LABELS_DATABASE,
 )
@@ -44,7 +47,7 @@ _OWN_FOLDERS = (PARTS_FOLDER, _FIGURES, FRESH_FOLDER)
 _NEW_FOLDER = "name a folder that is new or empty"
 
 # What a run that was killed at its very beginning may leave without a run.json.
-_BEFORE_RUN_FILE = (FolderLock.FILE_NAME, FRESH_FOLDER, WORKER_LOG, f".{RUN_FILE}.tmp")
+_BEFORE_RUN_FILE = (FolderLock.FILE_NAME, FRESH_FOLDER, WORKER_LOG, KEY_FILE, f".{KEY_FILE}.tmp", f".{RUN_FILE}.tmp")
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,21 @@ from mribatch.core.local_paths import arrow_path
 from mribatch.pipeline.output.layout import PART_ROWS, PartLayout
 from mribatch.pipeline.records import Flag, Prediction
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PARTS_FOLDER = "predictions"
 _METADATA_PREFIX = "mribatch."
 _PART_KEY = b"mribatch.part"
 _CLASSIFY_AGAIN = "classify the images again, into a new folder"
+
+# Since schema version 2: which slice of which study a row is of; all null for a plain image.
+STUDY_FIELDS = (
+    pa.field("slice", pa.int32()),
+    pa.field("patient", pa.string()),
+    pa.field("study", pa.string()),
+    pa.field("series", pa.string()),
+    pa.field("instance", pa.int32()),
+    pa.field("plane", pa.string()),
+)
 
 
 def predictions_schema(classes: Sequence[str]) -> pa.Schema:
@@ -35,6 +45,7 @@ def predictions_schema(classes: Sequence[str]) -> pa.Schema:
             pa.field("index", pa.int64(), nullable=False),
             pa.field("input", pa.int16(), nullable=False),
             pa.field("path", pa.string(), nullable=False),
+            *STUDY_FIELDS,
             pa.field("label", pa.string()),
             pa.field("status", pa.string(), nullable=False),
             pa.field("error", pa.string()),
@@ -211,8 +222,8 @@ class RowCounts:
     new_correct: int = 0  # of these
 
 
-def count_rows(run: Path, files: int) -> RowCounts:
-    """Read every part once and check that there is exactly one row per file, in order.
+def count_rows(run: Path, images: int) -> RowCounts:
+    """Read every part once and check that there is exactly one row per image, in order.
 
     Raises:
         RunError: Rows are missing, doubled or out of order; says where.
@@ -223,9 +234,9 @@ def count_rows(run: Path, files: int) -> RowCounts:
         if indices != list(range(counts.rows, counts.rows + len(indices))):
             raise RunError(f"{run / PARTS_FOLDER} lacks row {counts.rows} or has it twice", _CLASSIFY_AGAIN)
         counts = _add_part(counts, table)
-    if counts.rows != files:
+    if counts.rows != images:
         raise RunError(
-            f"{run / PARTS_FOLDER} holds {counts.rows} rows for {files} files", "type the same command again"
+            f"{run / PARTS_FOLDER} holds {counts.rows} rows for {images} images", "type the same command again"
         )
     return counts
 
@@ -279,10 +290,21 @@ def read_table(run: Path) -> pa.Table:
 
 
 def read_parts(run: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Yield the part files of a run as tables, in order, one in memory at a time; all columns, or those named."""
+    """Yield the part files of a run as tables, in order, one in memory at a time; all columns, or those named.
+
+    Columns that a run of schema version 1 lacks are null.
+    """
     for path in sorted((run / PARTS_FOLDER).glob("part-*.parquet"), key=lambda path: int(path.stem[5:])):
         with pq.ParquetFile(arrow_path(path)) as part:
-            yield part.read(columns=list(columns) if columns is not None else None)
+            yield _with_study_columns(part.read(columns=list(columns) if columns is not None else None), columns)
+
+
+def _with_study_columns(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+    for field in STUDY_FIELDS:
+        if field.name not in table.column_names and (columns is None or field.name in columns):
+            place = table.column_names.index("label") if "label" in table.column_names else table.num_columns
+            table = table.add_column(place, field, pa.nulls(table.num_rows, field.type))
+    return table
 
 
 def table_of_rows(rows: Sequence[Prediction], classes: Sequence[str]) -> pa.Table:
@@ -296,6 +318,7 @@ def _columns(rows: Sequence[Prediction], classes: Sequence[str]) -> dict[str, li
         "index": [row.decoded.file.index for row in rows],
         "input": [row.decoded.file.input for row in rows],
         "path": [row.decoded.file.path for row in rows],
+        **{field.name: [getattr(row.decoded.file.study, field.name, None) for row in rows] for field in STUDY_FIELDS},
         "label": [row.decoded.file.label for row in rows],
         "status": [row.status.value for row in rows],
         "error": [row.error for row in rows],

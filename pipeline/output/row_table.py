@@ -27,7 +27,7 @@ def format_rows(rows: Sequence[dict[str, Any]], classes: Sequence[str], screen: 
     columns = [Column("file", wraps=True), Column("status"), *([Column("label")] if labelled else [])]
     columns += [Column("class"), Column("confidence", "right"), *(Column(name, "right") for name in classes)]
     table = format_table(columns, [_list_cells(row, classes, labelled) for row in rows], screen)
-    errors = [(row["path"], row["error"]) for row in rows if row["error"]]
+    errors = [(_name(row), row["error"]) for row in rows if row["error"]]
     if not errors:
         return table
     return f"{table}\n{format_table([Column(wraps=True), Column(wraps=True)], errors, screen)}"
@@ -42,7 +42,7 @@ def _is_wide_enough(classes: Sequence[str], labelled: bool, screen: Screen) -> b
 def _list_cells(row: dict[str, Any], classes: Sequence[str], labelled: bool) -> list[str | Cell]:
     ok = row["status"] == Status.OK
     wrong = ok and row["label"] not in (None, row["predicted"])
-    cells: list[str | Cell] = [row["path"], Cell(row["status"], "green" if ok else "red")]
+    cells: list[str | Cell] = [_name(row), Cell(row["status"], "red" if Status(row["status"]).is_failure else "green")]
     cells += [row["label"] or "-"] if labelled else []
     cells += [Cell(row["predicted"] or "-", "yellow" if wrong else "bold" if ok else "")]
     return [*cells, _format_number(row["confidence"]), *(_format_number(row[f"p_{name}"]) for name in classes)]
@@ -57,7 +57,12 @@ def _format_paragraph(row: dict[str, Any], classes: Sequence[str], screen: Scree
     else:
         text = row["error"]
     lines = textwrap.wrap(one_line(f"{row['status']}: {text}"), max(20, (screen.width or 80) - 4))
-    return "\n".join([one_line(row["path"]), *(f"    {line}" for line in lines)])
+    return "\n".join([one_line(_name(row)), *(f"    {line}" for line in lines)])
+
+
+def _name(row: dict[str, Any]) -> str:
+    """The path, with the slice where the file holds several."""
+    return str(row["path"]) if row.get("slice") is None else f"{row['path']}, slice {row['slice']}"
 
 
 def _format_number(value: float | None) -> str:

@@ -31,7 +31,7 @@ class RunState(StrEnum):
     RUNNING = "running"  # also what a killed run says
     INTERRUPTED = "interrupted"  # by a signal
     STOPPED = "stopped"  # by an error
-    COMPLETE = "complete"  # rows == files was checked
+    COMPLETE = "complete"  # rows == images was checked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +100,11 @@ class RunAttempt:
 
 @dataclass(frozen=True, kw_only=True)
 class RunIncrement:
-    """Files that came together: those that the run began with, or those of one `--add-new`."""
+    """Images that came together: those that the run began with, or those of one `--add-new`."""
 
     added: str  # UTC, ISO 8601
     first_index: int  # of its rows; a new part file begins there
-    files: int
+    files: int  # images: rows
     listing_sha256: str  # of all files that the inputs held then, as in `listing`
 
 
@@ -151,7 +151,7 @@ class RunFile:
     def layout(self) -> PartLayout:
         """Which rows of the listing each part file holds."""
         if self.increments is None:
-            return PartLayout((self.listing.files,))
+            return PartLayout((self.listing.rows,))
         return PartLayout(tuple(increment.files for increment in self.increments))
 
     @property

@@ -13,7 +13,7 @@ from mribatch.pipeline.records import Status
 
 LISTING_ORDER = "listing"
 SORTS = (LISTING_ORDER, "path", "confidence", "margin", "entropy")
-FAILED = "failed"  # as a status: every one but ok
+FAILED = "failed"  # as a status: every one but ok and blank
 STATUSES = (*(status.value for status in Status), FAILED)
 
 
@@ -44,7 +44,8 @@ class RowSelection:
     def matches(self, row: dict[str, Any]) -> bool:
         """Whether a row is wanted."""
         ok = row["status"] == Status.OK
-        wanted = self.status is None or row["status"] == self.status or (self.status == FAILED and not ok)
+        wanted = self.status is None or row["status"] == self.status
+        wanted = wanted or (self.status == FAILED and Status(row["status"]).is_failure)
         wanted = wanted and (self.predicted is None or row["predicted"] == self.predicted)
         wanted = wanted and (self.label is None or row["label"] == self.label)
         return wanted and not (self.disagreeing and not (ok and row["label"] not in (None, row["predicted"])))

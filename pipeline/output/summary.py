@@ -16,18 +16,19 @@ from mribatch.pipeline.records import Status
 
 JSON_SCHEMA_VERSION = 1  # of what --json prints
 _LOST = (SkipReason.UNREADABLE_FOLDER,)
-_LOST_IF_STRICT = (*_LOST, SkipReason.DICOM, SkipReason.NIFTI, SkipReason.SYMLINK_LOOP)
+_LOST_IF_STRICT = (*_LOST, SkipReason.DICOM_MODALITY, SkipReason.DICOM_MOSAIC, SkipReason.SYMLINK_LOOP)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """A complete run. `exit_code` is 0 where every row is ok and every folder could be listed, else 3.
+    """A complete run. `exit_code` is 0 where every row is ok or blank and every folder could be listed, else 3.
 
     With `strict`, it is also 3 where files were left out that may be images (`exit_code_of`).
     """
 
     out: Path
     files: int
+    images: int  # rows: files, and slices of files
     counts: RowCounts
     classes: tuple[str, ...]
     backend: str
@@ -47,7 +48,12 @@ class RunSummary:
 
     @property
     def not_ok(self) -> int:
-        return self.files - self.counts.by_status[Status.OK]
+        """Images that should have been classified and were not."""
+        return self.images - self.counts.by_status[Status.OK] - self.blank
+
+    @property
+    def blank(self) -> int:
+        return self.counts.by_status[Status.BLANK]
 
     @property
     def exit_code(self) -> ExitCode:
@@ -64,7 +70,12 @@ class RunSummary:
         content |= {key: dict(value) if isinstance(value, Mapping) else value for key, value in vars(self).items()}
         counts = self.counts
         del content["counts"]
-        content |= {"out": str(self.out), "ok": self.counts.by_status[Status.OK], "not_ok": self.not_ok}
+        content |= {
+            "out": str(self.out),
+            "ok": self.counts.by_status[Status.OK],
+            "not_ok": self.not_ok,
+            "blank": self.blank,
+        }
         content |= {"by_status": dict(counts.by_status), "by_class": dict(counts.by_class)}
         content |= {"labelled": counts.labelled, "correct": counts.correct, "exit_code": int(self.exit_code)}
         if seen := counts.training_exact + counts.training_near:
@@ -79,7 +90,7 @@ class RunSummary:
         """A few lines for a terminal; text in tables, each remark once, below them."""
         lines = [*map(one_line, (self.label_warning or "").splitlines())]
         lines += [f"NOTE: {self.notice}."] if self.notice else []
-        lines += [describe_counts(self.files, self.not_ok), *self._list_statuses(screen)]
+        lines += [describe_counts(self.files, self.images, self.not_ok, self.blank), *self._list_statuses(screen)]
         lines += ["Predicted:", *self._list_classes(screen)]
         if self.counts.labelled_ok and not self.notice:
             share = self.counts.correct / self.counts.labelled_ok
@@ -97,7 +108,7 @@ class RunSummary:
         if not self.not_ok:
             return []
         rows = [
-            (Cell(status, "green" if status == Status.OK else "red"), f"{number:,}")
+            (Cell(status, "red" if Status(status).is_failure else "green"), f"{number:,}")
             for status, number in sorted(self.counts.by_status.items())
         ]
         return [format_table([Column(), Column(align="right")], rows, screen, indent=2)]
@@ -146,19 +157,22 @@ class RunSummary:
         return f"{self.images_per_second:,.0f} images/s, bottleneck: {self.bottleneck} ({stages})"
 
 
-def describe_counts(files: int, failed: int) -> str:
-    """Write how many files there are, e.g. "31 files: 24 ok, 7 failed"."""
-    return f"{count(files, 'file')}: {files - failed:,} ok, {failed:,} failed"
+def describe_counts(files: int, images: int, failed: int, blank: int) -> str:
+    """Write how many files and images there are, e.g. "31 files: 24 ok, 7 failed"."""
+    what = count(files, "file") if images == files else f"{count(images, 'image')} in {count(files, 'file')}"
+    blanks = f", {blank:,} blank" if blank else ""
+    return f"{what}: {images - failed - blank:,} ok{blanks}, {failed:,} failed"
 
 
 def exit_code_of(not_ok: int, skipped: Mapping[str, int], *, strict: bool = False) -> ExitCode:
     """Return the exit code of a finished run.
 
     Args:
-        not_ok: Rows whose status is not ok.
+        not_ok: Rows whose status is neither ok nor blank.
         skipped: Files that were not listed, by reason.
-        strict: Whether files that may be images of the user must not be missing: DICOM, NIfTI, and what lies in a
-            folder that is linked into itself. Duplicates, files of other programs and excluded ones are no loss.
+        strict: Whether files that may be images of the user must not be missing: DICOM images of another modality,
+            mosaics, and what lies in a folder that is linked into itself. Duplicates, files of other programs and
+            excluded ones are no loss.
     """
     lost = _LOST_IF_STRICT if strict else _LOST
     whole = not_ok == 0 and not any(skipped.get(reason) for reason in lost)

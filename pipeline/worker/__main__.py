@@ -34,7 +34,6 @@ from mribatch.pipeline.worker.messages import (
     Started,
     StartupNote,
     WorkerFailed,
-    bare_files,
     read_request,
     reply_bytes,
 )
@@ -95,7 +94,7 @@ def _answer_one_by_one(classify_files: InProcessClassifier, request: OneByOne, r
     def begin(position: int | None) -> None:
         _send(replies, FileBegun(position))
 
-    _send(replies, Answer(classify_files.one_by_one(bare_files(request.paths), begin), {}))
+    _send(replies, Answer(classify_files.one_by_one(request.files, begin), {}))
 
 
 def _answer_batches(
@@ -109,11 +108,11 @@ def _answer_batches(
         reported = now
 
 
-def _read_groups(first: Batch, incoming: "queue.SimpleQueue[Request]") -> Iterator[list[ImageFile]]:
+def _read_groups(first: Batch, incoming: "queue.SimpleQueue[Request]") -> Iterator[Sequence[ImageFile]]:
     request: Request = first
     while not isinstance(request, NoMore):
         assert isinstance(request, Batch), "batches and single files do not mix"
-        yield bare_files(request.paths)
+        yield request.files
         request = incoming.get()
 
 

@@ -23,23 +23,25 @@ from mribatch.pipeline.records import (
     Flag,
     ImageFile,
     RunsWith,
+    SliceSource,
     Status,
+    StudyImage,
     Verdict,
 )
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Files to classify together, as paths of the file system."""
+    """Images to classify together."""
 
-    paths: tuple[bytes, ...]
+    files: tuple[ImageFile, ...]
 
 
 @dataclass(frozen=True)
 class OneByOne:
-    """Files to decode one after the other, each announced, and to classify together."""
+    """Images to decode one after the other, each announced, and to classify together."""
 
-    paths: tuple[bytes, ...]
+    files: tuple[ImageFile, ...]
 
 
 @dataclass(frozen=True)
@@ -91,17 +93,56 @@ Reply = StartupNote | Started | FileBegun | Answer | WorkerFailed
 
 
 def request_bytes(request: Request) -> bytes:
-    # Latin-1 gives every byte of a path one character, whatever the path's encoding.
-    paths = [path.decode("latin-1") for path in getattr(request, "paths", ())]
-    return json.dumps([type(request).__name__, paths]).encode()
+    """A JSON line. Of each image goes what the worker needs; the sources of a range of values go once."""
+    files: Sequence[ImageFile] = getattr(request, "files", ())
+    ranges: dict[tuple[SliceSource, ...], int] = {}
+    images = [_encode_image(file, ranges) for file in files]
+    sources = [[[_text(source.file), source.slice] for source in sampled] for sampled in ranges]
+    return json.dumps([type(request).__name__, images, sources]).encode()
 
 
 def read_request(message: bytes) -> Request:
-    kind, texts = json.loads(message)
-    paths = tuple(text.encode("latin-1") for text in texts)
+    kind, images, sources = json.loads(message)
     if kind == "NoMore":
         return NoMore()
-    return Batch(paths) if kind == "Batch" else OneByOne(paths)
+    ranges = [tuple(SliceSource(path.encode("latin-1"), place) for path, place in sampled) for sampled in sources]
+    files = tuple(_decode_image(position, facts, ranges) for position, facts in enumerate(images))
+    return Batch(files) if kind == "Batch" else OneByOne(files)
+
+
+def _text(path: bytes) -> str:
+    """Latin-1 gives every byte of a path one character, whatever the path's encoding."""
+    return path.decode("latin-1")
+
+
+def _encode_image(file: ImageFile, ranges: dict[tuple[SliceSource, ...], int]) -> list[Any]:
+    study = file.study
+    if study is None:
+        return [_text(file.file)]
+    refused = study.refused
+    return [
+        _text(file.file),
+        study.format,
+        study.slice,
+        list(study.flags),
+        None if refused is None else [refused.status, refused.error],
+        ranges.setdefault(study.range_from, len(ranges)) if study.range_from else None,
+    ]
+
+
+def _decode_image(position: int, facts: list[Any], ranges: Sequence[tuple[SliceSource, ...]]) -> ImageFile:
+    path, *rest = facts
+    study = None
+    if rest:
+        study_format, place, flags, refused, sampled = rest
+        study = StudyImage(
+            format=study_format,
+            slice=place,
+            flags=tuple(map(Flag, flags)),
+            refused=None if refused is None else Verdict(Status(refused[0]), refused[1], study_format),
+            range_from=() if sampled is None else ranges[sampled],
+        )
+    return ImageFile(position, 0, "", path.encode("latin-1"), study=study)
 
 
 def reply_bytes(reply: Reply) -> bytes:
@@ -142,11 +183,6 @@ def with_files(batch: ClassifiedBatch, files: Sequence[ImageFile]) -> Classified
     """An answer's batch with the listing's own files, in the same order."""
     decoded = tuple(replace(one, file=file) for one, file in zip(batch.files, files, strict=True))
     return replace(batch, files=decoded)
-
-
-def bare_files(paths: Sequence[bytes]) -> list[ImageFile]:
-    """As much of an ImageFile as the worker needs."""
-    return [ImageFile(position, 0, "", path) for position, path in enumerate(paths)]
 
 
 def _encode_file(decoded: DecodedFile) -> list[Any]:

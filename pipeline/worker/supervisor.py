@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from mribatch.core.agreement import Agreement
 from mribatch.core.errors import MribatchError
+from mribatch.core.regular_file import read_file
 from mribatch.pipeline.decode.file import timed_out
-from mribatch.pipeline.decode.probe import read_file
 from mribatch.pipeline.inference.order import WorkOrder
 from mribatch.pipeline.records import ClassifiedBatch, DecodedFile, ImageFile, RunsWith, Status, Verdict
 from mribatch.pipeline.stopwatch import WAITING, Stopwatch
@@ -141,7 +141,7 @@ class SupervisedClassifier:
                             self._worker.send(NoMore())
                     else:
                         sent.append(group)  # first, so that it is not lost with the worker
-                        self._ensure_worker().send(Batch(tuple(file.file for file in group)))
+                        self._ensure_worker().send(Batch(tuple(group)))
                 if sent:
                     batch = self._receive_answer(sent[0], watch)
                     sent.popleft()
@@ -189,7 +189,7 @@ class SupervisedClassifier:
 
     def _classify_one_by_one(self, files: Sequence[ImageFile], begun: "_Suspect") -> ClassifiedBatch:
         worker = self._ensure_worker()
-        worker.send(OneByOne(tuple(file.file for file in files)))
+        worker.send(OneByOne(tuple(files)))
         while True:
             reply = worker.receive(self._patience(self._order.timeout_s, 1))
             if isinstance(reply, Answer):

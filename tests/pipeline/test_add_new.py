@@ -163,10 +163,10 @@ def test_an_interrupted_growth_is_resumed(
             os.kill(os.getpid(), signal.SIGTERM)
 
     data, out = put("m", 1050), tmp_path / "out"
-    with pytest.raises(Interrupted, match="8 of 1,050 files are kept"):
+    with pytest.raises(Interrupted, match="8 of 1,050 images are kept"):
         tiny([data], out, Stop())
     put("a", 10)
-    with pytest.raises(Interrupted, match="16 of 1,060 files are kept"):
+    with pytest.raises(Interrupted, match="16 of 1,060 images are kept"):
         tiny([data], out, Stop(), add_new=True)
     assert tiny([data], out, add_new=add_new).new_rows == 1044
     assert [row["index"] for row in rows(out)] == list(range(1060))

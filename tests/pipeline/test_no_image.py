@@ -7,31 +7,32 @@ import pytest
 
 from mribatch.core.errors import MribatchError
 from mribatch.pipeline.listing.discover import resolve_inputs
+from mribatch.pipeline.listing.headers import HeaderReader
 from mribatch.pipeline.listing.patterns import PathPatterns
 from mribatch.pipeline.no_image import no_image_error
+from mribatch.pipeline.studies.options import HeaderOptions
+from mribatch.pipeline.studies.pseudonyms import Pseudonyms
 from tests.folders import draw_images
-
-DICOM = b"\0" * 128 + b"DICM" + b"\0" * 100
+from tests.studies import write_report, write_slice
 
 
 def error_of(folder: Path, *patterns: str) -> MribatchError:
-    return no_image_error(resolve_inputs([folder]), None, PathPatterns(patterns))
+    headers = HeaderReader(HeaderOptions(max_pixels=10**8), Pseudonyms(b"k" * 32), threads=2, timeout_s=60)
+    return no_image_error(resolve_inputs([folder]), None, PathPatterns(patterns), headers)
 
 
-def test_dicom_and_nifti_are_counted_by_name_and_by_content(tmp_path: Path) -> None:
-    for number in range(9):
-        (tmp_path / f"scan{number}.dcm").write_bytes(b"x")
+def test_dicom_without_a_picture_and_of_another_modality_is_counted(tmp_path: Path) -> None:
+    write_report(tmp_path / "IM000001")  # as a PACS exports them
     for number in range(3):
-        (tmp_path / f"IM{number:06d}").write_bytes(DICOM)  # as a PACS exports them
-    (tmp_path / "brain.nii.gz").write_bytes(b"x")
+        write_slice(tmp_path / f"ct{number}.dcm", Modality="CT")
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "README").write_text("x")
     error = error_of(tmp_path)
     assert error.problem == (
-        "there is no image in the inputs: 12 DICOM files (not supported yet), 1 NIfTI file (not supported yet), "
-        "2 other files (.txt 1, no suffix 1)"
+        "there is no image in the inputs: 3 DICOM files (of another modality than MR), 1 DICOM file (without a "
+        "picture, such as reports), 2 other files (.txt 1, no suffix 1)"
     )
-    assert error.fix == "convert the DICOM files to PNG or TIFF"
+    assert error.fix == "add --any-modality to classify them all the same"
 
 
 def test_images_under_other_names_are_told(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from mribatch.pipeline.run import classify
 from tests.broken_files import broken_files, good_files
 from tests.folders import draw_images, rows, table
 from tests.make_models import make_tiny, set_golden
+from tests.studies import write_report, write_slice
 
 Classify = Callable[..., RunSummary]
 
@@ -210,7 +211,7 @@ def test_a_signal_ends_the_run_between_batches_and_the_same_command_goes_on(
     with pytest.raises(Interrupted) as caught:
         tiny(many, tmp_path / "out", StopAfter(1500, number))
     assert caught.value.exit_code == code
-    assert "1,504 of 2,200 files are kept. Fix: type the same command again" in str(caught.value)
+    assert "1,504 of 2,200 images are kept. Fix: type the same command again" in str(caught.value)
     assert state(tmp_path / "out")["state"] == "interrupted"
     first_part = part_path(tmp_path / "out", 0)
     kept = first_part.stat()
@@ -236,7 +237,7 @@ def test_stopped_at_any_moment_a_run_keeps_all_rows_and_ends_with_the_same_bytes
                 kept += tiny(many, out, progress).new_rows
             except Interrupted as interrupted:
                 kept = sum(one["rows"] for one in state(out)["attempts"])
-                assert f"{kept:,} of 2,200 files are kept" in str(interrupted)
+                assert f"{kept:,} of 2,200 images are kept" in str(interrupted)
             now = {path: path.stat().st_mtime_ns for path in out.glob("predictions/part-*.parquet")}
             assert frozen.items() <= now.items(), "a finished part was touched"
             frozen = now
@@ -247,7 +248,7 @@ def test_stopped_at_any_moment_a_run_keeps_all_rows_and_ends_with_the_same_bytes
 def test_what_was_kept_counts_among_the_first_thousand_failures(
     tiny: Classify, all_broken: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(Interrupted, match="640 of 1,200 files are kept"):
+    with pytest.raises(Interrupted, match="640 of 1,200 images are kept"):
         tiny(all_broken, tmp_path / "out", StopAfter(640, signal.SIGINT))
     with pytest.raises(MribatchError, match=r"the first 1,000 files all failed \(empty 1,000\)"):
         tiny(all_broken, tmp_path / "out")
@@ -490,7 +491,7 @@ def test_strict_wants_every_file_that_may_be_an_image(tiny: Classify, tmp_path: 
     summary = tiny(tmp_path / "data", tmp_path / "out", **options)
     assert summary.skipped == {"suffix": 1, "other_program": 1, "excluded": 1, "duplicate": 1}
     assert summary.exit_code is ExitCode.OK
-    (tmp_path / "data" / "scan.dcm").touch()
+    write_slice(tmp_path / "data" / "ct.dcm", Modality="CT")
     assert tiny(tmp_path / "data", tmp_path / "out", **options).exit_code is ExitCode.OK  # the listing is the first's
     assert tiny(tmp_path / "data", tmp_path / "new", **options).exit_code is ExitCode.ROWS_NOT_OK
     assert tiny(tmp_path / "data", tmp_path / "new", exclude=("mask.png",)).exit_code is ExitCode.OK
@@ -515,15 +516,16 @@ def test_skipped_files_are_counted_by_suffix_with_their_first_names(tiny: Classi
     draw_images(tmp_path / "data", 2)
     for number in range(30):
         (tmp_path / "data" / f"{number:02d}.txt").write_text("x")
-    (tmp_path / "data" / "scan.dcm").write_bytes(b"x")
+    write_report(tmp_path / "data" / "scan.dcm")
+    (tmp_path / "data" / "README").write_text("x")
     summary = tiny(tmp_path / "data", tmp_path / "out")
     listing = state(tmp_path / "out")["listing"]
-    assert listing["skipped_by_suffix"] == {".txt": 30, ".dcm": 1}
+    assert listing["skipped_by_suffix"] == {".txt": 30, "(none)": 1}
     assert listing["skipped_first"] == [f"{number:02d}.txt" for number in range(20)]
-    assert summary.skipped == {"suffix": 30, "dicom": 1}
+    assert summary.skipped == {"suffix": 31, "dicom_no_pixels": 1}
     skipped = pq.read_table(tmp_path / "out" / "skipped.parquet").to_pylist()
-    assert {row["path"]: row["reason"] for row in skipped}["scan.dcm"] == "dicom"
-    assert len(skipped) == 31
+    assert {row["path"]: row["reason"] for row in skipped}["scan.dcm"] == "dicom_no_pixels"
+    assert len(skipped) == 32
 
 
 def test_the_csv_copy_has_the_same_rows_and_runs_no_formula(tiny: Classify, tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ _MARKS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"II\xbc\x01", "a JPEG XR image"),
     (0, b"\x7fELF", "a program"),
 )
+# Read, but not by the probe: the listing tells them from plain images unless their name says otherwise.
+STUDIES = frozenset(name for _, _, name in _MARKS if "DICOM" in name or name.startswith("a NIfTI"))
 _HTML = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S)
 _PNM = re.compile(rb"P[1-7fF]\s")
 

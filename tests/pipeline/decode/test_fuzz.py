@@ -150,10 +150,18 @@ def _run_case(data: bytes) -> tuple[str, str, bool]:
     return final.format or "unknown", final.status.value, verdict.status is not final.status
 
 
-def _child(seed: int, first: int, seconds: float, progress: str) -> None:
-    """Run cases from `first` on; the number of the case in hand stands in the file `progress` before it begins."""
+def run_child(
+    files: Sequence[bytes], run_case: Callable[[bytes], tuple[str, str, bool]], arguments: Sequence[str]
+) -> None:
+    """Run cases on one of `files` each; the number of the case in hand stands in a file before it begins.
+
+    Args:
+        files: What is mutated.
+        run_case: As `_run_case`.
+        arguments: Seed, first case, seconds, and the file for the number, as `_supervise` gives them.
+    """
+    seed, first, seconds, progress = int(arguments[0]), int(arguments[1]), float(arguments[2]), arguments[3]
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    files = _corpus()
     counts: Counter[str] = Counter()
     slowest, slow_case = 0.0, -1
     stop = time.monotonic() + seconds
@@ -164,7 +172,7 @@ def _child(seed: int, first: int, seconds: float, progress: str) -> None:
             if number == DEADLY_CASE:
                 os.abort()
             begin = time.monotonic()
-            kind, status, overruled = _run_case(mutated(files, seed, number))
+            kind, status, overruled = run_case(mutated(files, seed, number))
             if (spent := time.monotonic() - begin) > slowest:
                 slowest, slow_case = spent, number
             counts[f"{kind}:{status}"] += 1
@@ -175,19 +183,11 @@ def _child(seed: int, first: int, seconds: float, progress: str) -> None:
     print(json.dumps(report))
 
 
-def _supervise(seed: int, first: int, seconds: float, folder: Path) -> tuple[str, str, int]:
-    """Run one child: (what went wrong or "", its report, number of its last case)."""
+def _supervise(module: str, seed: int, first: int, seconds: float, folder: Path) -> tuple[str, str, int]:
+    """Run one child, which calls `run_child`: (what went wrong or "", its report, number of its last case)."""
     progress = folder / "progress"
     progress.write_bytes(struct.pack("<q", first))
-    command = [
-        sys.executable,
-        "-m",
-        "tests.pipeline.decode.test_fuzz",
-        str(seed),
-        str(first),
-        str(seconds),
-        str(progress),
-    ]
+    command = [sys.executable, "-m", module, str(seed), str(first), str(seconds), str(progress)]
     with (folder / "out").open("w+") as out, (folder / "err").open("w+") as err:
         # The allocator fills fresh memory, so that a decoder that reads what it never wrote shows it.
         environment = os.environ | {"OPENCV_LOG_LEVEL": "OFF", "MALLOC_PERTURB_": "165"}
@@ -210,15 +210,15 @@ def _supervise(seed: int, first: int, seconds: float, folder: Path) -> tuple[str
         return problem, out.read(), last
 
 
-@pytest.mark.slow
-def test_no_mutated_file_crashes_or_hangs() -> None:
+def fuzz(module: str) -> None:
+    """Run children of a module for FUZZ_SECONDS and assert that none crashed or hung."""
     seconds = float(os.environ.get("FUZZ_SECONDS", "60"))
     seed = int(os.environ.get("FUZZ_SEED", str(int(time.time()))))
     stop, first = time.monotonic() + seconds, 0
     problems: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         while (left := stop - time.monotonic()) > 1:
-            problem, report, last = _supervise(seed, first, left, Path(folder))
+            problem, report, last = _supervise(module, seed, first, left, Path(folder))
             print(f"seed {seed}, from case {first}: {report.strip()}")
             if problem:
                 problems.append(f"seed {seed}, case {last} {problem}")
@@ -228,11 +228,16 @@ def test_no_mutated_file_crashes_or_hangs() -> None:
     assert first > 100 * seconds / 10
 
 
+@pytest.mark.slow
+def test_no_mutated_file_crashes_or_hangs() -> None:
+    fuzz(__name__)
+
+
 def test_the_supervisor_sees_a_dead_child(tmp_path: Path) -> None:
     """The slow test proves something only if a child that dies in a case is reported with that case."""
     corpus = _corpus()
     assert mutated(corpus, 5, 17) == mutated(corpus, 5, 17) != mutated(corpus, 5, 18)
-    problem, _, last = _supervise(5, DEADLY_CASE, 5, tmp_path)
+    problem, _, last = _supervise(__name__, 5, DEADLY_CASE, 5, tmp_path)
     assert problem.startswith(f"exits with -{signal.SIGABRT:d}")
     assert last == DEADLY_CASE
 
@@ -241,4 +246,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "--case":
         print(_run_case(mutated(_corpus(), int(sys.argv[2]), int(sys.argv[3]))))
     else:
-        _child(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4])
+        run_child(_corpus(), _run_case, sys.argv[1:])

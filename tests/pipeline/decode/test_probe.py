@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from numpy import uint8
 from numpy.typing import NDArray
 
-from mribatch.pipeline.decode import probe as probe_module
+from mribatch.core import regular_file
+from mribatch.core.regular_file import read_file
 from mribatch.pipeline.decode.grey import decode_grey
-from mribatch.pipeline.decode.probe import DEFAULT_MAX_PIXELS, probe, read_file, unreadable
+from mribatch.pipeline.decode.probe import DEFAULT_MAX_PIXELS, probe, unreadable
 from mribatch.pipeline.records import Flag, Status, Verdict
 from tests import broken_files as made
 from tests.broken_files import broken_files, good_files
@@ -290,7 +291,7 @@ def test_the_size_cap_comes_before_the_reading(tmp_path: Path, monkeypatch: pyte
         stream.truncate((2 << 30) + 1)
     with pytest.raises(OSError, match=r"2,147,483,649 bytes; the limit is 2,147,483,648"):
         read_file(os.fsencode(tmp_path / "sparse"))
-    monkeypatch.setattr(probe_module, "MAX_FILE_BYTES", 10)
+    monkeypatch.setattr(regular_file, "MAX_FILE_BYTES", 10)
     (tmp_path / "ten").write_bytes(b"0123456789")
     assert read_file(os.fsencode(tmp_path / "ten")) == b"0123456789"
 

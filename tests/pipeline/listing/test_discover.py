@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,20 @@ from hypothesis import strategies as st
 
 from mribatch.core.errors import MribatchError
 from mribatch.pipeline.listing.discover import (
+    RANGE_SAMPLES,
     Discovery,
     FoundFile,
     InputKind,
     SkipReason,
     has_candidate,
+    is_sampled,
+    other_files,
     resolve_inputs,
-    skipped_files,
 )
+from mribatch.pipeline.listing.headers import HeaderReader, Look
 from mribatch.pipeline.listing.patterns import PathPatterns
+from mribatch.pipeline.studies.options import HeaderOptions
+from mribatch.pipeline.studies.pseudonyms import Pseudonyms
 
 APPLE_DOUBLE = bytes.fromhex("00051607") + b"\0" * 4092
 
@@ -33,7 +39,8 @@ def found(
     database: Path,
 ) -> list[FoundFile]:
     resolved = resolve_inputs(inputs, from_file, null=null)
-    with Discovery(resolved, database / "names.sqlite", excluded, PathPatterns(patterns)) as discovery:
+    headers = HeaderReader(HeaderOptions(max_pixels=10**8), Pseudonyms(b"k" * 32), threads=2, timeout_s=60)
+    with Discovery(resolved, database / "names.sqlite", excluded, PathPatterns(patterns), headers) as discovery:
         return list(discovery.files())
 
 
@@ -92,9 +99,7 @@ def test_suffixes_in_any_case_are_candidates_and_others_are_skipped_with_a_reaso
         "h.webp",
         "i.jp2",
         "notes.txt",
-        "scan.dcm",
-        "brain.nii.gz",
-        "brain.NII",
+        "scan.dcm",  # not DICOM by its content, but named like it: it earns a row that says so
         "README",
     )
     reasons = {file.path: file.skipped for file in found(data, database=tmp_path)}
@@ -108,9 +113,8 @@ def test_suffixes_in_any_case_are_candidates_and_others_are_skipped_with_a_reaso
         b"g.TIFF",
         b"h.webp",
         b"i.jp2",
+        b"scan.dcm",
     ]
-    assert reasons[b"scan.dcm"] is SkipReason.DICOM
-    assert reasons[b"brain.nii.gz"] is reasons[b"brain.NII"] is SkipReason.NIFTI
     assert reasons[b"notes.txt"] is reasons[b"README"] is SkipReason.SUFFIX
 
 
@@ -404,12 +408,25 @@ def test_exclude_counts_for_every_kind_of_input(tmp_path: Path, monkeypatch: pyt
     assert not has_candidate(resolve_inputs(["data/masks", "c_mask.png"]), None, PathPatterns(["*.png"]))
 
 
-def test_skipped_files_are_named_with_their_reason(tmp_path: Path) -> None:
-    make(tmp_path / "data", "a.png", "scan.dcm", "x/notes.txt")
-    found_reasons = dict(skipped_files(resolve_inputs([tmp_path / "data"]), None, PathPatterns(["a.png"])))
+def test_other_files_are_named_with_their_reason(tmp_path: Path) -> None:
+    make(tmp_path / "data", "a.png", "b.png", "scan.dcm", "x/notes.txt", "x/IM1")
+    others = other_files(resolve_inputs([tmp_path / "data"]), None, PathPatterns(["a.png"]))
     data = bytes(tmp_path / "data")
-    assert found_reasons == {
-        data + b"/a.png": SkipReason.EXCLUDED,
-        data + b"/scan.dcm": SkipReason.DICOM,
-        data + b"/x/notes.txt": SkipReason.SUFFIX,
+    assert {file.path: (file.reason, file.look) for file in others} == {
+        data + b"/a.png": (SkipReason.EXCLUDED, Look.NO),
+        data + b"/scan.dcm": (None, Look.EXPECTED),
+        data + b"/x/notes.txt": (SkipReason.SUFFIX, Look.NO),
+        data + b"/x/IM1": (SkipReason.SUFFIX, Look.UNKNOWN),
     }
+
+
+# ------------------------------------------------------------------------------------------------------ ranges of series
+
+
+@given(st.integers(1, 3000))
+def test_a_range_is_taken_from_images_spread_over_the_series(images: int) -> None:
+    places = [place for place in range(images) if is_sampled(place, images)]
+    assert len(places) == min(images, RANGE_SAMPLES)
+    assert places[0] == 0 and places[-1] == images - 1
+    steps = [after - before for before, after in pairwise(places)]
+    assert not steps or max(steps) - min(steps) <= 1

@@ -56,6 +56,7 @@ def test_rows_that_are_not_ok_have_null_and_never_nan(tmp_path: Path) -> None:
         "index": 0,
         "input": 0,
         "path": "0.jpg",
+        **dict.fromkeys(("slice", "patient", "study", "series", "instance", "plane")),
         "label": "a",
         "status": "ok",
         "error": None,
@@ -80,7 +81,7 @@ def test_every_part_says_where_it_comes_from(tmp_path: Path) -> None:
     write(tmp_path, 4)
     metadata = pq.read_schema(parquet.part_path(tmp_path, 0)).metadata
     assert metadata[b"mribatch.classes"] == b'["a", "b"]'
-    assert metadata[b"mribatch.schema_version"] == b"1"
+    assert metadata[b"mribatch.schema_version"] == b"2"
     assert metadata[b"mribatch.backend"] == b"test"
 
 
@@ -199,7 +200,7 @@ def test_missing_and_doubled_rows_are_found(tmp_path: Path) -> None:
     with pytest.raises(MribatchError, match="lacks row 1024"):
         parquet.count_rows(tmp_path, 2500)
     os.rename(tmp_path / "kept", parquet.part_path(tmp_path, 1))
-    with pytest.raises(MribatchError, match="holds 2500 rows for 2501 files"):
+    with pytest.raises(MribatchError, match="holds 2500 rows for 2501 images"):
         parquet.count_rows(tmp_path, 2501)
 
 

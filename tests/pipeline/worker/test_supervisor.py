@@ -23,7 +23,7 @@ from mribatch.core.errors import MribatchError
 from mribatch.pipeline import plan
 from mribatch.pipeline.inference.order import WorkOrder
 from mribatch.pipeline.options import ClassifyOptions
-from mribatch.pipeline.records import Choice, ClassifiedBatch, ImageFile, Status
+from mribatch.pipeline.records import Choice, ClassifiedBatch, Flag, ImageFile, SliceSource, Status, StudyImage, Verdict
 from mribatch.pipeline.run import classify
 from mribatch.pipeline.stopwatch import Stopwatch
 from mribatch.pipeline.worker.messages import Batch, OneByOne, read_request, request_bytes
@@ -308,5 +308,27 @@ def test_overwrite_keeps_the_log_of_its_own_worker(
 @given(st.lists(st.binary()))
 def test_every_name_that_a_file_system_takes_gets_through(names: list[bytes]) -> None:
     for kind in (Batch, OneByOne):
-        request = kind(tuple(names))
+        request = kind(tuple(ImageFile(position, 0, "", name) for position, name in enumerate(names)))
         assert read_request(request_bytes(request)) == request
+
+
+_SOURCES = st.builds(SliceSource, st.binary(), st.none() | st.integers(0, 9))
+_STUDY_IMAGES = st.builds(
+    StudyImage,
+    format=st.just("dicom"),
+    slice=st.none() | st.integers(0, 9),
+    patient=st.none(),
+    study=st.none(),
+    series=st.none(),
+    instance=st.none(),
+    plane=st.none(),
+    flags=st.lists(st.sampled_from(Flag), max_size=2).map(tuple),
+    refused=st.none() | st.builds(Verdict, st.sampled_from(Status), st.text(), st.just("dicom")),
+    range_from=st.lists(_SOURCES, max_size=3).map(tuple),
+)
+
+
+@given(st.lists(st.tuples(st.binary(), st.none() | _STUDY_IMAGES)))
+def test_what_decides_the_pixels_of_a_slice_gets_through(images: list[tuple[bytes, StudyImage | None]]) -> None:
+    request = Batch(tuple(ImageFile(place, 0, "", name, study=study) for place, (name, study) in enumerate(images)))
+    assert read_request(request_bytes(request)) == request

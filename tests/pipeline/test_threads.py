@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from mribatch.pipeline.decode.threads import WorkerThreads
+from mribatch.pipeline.threads import WorkerThreads
 
 
 def late(item: int) -> str:
