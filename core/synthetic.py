@@ -130,7 +130,7 @@ class _Head:
         )
 
     def scaled(self, scale: float) -> "_Head":
-        """The same head cut nearer to its top or its base: outline and ventricles are smaller, the skull is as thick."""
+        """The same head cut nearer to its top or base: outline and ventricles are smaller, the skull is as thick."""
         return replace(
             self,
             half_length=self.half_length * scale,

@@ -26,8 +26,8 @@ Each slice-* file is a drawing made from random numbers: a skull ring, tissue, t
 bright spot. The folders carry the names of the model's classes so that labels and metrics have something to show; the
 drawings mean nothing medically, and what a model answers for them says nothing about the model.
 
-The folder {STUDY_FOLDER} holds one drawn head as two DICOM series, with a localizer and a structured report beside them, and
-as a NIfTI volume. Its end slices are blank, the report is skipped.
+The folder {STUDY_FOLDER} holds one drawn head as two DICOM series, with a localizer and a structured report beside
+them, and as a NIfTI volume. Its end slices are blank; the report holds no image and is skipped.
 
 Each broken-* file is damaged or is not an image, on purpose: a run gives it a row of its own with the reason.
 {NOTES_FILE} has no image suffix and is skipped. You may delete this folder at any time.
@@ -85,7 +85,7 @@ def draw_demo_folder(folder: Path, count: int = DEFAULT_COUNT, seed: int = 0) ->
 
 
 def add_demo_study(folder: Path, seed: int = 0) -> DemoStudy:
-    """Add a study in DICOM and NIfTI to a folder of `draw_demo_folder`; one that this function added before is replaced.
+    """Add a study in DICOM and NIfTI to a folder of `draw_demo_folder`; one that was added before is replaced.
 
     Args:
         folder: Drawn by `draw_demo_folder`.
