@@ -145,10 +145,11 @@ def _study_dataset(seed: int, sop_class: str, name: str) -> "Dataset":
 def _to_bytes(dataset: "Dataset", transfer_syntax: str) -> bytes:
     from pydicom import dcmwrite
     from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import UID
 
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
-    meta.TransferSyntaxUID = transfer_syntax
+    meta.TransferSyntaxUID = UID(transfer_syntax)
     dataset.file_meta = meta
     stream = io.BytesIO()
     dcmwrite(stream, dataset, enforce_file_format=True)

@@ -38,7 +38,7 @@ def format_series(rows: Sequence[dict[str, Any]], screen: Screen = PLAIN) -> str
     columns = [Column("series"), Column("images", "right"), Column("ok", "right"), Column("blank", "right")]
     columns += [Column("plane"), Column("class"), Column("mean", "right"), Column("top", "right")]
     columns.append(Column("top slice", wraps=True))
-    return format_table(columns, [_list_series_cells(row) for row in rows], screen)
+    return format_table(columns, [_list_series_cells(row) for row in rows], screen, indent=2)
 
 
 def _list_series_cells(row: dict[str, Any]) -> list[str | Cell]:

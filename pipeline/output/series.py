@@ -5,6 +5,7 @@ multiple-instance learning (Ilse, Tomczak and Welling 2018, section 2). Beside t
 class, since a tumor shows in a few slices of a head, and the slice that shows it most.
 """
 
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,8 @@ from mribatch.core.about import RESEARCH_NOTICE, __version__
 from mribatch.core.files import publishing
 from mribatch.core.local_paths import arrow_path
 from mribatch.core.model_spec import find_no_tumor_class
-from mribatch.pipeline.output.parts import read_parts
+from mribatch.pipeline.listing.table import LISTING_FILE
+from mribatch.pipeline.output.parts import STUDY_FIELDS, read_parts
 from mribatch.pipeline.records import Status
 
 SERIES_FILE = "series.parquet"
@@ -30,7 +32,9 @@ RULE = "the class with the highest mean probability over the classified slices; 
 MISSING, DOUBLED = "missing_positions", "doubled_positions"
 MIXED_SIZES, MIXED_PLANES, MIXED_LABELS = "mixed_sizes", "mixed_planes", "mixed_labels"
 _COLUMNS = ("index", "path", "label", "status", "flags", "predicted", "width", "height")
-_STUDY_COLUMNS = ("slice", "patient", "study", "series", "instance", "plane")
+_STUDY_COLUMNS = tuple(field.name for field in STUDY_FIELDS)
+_SAME_POSITION = 0.01  # mm; DICOM writes positions as decimal text
+_GAP = 1.5  # of the median spacing: more between two neighbours, and a slice is missing
 _MAX_SIZES = 2  # of which it is only asked whether there is more than one
 _MAX_INSTANCE = 1 << 16  # instance numbers that are checked for gaps; a header may name any number
 
@@ -92,6 +96,7 @@ class _Series:
     sizes: set[tuple[int, int]] = field(default_factory=set)
     instances: int = 0  # bit i is set where a slice has the instance number i
     numbered: int = 0  # slices that such a bit stands for
+    positions: "array[float]" = field(default_factory=lambda: array("d"))  # mm along the normal
     flags: set[str] = field(default_factory=set)
     top: TopSlice | None = None
 
@@ -105,6 +110,8 @@ class _Series:
             self.planes.add(row["plane"])
         if row["width"] is not None and len(self.sizes) < _MAX_SIZES:
             self.sizes.add((row["width"], row["height"]))
+        if row["position"] is not None:
+            self.positions.append(row["position"])
         if row["instance"] is not None and 0 <= row["instance"] < _MAX_INSTANCE:
             self.instances |= 1 << row["instance"]
             self.numbered += 1
@@ -118,20 +125,29 @@ class _Series:
 
     def list_flags(self) -> list[str]:
         """Flags of its rows, and what is odd about the series as a whole."""
-        found, bits = set(self.flags), self.instances
-        lowest = (bits & -bits).bit_length()
-        if bits.bit_length() - lowest + 1 > bits.bit_count() > 0:
-            found.add(MISSING)
-        if self.numbered > bits.bit_count():
-            found.add(DOUBLED)
+        complete = len(self.positions) == self.statuses.total()
+        found = self.flags | (self._check_positions() if complete else self._check_instances())
         odd = ((MIXED_SIZES, self.sizes), (MIXED_PLANES, self.planes), (MIXED_LABELS, self.labels))
         return sorted(found | {name for name, values in odd if len(values) > 1})
+
+    def _check_positions(self) -> set[str]:
+        steps = np.diff(np.sort(np.array(self.positions)))
+        found = {DOUBLED} if (steps < _SAME_POSITION).any() else set()
+        steps = steps[steps >= _SAME_POSITION]
+        return found | ({MISSING} if len(steps) > 1 and steps.max() > _GAP * np.median(steps) else set())
+
+    def _check_instances(self) -> set[str]:
+        """By the numbers that the scanner gave, where the header does not say where the slices lie."""
+        bits = self.instances
+        lowest = (bits & -bits).bit_length()
+        missing = bits.bit_length() - lowest + 1 > bits.bit_count() > 0
+        return ({MISSING} if missing else set()) | ({DOUBLED} if self.numbered > bits.bit_count() else set())
 
 
 def write_series(run: Path, classes: Sequence[str]) -> int:
     """Write series.parquet from the rows of a run; without a single series there is no file.
 
-    Memory grows with the number of series, by about 2 kB each, not with the number of images.
+    Memory grows by about 2 kB for each series and 16 bytes for each image.
 
     Returns:
         The number of series.
@@ -163,12 +179,13 @@ def read_series(run: Path) -> pa.Table | None:
 
 def _collect(run: Path, classes: Sequence[str]) -> dict[str, _Series]:
     found: dict[str, _Series] = {}
+    positions = _read_positions(run)
     for part in _read_study_rows(run, classes):
         scores = np.stack([part[f"p_{name}"].to_numpy().astype(float64) for name in classes], axis=1)
         suspicion = measure_suspicion(scores, classes)
         rows = part.select([*_COLUMNS, *_STUDY_COLUMNS]).to_pylist()
         for row, probabilities, suspected in zip(rows, scores, suspicion.tolist(), strict=True):
-            name = row["series"]
+            name, row["position"] = row["series"], None if positions is None else positions[row["index"]].as_py()
             if name not in found:
                 nothing = np.zeros(len(classes))
                 found[name] = _Series(first=row, sums=nothing.copy(), highest=nothing)
@@ -194,12 +211,18 @@ def measure_suspicion(probabilities: NDArray[float64], classes: Sequence[str]) -
 
 def _read_study_rows(run: Path, classes: Sequence[str]) -> Iterator[pa.Table]:
     """Yield the rows that belong to a series, part by part; runs of plain images, also of old versions, have none."""
-    wanted = [*_COLUMNS, *_STUDY_COLUMNS, *(f"p_{name}" for name in classes)]
-    for part in read_parts(run):
-        if "series" in part.column_names:
-            rows = part.select(wanted).filter(pc.is_valid(part["series"]))
-            if rows.num_rows:
-                yield rows
+    for part in read_parts(run, [*_COLUMNS, *_STUDY_COLUMNS, *(f"p_{name}" for name in classes)]):
+        rows = part.filter(pc.is_valid(part["series"]))
+        if rows.num_rows:
+            yield rows
+
+
+def _read_positions(run: Path) -> pa.ChunkedArray | None:
+    """Where each image of the listing lies, in mm; None without a listing that says so."""
+    path = run / LISTING_FILE
+    if not path.is_file() or "position" not in pq.read_schema(arrow_path(path)).names:
+        return None
+    return pq.read_table(arrow_path(path), columns=["position"])["position"]
 
 
 def _to_row(name: str, series: _Series, classes: Sequence[str]) -> dict[str, Any]:
