@@ -134,10 +134,11 @@ def uses_range(stored: StoredSlice, window: Window) -> bool:
 
 
 def value_range(slices: Iterable[StoredSlice]) -> ValueRange:
-    """The 0.5 and 99.8 percentiles over all valid values of the given slices together, counted from what is shown black.
+    """The 0.5 and 99.8 percentiles of brightness over all valid values of the given slices together.
 
-    For MONOCHROME1, whose lowest value is white, these are the 99.5 and 0.2 percentiles of the values, so that the same
-    head looks the same in both. A percentile is a value that occurs: the smallest one with at least that share of the pixels at or below it.
+    For MONOCHROME1, whose lowest value is white, these are the values of the 0.2 and 99.5 percentiles, so that a head
+    looks the same in both. A percentile is a value that occurs: the smallest one with at least that share of the pixels
+    at or below it.
     Without a single valid value the range is 0 to 0.
     """
     given = list(slices)
