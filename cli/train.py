@@ -8,7 +8,7 @@ import click
 
 from mribatch.cli.elements import LocalPath
 from mribatch.core.errors import ExitCode, OptionError
-from mribatch.training.data.split_names import GROUPED, HOLDOUT, SPLITS
+from mribatch.training.data.split_names import HOLDOUT, IN_FOLDS, SPLITS
 from mribatch.training.recipes.augmentation import AUGMENTATIONS
 from mribatch.training.recipes.catalog import RECIPES, find_recipe
 from mribatch.training.recipes.settings import change_recipe
@@ -70,7 +70,7 @@ def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> N
 @click.option(
     "--folds", type=click.IntRange(2), default=5, show_default=True, help="Number of folds of --split grouped."
 )
-@click.option("--final", is_flag=True, help="After the folds of --split grouped, train on all images; write a bundle.")
+@click.option("--final", is_flag=True, help="After the folds, train on all images; write a bundle.")
 @click.option(
     "--set",
     "settings",
@@ -124,8 +124,9 @@ def train(
     **chosen: Any,
 ) -> ExitCode:
     """Parse the options, train, and print the result."""
-    if chosen["final"] and chosen["split"] != GROUPED:
-        raise OptionError("--final follows the folds of --split grouped", "add --split grouped, or omit --final")
+    if chosen["final"] and chosen["split"] not in IN_FOLDS:
+        problem = f"--final follows the folds of --split {' or '.join(IN_FOLDS)}"
+        raise OptionError(problem, "add --split grouped, or omit --final")
     changed = change_recipe(find_recipe(recipe), settings, augment, weights)
 
     from mribatch.training.data.classes import parse_classes
@@ -142,7 +143,7 @@ def train(
         quiet=quiet,
         **chosen,
     )
-    run = cross_validate if options.split == GROUPED else train_on_split
+    run = cross_validate if options.split in IN_FOLDS else train_on_split
     result = run(options, echo=(lambda _: None) if quiet else partial(click.echo, err=True))
     if as_json:
         click.echo(json.dumps(result.summary.to_json(), allow_nan=False))

@@ -181,6 +181,7 @@ class FoldsFacts(TrainingFacts):
     """Of k folds and the fit on all images."""
 
     folds: int
+    fold_names: tuple[str, ...]
     fold_accuracy: tuple[float, ...]
     best_epochs: tuple[int, ...]  # of each fold
     epochs: int  # of the fit on all images
@@ -191,6 +192,7 @@ class FoldsFacts(TrainingFacts):
     def _own_to_json(self) -> dict[str, Any]:
         return {
             "folds": self.folds,
+            "fold_names": list(self.fold_names),
             "fold_accuracy": list(self.fold_accuracy),
             "best_epochs": list(self.best_epochs),
             "epochs": self.epochs,
@@ -201,8 +203,11 @@ class FoldsFacts(TrainingFacts):
 
     @classmethod
     def _own_from_json(cls, facts: Mapping[str, Any]) -> dict[str, Any]:
+        folds = _take(facts, "folds", int)
+        numbered = tuple(f"fold {fold + 1}" for fold in range(folds))  # before there were folds of sources
         return {
-            "folds": _take(facts, "folds", int),
+            "folds": folds,
+            "fold_names": _take_list(facts, "fold_names", str) if "fold_names" in facts else numbered,
             "fold_accuracy": _take_list(facts, "fold_accuracy", *_NUMBER),
             "best_epochs": _take_list(facts, "best_epochs", int),
             "epochs": _take(facts, "epochs", int),

@@ -1,4 +1,4 @@
-"""The grouped protocol: k fits that each hold out one fold of units, and then, on request, one fit on all images.
+"""The protocols in folds: k fits that each hold out one fold of units, and then, on request, one fit on all images.
 
 Every image is predicted once, by the network that was trained without its unit. These out-of-fold predictions give the
 figures and the temperature; the network in the bundle is trained on all images and was not scored on any.
@@ -21,8 +21,9 @@ from mribatch.core.files import publishing
 from mribatch.report.metrics import find
 from mribatch.training.card.citations import read_citations
 from mribatch.training.data.images import DataSet, Images
-from mribatch.training.data.protocols import deal_folds, fold_parts
+from mribatch.training.data.protocols import Folds, divide_fold, divide_in_folds
 from mribatch.training.data.split import Grouping, Leak, leak
+from mribatch.training.data.split_names import GROUPED
 from mribatch.training.evaluation.results import DividedImages, FinalFit, Measurement
 from mribatch.training.evaluation.scores import Evaluation, TestSet, measure_size_shortcuts, score
 from mribatch.training.export.bundle import check_names, check_replaceable
@@ -103,13 +104,25 @@ class _Folds:
 
     data: DataSet
     grouping: Grouping
-    dealt: NDArray[int64]  # (n,): fold of each image, from 0
-    protocol: str
+    division: Folds
     leak: Leak
 
     @property
+    def dealt(self) -> NDArray[int64]:
+        """(n,): the fold of each image, from 0."""
+        return self.division.dealt
+
+    @property
+    def protocol(self) -> str:
+        return self.division.protocol
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.division.names
+
+    @property
     def images(self) -> DividedImages:
-        names = tuple(f"fold {fold + 1}" for fold in self.dealt)
+        names = tuple(self.names[fold] for fold in self.dealt)
         return DividedImages(data=self.data, grouping=self.grouping, part_names=names, keeps_units=True)
 
 
@@ -178,30 +191,27 @@ def _check_options(options: TrainOptions) -> None:
     check_names(options.bundle_name if options.final else "folds", options.classes)
     if options.final:
         check_replaceable(options.out)
-    if options.folds < 3 and options.recipe.keep == "best":
+    if options.split == GROUPED and options.folds < 3 and options.recipe.keep == "best":
         problem = f"'{options.recipe.name}' chooses its epoch on one fold, so with 2 folds none is left to train on"
         raise OptionError(problem, "give --folds 3 or more, or --set keep=last")
 
 
 def _deal(options: TrainOptions, echo: Echo) -> _Folds:
     data, grouping = read_images(options, echo)
-    dealt = deal_folds(data, grouping, options.folds, options.split_seed)
-    near, counts = grouping.near_duplicates, np.bincount(dealt)
-    leaks = [leak(near, dealt != fold, dealt == fold, grouping.duplicates_basis) for fold in range(options.folds)]
-    leaked = Leak(len(dealt), sum(each.leaked for each in leaks), grouping.duplicates_basis)
-    protocol = (
-        f"grouped {options.folds}-fold cross-validation (units share {grouping.basis}), "
-        f"out-of-fold predictions pooled, split seed {options.split_seed}"
-    )
+    division = divide_in_folds(options.split, data, grouping, options.folds, options.split_seed)
+    dealt, near, basis = division.dealt, grouping.near_duplicates, grouping.duplicates_basis
+    leaks = [leak(near, dealt != fold, dealt == fold, basis) for fold in range(len(division.names))]
+    leaked = Leak(len(dealt), sum(each.leaked for each in leaks), basis)
+    counts = ", ".join(f"{name} {count}" for name, count in zip(division.names, np.bincount(dealt), strict=True))
     units = len(set(grouping.units.tolist()))
-    echo(f"{len(dealt)} images in {units} units, folds of {', '.join(map(str, counts))}; leak rate {leaked}")
-    return _Folds(data=data, grouping=grouping, dealt=dealt, protocol=protocol, leak=leaked)
+    echo(f"{len(dealt)} images in {units} units: {counts}; leak rate {leaked}")
+    return _Folds(data=data, grouping=grouping, division=division, leak=leaked)
 
 
 def _pool(options: TrainOptions, folds: _Folds, echo: Echo) -> _Pooled:
     data = folds.data
     logits = np.empty((len(data.labels), len(data.classes.names)), dtype=float32)
-    finished = [_finish_fold(options, folds, fold, echo) for fold in range(options.folds)]
+    finished = [_finish_fold(options, folds, fold, echo) for fold in range(len(folds.names))]
     for place, fold in enumerate(finished):
         logits[folds.dealt == place] = fold.logits
     hits = logits.argmax(axis=1) == data.labels
@@ -209,7 +219,7 @@ def _pool(options: TrainOptions, folds: _Folds, echo: Echo) -> _Pooled:
     test = TestSet(classes=data.classes.names, labels=data.labels, units=folds.grouping.units, protocol=folds.protocol)
     return _Pooled(
         logits=logits,
-        fold_accuracy=tuple(float(hits[folds.dealt == fold].mean()) for fold in range(options.folds)),
+        fold_accuracy=tuple(float(hits[folds.dealt == fold].mean()) for fold in range(len(finished))),
         best_epochs=tuple(fold.best_epoch for fold in finished),
         seconds=sum(fold.seconds for fold in finished),
         temperature=temperature,
@@ -222,12 +232,21 @@ def _finish_fold(options: TrainOptions, folds: _Folds, fold: int, echo: Echo) ->
     """Fit one fold, or read its file if that was done before."""
     recipe, data = options.chosen_recipe, folds.data
     work = options.work_folder / f"fold-{fold + 1}"
-    parts = fold_parts(folds.dealt, fold, chooses=recipe.keep == "best")
+    parts = divide_fold(
+        options.split,
+        folds.division,
+        fold,
+        data,
+        folds.grouping,
+        seed=options.split_seed,
+        chooses=recipe.keep == "best",
+    )
     fingerprint = make_fingerprint(options, recipe, data, parts)
     make_folder(work)
     if (known := FinishedFold.read(work / FINISHED_FOLD, fingerprint)) is not None:
         return known
-    echo(f"fold {fold + 1} of {options.folds}")
+    named = "" if options.split == GROUPED else f": {folds.names[fold]}"
+    echo(f"fold {fold + 1} of {len(folds.names)}{named}")
     inputs = FitInputs(
         recipe=recipe,
         train=select_part(data, parts, "train"),
@@ -241,7 +260,7 @@ def _finish_fold(options: TrainOptions, folds: _Folds, fold: int, echo: Echo) ->
     tested = select_part(data, parts, "test")
     logits = predict_logits(fitted.network, tested.pixels)
     accuracy = float((logits.argmax(axis=1) == tested.labels).mean())
-    echo(f"fold {fold + 1}: accuracy {accuracy:.4f} on {len(tested.labels)} held-out images")
+    echo(f"{folds.names[fold]}: accuracy {accuracy:.4f} on {len(tested.labels)} held-out images")
     tables.write_history(work, fitted.history)
     seconds = sum(row.seconds for row in fitted.history)
     finished = FinishedFold(logits=logits, best_epoch=fitted.best_epoch, seconds=seconds)
@@ -297,7 +316,8 @@ def _collect_facts(options: TrainOptions, folds: _Folds, pooled: _Pooled) -> Fol
         images={"out_of_fold": len(folds.dealt)},
         left_out=len(folds.data.left_out),
         data=options.sheet.title,
-        folds=options.folds,
+        folds=len(folds.names),
+        fold_names=folds.names,
         fold_accuracy=pooled.fold_accuracy,
         best_epochs=pooled.best_epochs,
         epochs=recipe.epochs,
@@ -314,7 +334,7 @@ def _collect_facts(options: TrainOptions, folds: _Folds, pooled: _Pooled) -> Fol
 def _measure(folds: _Folds, pooled: _Pooled) -> Measurement:
     shares, first = pooled.fold_accuracy, folds.dealt == 0
     notes = (
-        f"Accuracy of the individual folds: {_list_accuracies(pooled)}, standard deviation "
+        f"Accuracy of the individual folds: {_list_accuracies(folds, pooled)}, standard deviation "
         f"{statistics.stdev(shares):.4f}.",
         f"Calibration, fitted on the pooled out-of-fold logits: {_describe_calibration(pooled)}. Fitting one number "
         f"on the same {len(folds.dealt)} images introduces a small optimistic bias.",
@@ -338,16 +358,17 @@ def _select_highlights(options: TrainOptions, folds: _Folds, pooled: _Pooled) ->
     highlights = {
         "images": f"{len(folds.dealt)}; {folds.protocol}",
         "leak rate": str(folds.leak),
-        "folds": f"accuracy {_list_accuracies(pooled)}",
+        "folds": f"accuracy {_list_accuracies(folds, pooled)}",
         "calibration": _describe_calibration(pooled),
         "tables": str(options.work_folder),
     }
     return highlights | ({"bundle": str(options.out)} if options.final else {})
 
 
-def _list_accuracies(pooled: _Pooled) -> str:
+def _list_accuracies(folds: _Folds, pooled: _Pooled) -> str:
     shares = pooled.fold_accuracy
-    return f"{', '.join(f'{share:.4f}' for share in shares)}; mean {statistics.mean(shares):.4f}"
+    each = (f"{name} {share:.4f}" for name, share in zip(folds.names, shares, strict=True))
+    return f"{', '.join(each)}; mean {statistics.mean(shares):.4f}"
 
 
 def _describe_calibration(pooled: _Pooled) -> str:

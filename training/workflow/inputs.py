@@ -30,7 +30,7 @@ def read_images(options: TrainOptions, echo: Callable[[str], None]) -> tuple[Dat
     table = read_groups(options.groups) if options.groups is not None else None
     data = load(options.data, options.classes, options.recipe.size, options.quiet)
     _report_left_out(data, echo)
-    grouping = group(data.paths, data.pixel_sha256, table, options.data)
+    grouping = group(data.paths, data.content_sha256, table, options.data)
     if table is not None and grouping.listed < len(data.paths):
         missing = len(data.paths) - grouping.listed
         echo(f"{missing} of {len(data.paths)} images are not in the groups file; each is a unit of its own")

@@ -20,7 +20,7 @@ class TrainOptions:
     groups: Path | None = None
     split: str = HOLDOUT  # a name in split_names.SPLITS
     folds: int = 5  # number of folds of the split grouped
-    final: bool = False  # after the folds of the split grouped: train on all images and write a bundle
+    final: bool = False  # after the folds: train on all images and write a bundle
     classes: ClassList = BRAIN_TUMORS
     sheet: DataSheet = UNKNOWN
     weights_licence: str = "not stated"
