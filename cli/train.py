@@ -72,6 +72,12 @@ def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> N
 )
 @click.option("--final", is_flag=True, help="After the folds, train on all images; write a bundle.")
 @click.option(
+    "--fitted",
+    type=LocalPath(),
+    metavar="FOLDER",
+    help="Networks that were fitted elsewhere by this recipe (fits.json); measured and exported in place of own fits.",
+)
+@click.option(
     "--set",
     "settings",
     metavar="KEY=VALUE",

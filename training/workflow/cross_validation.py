@@ -47,6 +47,7 @@ from mribatch.training.workflow.finish import (
 )
 from mribatch.training.workflow.inputs import make_fingerprint, read_images, select_part, select_watched
 from mribatch.training.workflow.options import TrainOptions
+from mribatch.training.workflow.outside import describe_outside, find_outside_fits, load_outside_fit
 
 FINISHED_FOLD = "held_out.npz"  # in the folder of each fold, see FinishedFold
 _ALL = "all"  # the folder of the fit on all images
@@ -191,6 +192,7 @@ def _check_options(options: TrainOptions) -> None:
     check_names(options.bundle_name if options.final else "folds", options.classes)
     if options.final:
         check_replaceable(options.out)
+    find_outside_fits(options)
     if options.split == GROUPED and options.folds < 3 and options.recipe.keep == "best":
         problem = f"'{options.recipe.name}' chooses its epoch on one fold, so with 2 folds none is left to train on"
         raise OptionError(problem, "give --folds 3 or more, or --set keep=last")
@@ -256,7 +258,11 @@ def _finish_fold(options: TrainOptions, folds: _Folds, fold: int, echo: Echo) ->
         fingerprint=fingerprint,
     )
     checkpoints = Checkpoints(work)
-    fitted = fit(inputs, checkpoints, echo, quiet=options.quiet)
+    outside = find_outside_fits(options)
+    if outside is None:
+        fitted = fit(inputs, checkpoints, echo, quiet=options.quiet)
+    else:
+        fitted = load_outside_fit(outside, work.name, inputs, data, parts)
     tested = select_part(data, parts, "test")
     logits = predict_logits(fitted.network, tested.pixels)
     accuracy = float((logits.argmax(axis=1) == tested.labels).mean())
@@ -274,6 +280,7 @@ def _fit_all(
     options: TrainOptions, folds: _Folds, pooled: _Pooled, *, checkpoints: Checkpoints, echo: Echo
 ) -> FinalFit:
     data, recipe = folds.data, make_final_recipe(options.chosen_recipe, pooled.best_epochs)
+    outside, parts = find_outside_fits(options), np.zeros(len(data.labels), dtype=int64)
     make_folder(checkpoints.folder)
     echo(f"all {len(data.labels)} images, {recipe.epochs} epochs")
     inputs = FitInputs(
@@ -282,13 +289,16 @@ def _fit_all(
         watched=Images(data.pixels[:0], data.labels[:0], "none"),
         classes=len(data.classes.names),
         seed=options.seed,
-        fingerprint=make_fingerprint(options, recipe, data, np.zeros(len(data.labels), dtype=int64)),
+        fingerprint=make_fingerprint(options, recipe, data, parts),
     )
-    fitted = fit(inputs, checkpoints, echo, quiet=options.quiet)
+    if outside is None:
+        fitted = fit(inputs, checkpoints, echo, quiet=options.quiet)
+    else:
+        fitted = load_outside_fit(outside, _ALL, inputs, data, parts)
     tables.write_history(checkpoints.folder, fitted.history)
     save_network(fitted.network, options.work_folder)
     if options.recipe.keep == "last":
-        return FinalFit(recipe=recipe, result=fitted)
+        return FinalFit(recipe=recipe, result=fitted, outside=None if outside is None else outside.content)
     best = ", ".join(map(str, pooled.best_epochs))
     reason = f"the number of epochs is the median of the folds' best epochs ({best}), chosen on images of other folds"
     return FinalFit(recipe=recipe, result=fitted, last_epoch_reason=reason)
@@ -328,6 +338,7 @@ def _collect_facts(options: TrainOptions, folds: _Folds, pooled: _Pooled) -> Fol
         split_seed=options.split_seed,
         mribatch=__version__,
         fit=make_fingerprint(options, recipe, folds.data, folds.dealt),
+        outside=describe_outside(options),
     )
 
 

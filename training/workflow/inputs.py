@@ -13,6 +13,7 @@ from mribatch.core.files import sha256_of_file
 from mribatch.training.data.images import DataSet, Images, load
 from mribatch.training.data.split import PARTS, Grouping, group, read_groups
 from mribatch.training.fit.fingerprint import FitFingerprint
+from mribatch.training.fit.outside import read_outside_fits
 from mribatch.training.frameworks import versions
 from mribatch.training.networks.build import find_weights
 from mribatch.training.recipes.recipe import Recipe
@@ -55,15 +56,17 @@ def make_fingerprint(options: TrainOptions, recipe: Recipe, data: DataSet, parts
     Raises:
         MribatchError: The file of initial weights is missing.
     """
-    weights = find_weights(recipe)
+    outside = None if options.fitted is None else read_outside_fits(options.fitted)
+    weights = find_weights(recipe) if outside is None else None
     return FitFingerprint(
         recipe=recipe.facts(),
         weights_sha256=None if weights is None else _hash_weights(weights),
+        fitted_sha256=None if outside is None else outside.sha256,
         classes=data.classes.names,
         data_sha256=data.fingerprint,
         parts_sha256=sha256(parts.astype("<i8").tobytes()).hexdigest(),
         seed=options.seed,
-        versions=versions(),
+        versions=versions() | (dict(outside.content.versions) if outside is not None else {}),
     )
 
 

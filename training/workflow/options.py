@@ -20,6 +20,7 @@ class TrainOptions:
     groups: Path | None = None
     split: str = HOLDOUT  # a name in split_names.SPLITS
     folds: int = 5  # number of folds of the split grouped
+    fitted: Path | None = None  # folder of networks that were fitted elsewhere, measured in place of own fits
     final: bool = False  # after the folds: train on all images and write a bundle
     classes: ClassList = BRAIN_TUMORS
     sheet: DataSheet = UNKNOWN

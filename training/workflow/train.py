@@ -36,6 +36,7 @@ from mribatch.training.workflow.finish import (
 )
 from mribatch.training.workflow.inputs import describe_parts, make_fingerprint, read_images, select_part, select_watched
 from mribatch.training.workflow.options import TrainOptions
+from mribatch.training.workflow.outside import describe_outside, find_outside_fits, load_outside_fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,7 @@ def train(options: TrainOptions, echo: Echo = lambda _: None) -> TrainResult:
     check_names(options.bundle_name, options.classes)
     check_replaceable(options.out)
     read_citations(options.cite)  # before hours of training
+    outside = find_outside_fits(options)
     checkpoints = Checkpoints(options.work_folder)
     with locked_work_folder(options.work_folder):
         prepared = _prepare(options, echo)
@@ -94,7 +96,10 @@ def train(options: TrainOptions, echo: Echo = lambda _: None) -> TrainResult:
         if finished is not None:
             report_finished(options, echo)
             return finished
-        fitted = fit(_fit_inputs(options, prepared), checkpoints, echo, quiet=options.quiet)
+        if outside is None:
+            fitted = fit(_fit_inputs(options, prepared), checkpoints, echo, quiet=options.quiet)
+        else:
+            fitted = load_outside_fit(outside, "split", _fit_inputs(options, prepared), prepared.data, prepared.parts)
         measurement = _measure(options, prepared, fitted)
         _write_work_folder(options, prepared, fitted, measurement)
         training = FinishedTraining(
@@ -102,7 +107,9 @@ def train(options: TrainOptions, echo: Echo = lambda _: None) -> TrainResult:
             measurement=measurement,
             facts=_collect_facts(options, prepared, fitted),
             highlights=_select_highlights(options, measurement, fitted),
-            final=FinalFit(recipe=options.chosen_recipe, result=fitted),
+            final=FinalFit(
+                recipe=options.chosen_recipe, result=fitted, outside=None if outside is None else outside.content
+            ),
         )
         result = publish(options, training, echo)
         if not options.keep_work:
@@ -193,6 +200,7 @@ def _collect_facts(options: TrainOptions, prepared: _Prepared, fitted: FitResult
         split_seed=options.split_seed,
         mribatch=__version__,
         fit=prepared.fingerprint,
+        outside=describe_outside(options),
     )
 
 
