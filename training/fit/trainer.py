@@ -4,6 +4,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from mribatch.training.fit.losses import cross_entropy, smoothed_cross_entropy, 
 from mribatch.training.fit.mixing import SoftBatch, mix, mixes
 from mribatch.training.fit.teaching import Teacher
 from mribatch.training.frameworks import load_keras
-from mribatch.training.networks.build import build, compile_prediction, grey_to_rgb, logits_model
+from mribatch.training.networks.build import build, compile_prediction, grey_to_rgb, learning_model
+from mribatch.training.networks.frame import frame_slices
 from mribatch.training.recipes.recipe import Recipe
 from mribatch.training.recipes.schedules import SCHEDULES
 
@@ -49,6 +51,7 @@ class Trainer:
         self._seed = seed
         self._teacher = teacher
         self._quiet = quiet
+        self._framed: tuple[Images, Images] | None = None
         self._is_soft = teacher is not None or mixes(recipe)
         self.network = build(recipe, classes, seed)
         self._optimizer = make_optimizer(recipe)
@@ -178,7 +181,12 @@ class Trainer:
         return batch.pixels, batch.truth, batch.answers
 
     def _frame(self, train: Images) -> Images:
-        return train
+        """Return the slices that the learning layers see; they are framed once, before they are changed at random."""
+        if not self._recipe.frame:
+            return train
+        if self._framed is None or self._framed[0] is not train:
+            self._framed = train, replace(train, pixels=frame_slices(train.pixels, self._recipe.frame))
+        return self._framed[1]
 
     def _count_averaged(self, epoch: int) -> int:
         """Return how many epochs the mean of the last epochs has after that epoch."""
@@ -208,10 +216,11 @@ class Trainer:
         """Compile a step that takes pixels and labels, or pixels, truth and answers; then rate and decay."""
         tensorflow, _ = load_keras()
         recipe = self._recipe
-        inner, optimizer = logits_model(self.network), self._optimizer
+        inner, optimizer = learning_model(self.network), self._optimizer
+        side = recipe.frame or recipe.size
         averages = self.averages if recipe.weights_average else []
         number = tensorflow.TensorSpec((), tensorflow.float32)
-        pixels = tensorflow.TensorSpec((None, recipe.size, recipe.size, 1), tensorflow.uint8)
+        pixels = tensorflow.TensorSpec((None, side, side, 1), tensorflow.uint8)
         targets = [tensorflow.TensorSpec((None,), tensorflow.int64)]
         losses_of: Callable[..., Any] = smoothed_cross_entropy(recipe.label_smoothing)
         if self._is_soft:

@@ -59,8 +59,9 @@ class Recipe:
         """Return everything that decides what an epoch does, for fingerprints: flat dotted names -> values.
 
         Settings that fits had before are always there; later ones only where they change something, so that earlier
-        fits keep their fingerprints. `epochs` is left out if the learning rate is constant: the number of later epochs changes no earlier one, so
-        such a fit can be extended. A schedule spreads over all epochs, so their number counts.
+        fits keep their fingerprints. `epochs` is left out if the learning rate is constant: the number of later epochs
+        changes no earlier one, so such a fit can be extended. A schedule spreads over all epochs, so their number
+        counts.
         """
         ignored = {"epochs"} if self.schedule == "constant" else set()
         named = {"name": self.name, "network": self.network} | self.settings()
