@@ -14,6 +14,8 @@ from mribatch.training.recipes.catalog import RECIPES, find_recipe
 from mribatch.training.recipes.settings import change_recipe
 
 if TYPE_CHECKING:
+    from mribatch.core.bundle import Bundle
+    from mribatch.core.classifier import Classifier
     from mribatch.training.work_folder.summary import BundleMetric
     from mribatch.training.workflow.finish import TrainResult
 
@@ -78,6 +80,18 @@ def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> N
     help="Networks that were fitted elsewhere by this recipe (fits.json); measured and exported in place of own fits.",
 )
 @click.option(
+    "--teacher",
+    metavar="MODEL",
+    help="Teacher of a recipe that learns from one, e.g. fast: name or folder of a bundle, or the --fold-bundles folder"
+    " of a training with the same folds, which keeps the figures free of what a teacher knows about tested images.",
+)
+@click.option(
+    "--fold-bundles",
+    type=LocalPath(),
+    metavar="FOLDER",
+    help="Folder for the network of each fold as a bundle, to be teachers.",
+)
+@click.option(
     "--set",
     "settings",
     metavar="KEY=VALUE",
@@ -119,6 +133,7 @@ def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> N
 def train(
     *,
     recipe: str,
+    teacher: str | None,
     settings: tuple[str, ...],
     augment: str | None,
     weights: str | None,
@@ -133,12 +148,14 @@ def train(
     if chosen["final"] and chosen["split"] not in IN_FOLDS:
         problem = f"--final follows the folds of --split {' or '.join(IN_FOLDS)}"
         raise OptionError(problem, "add --split grouped, or omit --final")
+    if chosen["fold_bundles"] and chosen["split"] not in IN_FOLDS:
+        raise OptionError("--fold-bundles needs folds", "add --split grouped, or omit --fold-bundles")
     changed = change_recipe(find_recipe(recipe), settings, augment, weights)
 
     from mribatch.training.data.classes import parse_classes
     from mribatch.training.data.data_sheets import read_data_sheet
     from mribatch.training.workflow.cross_validation import cross_validate
-    from mribatch.training.workflow.options import TrainOptions
+    from mribatch.training.workflow.options import Teaching, TrainOptions
     from mribatch.training.workflow.train import train as train_on_split
 
     options = TrainOptions(
@@ -147,6 +164,7 @@ def train(
         sheet=read_data_sheet(data_sheet),
         weights_licence=licence,
         quiet=quiet,
+        teaching=None if teacher is None else Teaching(teacher, _open_classifier),
         **chosen,
     )
     run = cross_validate if options.split in IN_FOLDS else train_on_split
@@ -156,6 +174,13 @@ def train(
     elif not quiet:
         click.echo(describe_result(result))
     return ExitCode.OK
+
+
+def _open_classifier(bundle: "Bundle") -> "Classifier":
+    from mribatch.core.cores import usable_cores
+    from mribatch.pipeline.inference.onnxruntime import OnnxRuntimeClassifier
+
+    return OnnxRuntimeClassifier(bundle, threads=usable_cores())
 
 
 def describe_result(result: "TrainResult") -> str:

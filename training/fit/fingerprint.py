@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any, Self
 
 _RECIPE, _VERSION = "recipe.", "version."
-_OPTIONAL = ("weights_sha256", "fitted_sha256")
+_OPTIONAL = ("weights_sha256", "fitted_sha256", "teacher_sha256")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +17,7 @@ class FitFingerprint:
     recipe: Mapping[str, Any]  # of `Recipe.facts`, keys "recipe.NAME"
     weights_sha256: str | None = None  # of the file of initial weights, if there is one
     fitted_sha256: str | None = None  # of fits.json, if the network was fitted elsewhere
+    teacher_sha256: str | None = None  # of the teachers' bundles, if there are any
     classes: tuple[str, ...]  # in output order
     data_sha256: str  # of paths, labels and pixels
     parts_sha256: str  # of the part of every image

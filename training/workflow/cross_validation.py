@@ -7,7 +7,8 @@ figures and the temperature; the network in the bundle is trained on all images 
 import math
 import statistics
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,12 +46,14 @@ from mribatch.training.workflow.finish import (
     report_finished,
     write_results,
 )
+from mribatch.training.workflow.fold_bundles import check_fold_bundle, write_fold_bundle
 from mribatch.training.workflow.inputs import make_fingerprint, read_images, select_part, select_watched
 from mribatch.training.workflow.options import TrainOptions
 from mribatch.training.workflow.outside import describe_outside, find_outside_fits, load_outside_fit
+from mribatch.training.workflow.teachers import ALL as _ALL
+from mribatch.training.workflow.teachers import Teachers, find_teachers
 
 FINISHED_FOLD = "held_out.npz"  # in the folder of each fold, see FinishedFold
-_ALL = "all"  # the folder of the fit on all images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +110,8 @@ class _Folds:
     grouping: Grouping
     division: Folds
     leak: Leak
+    teachers: Teachers | None
+    taught: str  # what the teachers knew of the tested images; ends the protocol
 
     @property
     def dealt(self) -> NDArray[int64]:
@@ -115,7 +120,7 @@ class _Folds:
 
     @property
     def protocol(self) -> str:
-        return self.division.protocol
+        return f"{self.division.protocol}{self.taught}"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -193,6 +198,7 @@ def _check_options(options: TrainOptions) -> None:
     if options.final:
         check_replaceable(options.out)
     find_outside_fits(options)
+    find_teachers(options)
     if options.split == GROUPED and options.folds < 3 and options.recipe.keep == "best":
         problem = f"'{options.recipe.name}' chooses its epoch on one fold, so with 2 folds none is left to train on"
         raise OptionError(problem, "give --folds 3 or more, or --set keep=last")
@@ -207,7 +213,17 @@ def _deal(options: TrainOptions, echo: Echo) -> _Folds:
     counts = ", ".join(f"{name} {count}" for name, count in zip(division.names, np.bincount(dealt), strict=True))
     units = len(set(grouping.units.tolist()))
     echo(f"{len(dealt)} images in {units} units: {counts}; leak rate {leaked}")
-    return _Folds(data=data, grouping=grouping, division=division, leak=leaked)
+    teachers = find_teachers(options)
+    taught = _describe_teachers(teachers, division)
+    return _Folds(data=data, grouping=grouping, division=division, leak=leaked, teachers=teachers, taught=taught)
+
+
+def _describe_teachers(teachers: Teachers | None, division: Folds) -> str:
+    if teachers is None:
+        return ""
+    folds = range(len(division.names))
+    seen = [teachers.count_seen(f"fold-{fold + 1}", np.equal(division.dealt, fold)) for fold in folds]
+    return teachers.describe(seen, len(division.dealt))
 
 
 def _pool(options: TrainOptions, folds: _Folds, echo: Echo) -> _Pooled:
@@ -243,9 +259,10 @@ def _finish_fold(options: TrainOptions, folds: _Folds, fold: int, echo: Echo) ->
         seed=options.split_seed,
         chooses=recipe.keep == "best",
     )
-    fingerprint = make_fingerprint(options, recipe, data, parts)
+    fingerprint = make_fingerprint(options, recipe, data, parts, folds.teachers)
     make_folder(work)
     if (known := FinishedFold.read(work / FINISHED_FOLD, fingerprint)) is not None:
+        check_fold_bundle(options, work)
         return known
     named = "" if options.split == GROUPED else f": {folds.names[fold]}"
     echo(f"fold {fold + 1} of {len(folds.names)}{named}")
@@ -260,9 +277,12 @@ def _finish_fold(options: TrainOptions, folds: _Folds, fold: int, echo: Echo) ->
     checkpoints = Checkpoints(work)
     outside = find_outside_fits(options)
     if outside is None:
-        fitted = fit(inputs, checkpoints, echo, quiet=options.quiet)
+        with _teaching(folds, work.name, parts, inputs) as taught:
+            fitted = fit(taught, checkpoints, echo, quiet=options.quiet)
     else:
         fitted = load_outside_fit(outside, work.name, inputs, data, parts)
+    if options.fold_bundles is not None:
+        write_fold_bundle(options, folds.protocol, fitted, inputs, options.fold_bundles / work.name)
     tested = select_part(data, parts, "test")
     logits = predict_logits(fitted.network, tested.pixels)
     accuracy = float((logits.argmax(axis=1) == tested.labels).mean())
@@ -274,6 +294,16 @@ def _finish_fold(options: TrainOptions, folds: _Folds, fold: int, echo: Echo) ->
     if not options.keep_work:
         checkpoints.remove()
     return finished
+
+
+@contextmanager
+def _teaching(folds: _Folds, name: str, parts: NDArray[int64], inputs: FitInputs) -> Iterator[FitInputs]:
+    """Yield the inputs of a fit with its teacher, if there are teachers."""
+    if folds.teachers is None:
+        yield inputs
+        return
+    with folds.teachers.open(name, parts) as teacher:
+        yield replace(inputs, teacher=teacher)
 
 
 def _fit_all(
@@ -289,12 +319,15 @@ def _fit_all(
         watched=Images(data.pixels[:0], data.labels[:0], "none"),
         classes=len(data.classes.names),
         seed=options.seed,
-        fingerprint=make_fingerprint(options, recipe, data, parts),
+        fingerprint=make_fingerprint(options, recipe, data, parts, folds.teachers),
     )
     if outside is None:
-        fitted = fit(inputs, checkpoints, echo, quiet=options.quiet)
+        with _teaching(folds, _ALL, parts, inputs) as taught:
+            fitted = fit(taught, checkpoints, echo, quiet=options.quiet)
     else:
         fitted = load_outside_fit(outside, _ALL, inputs, data, parts)
+    if options.fold_bundles is not None:
+        write_fold_bundle(options, folds.protocol, fitted, inputs, options.fold_bundles / _ALL)
     tables.write_history(checkpoints.folder, fitted.history)
     save_network(fitted.network, options.work_folder)
     if options.recipe.keep == "last":
@@ -337,7 +370,7 @@ def _collect_facts(options: TrainOptions, folds: _Folds, pooled: _Pooled) -> Fol
         seconds=round(pooled.seconds, 1),
         split_seed=options.split_seed,
         mribatch=__version__,
-        fit=make_fingerprint(options, recipe, folds.data, folds.dealt),
+        fit=make_fingerprint(options, recipe, folds.data, folds.dealt, folds.teachers),
         outside=describe_outside(options),
     )
 

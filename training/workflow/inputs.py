@@ -18,6 +18,7 @@ from mribatch.training.frameworks import versions
 from mribatch.training.networks.build import find_weights
 from mribatch.training.recipes.recipe import Recipe
 from mribatch.training.workflow.options import TrainOptions
+from mribatch.training.workflow.teachers import Teachers
 
 _LISTED = 20  # files and folders that are reported by name
 
@@ -50,8 +51,10 @@ def select_watched(data: DataSet, parts: NDArray[int64]) -> Images:
     return validation if len(validation.labels) else select_part(data, parts, "test")
 
 
-def make_fingerprint(options: TrainOptions, recipe: Recipe, data: DataSet, parts: NDArray[int64]) -> FitFingerprint:
-    """Return the fingerprint of the fit of a recipe on these images in these parts.
+def make_fingerprint(
+    options: TrainOptions, recipe: Recipe, data: DataSet, parts: NDArray[int64], teachers: Teachers | None = None
+) -> FitFingerprint:
+    """Return the fingerprint of the fit of a recipe on these images in these parts, by these teachers.
 
     Raises:
         MribatchError: The file of initial weights is missing.
@@ -62,6 +65,7 @@ def make_fingerprint(options: TrainOptions, recipe: Recipe, data: DataSet, parts
         recipe=recipe.facts(),
         weights_sha256=None if weights is None else _hash_weights(weights),
         fitted_sha256=None if outside is None else outside.sha256,
+        teacher_sha256=None if teachers is None else teachers.sha256,
         classes=data.classes.names,
         data_sha256=data.fingerprint,
         parts_sha256=sha256(parts.astype("<i8").tobytes()).hexdigest(),
