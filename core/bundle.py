@@ -115,8 +115,7 @@ def _find(name_or_folder: str) -> Path:
     if name_or_folder == FAST:
         raise BundleError(
             f"no bundle called '{FAST}' ships with this version of mribatch",
-            f"name one that does ({', '.join(shipped)}), or make it:"
-            f" mribatch train {FAST} DIR --teacher {DEFAULT} --out {FAST}",
+            f"name one that does ({', '.join(shipped)}), or train it by the recipe {FAST}",
         )
     raise BundleError(
         f"no model bundle at '{name_or_folder}' (a folder with {SPEC_FILE})",
