@@ -190,7 +190,5 @@ def test_a_shipped_model_is_found_however_its_name_is_joined() -> None:
 @pytest.mark.skipif("fast" in shipped_models(), reason="it ships")
 def test_fast_says_that_it_is_missing_and_how_to_make_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        BundleError, match=r"no bundle called 'fast' ships .* or train it by the recipe fast"
-    ):
+    with pytest.raises(BundleError, match=r"no bundle called 'fast' ships .* or train it by the recipe fast"):
         load_bundle("fast")
