@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from mribatch.core.bundle import Bundle
 from mribatch.core.errors import MribatchError
-from mribatch.core.model_spec import INPUT_NAME, OUTPUT_NAME, SOFTMAX
+from mribatch.core.model_spec import INPUT_NAME, OUTPUT_NAME, SOFTMAX, ModelSpec
 from mribatch.core.onnx_head import PoolingHead, add_output, find_pooling_head
 
 _SQUARES = 8  # that cover a side of the image; each moves by half its side
@@ -64,6 +64,11 @@ class MapMaker:
         fits = head is not None and head.weights.shape[1] == len(bundle.spec.classes)
         self._head: PoolingHead | None = head if fits else None
         self._session: Any = None
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Of the bundle: classes, and the size of the pixels."""
+        return self._bundle.spec
 
     @property
     def method(self) -> MapMethod:

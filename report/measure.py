@@ -13,6 +13,7 @@ from mribatch.core.about import RESEARCH_NOTICE, __version__
 from mribatch.core.errors import RequirementNotMetError
 from mribatch.report.counts import count_files, count_predictions, count_training_images, explain_no_metrics
 from mribatch.report.files import write_files
+from mribatch.report.html.page import write_page
 from mribatch.report.levels import measure_level, select_images, select_patients
 from mribatch.report.metrics import Metric
 from mribatch.report.metrics_file import SCHEMA_VERSION, Level, MeasuredRun, MetricsFile
@@ -34,6 +35,7 @@ class ReportOptions:
     require: tuple[str, ...] = ()
     protocol: str | None = None
     seed: int = 0  # of the bootstrap
+    html: bool = True  # also write report.html
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ def report(options: ReportOptions) -> Report:
         options=options, facts=facts, rows=rows, levels=levels, patients=patients, requirements=requirements
     )
     write_files(options.run, content)
+    if options.html:
+        write_page(options.run, content, rows)
     return Report(content, format_table(content))
 
 
