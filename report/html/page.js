@@ -56,7 +56,10 @@
   const quote = (text) => '"' + disarm(text).replaceAll('"', '""') + '"';
   byId("download").addEventListener("click", () => {
     const lines = [["concern", "path", "label", "answer", "confidence", "margin"]];
-    for (const row of visibleRows()) lines.push([...row.cells].slice(1).map((cell) => cell.textContent.trim()));
+    for (const row of visibleRows()) {
+      const cells = [...row.cells].map((cell) => cell.textContent.trim());
+      lines.push([cells[1], row.dataset.path, ...cells.slice(3)]);
+    }
     const text = "\ufeff" + lines.map((line) => line.map(quote).join(",")).join("\r\n") + "\r\n";
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
@@ -71,7 +74,7 @@
     current = row;
     const rows = visibleRows();
     const cells = [...row.cells].map((cell) => cell.textContent.trim());
-    byId("viewer-title").textContent = cells[2];
+    byId("viewer-title").textContent = row.dataset.path;
     byId("viewer-text").textContent = "Answer " + cells[4] + ", label " + cells[3] + ". " + row.dataset.scores;
     byId("viewer-place").textContent = rows.indexOf(row) + 1 + " of " + rows.length;
     for (const [id, source] of [["viewer-image", row.dataset.large], ["viewer-overlay", row.dataset.overlay]]) {
