@@ -30,18 +30,15 @@ def format_comparison(runs: ComparedRuns, screen: Screen = PLAIN, top: int = 10)
         lines.append(_format_classes(figures, screen))
     changed = _list_changed(runs.images, top)
     if changed:
-        lines += [
-            f"Changed most{f', the first {top}' if figures.flips > top else ''}:",
-            _format_images(changed, screen),
-        ]
+        lines += ["Images that changed most:", _format_images(changed, screen)]
     return "\n".join([*lines, RESEARCH_NOTICE])
 
 
 def _describe_figures(figures: Comparison) -> list[str]:
     kappa = "undefined" if figures.kappa is None else f"{figures.kappa:.4f}"
     lines = [
-        f"{count(figures.flips, 'image')} changed class ({figures.flips / figures.compared:.2%}). Largest difference of a "
-        f"probability {figures.max_difference:.2g}, mean {figures.mean_difference:.2g}. Cohen's kappa {kappa}."
+        f"{count(figures.flips, 'image')} changed class ({figures.flips / figures.compared:.2%}). Largest difference "
+        f"of a probability {figures.max_difference:.2g}, mean {figures.mean_difference:.2g}. Cohen's kappa {kappa}."
     ]
     if figures.mcnemar is not None:
         test = figures.mcnemar
