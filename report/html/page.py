@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mribatch.core.files import publishing
-from mribatch.report.html.content import assemble_page
+from mribatch.report.html.content import ImagePlaces, assemble_page
 from mribatch.report.html.render import render_page
 from mribatch.report.metrics_file import MetricsFile
 from mribatch.report.rows import RunRows, read_rows
@@ -25,8 +25,9 @@ def write_page(run: Path, content: MetricsFile, rows: RunRows) -> Path:
     Raises:
         MribatchError: The folder of the run cannot be written to.
     """
-    hashes = read_rows(run, ["sha256"])["sha256"].to_pylist()
-    text = render_page(assemble_page(run, content, rows, hashes))
+    table = read_rows(run, ["sha256", "slice"])
+    places = ImagePlaces(table["sha256"].to_pylist(), table["slice"].to_pylist())
+    text = render_page(assemble_page(run, content, rows, places))
     path = run / HTML_PAGE
     with publishing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
