@@ -18,6 +18,7 @@ from mribatch.core.text import one_line
 COMMANDS = {
     "classify": ("mribatch.cli.classify", "Classify every image of a folder into Parquet, one row per file."),
     "table": ("mribatch.cli.table", "Print rows of a run: the least certain, of one class, those that failed."),
+    "compare": ("mribatch.cli.compare", "Compare two runs over the same images: flips, differences, agreement."),
     "report": ("mribatch.cli.report", "Measure a finished run against its labels."),
     "train": ("mribatch.cli.train", "Train a model and export it as a bundle."),
     "export": ("mribatch.cli.export", "Turn your own Keras classifier into a model bundle."),
@@ -32,7 +33,7 @@ Exit codes of all commands:
   1    an error, which stderr explains in one line with its fix
   2    usage: a command, an option, or a value that it cannot take
   3    classify finished, and some files failed
-  4    report --require does not hold
+  4    report --require or compare --max-flips does not hold
   130  interrupted (Ctrl-C), 143 terminated; the same command resumes
 
 """

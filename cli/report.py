@@ -35,19 +35,25 @@ from mribatch.cli.elements import LocalPath
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the bootstrap intervals."
 )
+@click.option("--no-html", is_flag=True, help="Do not write report.html, the page with pictures.")
+@click.option("--open", "open_page", is_flag=True, help="Open report.html in the browser.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json as one line instead of the table.")
 def report(
+    *,
     run: Path,
     groups: str | None,
     group_by: str | None,
     require: tuple[str, ...],
     protocol: str | None,
     seed: int,
+    no_html: bool,
+    open_page: bool,
     as_json: bool,
 ) -> None:
     """Measure a finished run against its labels.
 
-    RUN is the output folder of mribatch classify. metrics.parquet, metrics.json and report.md are written there.
+    RUN is the output folder of mribatch classify. metrics.parquet, metrics.json, report.md and report.html, a page with
+    charts and pictures, are written there.
     Files that could not be read are named first and are not part of any metric.
     Research use only, not a medical device.
 
@@ -55,15 +61,23 @@ def report(
     Example:
         mribatch report results --groups groups.csv --require 'sensitivity[glioma_tumor]@low>=0.9'
     """
+    from mribatch.core.errors import OptionError
     from mribatch.core.tables import Screen
+    from mribatch.report.html.page import HTML_PAGE
     from mribatch.report.measure import ReportOptions
     from mribatch.report.measure import report as write_report
     from mribatch.report.text.console import format_table
 
-    options = ReportOptions(run=run, groups=groups, group_by=group_by, require=require, protocol=protocol, seed=seed)
-    result = write_report(options)
+    if no_html and open_page:
+        raise OptionError("--open and --no-html exclude each other", "choose one of them")
+    options = ReportOptions(
+        run=run, groups=groups, group_by=group_by, require=require, protocol=protocol, seed=seed, html=not no_html
+    )
+    result = write_report(options, note=lambda text: click.echo(text, err=True))
     if as_json:
         click.echo(json.dumps(result.content, allow_nan=False))
     else:
         click.echo(format_table(result.file, Screen.of_stdout()))
+    if open_page:
+        click.launch(str(run / HTML_PAGE))
     result.check()

@@ -58,7 +58,7 @@ def read_graph_facts(model: bytes) -> GraphFacts:
     """
     facts = GraphFacts()
     initializers: set[str] = set()
-    graphs = [value for number, value in _fields(memoryview(model)) if number == 7]
+    graphs = [value for number, value in read_fields(memoryview(model)) if number == 7]
     if len(graphs) != 1 or not isinstance(graphs[0], memoryview):
         raise ValueError(f"the file holds {len(graphs)} graphs")
     _walk(memoryview(model), "Model", facts, initializers, 0)
@@ -76,29 +76,29 @@ def _walk(message: memoryview, kind: str, facts: GraphFacts, initializers: set[s
     facts.functions += kind == "Function"
     if kind == "Node":
         facts.nodes += 1
-        facts.domains.add(_text(message, 7))
+        facts.domains.add(read_text(message, 7))
     if kind == "Tensor":
-        facts.external_tensors += any(n == 13 or (n == 14 and value == _EXTERNAL) for n, value in _fields(message))
-    for number, value in _fields(message):
+        facts.external_tensors += any(n == 13 or (n == 14 and value == _EXTERNAL) for n, value in read_fields(message))
+    for number, value in read_fields(message):
         if number in children and isinstance(value, memoryview):
             if kind == "Graph" and number == 5:
-                initializers.add(_text(value, 8))
+                initializers.add(read_text(value, 8))
             _walk(value, children[number], facts, initializers, depth + 1)
 
 
 def _declaration(message: memoryview) -> TensorDeclaration:
     element_type, shape = 0, []
     for tensor_type in _inside(_inside([message], 2), 1):
-        for number, value in _fields(tensor_type):
+        for number, value in read_fields(tensor_type):
             if number == 1 and isinstance(value, int):
                 element_type = value
             elif number == 2 and isinstance(value, memoryview):
                 shape += [_dimension(dimension) for dimension in _inside([value], 1)]
-    return TensorDeclaration(_text(message, 1), element_type, tuple(shape))
+    return TensorDeclaration(read_text(message, 1), element_type, tuple(shape))
 
 
 def _dimension(message: memoryview) -> int | None:
-    sizes = [value for number, value in _fields(message) if number == 1 and isinstance(value, int)]
+    sizes = [value for number, value in read_fields(message) if number == 1 and isinstance(value, int)]
     return sizes[-1] if sizes else None
 
 
@@ -106,18 +106,23 @@ def _inside(messages: list[memoryview], number: int) -> list[memoryview]:
     return [
         value
         for message in messages
-        for found, value in _fields(message)
+        for found, value in read_fields(message)
         if found == number and isinstance(value, memoryview)
     ]
 
 
-def _text(message: memoryview, number: int) -> str:
-    texts = [bytes(value) for found, value in _fields(message) if found == number and isinstance(value, memoryview)]
+def read_text(message: memoryview, number: int) -> str:
+    """The last string in a field; "" where the message has none."""
+    texts = [bytes(value) for found, value in read_fields(message) if found == number and isinstance(value, memoryview)]
     return texts[-1].decode("utf-8", "backslashreplace") if texts else ""
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """The (field number, value) pairs of one message: an int for a varint, the bytes for everything else."""
+def read_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """The (field number, value) pairs of one message: an int for a varint, the bytes for everything else.
+
+    Raises:
+        ValueError: The bytes are not a well-formed message.
+    """
     position = 0
     while position < len(message):
         key, position = _varint(message, position)

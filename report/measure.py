@@ -3,7 +3,7 @@
 read_facts, load_rows -> find_groups, find_patients -> measure_level -> MetricsFile -> write_files
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from mribatch.core.about import RESEARCH_NOTICE, __version__
 from mribatch.core.errors import RequirementNotMetError
 from mribatch.report.counts import count_files, count_predictions, count_training_images, explain_no_metrics
 from mribatch.report.files import write_files
+from mribatch.report.html.page import HTML_PAGE, write_page
 from mribatch.report.levels import measure_level, select_images, select_patients
 from mribatch.report.metrics import Metric
 from mribatch.report.metrics_file import SCHEMA_VERSION, Level, MeasuredRun, MetricsFile
@@ -22,6 +23,10 @@ from mribatch.report.row_groups import find_groups, find_patients, find_predicti
 from mribatch.report.rows import RunRows, load_rows
 from mribatch.report.run_facts import RunFacts, read_facts
 from mribatch.report.text.console import format_table
+
+
+def ignore_note(text: str) -> None:
+    """Say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +39,7 @@ class ReportOptions:
     require: tuple[str, ...] = ()
     protocol: str | None = None
     seed: int = 0  # of the bootstrap
+    html: bool = True  # also write report.html
 
 
 @dataclass(frozen=True)
@@ -67,11 +73,15 @@ class Report:
             )
 
 
-def report(options: ReportOptions) -> Report:
-    """Measure a complete run; write metrics.parquet, metrics.json and report.md into its folder.
+def report(options: ReportOptions, note: Callable[[str], None] = ignore_note) -> Report:
+    """Measure a complete run; write metrics.parquet, metrics.json, report.md and report.html into its folder.
 
     Without a single label the files say so and hold no metric. Nothing is written when an option is wrong; everything
     is written, and `Report.unmet` filled, when a requirement fails.
+
+    Args:
+        options: See ReportOptions.
+        note: Receives a line about what takes long.
 
     Raises:
         MribatchError: Not a complete run, a damaged one, or an option that does not fit it.
@@ -84,6 +94,9 @@ def report(options: ReportOptions) -> Report:
         options=options, facts=facts, rows=rows, levels=levels, patients=patients, requirements=requirements
     )
     write_files(options.run, content)
+    if options.html:
+        note(f"Drawing {HTML_PAGE} with pictures of the images ...")
+        write_page(options.run, content, rows)
     return Report(content, format_table(content))
 
 

@@ -24,8 +24,9 @@ ONLY_HOME = {
     "tensorrt_rtx": {"trt"},
     "cuda": {"trt"},
     "nvidia": {"pipeline"},
-    "cv2": {"pipeline", "training"},
-    "matplotlib": {"training"},
+    "cv2": {"pipeline", "training", "report"},
+    "matplotlib": {"training", "report"},
+    "jinja2": {"report"},
 }
 MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 

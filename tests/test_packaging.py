@@ -128,12 +128,15 @@ def test_metadata_says_what_the_project_is() -> None:
     base = {line.split(">=")[0] for line in config["options"]["install_requires"].split()}
     assert base == {
         "click",
+        "jinja2",
+        "matplotlib",
         "nibabel",
         "numpy",
         "pyarrow",
         "onnxruntime",
         "opencv-python-headless",
         "platformdirs",
+        "pydicom",
         "rich",
         "scikit-learn",
         "scipy",

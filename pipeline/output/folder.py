@@ -31,6 +31,7 @@ _FROM_ROWS = (
     "metrics.parquet",
     "metrics.json",
     "report.md",
+    "report.html",
     "patients.parquet",
     "series.parquet",
 )  # copies and figures

@@ -1,0 +1,64 @@
+"""mribatch compare: what changed between two runs."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from mribatch.cli.elements import LocalPath
+
+
+@click.command(short_help="Compare two runs over the same images: flips, differences, agreement.")
+@click.argument("run_a", type=LocalPath())
+@click.argument("run_b", type=LocalPath())
+@click.option("--max-flips", type=click.IntRange(0), help="Exit code 4 if more images changed class.")
+@click.option("--max-difference", type=click.FloatRange(0, 1), help="Exit code 4 if a probability changed by more.")
+@click.option(
+    "--parquet", type=click.Path(path_type=Path), metavar="FILE", help="Also write every compared image into FILE."
+)
+@click.option("--top", type=click.IntRange(0), default=10, show_default=True, help="Maximum number of images to print.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as one line of JSON.")
+def compare(
+    *,
+    run_a: Path,
+    run_b: Path,
+    max_flips: int | None,
+    max_difference: float | None,
+    parquet: Path | None,
+    top: int,
+    as_json: bool,
+) -> None:
+    """Compare RUN_A with RUN_B, two output folders of mribatch classify over the same images.
+
+    Images are matched by the content of their files, so folders and names may differ. Use it for two models, for CPU
+    against GPU, or before and after an update. Research use only, not a medical device.
+
+    \b
+    Example:
+        mribatch compare results-cpu results-gpu --max-flips 0
+    """
+    from mribatch.core.about import RESEARCH_NOTICE
+    from mribatch.core.errors import RequirementNotMetError
+    from mribatch.core.tables import Screen
+    from mribatch.report.compare import compare_runs, write_images
+    from mribatch.report.text.comparison import format_comparison
+
+    found = compare_runs(run_a, run_b)
+    if parquet is not None:
+        write_images(found, parquet)
+    if as_json:
+        click.echo(json.dumps(asdict(found.figures) | {"research_notice": RESEARCH_NOTICE}, allow_nan=False))
+    else:
+        click.echo(format_comparison(found, Screen.of_stdout(), top))
+    figures = found.figures
+    if max_flips is not None and figures.flips > max_flips:
+        raise RequirementNotMetError(
+            f"{figures.flips:,} images changed class, more than --max-flips {max_flips:,}",
+            "look at them with --top, or allow more",
+        )
+    if max_difference is not None and (figures.max_difference or 0) > max_difference:
+        raise RequirementNotMetError(
+            f"a probability changed by {figures.max_difference:.3g}, more than --max-difference {max_difference:g}",
+            "look at the images with --parquet, or allow more",
+        )

@@ -1,0 +1,34 @@
+"""report.html, in the folder of the run."""
+
+from pathlib import Path
+
+from mribatch.core.files import publishing
+from mribatch.report.html.content import ImagePlaces, assemble_page
+from mribatch.report.html.render import render_page
+from mribatch.report.metrics_file import MetricsFile
+from mribatch.report.rows import RunRows, read_rows
+
+HTML_PAGE = "report.html"
+
+
+def write_page(run: Path, content: MetricsFile, rows: RunRows) -> Path:
+    """Write the page: one file without scripts, fonts or images from anywhere else.
+
+    Args:
+        run: The folder of a complete run; images that are no longer where it found them have no picture.
+        content: The content of metrics.json.
+        rows: Of the run.
+
+    Returns:
+        Where the page is.
+
+    Raises:
+        MribatchError: The folder of the run cannot be written to.
+    """
+    table = read_rows(run, ["sha256", "slice"])
+    places = ImagePlaces(table["sha256"].to_pylist(), table["slice"].to_pylist())
+    text = render_page(assemble_page(run, content, rows, places))
+    path = run / HTML_PAGE
+    with publishing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path

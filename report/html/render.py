@@ -1,0 +1,77 @@
+"""The page as text: one file that opens offline, with a strict Content-Security-Policy."""
+
+import base64
+from hashlib import sha256
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from mribatch.core.about import RESEARCH_NOTICE, __version__
+from mribatch.core.text import one_line
+from mribatch.report.html.content import PageContent
+from mribatch.report.metrics import MACRO
+from mribatch.report.text.sentences import (
+    CLASS_TABLE,
+    CLASS_TABLE_TITLES,
+    HEADLINE,
+    describe_intervals,
+    describe_protocol,
+    describe_training_images,
+)
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_STYLE, _SCRIPT, _TEMPLATE = "page.css", "page.js", "page.html.j2"
+
+
+def render_page(content: PageContent) -> str:
+    """Fill the template. Every text that comes from files or tables is escaped by jinja2."""
+    style, script = _read(_STYLE), _read(_SCRIPT)
+    return (
+        _environment()
+        .from_string(_read(_TEMPLATE))
+        .render(
+            content=content,
+            metrics=content.metrics,
+            level=content.level,
+            style=style,
+            script=script,
+            policy=_policy(style, script),
+            version=__version__,
+            research_notice=RESEARCH_NOTICE,
+            headline=HEADLINE,
+            macro=MACRO,
+            class_table=CLASS_TABLE,
+            class_titles=CLASS_TABLE_TITLES,
+            describe_intervals=describe_intervals,
+            protocol=describe_protocol(content.metrics),
+            training_images=describe_training_images(content.metrics),
+        )
+    )
+
+
+def _environment() -> "Environment":
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "one_line": one_line,
+        "number": lambda value: "–" if value is None else f"{value:.3f}",
+        "percent": lambda value: "–" if value is None else f"{value:.1%}",
+        "exact": lambda value: "" if value is None else repr(value),
+    }
+    return environment
+
+
+def _policy(style: str, script: str) -> str:
+    """Nothing is loaded, nothing is sent, and only this style and this script are used (W3C CSP level 3)."""
+    sources = (f"'sha256-{base64.b64encode(sha256(text.encode()).digest()).decode()}'" for text in (style, script))
+    style_hash, script_hash = sources
+    return (
+        f"default-src 'none'; img-src data:; style-src {style_hash}; script-src {script_hash}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _read(name: str) -> str:
+    return resources.files("mribatch.report.html").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,89 @@
+"""The page of a real run: its figures are those of metrics.parquet, and nothing in it comes from outside."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from mribatch.report.html.page import HTML_PAGE
+from mribatch.report.measure import ReportOptions, report
+from tests.report.html.pages import HOSTILE, parse
+
+
+def test_every_figure_is_the_one_of_metrics_parquet(labelled_run: Path) -> None:
+    metrics = {
+        (row["metric"], row["class"] or ""): row for row in pq.read_table(labelled_run / "metrics.parquet").to_pylist()
+    }
+    figures = parse(labelled_run).figures
+    assert len(figures) > 30
+    for figure in figures:
+        value = metrics[figure.metric, figure.class_]["value"]
+        assert figure.value == ("" if value is None else repr(value))
+        shown = "–" if value is None else f"{value:.1%}" if figure.text.endswith("%") else f"{value:.3f}"
+        assert figure.text == shown
+
+
+def test_nothing_is_loaded_from_elsewhere(labelled_run: Path) -> None:
+    page = parse(labelled_run)
+    addresses = [value for _, each in page.tags for name, value in each.items() if name in ("src", "href", "srcset")]
+    assert addresses
+    assert all(address.startswith(("data:image/", "#")) for address in addresses)
+    assert not [attributes for _, attributes in page.tags if any(name.startswith("on") for name in attributes)]
+    assert not [attributes for _, attributes in page.tags if "style" in attributes]
+    (policy,) = (each["content"] for _, each in page.tags if each.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
+    assert "unsafe" not in policy
+
+
+def test_a_hostile_file_name_stays_text(labelled_run: Path) -> None:
+    page = parse(labelled_run)
+    assert HOSTILE in page.text
+    assert "x" not in [each.get("src") for _, each in page.tags]
+
+
+def test_pictures_are_there_and_the_page_is_small(labelled_run: Path) -> None:
+    page = parse(labelled_run)
+    rows = [each for tag, each in page.tags if tag == "tr" and "data-large" in each]
+    assert rows
+    assert all(each["data-large"].startswith("data:image/webp") for each in rows)
+    assert any(each["data-overlay"] for each in rows)
+    assert (labelled_run / HTML_PAGE).stat().st_size < 4_000_000
+
+
+def test_without_labels_there_are_no_figures_but_pictures(unlabelled_run: Path) -> None:
+    page = parse(unlabelled_run)
+    assert not page.figures
+    assert "Confusion" not in page.text
+    assert "small margin" in page.text
+    assert "differs from its label" not in page.text
+
+
+def test_files_without_an_answer_are_listed_with_their_reason(unlabelled_run: Path) -> None:
+    text = re.sub(r"\s+", " ", parse(unlabelled_run).text)
+    assert "truncated: 2" in text
+    assert "broken-empty.jpg The file is empty (0 bytes)." in text
+
+
+def test_images_that_are_gone_have_no_picture(unlabelled_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(unlabelled_run, tmp_path / "run"))
+    slices = unlabelled_run.parent / "slices"
+    moved = slices.rename(tmp_path / "moved")
+    try:
+        report(ReportOptions(run=run))
+    finally:
+        moved.rename(slices)
+    assert "no picture" in parse(run).text
+
+
+def test_the_page_can_be_left_out(unlabelled_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(unlabelled_run, tmp_path / "run"))
+    (run / HTML_PAGE).unlink()
+    report(ReportOptions(run=run, html=False))
+    assert not (run / HTML_PAGE).exists()
+
+
+def test_the_same_run_gives_the_same_page(unlabelled_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(unlabelled_run, tmp_path / "run"))
+    report(ReportOptions(run=run))
+    assert (run / HTML_PAGE).read_bytes() == (unlabelled_run / HTML_PAGE).read_bytes()

@@ -1,0 +1,73 @@
+"""Where the model looked: exact for the shipped default, by occlusion for the others."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import load_from_string, numpy_helper
+
+from mribatch.core.bundle import load_bundle
+from mribatch.core.synthetic import draw_slice
+from mribatch.report.activation import MapMaker, MapMethod
+from mribatch.report.overlay import draw_overlay
+
+CLASSES = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")
+SLICE = draw_slice(5, 160, 160, lesion=True)[..., None]
+
+
+@pytest.fixture(scope="module")
+def maker() -> MapMaker:
+    return MapMaker(load_bundle("efficientnet-lite2"), threads=1)
+
+
+def test_the_softmax_of_the_maps_means_is_the_answer(maker: MapMaker) -> None:
+    with maker:
+        maps = [maker.make_map(SLICE, name) for name in CLASSES]
+    logits = np.array([each.values.mean() for each in maps])
+    exponents = np.exp(logits - logits.max())
+    np.testing.assert_allclose(maps[0].probabilities, exponents / exponents.sum(), atol=1e-5)
+    assert {each.method for each in maps} == {MapMethod.CLASS_ACTIVATION}
+
+
+def test_without_a_class_the_predicted_one_is_explained(maker: MapMaker) -> None:
+    with maker:
+        found = maker.make_map(SLICE)
+    assert found.class_name == CLASSES[int(found.probabilities.argmax())]
+
+
+def test_another_head_gives_another_map(maker: MapMaker) -> None:
+    """A map that did not depend on the weights would be an edge detector (Adebayo et al. 2018)."""
+    bundle = load_bundle("efficientnet-lite2")
+    model = load_from_string(bundle.model)
+    weights = next(each for each in model.graph.initializer if list(each.dims) == [1280, 4])
+    shuffled = np.random.default_rng(0).permutation(numpy_helper.to_array(weights))
+    weights.CopyFrom(numpy_helper.from_array(shuffled, weights.name))
+    with maker, MapMaker(replace(bundle, model=model.SerializeToString()), threads=1) as other:
+        first, second = maker.make_map(SLICE, "glioma_tumor"), other.make_map(SLICE, "glioma_tumor")
+    assert abs(np.corrcoef(first.values.ravel(), second.values.ravel())[0, 1]) < 0.9
+
+
+def test_a_network_with_more_layers_is_explained_by_occlusion(tiny_model: Path) -> None:
+    bundle = load_bundle(str(tiny_model))
+    pixels = draw_slice(1, bundle.spec.height, bundle.spec.width)[..., None]
+    with MapMaker(bundle, threads=1) as tiny:
+        found = tiny.make_map(pixels)
+    assert found.method is MapMethod.OCCLUSION
+    assert found.values.shape == (15, 15)
+    assert np.abs(found.values).max() <= 1
+
+
+def test_an_overlay_colours_what_the_map_names() -> None:
+    grey = np.full((40, 60), 100, np.uint8)
+    values = np.zeros((2, 3), np.float32)
+    values[0, 2] = 4
+    picture = draw_overlay(grey, values)
+    assert picture.shape == (40, 60, 3)
+    assert (picture[-1, 0] == 100).all()
+    assert np.ptp(picture[2, -3]) > 50
+
+
+def test_a_map_without_a_positive_value_leaves_the_image_grey() -> None:
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    assert (draw_overlay(grey, np.full((2, 2), -1, np.float32)) == grey[..., None]).all()
