@@ -20,6 +20,7 @@ COMMANDS = {
     "table": ("mribatch.cli.table", "Print rows of a run: the least certain, of one class, those that failed."),
     "compare": ("mribatch.cli.compare", "Compare two runs over the same images: flips, differences, agreement."),
     "report": ("mribatch.cli.report", "Measure a finished run against its labels."),
+    "explain": ("mribatch.cli.explain", "Draw where the model looked in images."),
     "train": ("mribatch.cli.train", "Train a model and export it as a bundle."),
     "export": ("mribatch.cli.export", "Turn your own Keras classifier into a model bundle."),
     "features": ("mribatch.cli.features", "Draw what every convolutional layer of a Keras model makes of one image."),
@@ -32,7 +33,7 @@ Exit codes of all commands:
   0    done
   1    an error, which stderr explains in one line with its fix
   2    usage: a command, an option, or a value that it cannot take
-  3    classify finished, and some files failed
+  3    classify or explain finished, and some files failed
   4    report --require or compare --max-flips does not hold
   130  interrupted (Ctrl-C), 143 terminated; the same command resumes
 

@@ -21,6 +21,7 @@ from mribatch.report.html.pictures import Picture, PictureMaker, open_map_maker
 from mribatch.report.html.selection import MAX_FAILURES, Chosen, Concern, choose_grid, choose_triage, measure_margins
 from mribatch.report.metrics_file import Level, MetricsFile
 from mribatch.report.rows import RunRows
+from mribatch.report.run_images import RunImages
 
 _MAX_CHART_CLASSES = 30
 _NO_PICTURE = Picture()
@@ -118,7 +119,7 @@ def assemble_page(run: Path, metrics: MetricsFile, rows: RunRows, places: ImageP
     facts, classes = read_finished_run(run), metrics.run.classes
     triage, grid = choose_triage(rows, classes), choose_grid(rows, classes)
     with ExitStack() as stack:
-        maker = stack.enter_context(PictureMaker(run, facts))
+        maker = PictureMaker(stack.enter_context(RunImages(run, facts)))
         maps = open_map_maker(stack, facts, usable_cores())
         large = maker.make_large([each.row for each in triage], maps)
         method = None if maps is None or not any(each.overlay for each in large.values()) else str(maps.method)
