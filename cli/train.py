@@ -61,7 +61,7 @@ def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> N
     callback=_list_recipes,
     help="Show the recipes and their settings, and exit.",
 )
-@click.option("--out", type=LocalPath(), required=True, help="Folder of the new bundle.")
+@click.option("--out", type=LocalPath(holds_parquet=True), required=True, help="Folder of the new bundle.")
 @click.option(
     "--split",
     type=click.Choice(list(SPLITS)),
@@ -114,7 +114,11 @@ def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> N
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed of initial weights and fit."
 )
 @click.option("--split-seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed of the split.")
-@click.option("--work", type=LocalPath(), help="Work folder: checkpoints, tables and figures.  [default: OUT-work]")
+@click.option(
+    "--work",
+    type=LocalPath(holds_parquet=True),
+    help="Work folder: checkpoints, tables and figures.  [default: OUT-work]",
+)
 @click.option("--keep-work", is_flag=True, help="Keep the checkpoints after the bundle is finished.")
 @click.option("--data-sheet", metavar="NAME|JSON", help="Description of the data; quoted in the model card.")
 @click.option(
