@@ -156,6 +156,7 @@ def train(
         raise OptionError("--fold-bundles needs folds", "add --split grouped, or omit --fold-bundles")
     changed = change_recipe(find_recipe(recipe), settings, augment, weights)
 
+    from mribatch.core.about import JSON_SCHEMA_VERSION
     from mribatch.training.data.classes import parse_classes
     from mribatch.training.data.data_sheets import read_data_sheet
     from mribatch.training.workflow.cross_validation import cross_validate
@@ -174,7 +175,8 @@ def train(
     run = cross_validate if options.split in IN_FOLDS else train_on_split
     result = run(options, echo=(lambda _: None) if quiet else partial(click.echo, err=True))
     if as_json:
-        click.echo(json.dumps(result.summary.to_json(), allow_nan=False))
+        content = {"schema_version": JSON_SCHEMA_VERSION} | result.summary.to_json()
+        click.echo(json.dumps(content, allow_nan=False))
     elif not quiet:
         click.echo(describe_result(result))
     return ExitCode.OK

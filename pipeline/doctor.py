@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mribatch.core.about import RESEARCH_NOTICE, __version__
+from mribatch.core.about import JSON_SCHEMA_VERSION, RESEARCH_NOTICE, __version__
 from mribatch.core.bundle import DEFAULT_MODEL, load_bundle, shipped_models
 from mribatch.core.cores import usable_cores
 from mribatch.core.errors import MribatchError
@@ -100,7 +100,7 @@ class Diagnosis:
     problems: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"research_notice": RESEARCH_NOTICE}
+        return {"schema_version": JSON_SCHEMA_VERSION} | asdict(self) | {"research_notice": RESEARCH_NOTICE}
 
     def to_text(self, screen: Screen = PLAIN) -> str:
         """For a terminal; short enough for one screen."""
