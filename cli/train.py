@@ -131,6 +131,9 @@ def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> N
     metavar="FOLDER",
     help="Work folder or report of another run, for comparison in the model card; repeatable.",
 )
+@click.option(
+    "--figures/--no-figures", "draw_figures", default=True, show_default=True, help="Figures in the work folder."
+)
 @click.option("--overwrite", is_flag=True, help="Replace another bundle at --out. Other folders are never replaced.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")

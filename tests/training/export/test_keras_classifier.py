@@ -436,7 +436,9 @@ OF_KERAS = {
 }
 
 
-@pytest.mark.parametrize("name", OF_KERAS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "GRU" else name for name in OF_KERAS]
+)
 def test_layers_of_keras_export_as_they_answer(name: str, tmp_path: Path) -> None:
     model = OF_KERAS[name]()
     result = export(model, tmp_path, untrained=name == "Discretization")

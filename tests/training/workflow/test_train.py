@@ -234,6 +234,7 @@ def epochs_done(state: Path) -> int:
         return len(json.loads(str(archive["history"])))
 
 
+@pytest.mark.slow
 def test_kill_9_changes_nothing(trained: TrainResult, toy_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "toy-model"
     state = tmp_path / "toy-model-work" / STATE_FILE
