@@ -4,7 +4,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -34,7 +34,7 @@ _BASE = (
     ),
     *("scipy", "tqdm"),
 )
-_DRIVER = Path("/proc/driver/nvidia/version")
+DRIVER_FILE = Path("/proc/driver/nvidia/version")
 _SMI_TIMEOUT_S = 10
 
 
@@ -133,9 +133,24 @@ class Diagnosis:
         return Cell(f"lacks {missing}: {install_command(extra.name)}")
 
 
-def diagnose() -> Diagnosis:
-    """Look at the machine. Never raises for what is missing: that is the answer."""
-    libraries = {name: _version(name) for name in _BASE}
+def find_version(distribution: str) -> str | None:
+    """The version of a library, or of another distribution that brings the same package; None where it is missing."""
+    for name in (distribution, *_STAND_INS.get(distribution, ())):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def diagnose(find: Callable[[str], str | None] = find_version, driver_file: Path = DRIVER_FILE) -> Diagnosis:
+    """Look at the machine. Never raises for what is missing: that is the answer.
+
+    Args:
+        find: Distribution -> its version, or None.
+        driver_file: Where NVIDIA's kernel driver writes its version.
+    """
+    libraries = {name: find(name) for name in _BASE}
     problems = [f"{name} is not installed. Fix: {install_command()}" for name, found in libraries.items() if not found]
     notice = None
     try:
@@ -149,7 +164,7 @@ def diagnose() -> Diagnosis:
         cores_usable=usable_cores(),
         cores_total=os.cpu_count() or 1,
         gpus=_gpus(),
-        driver=_driver(),
+        driver=_read_driver(driver_file),
         libraries=libraries,
         backend=choose_backend(AUTO),
         decoder=choose_decoder(AUTO),
@@ -157,19 +172,10 @@ def diagnose() -> Diagnosis:
         default_model=DEFAULT_MODEL,
         notice=notice,
         extras=tuple(
-            Extra(name, adds, {one: _version(one) for one in packages}) for name, (adds, packages) in _EXTRAS.items()
+            Extra(name, adds, {one: find(one) for one in packages}) for name, (adds, packages) in _EXTRAS.items()
         ),
         problems=tuple(problems),
     )
-
-
-def _version(distribution: str) -> str | None:
-    for name in (distribution, *_STAND_INS.get(distribution, ())):
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return None
 
 
 def _gpus() -> tuple[str, ...]:
@@ -184,10 +190,10 @@ def _gpus() -> tuple[str, ...]:
     return tuple(line.strip() for line in result.stdout.splitlines() if line.strip())
 
 
-def _driver() -> str | None:
+def _read_driver(file: Path) -> str | None:
     """The version in the driver's own file, e.g. "580.65.06"."""
     try:
-        words = _DRIVER.read_text().splitlines()[0].split()
+        words = file.read_text().splitlines()[0].split()
     except (OSError, IndexError):
         return None
     return next((word for word in words if word[0].isdigit() and "." in word), None)
