@@ -35,7 +35,7 @@ def write_files(run: Path, content: MetricsFile, patients: PatientTable | None =
         for name in (PATIENTS_PARQUET, PATIENTS_CSV):  # of an earlier report, whose figures are gone
             (run / name).unlink(missing_ok=True)
     else:
-        _write_patients(run, patients, _describe(content))
+        _write_patients(run, patients, _list_metadata(content))
     write_json(run / METRICS_JSON, content.to_json())
 
 
@@ -54,10 +54,10 @@ def _to_table(content: MetricsFile) -> "pa.Table":
         pa.field("protocol", pa.string(), nullable=False): [row.protocol for row in metrics],
     }
     arrays = [pa.array(values, field.type) for field, values in columns.items()]
-    return pa.Table.from_arrays(arrays, schema=pa.schema(list(columns), metadata=_describe(content)))
+    return pa.Table.from_arrays(arrays, schema=pa.schema(list(columns), metadata=_list_metadata(content)))
 
 
-def _describe(content: MetricsFile) -> dict[str, str]:
+def _list_metadata(content: MetricsFile) -> dict[str, str]:
     """The metadata of the Parquet files."""
     return {
         "mribatch.schema_version": json.dumps(content.schema_version),
