@@ -447,6 +447,7 @@ def test_layers_of_keras_export_as_they_answer(name: str, tmp_path: Path) -> Non
     assert np.abs(ask(result.out, images) - expected).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_private_layers_of_applications_are_keras_own(tmp_path: Path) -> None:
     """LayerScale of ConvNeXt; with the 1e-6 that it starts with, it would hardly count."""
     made = convnext()
