@@ -211,7 +211,7 @@ def test_a_list_may_come_through_a_pipe_and_is_the_same_input_next_time(tmp_path
         os.close(writing)
         (item,) = inputs = resolve_inputs([], f"/dev/fd/{reading}")
         os.dup(reading)  # the next pipe has another number
-        assert has_candidate(inputs, None) and not list(skipped_files(inputs, None))  # neither reads it
+        assert has_candidate(inputs, None) and not list(other_files(inputs, None))  # neither reads it
         with Discovery(inputs, tmp_path / "names.sqlite") as discovery:
             assert [os.path.basename(file.path) for file in discovery.files()] == [b"b.jpg", b"a.jpg"]
         identities.add(item.identity)
