@@ -45,7 +45,9 @@ FEW_FILES = 10  # whose rows are printed
     metavar="FOLDER=CLASS",
     help="Another name of a class, in folder names and in the labels table. Repeatable.",
 )
-@click.option("--from-file", metavar="LIST|-", help="File with more input paths, one per line; - for standard input.")
+@click.option(
+    "--from-file", metavar="LIST|-", help="File or pipe with more input paths, one per line; - for standard input."
+)
 @click.option("--null", is_flag=True, help="Paths in --from-file end with NUL bytes, as from find -print0.")
 @click.option(
     "--exclude",

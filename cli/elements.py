@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mribatch.core.local_paths import check_local
+from mribatch.core.local_paths import check_local, utf8_path
 
 
 class SuggestingGroup(click.Group):
@@ -25,11 +25,18 @@ class SuggestingGroup(click.Group):
 
 
 class LocalPath(click.Path):
-    """A path as pathlib's; an address such as s3://bucket/x is refused in one line."""
+    """A path as pathlib's; an address such as s3://bucket/x is refused in one line.
 
-    def __init__(self) -> None:
+    holds_parquet: Refuse a name that is not UTF-8, before anything is written.
+    """
+
+    def __init__(self, *, holds_parquet: bool = False) -> None:
         super().__init__(path_type=Path)
+        self._holds_parquet = holds_parquet
 
     def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        check_local(value, param.opts[0] if param is not None else "the path")
+        what = param.opts[0] if param is not None else "the path"
+        check_local(value, what)
+        if self._holds_parquet:
+            utf8_path(os.fspath(value), what)
         return super().convert(value, param, ctx)

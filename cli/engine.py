@@ -8,9 +8,9 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -164,7 +164,7 @@ def verify(
             profile = _parse_batch_size(batch_size)
             results.append(verification.verify(bundle, profile, EngineCache(folder), images=images, progress=progress))
     if as_json:
-        click.echo(json.dumps([result.to_json() for result in results], allow_nan=False))
+        _print_json("bundles", [result.to_json() for result in results])
     else:
         click.echo("\n".join(result.to_text() for result in results))
     return ExitCode.OK if all(result.holds for result in results) else ExitCode.USER_ERROR
@@ -201,7 +201,7 @@ def list_engines(folder: Path | None, as_json: bool) -> ExitCode:
     cache = EngineCache(folder)
     rows = [EngineRow(path, sidecar, True) for path, sidecar in cache.read_sidecars().items()]
     if as_json:
-        click.echo(json.dumps([row.to_json() for row in rows], allow_nan=False))
+        _print_json("engines", [row.to_json() for row in rows])
     else:
         click.echo(format_table(rows) if rows else f"There is no engine in {cache.folder}.")
     return ExitCode.OK
@@ -225,12 +225,18 @@ def clean(stale: bool, folder: Path | None) -> ExitCode:
     return ExitCode.OK
 
 
+def _print_json(key: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    from mribatch.core.about import JSON_SCHEMA_VERSION
+
+    click.echo(json.dumps({"schema_version": JSON_SCHEMA_VERSION, key: rows}, allow_nan=False))
+
+
 def _print_built(rows: "Sequence[EngineRow]", folder: Path | None, *, as_json: bool, quiet: bool) -> None:
     from mribatch.trt.engine.cache import EngineCache
     from mribatch.trt.engine.table import format_table
 
     if as_json:
-        click.echo(json.dumps([row.to_json() for row in rows], allow_nan=False))
+        _print_json("engines", [row.to_json() for row in rows])
     elif not quiet:
         click.echo(format_table(rows))
         click.echo(f"{count(len(rows), 'engine')} in {EngineCache(folder).folder}")

@@ -87,7 +87,7 @@ def export(
     )
     result = export_model(options, echo=(lambda _: None) if quiet else partial(click.echo, err=True))
     if as_json:
-        click.echo(json.dumps(result.facts, allow_nan=False))
+        click.echo(json.dumps(result.facts.to_json(), allow_nan=False))
     elif not quiet:
         click.echo(_describe_result(result.out, result.reference, str(result.agreement)))
     return ExitCode.OK

@@ -19,8 +19,8 @@ from mribatch.cli.elements import LocalPath
 @click.option(
     "--group-by",
     metavar="patient=REGEX|CSV",
-    help="Patients, for figures per patient as well: the first capture group of REGEX in the path, or a table with the "
-    "columns path and patient_id.",
+    help="Patients, for a table of them and figures per patient: the first capture group of REGEX in the path, or a "
+    "table with the columns path and patient_id. Works without labels, too.",
 )
 @click.option(
     "--require",
@@ -53,13 +53,14 @@ def report(
     """Measure a finished run against its labels.
 
     RUN is the output folder of mribatch classify. metrics.parquet, metrics.json, report.md and report.html, a page with
-    charts and pictures, are written there.
+    charts and pictures, are written there, and with --group-by patients.parquet and patients.csv, one row per patient.
     Files that could not be read are named first and are not part of any metric.
     Research use only, not a medical device.
 
     \b
-    Example:
+    Examples:
         mribatch report results --groups groups.csv --require 'sensitivity[glioma_tumor]@low>=0.9'
+        mribatch report results --group-by 'patient=(P[0-9]+)_'
     """
     from mribatch.core.errors import OptionError
     from mribatch.core.tables import Screen
@@ -77,7 +78,7 @@ def report(
     if as_json:
         click.echo(json.dumps(result.content, allow_nan=False))
     else:
-        click.echo(format_table(result.file, Screen.of_stdout()))
+        click.echo(format_table(result.file, Screen.of_stdout(), result.patients))
     if open_page:
         click.launch(str(run / HTML_PAGE))
     result.check()

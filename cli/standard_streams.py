@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from mribatch.core.errors import MribatchError
+from mribatch.core.native_stderr import LossyFile
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -19,7 +20,7 @@ class StdoutError(MribatchError):
 
 
 def prepare_streams() -> None:
-    """Make stdout and stderr fit to print any text, and a full stdout an error of one line.
+    """Make stdout and stderr fit to print any text, a full stdout an error of one line, and a full stderr none.
 
     What their encoding lacks is written as a backslash escape. A descriptor that the parent process closed leads to
     /dev/null, so that no file of ours gets its number.
@@ -29,9 +30,10 @@ def prepare_streams() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
-    sys.stderr = sys.stderr or os.fdopen(_ERR, "w", encoding="utf-8", closefd=False)
     if sys.stdout is None or sys.stdout is sys.__stdout__:  # not where a caller in Python captures it
-        sys.stdout = _checked_stdout(sys.stdout)
+        sys.stdout = _wrap(_Stdout(_OUT, "wb", closefd=False), sys.stdout)
+    if sys.stderr is None or sys.stderr is sys.__stderr__:
+        sys.stderr = _wrap(LossyFile(_ERR, "wb", closefd=False), sys.stderr, line_buffering=True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -54,7 +56,6 @@ class _Stdout(io.FileIO):
             raise StdoutError(f"cannot write to standard output: {reason}", fix) from error
 
 
-def _checked_stdout(earlier: io.TextIOBase | None) -> io.TextIOWrapper:
-    raw = _Stdout(_OUT, "wb", closefd=False)
+def _wrap(raw: io.FileIO, earlier: io.TextIOBase | None, *, line_buffering: bool = False) -> io.TextIOWrapper:
     encoding = earlier.encoding if earlier is not None else "utf-8"
-    return io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding, line_buffering=raw.isatty())
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding, line_buffering=line_buffering or raw.isatty())

@@ -61,7 +61,7 @@ def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> N
     callback=_list_recipes,
     help="Show the recipes and their settings, and exit.",
 )
-@click.option("--out", type=LocalPath(), required=True, help="Folder of the new bundle.")
+@click.option("--out", type=LocalPath(holds_parquet=True), required=True, help="Folder of the new bundle.")
 @click.option(
     "--split",
     type=click.Choice(list(SPLITS)),
@@ -114,7 +114,11 @@ def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> N
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed of initial weights and fit."
 )
 @click.option("--split-seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed of the split.")
-@click.option("--work", type=LocalPath(), help="Work folder: checkpoints, tables and figures.  [default: OUT-work]")
+@click.option(
+    "--work",
+    type=LocalPath(holds_parquet=True),
+    help="Work folder: checkpoints, tables and figures.  [default: OUT-work]",
+)
 @click.option("--keep-work", is_flag=True, help="Keep the checkpoints after the bundle is finished.")
 @click.option("--data-sheet", metavar="NAME|JSON", help="Description of the data; quoted in the model card.")
 @click.option(
@@ -126,6 +130,9 @@ def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> N
     multiple=True,
     metavar="FOLDER",
     help="Work folder or report of another run, for comparison in the model card; repeatable.",
+)
+@click.option(
+    "--figures/--no-figures", "draw_figures", default=True, show_default=True, help="Figures in the work folder."
 )
 @click.option("--overwrite", is_flag=True, help="Replace another bundle at --out. Other folders are never replaced.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
@@ -152,6 +159,7 @@ def train(
         raise OptionError("--fold-bundles needs folds", "add --split grouped, or omit --fold-bundles")
     changed = change_recipe(find_recipe(recipe), settings, augment, weights)
 
+    from mribatch.core.about import JSON_SCHEMA_VERSION
     from mribatch.training.data.classes import parse_classes
     from mribatch.training.data.data_sheets import read_data_sheet
     from mribatch.training.workflow.cross_validation import cross_validate
@@ -170,7 +178,8 @@ def train(
     run = cross_validate if options.split in IN_FOLDS else train_on_split
     result = run(options, echo=(lambda _: None) if quiet else partial(click.echo, err=True))
     if as_json:
-        click.echo(json.dumps(result.summary.to_json(), allow_nan=False))
+        content = {"schema_version": JSON_SCHEMA_VERSION} | result.summary.to_json()
+        click.echo(json.dumps(content, allow_nan=False))
     elif not quiet:
         click.echo(describe_result(result))
     return ExitCode.OK

@@ -6,3 +6,5 @@ Research use only. Not a medical device.
 __version__ = "0.1.0"
 
 RESEARCH_NOTICE = "Research use only, not a medical device."
+
+JSON_SCHEMA_VERSION = 1  # of what --json prints, see docs/reference/json-output.md

@@ -41,10 +41,13 @@ def publishing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace `path` by `content` as indented JSON, atomically. NaN is refused (ValueError): JSON has none."""
+    """Replace `path` by `content` as indented JSON, atomically. NaN is refused (ValueError): JSON has none.
+
+    What UTF-8 lacks is written as escapes and read back the same: surrogates, which stand for bytes of file names.
+    """
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with publishing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def sha256_of_file(path: Path) -> str:

@@ -2,10 +2,22 @@
 
 import contextlib
 import faulthandler
+import io
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from typing import Any
+
+
+class LossyFile(io.FileIO):
+    """A raw file for stderr. What cannot be written is lost: nothing can say so, and no work must end over it."""
+
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content)
+        except OSError:
+            return memoryview(content).nbytes
 
 
 @contextlib.contextmanager
@@ -21,7 +33,8 @@ def without_native_stderr() -> Iterator[None]:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)
-    sys.stderr = os.fdopen(saved, "w", buffering=1, encoding=python_stderr.encoding, errors="backslashreplace")
+    kept = io.BufferedWriter(LossyFile(saved, "wb"))
+    sys.stderr = io.TextIOWrapper(kept, encoding=python_stderr.encoding, errors="backslashreplace", line_buffering=True)
     faulthandler.enable(sys.stderr)
     try:
         yield
@@ -57,7 +70,8 @@ def filtering_native_stderr(is_noise: Callable[[str], bool]) -> Iterator[None]:
             kept.seek(0)
             text = kept.read().decode("utf-8", "backslashreplace")
             lines = text.splitlines(keepends=True)
-            os.write(2, "".join(line for line in lines if failed or not is_noise(line.rstrip("\r\n"))).encode())
+            text = "".join(line for line in lines if failed or not is_noise(line.rstrip("\r\n")))
+            LossyFile(2, "wb", closefd=False).write(text.encode())
 
 
 def _flush_stderr() -> None:

@@ -137,8 +137,8 @@ def report(
         run: A run, or the folder of one.
         groups: What the confidence intervals resample: a CSV file with the columns `path` and a group, optionally
             followed by `:COLUMN`; or a column of the predictions. Without it, single images.
-        group_by: Also aggregate slices to patients: `patient=REGEX`, whose first group in the path names the patient,
-            or `patient=FILE.csv`.
+        group_by: Also aggregate slices to patients, and write patients.parquet and patients.csv: `patient=REGEX`, whose
+            first group in the path names the patient, or `patient=FILE.csv`.
         require: Requirements such as "sensitivity[glioma_tumor]@low>=0.9"; `RunReport.check` raises if one is not met.
         protocol: How test and training images were kept apart; quoted in the report.
         seed: Seed of the bootstrap intervals.

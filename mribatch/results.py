@@ -207,7 +207,8 @@ class RunReport:
     """The report of a run. Returned by `report` and `Run.report`; printed, it shows the headline metrics.
 
     Attributes:
-        path: The run folder, which holds metrics.parquet, metrics.json and report.md.
+        path: The run folder, which holds metrics.parquet, metrics.json and report.md, with `group_by` also patients.csv
+            and patients.parquet.
         facts: The content of metrics.json, typed: the run, files, levels with their confusion matrices, requirements.
         metrics: Every metric with its 95 % interval, `n` and protocol; empty if no label is known.
         unmet: One sentence for each requirement that is not met.
@@ -244,6 +245,20 @@ class RunReport:
         """
         require_pandas()
         return self.to_arrow().to_pandas()
+
+    def patients_to_arrow(self) -> "pa.Table":
+        """Read patients.parquet into a pyarrow Table: one row per patient, with labels or without.
+
+        Raises:
+            MribatchError: The report was made without `group_by`.
+        """
+        import pyarrow.parquet as pq
+
+        from mribatch.report.files import PATIENTS_PARQUET
+
+        if self.facts.patients is None:
+            raise MribatchError("the report has no patients", "name them with group_by, e.g. 'patient=(P[0-9]+)_'")
+        return pq.read_table(arrow_path(self.path / PATIENTS_PARQUET))
 
     def check(self) -> None:
         """Do nothing if every requirement is met.

@@ -4,13 +4,13 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mribatch.core.about import RESEARCH_NOTICE, __version__
+from mribatch.core.about import JSON_SCHEMA_VERSION, RESEARCH_NOTICE, __version__
 from mribatch.core.bundle import DEFAULT_MODEL, load_bundle, shipped_models
 from mribatch.core.cores import usable_cores
 from mribatch.core.errors import MribatchError
@@ -34,7 +34,7 @@ _BASE = (
     ),
     *("scipy", "tqdm"),
 )
-_DRIVER = Path("/proc/driver/nvidia/version")
+DRIVER_FILE = Path("/proc/driver/nvidia/version")
 _SMI_TIMEOUT_S = 10
 
 
@@ -100,7 +100,7 @@ class Diagnosis:
     problems: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"research_notice": RESEARCH_NOTICE}
+        return {"schema_version": JSON_SCHEMA_VERSION} | asdict(self) | {"research_notice": RESEARCH_NOTICE}
 
     def to_text(self, screen: Screen = PLAIN) -> str:
         """For a terminal; short enough for one screen."""
@@ -133,9 +133,24 @@ class Diagnosis:
         return Cell(f"lacks {missing}: {install_command(extra.name)}")
 
 
-def diagnose() -> Diagnosis:
-    """Look at the machine. Never raises for what is missing: that is the answer."""
-    libraries = {name: _version(name) for name in _BASE}
+def find_version(distribution: str) -> str | None:
+    """The version of a library, or of another distribution that brings the same package; None where it is missing."""
+    for name in (distribution, *_STAND_INS.get(distribution, ())):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def diagnose(find: Callable[[str], str | None] = find_version, driver_file: Path = DRIVER_FILE) -> Diagnosis:
+    """Look at the machine. Never raises for what is missing: that is the answer.
+
+    Args:
+        find: Distribution -> its version, or None.
+        driver_file: Where NVIDIA's kernel driver writes its version.
+    """
+    libraries = {name: find(name) for name in _BASE}
     problems = [f"{name} is not installed. Fix: {install_command()}" for name, found in libraries.items() if not found]
     notice = None
     try:
@@ -149,7 +164,7 @@ def diagnose() -> Diagnosis:
         cores_usable=usable_cores(),
         cores_total=os.cpu_count() or 1,
         gpus=_gpus(),
-        driver=_driver(),
+        driver=_read_driver(driver_file),
         libraries=libraries,
         backend=choose_backend(AUTO),
         decoder=choose_decoder(AUTO),
@@ -157,19 +172,10 @@ def diagnose() -> Diagnosis:
         default_model=DEFAULT_MODEL,
         notice=notice,
         extras=tuple(
-            Extra(name, adds, {one: _version(one) for one in packages}) for name, (adds, packages) in _EXTRAS.items()
+            Extra(name, adds, {one: find(one) for one in packages}) for name, (adds, packages) in _EXTRAS.items()
         ),
         problems=tuple(problems),
     )
-
-
-def _version(distribution: str) -> str | None:
-    for name in (distribution, *_STAND_INS.get(distribution, ())):
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return None
 
 
 def _gpus() -> tuple[str, ...]:
@@ -184,10 +190,10 @@ def _gpus() -> tuple[str, ...]:
     return tuple(line.strip() for line in result.stdout.splitlines() if line.strip())
 
 
-def _driver() -> str | None:
+def _read_driver(file: Path) -> str | None:
     """The version in the driver's own file, e.g. "580.65.06"."""
     try:
-        words = _DRIVER.read_text().splitlines()[0].split()
+        words = file.read_text().splitlines()[0].split()
     except (OSError, IndexError):
         return None
     return next((word for word in words if word[0].isdigit() and "." in word), None)

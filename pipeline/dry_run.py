@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mribatch.core.about import RESEARCH_NOTICE
+from mribatch.core.about import JSON_SCHEMA_VERSION, RESEARCH_NOTICE
 from mribatch.core.bundle import load_bundle
 from mribatch.core.cores import usable_cores
 from mribatch.core.errors import ExitCode, advising
@@ -23,7 +23,6 @@ from mribatch.pipeline.listing.labels import add_aliases
 from mribatch.pipeline.listing.patterns import PathPatterns
 from mribatch.pipeline.no_image import no_image_error
 from mribatch.pipeline.options import FIXES, ClassifyOptions
-from mribatch.pipeline.output.summary import JSON_SCHEMA_VERSION
 from mribatch.pipeline.plan import make_header_reader
 from mribatch.pipeline.progress import Progress
 from mribatch.pipeline.records import FileClassifier, ImageFile, StudyImage

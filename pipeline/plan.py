@@ -10,9 +10,8 @@ from pathlib import Path
 
 from mribatch.core.bundle import Bundle, load_bundle
 from mribatch.core.cores import usable_cores
-from mribatch.core.local_paths import check_local
+from mribatch.core.local_paths import check_local, utf8_path
 from mribatch.core.model_spec import ModelSpec
-from mribatch.core.text import decode_name
 from mribatch.pipeline.file_classifier import make_file_classifier
 from mribatch.pipeline.listing.discover import Input, has_candidate, resolve_inputs
 from mribatch.pipeline.listing.headers import HeaderReader
@@ -64,7 +63,7 @@ class Plan:
 
     def fingerprint(self, listing: ListingFacts, pseudonyms: Pseudonyms) -> Fingerprint:
         """Return what must stay the same for the run to be resumed. The classifier must be entered."""
-        inputs = json.dumps([[item.kind, decode_name(item.root)[0], decode_name(item.name)[0]] for item in self.inputs])
+        inputs = json.dumps([item.identity for item in self.inputs])
         if self.options.anonymize_paths:
             inputs = pseudonyms.of_path(inputs.encode())
         runs_with = self.classifier.runs_with
@@ -108,6 +107,7 @@ def make_plan(
         MribatchError: An input, the bundle, an option or the output folder does not fit; nothing was written.
     """
     check_local(out, "--out")
+    utf8_path(out, "--out")
     for item in inputs:
         check_local(item, "the input")
     if options.xlsx:

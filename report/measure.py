@@ -1,4 +1,4 @@
-"""A finished run folder to metrics.parquet, metrics.json, report.md and a table for the console.
+"""A finished run folder to metrics.parquet, metrics.json, report.md, a table of patients and one for the console.
 
 read_facts, load_rows -> find_groups, find_patients -> measure_level -> MetricsFile -> write_files
 """
@@ -17,9 +17,10 @@ from mribatch.report.html.page import HTML_PAGE, write_page
 from mribatch.report.levels import measure_level, select_images, select_patients
 from mribatch.report.metrics import Metric
 from mribatch.report.metrics_file import SCHEMA_VERSION, Level, MeasuredRun, MetricsFile
+from mribatch.report.patient_table import PatientTable, tabulate_patients
 from mribatch.report.patients import Patients, aggregate_slices
 from mribatch.report.requirement import Requirement, parse_requirement
-from mribatch.report.row_groups import find_groups, find_patients, find_predictions_column
+from mribatch.report.row_groups import RowGroups, find_groups, find_patients, find_predictions_column
 from mribatch.report.rows import RunRows, load_rows
 from mribatch.report.run_facts import RunFacts, read_facts
 from mribatch.report.text.console import format_table
@@ -48,6 +49,7 @@ class Report:
 
     file: MetricsFile
     table: str  # for the console
+    patients: PatientTable | None = None  # of --group-by
 
     @cached_property
     def content(self) -> Mapping[str, Any]:
@@ -76,7 +78,8 @@ class Report:
 def report(options: ReportOptions, note: Callable[[str], None] = ignore_note) -> Report:
     """Measure a complete run; write metrics.parquet, metrics.json, report.md and report.html into its folder.
 
-    Without a single label the files say so and hold no metric. Nothing is written when an option is wrong; everything
+    With `group_by` patients.parquet and patients.csv, too, with or without labels. Without a single label the other
+    files say so and hold no metric. Nothing is written when an option is wrong; everything
     is written, and `Report.unmet` filled, when a requirement fails.
 
     Args:
@@ -89,19 +92,22 @@ def report(options: ReportOptions, note: Callable[[str], None] = ignore_note) ->
     facts = read_facts(options.run)
     requirements = [parse_requirement(text, facts.classes) for text in options.require]
     rows = load_rows(options.run, facts, find_predictions_column(options.groups, options.run))
-    levels, patients = _measure(options, facts, rows)
+    patients = None if options.group_by is None else find_patients(options.group_by, rows, facts.roots)
+    levels, aggregated = _measure(options, facts, rows, patients)
     content = _assemble(
-        options=options, facts=facts, rows=rows, levels=levels, patients=patients, requirements=requirements
+        options=options, facts=facts, rows=rows, levels=levels, patients=aggregated, requirements=requirements
     )
-    write_files(options.run, content)
+    table = None if patients is None else tabulate_patients(rows, patients, facts.classes)
+    write_files(options.run, content, table)
     if options.html:
         note(f"Drawing {HTML_PAGE} with pictures of the images ...")
         write_page(options.run, content, rows)
-    return Report(content, format_table(content))
+    return Report(content, format_table(content, patients=table), table)
 
 
-def _measure(options: ReportOptions, facts: RunFacts, rows: RunRows) -> tuple[tuple[Level, ...], Patients | None]:
-    patients = None if options.group_by is None else find_patients(options.group_by, rows, facts.roots)
+def _measure(
+    options: ReportOptions, facts: RunFacts, rows: RunRows, patients: RowGroups | None
+) -> tuple[tuple[Level, ...], Patients | None]:
     groups = patients if options.groups is None else find_groups(options.groups, rows, facts.roots)
     chosen, aggregated = select_images(rows, groups), None
     if patients is not None:

@@ -57,7 +57,7 @@ def aggregate_slices(rows: RunRows, patients: RowGroups, classes: Sequence[str])
         with_unreadable_slices=len(damaged),
         slices_without_patient=int((patients.codes < 0).sum()),
     )
-    return Patients(labels, _normalize(mean), _normalize(worst), counts)
+    return Patients(labels, normalize(mean), normalize(worst), counts)
 
 
 def _name_mixed(mixed: Sequence[int], rows: RunRows, patients: RowGroups, classes: Sequence[str]) -> MixedPatients:
@@ -71,6 +71,7 @@ def _name_mixed(mixed: Sequence[int], rows: RunRows, patients: RowGroups, classe
     return MixedPatients(count=len(mixed), named=tuple(named))
 
 
-def _normalize(sums: NDArray[float64]) -> NDArray[float32]:
+def normalize(sums: NDArray[float64]) -> NDArray[float32]:
+    """Divide each row, float64 (n, classes), by its sum."""
     normalized: NDArray[float32] = (sums / sums.sum(axis=1, keepdims=True)).astype(float32)
     return normalized

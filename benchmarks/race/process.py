@@ -13,7 +13,7 @@ from pathlib import Path
 
 _MARK = "MRIBATCH_RACE_RUN"
 _SAMPLE_S = 0.5
-_GONE_S = 20.0  # seconds that what a run left behind has to end by itself
+_GONE_S = 20.0
 _PROC = Path("/proc")
 
 
@@ -38,7 +38,13 @@ class Finished:
 
 
 def run_measured(
-    command: Sequence[str | Path], environment: Mapping[str, str], folder: Path, log: Path, timeout_s: float
+    command: Sequence[str | Path],
+    environment: Mapping[str, str],
+    folder: Path,
+    log: Path,
+    timeout_s: float,
+    *,
+    gone_s: float = _GONE_S,
 ) -> Finished:
     """Run a command and measure it.
 
@@ -48,6 +54,7 @@ def run_measured(
         folder: Working folder.
         log: File for standard error; standard output goes to one beside it that ends in .out.
         timeout_s: Seconds after which the process is killed.
+        gone_s: Seconds that what it left behind has to end by itself.
 
     Raises:
         RunError: It failed or took too long.
@@ -74,7 +81,7 @@ def run_measured(
             raise RunError(f"not finished after {timeout_s:.0f} s") from error
         finally:
             sampler.stop()
-            _end(sampler, process)
+            _end(sampler, process, gone_s)
     if process.returncode:
         raise RunError(f"exit code {process.returncode}: {_last_line(log.read_bytes())}")
     return Finished(seconds, sampler.peak_bytes, _last_line(printed.read_bytes()))
@@ -85,9 +92,9 @@ def _last_line(output: bytes) -> str:
     return lines[-1].strip() if lines else "no message"
 
 
-def _end(sampler: "_Sampler", process: "subprocess.Popen[bytes]") -> None:
+def _end(sampler: "_Sampler", process: "subprocess.Popen[bytes]", gone_s: float) -> None:
     """Wait until all of a run's processes are gone; kill those that stay."""
-    limit = time.monotonic() + (_GONE_S if process.poll() is not None else 0)
+    limit = time.monotonic() + (gone_s if process.poll() is not None else 0)
     while left := sampler.processes():
         if time.monotonic() >= limit:
             for pid in left:

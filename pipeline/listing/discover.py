@@ -63,6 +63,7 @@ MAX_INPUTS = 32_767  # `input` is an int16 column
 
 _MAX_VISITS_OF_A_FOLDER = 16  # folders linked to each other could otherwise be walked exponentially often
 _SQLITE_CACHE_KIB = 4096  # bounds the memory of sorting; the rest spills to disk
+_STDIN = b"-"  # as the name of a list
 _FILES_BETWEEN_CALLS = 512  # files between two progress reports
 
 
@@ -99,6 +100,13 @@ class Input:
     root: bytes  # absolute folder that this input's paths are relative to
     name: bytes = b""  # FILE: its name in root; GLOB: the absolute pattern; LIST: the file with the names, b"-" stdin
     null: bool = False  # LIST: NUL bytes end the names
+    once: bool = False  # LIST: standard input or a pipe, whose names can be read only once
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What must be equal to resume a run. All pipes are: the same command may get another /dev/fd/63 next time."""
+        name = _STDIN if self.once else self.name
+        return self.kind, decode_name(self.root)[0], decode_name(name)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +160,7 @@ def resolve_inputs(
 
     Args:
         inputs: As the user gave them.
-        from_file: File with one more name per line, "-" for standard input, or None.
+        from_file: File or pipe with one more name per line, "-" for standard input, or None.
         null: Whether the names in that file end with NUL bytes instead of line feeds.
 
     Raises:
@@ -160,9 +168,7 @@ def resolve_inputs(
     """
     resolved = [_resolve(os.fsencode(item)) for item in inputs]
     if from_file is not None:
-        if from_file != "-" and not os.path.isfile(from_file):
-            raise MribatchError(f"there is no list '{from_file}'", "give a text file with one path per line, or -")
-        resolved.append(Input(InputKind.LIST, from_file, os.fsencode(os.getcwd()), os.fsencode(from_file), null))
+        resolved.append(_resolve_list(from_file, null=null))
     if not resolved:
         raise OptionError("there is nothing to classify", "name a folder, files or a pattern, or give a list of files")
     if len(resolved) > MAX_INPUTS:
@@ -349,10 +355,10 @@ def has_candidate(
     patterns: PathPatterns = NO_PATTERNS,
     headers: HeaderReader | None = None,
 ) -> bool:
-    """Whether any input holds at least one candidate; stops at the first. A list on stdin is taken to."""
+    """Whether any input holds at least one candidate; stops at the first. A list in a pipe is taken to."""
     scope = _Scope.of(excluded, patterns)
     for item in inputs:
-        if item.kind is InputKind.LIST and item.name == b"-":
+        if item.once:
             return True
         for _, entry in _walk_input(item, scope):
             if entry.look is Look.NO and entry.skipped is None:
@@ -378,11 +384,11 @@ def other_files(
 ) -> Iterator[OtherFile]:
     """Yield everything that is not a plain image by its name, in the order of the file system.
 
-    A list on stdin is left out, since it can be read only once.
+    A list in a pipe is left out, since it can be read only once.
     """
     scope = _Scope.of(excluded, patterns)
     for item in inputs:
-        if item.kind is not InputKind.LIST or item.name != b"-":
+        if not item.once:
             for _, entry in _walk_input(item, scope):
                 if entry.skipped is not None or entry.look is not Look.NO:
                     yield OtherFile(os.path.join(item.root, entry.path), entry.skipped, entry.look)
@@ -429,6 +435,23 @@ def _resolve(name: bytes) -> Input:
     raise MribatchError(f"there is no file or folder '{text}'", "check the path and the current folder")
 
 
+def _resolve_list(name: str, *, null: bool) -> Input:
+    path = os.fsencode(name)
+    once = path == _STDIN or _is_pipe(path)
+    if not once and not os.path.isfile(path):
+        raise MribatchError(f"there is no list '{name}'", "give a text file or a pipe with one path per line, or -")
+    return Input(InputKind.LIST, decode_name(path)[0], os.fsencode(os.getcwd()), path, null, once)
+
+
+def _is_pipe(path: bytes) -> bool:
+    """Whether it is a pipe, such as /dev/fd/63 of `<(find …)`, or a device, such as a terminal."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
 def _fixed_folder(pattern: bytes) -> bytes:
     """The longest leading folder of a pattern that has no wildcard in it."""
     folder = os.path.dirname(pattern)
@@ -455,7 +478,7 @@ def _walk_input(item: Input, scope: _Scope) -> Iterator[tuple[int, _Entry]]:
 
 
 def _open_list(name: bytes) -> contextlib.AbstractContextManager[BinaryIO]:
-    if name == b"-":
+    if name == _STDIN:
         import sys
 
         return contextlib.nullcontext(sys.stdin.buffer)

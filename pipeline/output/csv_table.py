@@ -12,6 +12,7 @@ from mribatch.pipeline.output.parts import read_parts
 
 # A cell that begins like this is run as a formula by spreadsheets (OWASP, "CSV Injection"); file names are strangers'.
 _FORMULA = r"^[=+\-@\t\r]"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Excel takes a CSV file without it for one in the encoding of the machine
 
 
 def write_csv(run: Path, target: Path, model: str) -> None:
@@ -23,7 +24,7 @@ def write_csv(run: Path, target: Path, model: str) -> None:
         MribatchError: The file system refused.
     """
     with publishing(target) as temporary, temporary.open("wb") as stream:
-        stream.write(b"\xef\xbb\xbf")
+        stream.write(BYTE_ORDER_MARK)
         writer = None
         for table in read_parts(run):
             flat = flatten(table, model)
@@ -40,9 +41,12 @@ def flatten(table: pa.Table, model: str) -> pa.Table:
         column = table.column(name)
         if name == "flags":
             column = pc.binary_join(column, ";")
-        if pa.types.is_string(column.type):
-            quoted = pc.binary_join_element_wise("'", column, "")
-            column = pc.if_else(pc.match_substring_regex(column, _FORMULA), quoted, column)
-        columns[name] = column
+        columns[name] = disarm_formulas(column) if pa.types.is_string(column.type) else column
     columns["model"] = pa.array([model] * table.num_rows, pa.string())
     return pa.table(columns)
+
+
+def disarm_formulas(texts: Any) -> Any:
+    """Put an apostrophe before what a spreadsheet would run as a formula; a column of strings."""
+    quoted = pc.binary_join_element_wise("'", texts, "")
+    return pc.if_else(pc.match_substring_regex(texts, _FORMULA), quoted, texts)

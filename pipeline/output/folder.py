@@ -34,6 +34,7 @@ _FROM_ROWS = (
     "report.html",
     "patients.parquet",
     "series.parquet",
+    "patients.csv",
 )  # copies and figures
 _OWN_FILES = (
     LISTING_FILE,

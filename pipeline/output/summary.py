@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mribatch.core.about import RESEARCH_NOTICE
+from mribatch.core.about import JSON_SCHEMA_VERSION, RESEARCH_NOTICE
 from mribatch.core.errors import ExitCode
 from mribatch.core.tables import PLAIN, Cell, Column, Screen, count, format_table
 from mribatch.core.text import one_line
@@ -16,7 +16,6 @@ from mribatch.pipeline.output.row_table import format_series
 from mribatch.pipeline.output.series import read_series
 from mribatch.pipeline.records import Status
 
-JSON_SCHEMA_VERSION = 1  # of what --json prints
 _SERIES_SHOWN = 10
 _LOST = (SkipReason.UNREADABLE_FOLDER,)
 _LOST_IF_STRICT = (*_LOST, SkipReason.DICOM_MODALITY, SkipReason.DICOM_MOSAIC, SkipReason.SYMLINK_LOOP)

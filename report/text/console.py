@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from mribatch.core import tables
 from mribatch.core.text import one_line
 from mribatch.report.metrics_file import Level, MetricsFile, PredictedClasses
+from mribatch.report.patient_table import PatientTable
+from mribatch.report.text.patients import format_patients
 from mribatch.report.text.sentences import (
     CLASS_TABLE,
     CLASS_TABLE_TITLES,
@@ -29,8 +31,11 @@ _WIDEST_MATRIX = 12  # classes
 _MOST_LINES = 5  # notes and files
 
 
-def format_table(content: MetricsFile, screen: tables.Screen = tables.PLAIN) -> str:
-    """The text for a terminal: files, headline figures, classes, confusion matrix, and how the intervals were made."""
+def format_table(
+    content: MetricsFile, screen: tables.Screen = tables.PLAIN, patients: PatientTable | None = None
+) -> str:
+    """The text for a terminal: files, headline figures, classes, confusion matrix, how the intervals were made, and
+    the first patients."""
     files = content.files
     lines = [f"NOTE: {one_line(notice)}." for notice in content.notices]
     if files.readable < files.total:
@@ -50,6 +55,8 @@ def format_table(content: MetricsFile, screen: tables.Screen = tables.PLAIN) -> 
         lines += [*_write_level(content.run.classes, level, screen), ""]
     if content.patients:
         lines += [*describe_patients(content.patients), ""]
+    if patients is not None:
+        lines += [*format_patients(patients, screen), ""]
     for verdict in content.requirements:
         lines.append(f"Requirement {verdict.required}: {'met' if verdict.met else 'NOT MET'}, {verdict.found}")
     lines += [describe_protocol(content), content.research_notice]

@@ -51,6 +51,7 @@ def format_page(content: MetricsFile) -> str:
     lines += [line for text in describe_training_images(content) for line in (f"**{_escape(text)}**", "")]
     for level in content.levels:
         lines += _write_level(run.classes, level, content.patients)
+    lines += _write_patients(content)
     lines += _write_predictions(content.predicted)
     lines += _write_requirements(content.requirements)
     lines += ["## What the numbers are worth", "", *(f"- {line}" for line in _list_caveats(content)), ""]
@@ -89,6 +90,15 @@ def _write_level(classes: Sequence[str], level: Level, patients: PatientCounts |
     lines += [f"- {_escape(note)}" for note in notes[:_MOST_NOTES]]
     lines += count_others(len(notes), min(_MOST_NOTES, len(notes)))
     return [*lines, ""] if notes else lines
+
+
+def _write_patients(content: MetricsFile) -> list[str]:
+    """Where each patient is; who was left out stands beside the figures, if there are any."""
+    if content.patients is None:
+        return []
+    left_out = [] if content.levels else [f"- {_escape(line)}" for line in describe_patients(content.patients)]
+    text = "One row per patient is in patients.csv and patients.parquet, with or without a label."
+    return ["## Patients", "", text, "", *left_out, *([""] if left_out else [])]
 
 
 def _write_matrix(classes: Sequence[str], level: Level) -> list[str]:

@@ -45,6 +45,7 @@ def test_a_wrong_row_ends_the_measurement() -> None:
         check(moved, clean, rows, expected, 2)
 
 
+@pytest.mark.slow
 def test_it_is_measured(tmp_path: Path, tiny_model: Path) -> None:
     pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install '.[dali]'")
     command = [

@@ -30,10 +30,11 @@ def race(tmp_path: Path, peers: str, *more: str) -> tuple[dict[str, Any], Path]:
     return json.loads(path.read_text()), path
 
 
+@pytest.mark.slow
 def test_ours_and_the_tutorial_race_and_who_is_not_installed_is_left_out(tmp_path: Path) -> None:
     ours = ("--ours", "two-rows=--model cnn --batch-size 2 --backend onnxruntime")
-    result, path = race(tmp_path, "tutorial,mribatch,mribatch-cnn,ray,timm,ultralytics", *ours)
-    assert set(result["entrants"]) == {"tutorial", "mribatch", "mribatch-cnn", "two-rows"}, result["left_out"]
+    result, path = race(tmp_path, "tutorial,ray,timm,ultralytics", *ours)
+    assert set(result["entrants"]) == {"tutorial", "two-rows"}, result["left_out"]
     assert set(result["left_out"]) == set(NOT_HERE)
     assert result["left_out"]["ray"] == "not installed here: ray"
     assert path.name == f"race-synthetic-8images-{result['threads']}cores.json"
@@ -41,9 +42,8 @@ def test_ours_and_the_tutorial_race_and_who_is_not_installed_is_left_out(tmp_pat
     for one in result["entrants"].values():
         assert one["whole_images_per_second"]["median"] > 0 and one["start_seconds"]["median"] > 0
         assert one["versions"]["onnxruntime"]
-    assert result["entrants"]["mribatch"]["network"].endswith("160 px")
     table = path.with_suffix(".md").read_text()
-    assert "**mribatch --model cnn**" in table and path.with_suffix(".svg").name in table
+    assert path.with_suffix(".svg").name in table
     assert ET.fromstring(path.with_suffix(".svg").read_text()).tag.endswith("svg")
 
 
@@ -82,8 +82,11 @@ def test_the_table_is_made_from_the_result_alone(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_reference_dali_and_the_reference_s_network_as_a_bundle_race(tmp_path: Path) -> None:
-    result, _ = race(tmp_path, "reference,mribatch-dali,mribatch-b3")
-    assert set(result["entrants"]) == {"reference", "mribatch-dali", "mribatch-b3"}, result["left_out"]
+    result, path = race(tmp_path, "reference,mribatch,mribatch-cnn,mribatch-dali,mribatch-b3")
+    names = {"reference", "mribatch", "mribatch-cnn", "mribatch-dali", "mribatch-b3"}
+    assert set(result["entrants"]) == names, result["left_out"]
+    assert result["entrants"]["mribatch"]["network"].endswith("160 px")
+    assert "**mribatch --model cnn**" in path.with_suffix(".md").read_text()
     assert result["entrants"]["reference"]["whole_to_reference"]["median"] == 1
 
 
@@ -108,7 +111,7 @@ def test_a_process_is_measured_with_all_that_it_starts_and_nothing_of_it_stays(t
         "print('{}')\n"
     )
     begin = time.monotonic()
-    finished = run_measured([sys.executable, "-c", code], os.environ, tmp_path, tmp_path / "log", 30)
+    finished = run_measured([sys.executable, "-c", code], os.environ, tmp_path, tmp_path / "log", 30, gone_s=1)
     assert finished.last_line == "{}" and finished.seconds >= 2
     assert finished.peak_bytes > 80_000_000
     assert time.monotonic() - begin < 45

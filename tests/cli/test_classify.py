@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from mribatch.cli.main import COMMANDS, cli
+from tests.cli.documented_json import check_documented
 from tests.folders import draw_images, mribatch, rows
 from tests.make_models import make_bad
 
@@ -55,6 +56,7 @@ def test_json_is_one_line_on_stdout(tmp_path: Path, tiny_model: Path) -> None:
     assert result.returncode == 3
     assert result.stdout.count("\n") == 1
     summary = json.loads(result.stdout)
+    check_documented("classify", summary)
     assert (summary["files"], summary["ok"], summary["not_ok"], summary["exit_code"]) == (6, 5, 1, 3)
     assert summary["by_status"] == {"ok": 5, "unsupported": 1}
     assert summary["research_notice"] == "Research use only, not a medical device."
@@ -105,6 +107,7 @@ def test_a_dry_run_counts_and_estimates_and_writes_nothing(tmp_path: Path, tiny_
     as_json = json.loads(mribatch("classify", tmp_path / "data", "--dry-run", "--json", "--model", tiny_model).stdout)
     assert (as_json["files"], as_json["by_suffix"]) == (31, {".jpg": 30, ".png": 1})
     assert as_json["seconds"] > 0
+    check_documented("classify --dry-run", as_json)
     assert sorted(tmp_path.rglob("*")) == before
 
 

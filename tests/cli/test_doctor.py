@@ -2,6 +2,7 @@
 
 import json
 
+from tests.cli.documented_json import check_documented
 from tests.folders import mribatch
 
 
@@ -12,3 +13,4 @@ def test_doctor_prints_one_screen_or_one_line_of_json() -> None:
     assert text.stdout.endswith("Research use only, not a medical device.\n")
     content = json.loads(mribatch("doctor", "--json").stdout)
     assert content["backend"]["name"] == "onnxruntime" and content["problems"] == []
+    check_documented("doctor", content)

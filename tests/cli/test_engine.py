@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from mribatch.cli.engine import engine
 from mribatch.core.errors import ExitCode, MribatchError
 from mribatch.trt.gpu import NoGpu, find_gpu
+from tests.cli.documented_json import check_documented
 from tests.folders import draw_images
 
 no_gpu_here = pytest.mark.skipif(not isinstance(find_gpu(), NoGpu), reason="there is a GPU: the engine would run on it")
@@ -67,7 +68,9 @@ def test_build_prints_one_row_for_each_engine_and_finds_it_again(built: Path, ti
         "--cache",
         built,
     )
-    rows = json.loads(run(*arguments, "--json").stdout)
+    content = json.loads(run(*arguments, "--json").stdout)
+    check_documented("engine build", content)
+    rows = content["engines"]
     assert time.monotonic() - begin < 3
     assert [(row["target"], row["from_cache"], row["verified"]) for row in rows] == [
         ("sm86", True, "cpu-emulated"),
@@ -79,7 +82,7 @@ def test_build_prints_one_row_for_each_engine_and_finds_it_again(built: Path, ti
 @no_gpu_here
 def test_the_names_of_before_still_work_and_are_not_shown(built: Path, tiny_model: Path) -> None:
     before = ("--flavour", "tensorrt-rtx", "--target", "sm89", "--batch", "2,4", "--cache", built, "--json")
-    (row,) = json.loads(run("build", tiny_model, *before).stdout)
+    (row,) = json.loads(run("build", tiny_model, *before).stdout)["engines"]
     assert row["from_cache"] and row["trt_flavor"] == "tensorrt-rtx"
     for command in ("build", "verify"):
         shown = run(command, "--help").stdout
@@ -91,7 +94,9 @@ def test_the_names_of_before_still_work_and_are_not_shown(built: Path, tiny_mode
 
 def test_list_shows_what_there_is(built: Path, tmp_path: Path) -> None:
     assert len(run("list", "--cache", built).stdout.splitlines()) == 3
-    assert len(json.loads(run("list", "--cache", built, "--json").stdout)) == 2
+    content = json.loads(run("list", "--cache", built, "--json").stdout)
+    check_documented("engine list", content)
+    assert len(content["engines"]) == 2
     assert run("list", "--cache", tmp_path / "none").stdout == f"There is no engine in {tmp_path / 'none'}.\n"
 
 
@@ -150,12 +155,14 @@ def test_verify_compares_the_golden_slices_and_a_folder(tiny_model: Path, tmp_pa
     draw_images(tmp_path / "data", 5, size=32)
     (tmp_path / "data" / "z-broken.png").write_bytes(b"no image")
     result = run("verify", tiny_model, "--data", tmp_path / "data", "--json")
-    (found,) = json.loads(result.stdout)
+    content = json.loads(result.stdout)
+    check_documented("engine verify", content)
+    (found,) = content["bundles"]
     assert found["verified"] == "cpu-emulated" and found["holds"] and found["golden_max_difference"] < 0.01
     assert found["images"]["images"] == 5 and found["images"]["same_class"] == 5
     assert result.return_value is ExitCode.OK
     limited = json.loads(run("verify", tiny_model, "--data", tmp_path / "data", "--limit", 2, "--json").stdout)
-    assert limited[0]["images"]["images"] == 2
+    assert limited["bundles"][0]["images"]["images"] == 2
 
 
 @no_gpu_here

@@ -16,6 +16,7 @@ from mribatch.cli.export import export
 from mribatch.cli.report import report
 from mribatch.core.errors import MribatchError
 from mribatch.core.install import install_command
+from tests.cli.documented_json import check_documented
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -115,6 +116,7 @@ def test_one_line_of_json_and_nothing_else(model: Path, tmp_path: Path) -> None:
     assert result.stderr == "" and result.stdout.count("\n") == 1
     assert (facts["name"], facts["scale"], facts["ends_in"]) == ("mine", "none", "probabilities")
     assert facts["golden_max_difference"] <= 1e-4
+    check_documented("export", facts)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from mribatch.cli.main import cli
 from tests.folders import draw_images, mribatch, rows
 
 
@@ -53,14 +55,14 @@ def test_an_address_is_refused_and_leaves_nothing(command: tuple[str, ...], tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-def test_a_folder_with_a_colon_is_a_folder(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_folder_with_a_colon_is_a_folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     draw_images(tmp_path / "data", 2)
-    command = ("classify", "data", "--out", "run:1", "--model", tiny_model, "--csv")
-    assert mribatch(*command, cwd=tmp_path).returncode == 0
+    command = ["classify", "data", "--out", "run:1", "--model", str(tiny_model), "--csv"]
+    for arguments in (command, command, ["report", "run:1"], ["table", "run:1"]):
+        result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
     assert len(rows(tmp_path / "run:1")) == 2
-    assert mribatch(*command, cwd=tmp_path).returncode == 0
-    assert mribatch("report", "run:1", cwd=tmp_path).returncode == 0
-    assert mribatch("table", "run:1", cwd=tmp_path).returncode == 0
 
 
 def test_python_m_mribatch() -> None:

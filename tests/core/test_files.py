@@ -190,3 +190,10 @@ def test_a_lock_in_a_missing_folder_is_one_line(tmp_path: Path) -> None:
         FolderLock(tmp_path / "gone"),
     ):
         pass
+
+
+def test_names_whose_bytes_are_not_text_survive_json(tmp_path: Path) -> None:
+    """Under LC_ALL=C, Python's text of a file name holds surrogates, which UTF-8 lacks."""
+    content = {"path": b"sch\xc3\xa9ma".decode("ascii", "surrogateescape"), "other": "schéma"}
+    write_json(tmp_path / "run.json", content)
+    assert json.loads((tmp_path / "run.json").read_text("utf-8")) == content

@@ -8,7 +8,7 @@ from mribatch.core.install import install_command
 from mribatch.pipeline import doctor
 
 
-def test_a_healthy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_healthy_machine() -> None:
     diagnosis = doctor.diagnose()
     assert diagnosis.problems == ()
     assert (diagnosis.backend.name, diagnosis.decoder.name) == ("onnxruntime", "opencv")
@@ -16,13 +16,12 @@ def test_a_healthy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(diagnosis.libraries.values())
     text = diagnosis.to_text()
     assert "backend    auto picks onnxruntime: " in text and "No problem found." in text
-    assert [extra.name for extra in diagnosis.extras] == ["train", "dali", "rtx", "gpu-cu12", "gpu-cu13"]
+    assert [extra.name for extra in diagnosis.extras] == ["train", "dicom", "dali", "rtx", "gpu-cu12", "gpu-cu13"]
 
 
-def test_a_missing_library_is_a_problem_with_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("pyarrow", "onnx") else real(name))
-    diagnosis = doctor.diagnose()
+def test_a_missing_library_is_a_problem_with_its_fix() -> None:
+    missing = ("pyarrow", "onnx")
+    diagnosis = doctor.diagnose(lambda name: None if name in missing else doctor.find_version(name))
     assert diagnosis.problems == (f"pyarrow is not installed. Fix: {install_command()}",)
     train = next(line for line in diagnosis.to_text().splitlines() if line.startswith("train "))
     assert "lacks onnx" in train and train.endswith(install_command("train"))
@@ -38,8 +37,7 @@ def test_gpus_come_from_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert doctor.diagnose().gpus == ()
 
 
-def test_the_driver_is_read_from_its_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_driver_is_read_from_its_own_file(tmp_path: Path) -> None:
     file = tmp_path / "version"
     file.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n")
-    monkeypatch.setattr(doctor, "_DRIVER", file)
-    assert doctor.diagnose().driver == "580.65.06"
+    assert doctor.diagnose(driver_file=file).driver == "580.65.06"

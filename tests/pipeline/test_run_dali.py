@@ -187,6 +187,7 @@ def test_on_the_command_line(pictures: list[bytes], tiny_model: Path, tmp_path: 
     assert other.returncode == 1 and "decoder was dali, now it is opencv" in other.stderr
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_or_killed_goes_on(pictures: list[bytes], tiny_model: Path, tmp_path: Path) -> None:
     write(tmp_path / "data", pictures, batches=96, broken_per_batch=1)
     command = [

@@ -9,7 +9,8 @@ import jsonschema
 import numpy as np
 import pytest
 
-from mribatch.core.bundle import load_bundle
+from mribatch.core.bundle import TRAINING_IMAGES_FILE, load_bundle
+from mribatch.core.errors import BundleError
 from mribatch.core.training_images import TrainingImages
 from mribatch.pipeline.decode.file import decode_file
 from mribatch.pipeline.options import ClassifyOptions
@@ -62,3 +63,11 @@ def test_a_model_without_hashes_says_nothing_of_training(tiny_model: Path, tmp_p
     assert "training" not in summary.to_text() and "seen_in_training" not in summary.to_json()
     assert "seen_in_training" not in report(ReportOptions(run=tmp_path / "out")).content
     assert "training_images" not in json.loads((tmp_path / "out" / "run.json").read_bytes())["bundle"]
+
+
+def test_damaged_hashes_are_refused_before_anything_is_written(trained_on_some: Path, tmp_path: Path) -> None:
+    with (trained_on_some / TRAINING_IMAGES_FILE).open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(BundleError, match=r"training_images\.npz has sha256 .*Fix: "):
+        classify([tmp_path / "data"], tmp_path / "out", ClassifyOptions(model=str(trained_on_some)))
+    assert not (tmp_path / "out").exists()

@@ -12,6 +12,7 @@ from mribatch.core.errors import MribatchError
 from mribatch.core.install import install_command
 from mribatch.training.data.data_sheets import BRAIN_TUMOR_CLASSIFICATION_MRI, UNKNOWN, read_data_sheet
 from mribatch.training.recipes.catalog import RECIPES
+from tests.cli.documented_json import check_documented
 
 
 def run(*arguments: object) -> Result:
@@ -42,13 +43,15 @@ def test_one_line_of_json(toy_data: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorflow", reason="needs the extra 'train'")
     sheet = tmp_path / "sheet.json"
     sheet.write_text(json.dumps({"title": "Toys", "source": "drawn", "licence": "CC0", "limits": ["Drawings only."]}))
-    result = run("cnn", toy_data, "--out", tmp_path / "m", "--epochs", 1, "--data-sheet", sheet, "--json", "--quiet")
+    small = ("--set", "size=96", "--epochs", 1, "--no-figures", "--data-sheet", sheet)
+    result = run("cnn", toy_data, "--out", tmp_path / "m", *small, "--json", "--quiet")
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
     assert facts["training"]["data"] == "Toys" and facts["training"]["epochs"] == 1 and result.stderr == ""
+    check_documented("train", facts)
     card = (tmp_path / "m" / "MODEL_CARD.md").read_text()
     assert "- Drawings only." in card and "Training data: CC0." in card
-    shown = run("cnn", toy_data, "--out", tmp_path / "m", "--epochs", 1, "--data-sheet", sheet)
+    shown = run("cnn", toy_data, "--out", tmp_path / "m", *small)
     assert "already holds this fit" in shown.stderr
     assert shown.stdout.startswith("metric") and shown.stdout.endswith("Research use only, not a medical device.\n")
 

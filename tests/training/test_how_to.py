@@ -12,7 +12,7 @@ from mribatch.cli.main import cli
 from tests.training.toy import draw_data
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/train-your-own.md"
-SMALL = ["--set", "size=96", "--epochs", "1", "--quiet"]  # a fit of seconds
+SMALL = ["--set", "size=96", "--epochs", "1", "--no-figures", "--quiet"]  # a fit of seconds
 
 
 def commands_of_the_page() -> list[list[str]]:

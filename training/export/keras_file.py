@@ -22,6 +22,7 @@ from typing import Any
 
 from mribatch.core.errors import MribatchError
 from mribatch.core.text import one_line
+from mribatch.training.export.model_facts import FileFacts
 from mribatch.training.frameworks import load_keras
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
@@ -106,7 +107,7 @@ def load_in_safe_mode(path: Path) -> Any:
     return model
 
 
-def read_file_facts(path: Path) -> dict[str, str]:
+def read_file_facts(path: Path) -> FileFacts:
     """Return name, sha256 and the version of Keras that saved the file."""
     with path.open("rb") as file:
         digest = sha256()
@@ -121,7 +122,7 @@ def read_file_facts(path: Path) -> dict[str, str]:
     saved_by = metadata.get("keras_version") if isinstance(metadata, dict) else None
     if not isinstance(saved_by, str) or not _VERSION.fullmatch(saved_by):
         saved_by = "unknown"
-    return {"file": path.name, "sha256": digest.hexdigest(), "saved_by_keras": saved_by}
+    return FileFacts(file=path.name, sha256=digest.hexdigest(), saved_by_keras=saved_by)
 
 
 def _check_kind(path: Path) -> None:
@@ -185,7 +186,7 @@ def _check_size(entry: zipfile.ZipInfo, limit: int) -> None:
 
 def _check_generation(path: Path, config: Any) -> None:
     """Refuse a file of Keras 2, which has the same suffix and another content."""
-    version = read_file_facts(path)["saved_by_keras"]
+    version = read_file_facts(path).saved_by_keras or ""
     module = config.get("module") if isinstance(config, dict) else None
     former = isinstance(module, str) and module.startswith(("keras.engine.", "keras.src.engine."))
     if version.startswith("2.") or former:

@@ -16,6 +16,7 @@ from mribatch.core.errors import MribatchError
 from mribatch.core.install import install_command
 from mribatch.core.onnx_graph import STANDARD_DOMAINS, read_graph_facts
 from mribatch.core.text import one_line
+from mribatch.training.export.model_facts import FileFacts
 
 SUFFIX = ".onnx"
 OPSETS = range(11, 27)
@@ -56,14 +57,14 @@ def load_graph(path: Path) -> Any:
     return model
 
 
-def read_onnx_facts(path: Path, model: Any) -> dict[str, str]:
-    """Return name, sha256 of the file, and what wrote it."""
+def read_onnx_facts(path: Path, model: Any) -> FileFacts:
+    """Return name, sha256 of the file, what wrote it, and its opset."""
     with path.open("rb") as file:
         digest = sha256()
         while block := file.read(1 << 20):
             digest.update(block)
     writer = one_line(f"{model.producer_name} {model.producer_version}".strip())[:40] or "unknown"
-    return {"file": path.name, "sha256": digest.hexdigest(), "saved_by": writer}
+    return FileFacts(file=path.name, sha256=digest.hexdigest(), saved_by=writer, opset=str(opset_of(model)))
 
 
 def opset_of(model: Any) -> int:

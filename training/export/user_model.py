@@ -1,10 +1,9 @@
 """A user's own classifier, Keras or ONNX -> a model bundle, in the steps of `export_model`."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mribatch.core.about import RESEARCH_NOTICE, __version__
 from mribatch.core.agreement import Agreement
@@ -17,8 +16,9 @@ from mribatch.training.export.declarations import MeanAndStd, OutputKind, Scale
 from mribatch.training.export.golden import COUNT, LEAST_SPREAD, ChosenGolden, choose_golden
 from mribatch.training.export.keras_classifier import inspect_classifier
 from mribatch.training.export.keras_file import load_network, read_file_facts
+from mribatch.training.export.model_facts import ExportFacts, FileFacts, ModelFacts
 from mribatch.training.export.onnx_classifier import inspect_graph
-from mribatch.training.export.onnx_file import SUFFIX, load_graph, opset_of, read_onnx_facts
+from mribatch.training.export.onnx_file import SUFFIX, load_graph, read_onnx_facts
 from mribatch.training.export.outputs import Ending
 from mribatch.training.export.pixels import PixelInput, Scaling
 
@@ -70,7 +70,7 @@ class ExportResult:
     out: Path
     agreement: Agreement
     reference: str  # what the graph was compared with
-    facts: Mapping[str, Any] = field(default_factory=dict)  # for people and for --json
+    facts: ExportFacts
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class UserModel:
     ending: Ending
     framework: str  # "Keras" or "ONNX"
     weights: int
-    file_facts: Mapping[str, str]
+    origin: FileFacts
 
 
 def export_model(options: ExportOptions, echo: Echo) -> ExportResult:
@@ -98,28 +98,27 @@ def export_model(options: ExportOptions, echo: Echo) -> ExportResult:
     for line in (*_describe(known, options), *known.pixels.notes):
         echo(line)
     golden = _choose_golden(known, options)
-    training = {
-        "source": f"a user's own {known.framework} model",
-        **known.file_facts,
-        **_collect_facts(known),
-        "golden_spread": round(golden.spread, 6),
-        "mribatch": __version__,
-    }
+    model = _describe_model(known, golden)
     facts = BundleFacts(
         name=name,
         classes=options.classes,
         trained=not options.untrained,
         activation=_SIGMOIDS if known.ending == Ending(OutputKind.SIGMOID) else "softmax",
         description=_describe_in_one_line(known),
-        training=training,
+        training=model.to_json(),
         licences={"weights": options.licence, "training_data": "not stated"},
     )
-    card = write_user_card(name, options, known, training)
+    card = write_user_card(name, options, known, model)
     agreement = _publish(known, facts, card, options.out, golden)
     if options.untrained:
         echo(f"NOTE: '{name}' is marked as not trained: its runs and reports say that its predictions mean nothing.")
-    result = {"name": name, "out": str(options.out), **training, "trained": not options.untrained}
-    result["golden_max_difference"] = agreement.max_difference
+    result = ExportFacts(
+        name=name,
+        out=str(options.out),
+        model=model,
+        trained=not options.untrained,
+        golden_max_difference=agreement.max_difference,
+    )
     return ExportResult(options.out, agreement, known.source.reference, result)
 
 
@@ -148,7 +147,7 @@ def _load_onnx(options: ExportOptions) -> UserModel:
         scale_twice=options.scale_twice,
     )
     weights = sum(math.prod(tensor.dims) for tensor in model.graph.initializer)
-    facts = read_onnx_facts(options.model, model) | {"opset": str(opset_of(model))}
+    facts = read_onnx_facts(options.model, model)
     return UserModel(known, known.pixels, known.ending, "ONNX", weights, facts)
 
 
@@ -165,7 +164,7 @@ def _choose_golden(known: UserModel, options: ExportOptions) -> ChosenGolden:
     return chosen
 
 
-def write_user_card(name: str, options: ExportOptions, known: UserModel, facts: Mapping[str, Any]) -> str:
+def write_user_card(name: str, options: ExportOptions, known: UserModel, facts: ModelFacts) -> str:
     """Return MODEL_CARD.md of a model of which only the file is known."""
     pixels, classes = known.pixels, ", ".join(options.classes.names)
     notes = "".join(f"- Note: {note}.\n" for note in pixels.notes)
@@ -182,7 +181,7 @@ def write_user_card(name: str, options: ExportOptions, known: UserModel, facts: 
 {untrained}A user's own {known.framework} model, exported by mribatch {__version__}.
 **How good it is is not known here**: mribatch did not train it and has only checked that the exported graph gives the
 same probabilities as {reference} on {COUNT} golden slices, over which its answers vary by up to
-{facts["golden_spread"]:.3f}. Measure it with
+{facts.golden_spread:.3f}. Measure it with
 `mribatch classify` and `mribatch report` on labelled images that it was not trained on.
 
 ## Intended use
@@ -201,7 +200,7 @@ about a person. It assigns one of its own classes to every picture, even to a pi
 {sigmoids}{notes}
 ## Origin
 
-- File: `{facts["file"]}`, sha256 `{facts["sha256"]}`, saved by {_name_writer(facts)}.
+- File: `{facts.origin.file}`, sha256 `{facts.origin.sha256}`, saved by {facts.origin.writer}.
 - Weights: {known.weights:,}. Training data, protocol and figures: not stated.
 
 ## Licences
@@ -247,20 +246,18 @@ def _describe_in_one_line(known: UserModel) -> str:
     return f"{text}; {ending}"
 
 
-def _name_writer(facts: Mapping[str, Any]) -> str:
-    return f"Keras {facts['saved_by_keras']}" if "saved_by_keras" in facts else str(facts["saved_by"])
-
-
-def _collect_facts(known: UserModel) -> dict[str, Any]:
-    pixels = known.pixels
-    return {
-        "weights": known.weights,
-        "channels": pixels.channels,
-        "scale": str(pixels.scale),
-        "scaled_by_layers": list(pixels.scaling_layers),
-        "ends_in": f"one {known.ending.kind}" if known.ending.single else str(known.ending.kind),
-        "probabilities": _PROBABILITIES[known.ending],
-    }
+def _describe_model(known: UserModel, golden: ChosenGolden) -> ModelFacts:
+    return ModelFacts(
+        source=f"a user's own {known.framework} model",
+        origin=known.origin,
+        weights=known.weights,
+        channels=known.pixels.channels,
+        scale=str(known.pixels.scale),
+        scaled_by_layers=tuple(known.pixels.scaling_layers),
+        ends_in=f"one {known.ending.kind}" if known.ending.single else str(known.ending.kind),
+        probabilities=_PROBABILITIES[known.ending],
+        golden_spread=round(golden.spread, 6),
+    )
 
 
 def _publish(known: UserModel, facts: BundleFacts, card: str, out: Path, golden: ChosenGolden) -> Agreement:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mribatch.core.bundle import SPEC_FILE, load_bundle
-from mribatch.core.errors import MribatchError
+from mribatch.core.errors import BundleError, MribatchError, advising
 from mribatch.core.training_images import TrainingImages
 from mribatch.training.card.citations import read_citations
 from mribatch.training.card.model_card import CardFacts, Provenance, model_card
@@ -62,7 +62,8 @@ def find_finished(options: TrainOptions, fingerprint: FitFingerprint, checkpoint
     """
     if options.overwrite or not (options.out / SPEC_FILE).is_file():
         return None
-    spec = load_bundle(str(options.out)).spec
+    with advising({BundleError: "restore the bundle, choose another --out, or add --overwrite to write it again"}):
+        spec = load_bundle(str(options.out)).spec
     if spec.training.get("fingerprint") != fingerprint.digest:
         problem = f"{options.out} holds another bundle, '{spec.name}'"
         raise MribatchError(problem, "choose another --out, or add --overwrite")

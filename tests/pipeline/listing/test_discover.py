@@ -201,6 +201,23 @@ def test_a_list_keeps_its_order_and_its_missing_files(tmp_path: Path, monkeypatc
     ]
 
 
+def test_a_list_may_come_through_a_pipe_and_is_the_same_input_next_time(tmp_path: Path) -> None:
+    """As from `--from-file <(find …)`, which is /dev/fd/63 now and maybe /dev/fd/62 next time."""
+    make(tmp_path, "a.jpg", "b.jpg")
+    identities = set()
+    for _ in range(2):
+        reading, writing = os.pipe()
+        os.write(writing, b"".join(bytes(tmp_path / name) + b"\n" for name in ("b.jpg", "a.jpg")))
+        os.close(writing)
+        (item,) = inputs = resolve_inputs([], f"/dev/fd/{reading}")
+        os.dup(reading)  # the next pipe has another number
+        assert has_candidate(inputs, None) and not list(other_files(inputs, None))  # neither reads it
+        with Discovery(inputs, tmp_path / "names.sqlite") as discovery:
+            assert [os.path.basename(file.path) for file in discovery.files()] == [b"b.jpg", b"a.jpg"]
+        identities.add(item.identity)
+    assert len(identities) == 1
+
+
 def test_a_list_with_nul_bytes_names_the_line(tmp_path: Path) -> None:
     (tmp_path / "list").write_bytes(b"a.jpg\nb.jpg\0c.jpg\n")
     with pytest.raises(
@@ -253,7 +270,7 @@ def test_the_database_is_gone_afterwards_and_an_old_one_does_not_matter(tmp_path
             None,
             "the pattern 'gone/*.jpg' matches nothing. Fix: check the pattern and the current folder",
         ),
-        ([], "gone.txt", "there is no list 'gone.txt'. Fix: give a text file with one path per line, or -"),
+        ([], "gone.txt", "there is no list 'gone.txt'. Fix: give a text file or a pipe with one path per line, or -"),
     ],
 )
 def test_inputs_that_are_not_there_are_refused(

@@ -53,7 +53,7 @@ def test_it_is_marked_untrained_on_demand_and_told(tmp_path: Path) -> None:
     spec = load_bundle(str(result.out)).spec
     assert not spec.trained and "predictions mean nothing" in (spec.notice or "")
     assert any("is marked as not trained" in line for line in lines)
-    assert result.facts["trained"] is False and result.facts["golden_spread"] < LEAST_SPREAD
+    assert result.facts.trained is False and result.facts.model.golden_spread < LEAST_SPREAD
     assert "**Not trained" in (result.out / "MODEL_CARD.md").read_text()
 
 

@@ -93,7 +93,7 @@ def test_grey_and_rgb_softmax_and_logits(channels: int, activation: str | None, 
     expected = given if activation else softmax(given)
     got = ask(result.out, images)
     assert np.abs(got - expected).max() < 1e-4 and np.allclose(got.sum(axis=1), 1, atol=1e-5)
-    assert result.facts["ends_in"] == ("probabilities" if activation else "logits")
+    assert result.facts.model.ends_in == ("probabilities" if activation else "logits")
 
 
 def test_what_the_bundle_and_its_card_say(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_the_bundle_says_that_its_probabilities_were_sigmoids(tmp_path: Path) ->
     activation = "sigmoid divided by the sum of all sigmoids"
     content = json.loads((result.out / "bundle.json").read_text())
     assert content["output"]["activation"] == activation and content["training"]["ends_in"] == "sigmoid"
-    assert content["training"]["probabilities"] == activation == result.facts["probabilities"]
+    assert content["training"]["probabilities"] == activation == result.facts.model.probabilities
     assert content["description"].endswith("weights; its sigmoids are divided by their sum")
     card = (result.out / "MODEL_CARD.md").read_text()
     assert "the model ends in sigmoids, each of which the graph divides by their sum." in card
@@ -373,7 +373,7 @@ def test_one_sigmoid_is_the_second_of_two_classes(tmp_path: Path) -> None:
     images = speckled()
     positive = model.predict(np.repeat(images.astype(np.float32), 3, axis=3), verbose=0)
     assert np.abs(ask(result.out, images) - np.hstack([1 - positive, positive])).max() < 1e-5
-    assert np.ptp(positive) > 0.01 and result.facts["ends_in"] == "one sigmoid"
+    assert np.ptp(positive) > 0.01 and result.facts.model.ends_in == "one sigmoid"
     assert "one sigmoid p; the graph gives 1 - p and p, for healthy and tumor in this order" in (
         (result.out / "MODEL_CARD.md").read_text()
     )
@@ -436,7 +436,9 @@ OF_KERAS = {
 }
 
 
-@pytest.mark.parametrize("name", OF_KERAS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "GRU" else name for name in OF_KERAS]
+)
 def test_layers_of_keras_export_as_they_answer(name: str, tmp_path: Path) -> None:
     model = OF_KERAS[name]()
     result = export(model, tmp_path, untrained=name == "Discretization")
@@ -445,6 +447,7 @@ def test_layers_of_keras_export_as_they_answer(name: str, tmp_path: Path) -> Non
     assert np.abs(ask(result.out, images) - expected).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_private_layers_of_applications_are_keras_own(tmp_path: Path) -> None:
     """LayerScale of ConvNeXt; with the 1e-6 that it starts with, it would hardly count."""
     made = convnext()

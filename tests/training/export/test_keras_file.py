@@ -16,6 +16,7 @@ import keras
 from mribatch.core.errors import MribatchError
 from mribatch.training.export import keras_file
 from mribatch.training.export.keras_file import load_in_safe_mode, load_network, read_file_facts
+from mribatch.training.export.model_facts import FileFacts
 from tests.training import keras_models as models
 
 
@@ -44,11 +45,10 @@ def test_facts_of_the_file(good: Path) -> None:
     from hashlib import sha256
 
     facts = read_file_facts(good)
-    assert facts == {
-        "file": "small.keras",
-        "sha256": sha256(good.read_bytes()).hexdigest(),
-        "saved_by_keras": keras.__version__,
-    }
+    assert facts == FileFacts(
+        file="small.keras", sha256=sha256(good.read_bytes()).hexdigest(), saved_by_keras=keras.__version__
+    )
+    assert facts.writer == f"Keras {keras.__version__}"
 
 
 def test_code_in_a_lambda_layer_is_refused_and_never_runs(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_groups_that_hold_themselves_end(good: Path, tmp_path: Path, monkeypatch
 )
 def test_metadata_that_says_something_else_is_not_believed(good: Path, tmp_path: Path, content: bytes) -> None:
     path = models.rewritten(good, tmp_path / "m.keras", lambda parts: parts.update({"metadata.json": content}))
-    assert read_file_facts(path)["saved_by_keras"] == "unknown"
+    assert read_file_facts(path).saved_by_keras == "unknown"
 
 
 def test_what_the_file_says_does_not_move_the_cursor(good: Path, tmp_path: Path) -> None:
@@ -312,4 +312,4 @@ def test_metadata_is_not_needed(good: Path, tmp_path: Path) -> None:
     path = models.rewritten(
         good, tmp_path / "m.keras", lambda parts: parts.update({"metadata.json": json.dumps({}).encode()})
     )
-    assert load_network(path).name == "small" and read_file_facts(path)["saved_by_keras"] == "unknown"
+    assert load_network(path).name == "small" and read_file_facts(path).saved_by_keras == "unknown"

@@ -259,7 +259,7 @@ def test_damaged_bytes_are_refused_or_exported_but_never_a_traceback(place: int,
 
 def test_scaling_inside_is_used_and_named(tmp_path: Path) -> None:
     result = export(classifier(scaled=True), tmp_path, scale=None)
-    assert result.facts["scaled_by_layers"] == ["n0"] and result.facts["scale"] == "none"
+    assert result.facts.model.scaled_by_layers == ("n0",) and result.facts.model.scale == "none"
 
 
 def test_a_model_for_one_image_that_cannot_take_more_is_refused_with_the_way_out(tmp_path: Path) -> None:

@@ -100,9 +100,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_does_not(tmp_path: Pa
     assert numbers(first) != numbers(other)
 
 
-@pytest.mark.parametrize(
-    ("writes", "change"), [*((writes, {}) for writes in range(0, 9, 2)), (0, CYCLE), (2, CYCLE), (4, CYCLE)]
-)
+@pytest.mark.parametrize(("writes", "change"), [(0, {}), (2, {}), (8, {}), (4, CYCLE)])
 def test_stopped_before_any_write_it_resumes_with_the_same_result(
     tmp_path: Path, writes: int, change: dict[str, Any]
 ) -> None:

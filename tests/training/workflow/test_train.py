@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,10 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 
-from mribatch.core.bundle import load_bundle
-from mribatch.core.errors import MribatchError
+from mribatch.core.bundle import TRAINING_IMAGES_FILE, load_bundle
+from mribatch.core.errors import BundleError, MribatchError
+from mribatch.core.training_images import TrainingMatch
+from mribatch.pipeline.decode.file import decode_file
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.run import classify
 from mribatch.training.data.classes import ClassList
@@ -53,6 +56,26 @@ def test_the_bundle_says_what_it_is_worth(trained: TrainResult) -> None:
     predictions = pq.read_table(trained.work / "test_predictions.parquet").to_pylist()
     hits = sum(row["label"] == row["predicted"] for row in predictions)
     assert accuracy["value"] == hits / 8
+
+
+def test_the_bundle_knows_the_images_that_it_was_fitted_on_and_no_others(trained: TrainResult, toy_data: Path) -> None:
+    bundle = load_bundle(str(trained.out))
+    parts = pq.read_table(trained.work / "parts.parquet").to_pylist()
+    pixels = [decode_file(bytes(toy_data / row["path"]), bundle.spec.height, bundle.spec.width).pixels for row in parts]
+    assert bundle.training_images is not None and len(bundle.training_images) == 40
+    found = bundle.training_images.find(np.stack([image for image in pixels if image is not None]))
+    known = {row["path"] for row, match in zip(parts, found, strict=True) if match is TrainingMatch.EXACT}
+    assert known == {row["path"] for row in parts if row["part"] != "test"}
+
+
+def test_damaged_hashes_are_refused_with_what_train_can_do(
+    trained: TrainResult, toy_data: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(trained.out, tmp_path / "toy-model"))
+    with (out / TRAINING_IMAGES_FILE).open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(BundleError, match=r"training_images\.npz has sha256 .*Fix: .*--overwrite"):
+        train(toy.options(toy_data, out, work=trained.work))
 
 
 def test_the_card_holds_the_same_numbers_and_the_warnings(trained: TrainResult) -> None:
@@ -211,6 +234,7 @@ def epochs_done(state: Path) -> int:
         return len(json.loads(str(archive["history"])))
 
 
+@pytest.mark.slow
 def test_kill_9_changes_nothing(trained: TrainResult, toy_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "toy-model"
     state = tmp_path / "toy-model-work" / STATE_FILE
