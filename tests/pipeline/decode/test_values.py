@@ -1,11 +1,13 @@
 """Stored values to grey: against the formulas of the standard, pixel by pixel, and laws that hold for any window."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from mribatch.core.errors import OptionError
 from mribatch.pipeline.decode.values import (
@@ -102,6 +104,18 @@ def test_values_are_those_of_the_modality_lut(cells: type) -> None:
     stored = StoredSlice(np.array([[0, 1, 2, 3, 4, 9]], dtype=cells), Words(4, 3, modality=lut))
     assert stored.values.dtype == np.float32
     assert stored.values.tolist() == [[10, 10, 10, 20, 4000, 4000]]
+
+
+@pytest.mark.parametrize("cells", [np.uint8, np.uint16])
+def test_how_samples_lie_in_memory_does_not_matter(cells: type) -> None:
+    samples: NDArray[Any] = np.arange(60).astype(cells).reshape(6, 10)
+    words = Words(8, 7)
+    plain = to_grey(StoredSlice(samples, words, voi=VoiWindow(30, 60)), FILE, None)
+    shifted: NDArray[Any] = np.frombuffer(b"\0" + samples.tobytes(), cells, 60, offset=1).reshape(6, 10)
+    for view, expected in ((samples[::-1, ::-1], plain[::-1, ::-1]), (samples.T, plain.T), (shifted, plain)):
+        found = to_grey(StoredSlice(view, words, voi=VoiWindow(30, 60)), FILE, None)
+        assert found.flags.c_contiguous
+        assert found.tolist() == expected.tolist()
 
 
 def test_a_voi_lut_takes_its_ends_beyond_them() -> None:
