@@ -16,7 +16,7 @@ STAMP_TRAIN := $(VENV)/.installed-train
 STAMP_RTX := $(VENV)/.installed-rtx
 STAMP_DEV := $(VENV)/.installed-dev
 
-.PHONY: help demo classify report train engines doctor test coverage test-lowest test-slow test-gpu lint format docs models bench race clean
+.PHONY: help demo classify report train engines doctor test coverage test-lowest test-slow test-gpu lint format docs picture dist models bench race clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,7 +49,7 @@ engines: $(STAMP_RTX) ## Build TensorRT engines for every shipped bundle, or fin
 doctor: $(STAMP_USE) ## Show what this machine has and what is missing
 	@$(BIN)/mribatch doctor
 
-test: $(STAMP_DEV) ## Set up and run the quick tests (under four minutes on two cores)
+test: $(STAMP_DEV) ## Set up (TensorFlow, DALI, TensorRT for RTX: 5 GB) and run the quick tests, under four minutes on two cores
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 coverage: $(STAMP_DEV) ## Run the quick tests and show which lines they do not reach; the report is in build/coverage/html
@@ -76,10 +76,22 @@ format: $(STAMP_DEV) ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(STAMP_DEV) ## Write the generated pages again: command line, Python, run.json
+docs: $(STAMP_DEV) ## Write the generated pages again: command line, Python, run.json, and the generated parts of README.md
 	$(BIN)/python docs/make_cli_reference.py
 	$(BIN)/python docs/make_python_reference.py
 	$(BIN)/python docs/make_run_json_reference.py
+	$(BIN)/python -m docs.make_readme
+
+picture: $(STAMP_DEV) ## Draw the README's picture again from a run of the demo, and run the quickstart notebook again
+	$(BIN)/python docs/make_readme_picture.py
+	$(BIN)/python docs/run_quickstart.py
+
+dist: $(STAMP_DEV) ## Build a wheel and a source distribution in dist/, check them, and try the wheel in an empty environment
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	rm -rf mribatch.egg-info
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python -m benchmarks.one_image dist/*.whl
 
 models: $(STAMP_DEV) ## Rebuild the untrained bundle that the tests use
 	$(BIN)/python -m tests.make_models tests/models/placeholder

@@ -82,6 +82,7 @@ def format_table(
         file=stream,
         width=width,
         force_terminal=screen.coloured,
+        force_jupyter=False,  # in a notebook it would show the table instead of writing it
         no_color=not screen.coloured,
         legacy_windows=False,
         color_system="standard" if screen.coloured else None,

@@ -1,6 +1,8 @@
 """The docs match the code: links, anchors, commands, options, file names, tables and examples."""
 
 import functools
+import html
+import json
 import re
 import shlex
 import subprocess
@@ -171,14 +173,56 @@ def examples(page: Path) -> list[str]:
     return [re.sub(rf"^{indent}", "", code, flags=re.M) for indent, code in blocks]
 
 
-def test_the_readme_example_in_python_runs(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.folders import draw_images
+def test_the_generated_parts_of_the_readme_are_what_their_sources_say() -> None:
+    """Runs the example in Python, too: what it prints stands below it."""
+    command = [sys.executable, "-m", "docs.make_readme", "--check"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, f"{result.stdout}{result.stderr}: make docs"
 
-    (code,) = examples(ROOT / "README.md")
-    draw_images(tmp_path / "scans", 3)
-    monkeypatch.chdir(tmp_path)
-    exec(code, {})
-    assert (tmp_path / "results" / "run.json").exists()
+
+def test_the_readme_shows_the_newest_race_over_real_images(tmp_path: Path) -> None:
+    figure = {"median": 10.0, "low": 9.0, "high": 12.0}
+    one = {
+        "label": "OpenCV + Keras",
+        "network": "B3",
+        "runs": "python -m x",
+        "whole_images_per_second": figure,
+        "steady_images_per_second": figure,
+        "start_seconds": figure,
+        "peak_memory_bytes": {"median": 2e9},
+    }
+    ours = one | {"label": "mribatch", "runs": "mribatch classify", "whole_to_reference": figure | {"median": 4.04}}
+    content = {
+        "conditions": {"processor": "p", "date": "2026-01-01", "mribatch": "0"},
+        "data": "real",
+        "images": 3,
+        "image_bytes": 3000,
+        "threads": 2,
+        "repeats": 3,
+        "entrants": {"reference": one, "mribatch": ours},
+    }
+    older = content | {"conditions": content["conditions"] | {"date": "2025-01-01"}}  # type: ignore[operator]
+    for name, result in (("race-a", older), ("race-real", content), ("race-z", content | {"data": "synthetic"})):
+        (tmp_path / f"{name}.json").write_text(json.dumps(result))
+    code = (
+        "import sys; from pathlib import Path; from docs import make_readme as page;"
+        "print(page.speed(Path(sys.argv[1])), page.newest_race(Path(sys.argv[1])))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "| **mribatch** | B3 | 10 (9 to 12) | 4.0 | 10.00 (9.00 to 12.00) | 2.00 |" in shown
+    assert "race-real.svg)" in shown and shown.strip().endswith("race-real.json") and "race-z" not in shown
+
+
+def test_the_picture_of_the_readme_shows_this_version_s_demo() -> None:
+    from mribatch.core.bundle import DEFAULT_MODEL
+
+    text = html.unescape((ROOT / "docs/pictures/demo.svg").read_text()).replace("\xa0", " ")
+    for shown in (f"Model {DEFAULT_MODEL},", "31 files: 24 ok, 7 failed", "Research use only, not a medical device."):
+        assert shown in text, f"{shown}: make picture"
+    assert "http" not in re.sub(r'(xmlns(:\w+)?="|<!-- Generated).*?[">]', "", text), (
+        "a picture loads nothing from elsewhere"
+    )
 
 
 def test_the_examples_of_the_python_reference_run_in_their_order(

@@ -6,26 +6,32 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from mribatch.core.about import __version__
 from tests.folders import draw_images
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("cli", "core", "models", "pipeline", "report", "training", "trt")
 
 
+def tracked_files() -> list[str]:
+    """The files of the checkout as git sees them, those that are new included."""
+    command = ["git", "ls-files", "-co", "--exclude-standard"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout as git would clone it, links included: a build in the checkout would leave files behind."""
     folder = tmp_path_factory.mktemp("source") / "mribatch"
-    command = ["git", "ls-files", "-co", "--exclude-standard"]
-    tracked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    for name in tracked:
-        if not name.startswith(("tests/", "docs/", "benchmarks/")) and os.path.lexists(ROOT / name):
+    for name in tracked_files():
+        if not name.startswith(("docs/", "benchmarks/")) and os.path.lexists(ROOT / name):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
     return folder
@@ -55,9 +61,35 @@ def test_every_folder_is_linked_into_the_package() -> None:
     assert links == {folder: Path("..", folder) for folder in FOLDERS}
 
 
-def test_nothing_but_mribatch_is_installed(wheel: Path) -> None:
-    tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"mribatch"}
+def test_nothing_else_is_in_the_wheel_and_nothing_twice(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert len(names) == len(set(names))
+    ours = {name for name in names if ".dist-info/" not in name}
+    tracked = {f"mribatch/{name}" for name in tracked_files() if name.startswith(FOLDERS)}
+    assert ours == tracked | {name for name in tracked_files() if name.startswith("mribatch/") and "." in name}
+
+
+def test_a_package_index_would_take_both_and_the_source_holds_no_tests(wheel: Path) -> None:
+    (source,) = wheel.parent.glob("mribatch-*.tar.gz")
+    checked = subprocess.run(
+        [sys.executable, "-m", "twine", "check", "--strict", wheel, source], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    with tarfile.open(source) as archive:
+        names = [name.split("/", 1)[-1] for name in archive.getnames()]
+    assert not [name for name in names if name.startswith(("tests", "docs", "benchmarks", *FOLDERS))]
+    assert {"LICENSE", "README.md", "CHANGELOG.md", "mribatch/py.typed"} <= set(names)
+
+
+@pytest.mark.slow
+def test_one_image_is_classified_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.one_image", str(wheel), "--repeats", "1", "--model", "cnn"]
+    options = ["--environment", str(tmp_path / "venv"), "--results", str(tmp_path)]
+    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "works in an empty environment" in done.stdout
+    (result,) = tmp_path.glob("one_image-cnn-*.json")
+    assert json.loads(result.read_text())["versions"]["mribatch"] == __version__
 
 
 def test_the_installed_wheel_finds_its_model_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:

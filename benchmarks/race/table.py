@@ -1,6 +1,7 @@
 """A race's result as a Markdown table and as a plot, both made from the JSON file alone."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -32,25 +33,29 @@ def by_rate(content: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return sorted(content["entrants"].items(), key=lambda item: item[1]["whole_images_per_second"]["median"])
 
 
-def markdown(content: dict[str, Any], picture: str) -> str:
-    """The table with its conditions."""
-    lines = [
-        f"| {' | '.join(_COLUMNS)} |",
-        f"|{' --- |' * len(_COLUMNS)}",
-    ]
+def table_lines(content: dict[str, Any], columns: Sequence[str] = _COLUMNS) -> list[str]:
+    """The table as lines of Markdown, with some of its columns or all of them."""
+    lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
     for name, one in by_rate(content):
-        label = f"**{one['label']}**" if is_ours(one) else one["label"]
         ratio = one.get("whole_to_reference")
-        cells = (
-            label,
+        steady = one["steady_images_per_second"]
+        values = (
+            f"**{one['label']}**" if is_ours(one) else one["label"],
             one["network"],
             _range(one["whole_images_per_second"], 0),
             "1" if name == "reference" else "" if ratio is None else f"{ratio['median']:.1f}",
-            "" if one["steady_images_per_second"] is None else _range(one["steady_images_per_second"], 0),
+            "" if steady is None else _range(steady, 0),
             _range(one["start_seconds"], 2),
             f"{one['peak_memory_bytes']['median'] / 1e9:.2f}",
         )
-        lines.append(f"| {' | '.join(cells)} |")
+        cells = dict(zip(_COLUMNS, values, strict=True))
+        lines.append(f"| {' | '.join(cells[column] for column in columns)} |")
+    return lines
+
+
+def markdown(content: dict[str, Any], picture: str) -> str:
+    """The table with its conditions."""
+    lines = table_lines(content)
     lines += ["", f"![Images per second, whole process]({picture})", "", conditions_line(content), ""]
     lines += [f"- {one['label']}: {_versions(one)}" for _, one in by_rate(content)]
     if content["left_out"]:
