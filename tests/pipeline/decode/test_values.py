@@ -1,8 +1,10 @@
 """Stored values to grey: against the formulas of the standard, pixel by pixel, and laws that hold for any window."""
 
 import math
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -206,3 +208,15 @@ def test_blank_is_less_than_half_a_percent_above_a_tenth(bright: int, blank: boo
     grey = np.full(10_000, 25, dtype=np.uint8)
     grey[:bright] = 26
     assert is_blank(grey.reshape(100, 100)) is blank
+
+
+@pytest.mark.slow
+def test_no_real_slice_is_blank(data_folder: Path) -> None:
+    slices = [
+        path for path in (data_folder / "brain-mri").rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")
+    ]
+    assert len(slices) > 2000
+    for path in slices:
+        grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        assert grey is not None
+        assert not is_blank(np.asarray(grey)), path
