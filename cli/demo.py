@@ -16,6 +16,7 @@ def demo(folder: Path, count: int, seed: int) -> None:
     """Draw a small folder of synthetic slices to try mribatch on.
 
     The slices are drawings made from random numbers, in one sub-folder per class; a few broken files are among them.
+    A study of one drawn head, as DICOM series and as a NIfTI volume, is beside them.
     FOLDER must be empty, missing, or drawn by this command before.
 
     \b
@@ -23,9 +24,11 @@ def demo(folder: Path, count: int, seed: int) -> None:
         mribatch demo slices
         mribatch classify slices --out results
     """
-    from mribatch.pipeline.demo_folder import draw_demo_folder
+    from mribatch.pipeline.demo_folder import add_demo_study, draw_demo_folder
 
     drawn = draw_demo_folder(folder, count, seed)
+    study = add_demo_study(folder, seed)
     click.echo(f"Drew {drawn.slices} synthetic slices and {drawn.broken} broken files in {drawn.folder}")
+    click.echo(f"Drew a head of {study.images + study.blank} slices in DICOM and NIfTI files in {study.folder}")
     results = folder.with_name(f"{folder.resolve().name}-results")
     click.echo(f"Next: mribatch classify {shlex.quote(str(folder))} --out {shlex.quote(str(results))}")

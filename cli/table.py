@@ -34,6 +34,7 @@ STATUSES = (
     "--status", type=click.Choice(STATUSES), metavar="STATUS", help="Only rows with this status; failed for all but ok."
 )
 @click.option("--wrong", is_flag=True, help="Only rows whose class differs from their label.")
+@click.option("--series", is_flag=True, help="One row per series of a study instead; --top and --json apply.")
 @click.option("--json", "as_json", is_flag=True, help="Print each row as one line of JSON.")
 def table(
     *,
@@ -45,6 +46,7 @@ def table(
     label: str | None,
     status: str | None,
     wrong: bool,
+    series: bool,
     as_json: bool,
 ) -> None:
     """Print rows of RUN, the output folder of mribatch classify: file, status, class and probabilities.
@@ -61,6 +63,9 @@ def table(
     from mribatch.report.run_facts import read_facts
 
     classes = read_facts(run).classes
+    if series:
+        _print_series(run, top, as_json)
+        return
     selection = RowSelection(
         top=top or None,
         sort=sort,
@@ -82,3 +87,24 @@ def table(
     click.echo(format_rows(found.rows, classes, Screen.of_stdout()))
     if len(found.rows) < found.matching:
         click.echo(f"{len(found.rows):,} of {count(found.matching, 'row')}; --top 0 prints all.")
+
+
+def _print_series(run: Path, top: int, as_json: bool) -> None:
+    """Print the series of a run, those that show a tumor most first."""
+    from mribatch.core.tables import Screen, count
+    from mribatch.pipeline.output.row_table import format_series
+    from mribatch.pipeline.output.series import RULE, read_series
+
+    table = read_series(run)
+    rows = sorted([] if table is None else table.to_pylist(), key=lambda row: -(row["top_probability"] or 0))
+    shown = rows[: top or None]
+    if as_json:
+        for row in shown:
+            click.echo(json.dumps(row, allow_nan=False))
+        return
+    if not rows:
+        click.echo("The run has no series: its images are plain files.")
+        return
+    click.echo(format_series(shown, Screen.of_stdout()))
+    more = f" {len(shown):,} of {count(len(rows), 'series', 'series')}; --top 0 prints all." if shown != rows else ""
+    click.echo(f"Class: {RULE}.{more}")

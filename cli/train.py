@@ -8,12 +8,14 @@ import click
 
 from mribatch.cli.elements import LocalPath
 from mribatch.core.errors import ExitCode, OptionError
-from mribatch.training.data.split_names import GROUPED, HOLDOUT, SPLITS
+from mribatch.training.data.split_names import HOLDOUT, IN_FOLDS, SPLITS
 from mribatch.training.recipes.augmentation import AUGMENTATIONS
 from mribatch.training.recipes.catalog import RECIPES, find_recipe
 from mribatch.training.recipes.settings import change_recipe
 
 if TYPE_CHECKING:
+    from mribatch.core.bundle import Bundle
+    from mribatch.core.classifier import Classifier
     from mribatch.training.work_folder.summary import BundleMetric
     from mribatch.training.workflow.finish import TrainResult
 
@@ -70,7 +72,25 @@ def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> N
 @click.option(
     "--folds", type=click.IntRange(2), default=5, show_default=True, help="Number of folds of --split grouped."
 )
-@click.option("--final", is_flag=True, help="After the folds of --split grouped, train on all images; write a bundle.")
+@click.option("--final", is_flag=True, help="After the folds, train on all images; write a bundle.")
+@click.option(
+    "--fitted",
+    type=LocalPath(),
+    metavar="FOLDER",
+    help="Networks that were fitted elsewhere by this recipe (fits.json); measured and exported in place of own fits.",
+)
+@click.option(
+    "--teacher",
+    metavar="MODEL",
+    help="Teacher of a recipe that learns from one, e.g. fast: name or folder of a bundle, or the --fold-bundles folder"
+    " of a training with the same folds, which keeps the figures free of what a teacher knows about tested images.",
+)
+@click.option(
+    "--fold-bundles",
+    type=LocalPath(),
+    metavar="FOLDER",
+    help="Folder for the network of each fold as a bundle, to be teachers.",
+)
 @click.option(
     "--set",
     "settings",
@@ -113,6 +133,7 @@ def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> N
 def train(
     *,
     recipe: str,
+    teacher: str | None,
     settings: tuple[str, ...],
     augment: str | None,
     weights: str | None,
@@ -124,14 +145,17 @@ def train(
     **chosen: Any,
 ) -> ExitCode:
     """Parse the options, train, and print the result."""
-    if chosen["final"] and chosen["split"] != GROUPED:
-        raise OptionError("--final follows the folds of --split grouped", "add --split grouped, or omit --final")
+    if chosen["final"] and chosen["split"] not in IN_FOLDS:
+        problem = f"--final follows the folds of --split {' or '.join(IN_FOLDS)}"
+        raise OptionError(problem, "add --split grouped, or omit --final")
+    if chosen["fold_bundles"] and chosen["split"] not in IN_FOLDS:
+        raise OptionError("--fold-bundles needs folds", "add --split grouped, or omit --fold-bundles")
     changed = change_recipe(find_recipe(recipe), settings, augment, weights)
 
     from mribatch.training.data.classes import parse_classes
     from mribatch.training.data.data_sheets import read_data_sheet
     from mribatch.training.workflow.cross_validation import cross_validate
-    from mribatch.training.workflow.options import TrainOptions
+    from mribatch.training.workflow.options import Teaching, TrainOptions
     from mribatch.training.workflow.train import train as train_on_split
 
     options = TrainOptions(
@@ -140,15 +164,23 @@ def train(
         sheet=read_data_sheet(data_sheet),
         weights_licence=licence,
         quiet=quiet,
+        teaching=None if teacher is None else Teaching(teacher, _open_classifier),
         **chosen,
     )
-    run = cross_validate if options.split == GROUPED else train_on_split
+    run = cross_validate if options.split in IN_FOLDS else train_on_split
     result = run(options, echo=(lambda _: None) if quiet else partial(click.echo, err=True))
     if as_json:
         click.echo(json.dumps(result.summary.to_json(), allow_nan=False))
     elif not quiet:
         click.echo(describe_result(result))
     return ExitCode.OK
+
+
+def _open_classifier(bundle: "Bundle") -> "Classifier":
+    from mribatch.core.cores import usable_cores
+    from mribatch.pipeline.inference.onnxruntime import OnnxRuntimeClassifier
+
+    return OnnxRuntimeClassifier(bundle, threads=usable_cores())
 
 
 def describe_result(result: "TrainResult") -> str:

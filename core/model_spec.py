@@ -225,6 +225,12 @@ def find_known_spelling(text: str, classes: Sequence[str]) -> str | None:
     return known_spellings(classes).get(_fold_spelling(text))
 
 
+def find_no_tumor_class(classes: Sequence[str]) -> str | None:
+    """The class that means that there is no tumor, by the spellings of public sets; None where there is none or two."""
+    found = [name for name in classes if _fold_spelling(name) in _NO_TUMOR]
+    return found[0] if len(found) == 1 else None
+
+
 def _fold_spelling(text: str) -> str:
     return normalise_label(text).replace("_", "").replace("tumour", "tumor")
 

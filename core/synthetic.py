@@ -4,10 +4,10 @@ A bundle's golden slices, the demo folder, the benchmarks and the tests are made
 a child's drawing would: a skull ring, tissue, two ventricles and perhaps a lesion. They carry no medical meaning.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy import float32, uint8
+from numpy import float32, uint8, uint16
 from numpy.typing import NDArray
 
 _Grid = NDArray[float32]
@@ -31,10 +31,41 @@ def draw_slice(seed: int, height: int, width: int, lesion: bool | None = None) -
     Raises:
         ValueError: A side is under 8 pixels or the seed is negative.
     """
+    return np.asarray(np.clip(np.rint(_draw_section(seed, height, width, lesion, 1)), 0, 255), dtype=uint8)
+
+
+def draw_volume(seed: int, slices: int, height: int, width: int, lesion: bool = True) -> NDArray[uint16]:
+    """Draw the axial slices of one synthetic head, from the neck's side to the top; the first and the last are empty.
+
+    Args:
+        seed: As for `draw_slice`, whose head it is: the middle slice shows it in full size.
+        slices: Number of slices, at least 3.
+        height, width: In pixels, each at least 8.
+        lesion: Draw a lesion through the slices of one half of the head, or none.
+
+    Returns:
+        uint16, shape (slices, height, width), 0..4095: 12 bits, as scanners store them.
+
+    Raises:
+        ValueError: There are fewer than 3 slices, a side is under 8 pixels or the seed is negative.
+    """
+    if slices < 3:
+        raise ValueError(f"{slices} slices are not a volume")
+    volume = np.zeros((slices, height, width), uint16)
+    for position in range(1, slices - 1):
+        level = (position / (slices - 1)) * 2 - 1  # -1 and 1 are the empty ends
+        shows_lesion = lesion and -0.1 < level < 0.7
+        section = _draw_section(seed, height, width, shows_lesion, float(np.sqrt(1 - level * level)))
+        volume[position] = np.clip(np.rint(section * 15), 0, 4095)
+    return volume
+
+
+def _draw_section(seed: int, height: int, width: int, lesion: bool | None, scale: float) -> _Grid:
+    """The brightness of one slice, before it is rounded; the head's outline is scaled, 1 being its full size."""
     if min(height, width) < 8:
         raise ValueError(f"a slice of {height}x{width} pixels is smaller than 8x8")
     random = np.random.Generator(np.random.PCG64(seed))
-    head = _Head.draw(random)
+    head = _Head.draw(random).scaled(scale)
     rows, columns = _centres(height) * 2 - 1, _centres(width) * 2 - 1
     edge = 2.5 / min(height, width)  # outlines are softened over about this distance
     across = (columns[None, :] - head.column) * head.cosine + (rows[:, None] - head.row) * head.sine
@@ -46,7 +77,7 @@ def draw_slice(seed: int, height: int, width: int, lesion: bool | None = None) -
         image = _with_lesion(image, head, across, along, edge, random)
     image *= shading
     image += noise
-    return np.asarray(np.clip(np.rint(image), 0, 255), dtype=uint8)
+    return image
 
 
 def golden_slices(count: int = 64, height: int = 160, width: int = 160) -> NDArray[uint8]:
@@ -96,6 +127,16 @@ class _Head:
             ventricle_length=_between(random, 0.20, 0.34),
             ventricle_width=_between(random, 0.06, 0.13),
             ventricle_gap=_between(random, 0.10, 0.16),
+        )
+
+    def scaled(self, scale: float) -> "_Head":
+        """The same head cut nearer to its top or base: outline and ventricles are smaller, the skull is as thick."""
+        return replace(
+            self,
+            half_length=self.half_length * scale,
+            half_width=self.half_width * scale,
+            ventricle_length=self.ventricle_length * scale,
+            ventricle_width=self.ventricle_width * scale,
         )
 
 

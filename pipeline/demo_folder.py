@@ -1,5 +1,6 @@
 """A small folder of drawn slices, with some broken files among them, to try mribatch on without a patient's image."""
 
+import shutil
 import struct
 import zlib
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError, OptionError
 from mribatch.core.synthetic import draw_slice
+from mribatch.pipeline.demo_study import STUDY_FOLDER, DemoStudy, draw_demo_study
 
 DEFAULT_COUNT = 24
 MAX_COUNT = 100_000
@@ -23,6 +25,9 @@ _README = f"""{MARKER}
 Each slice-* file is a drawing made from random numbers: a skull ring, tissue, two ventricles and, outside no_tumor, a
 bright spot. The folders carry the names of the model's classes so that labels and metrics have something to show; the
 drawings mean nothing medically, and what a model answers for them says nothing about the model.
+
+The folder {STUDY_FOLDER} holds one drawn head as two DICOM series, with a localizer and a structured report beside
+them, and as a NIfTI volume. Its end slices are blank; the report holds no image and is skipped.
 
 Each broken-* file is damaged or is not an image, on purpose: a run gives it a row of its own with the reason.
 {NOTES_FILE} has no image suffix and is skipped. You may delete this folder at any time.
@@ -75,9 +80,25 @@ def draw_demo_folder(folder: Path, count: int = DEFAULT_COUNT, seed: int = 0) ->
         for name, content in broken_files().items():
             (folder / name).write_bytes(content)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise MribatchError(f"cannot draw into {folder}: {reason}", "name a folder that you may write to") from error
+        raise _write_error(folder, error) from error
     return DemoFolder(folder, count, len(broken_files()))
+
+
+def add_demo_study(folder: Path, seed: int = 0) -> DemoStudy:
+    """Add a study in DICOM and NIfTI to a folder of `draw_demo_folder`; one that was added before is replaced.
+
+    Args:
+        folder: Drawn by `draw_demo_folder`.
+        seed: 0 or more; of the drawing.
+
+    Raises:
+        MribatchError: The folder cannot be written to.
+    """
+    try:
+        shutil.rmtree(folder / STUDY_FOLDER, ignore_errors=True)
+        return draw_demo_study(folder / STUDY_FOLDER, seed)
+    except OSError as error:
+        raise _write_error(folder, error) from error
 
 
 def broken_files() -> dict[str, bytes]:
@@ -92,6 +113,11 @@ def broken_files() -> dict[str, bytes]:
         "no_tumor/broken-header.png": _png_header(0, 256),
         "pituitary_tumor/broken-huge.png": _png_header(60_000, 60_000) + png[33:],
     }
+
+
+def _write_error(folder: Path, error: OSError) -> MribatchError:
+    reason = error.strerror or str(error)
+    return MribatchError(f"cannot draw into {folder}: {reason}", "name a folder that you may write to")
 
 
 def _claim(folder: Path) -> None:

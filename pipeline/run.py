@@ -29,7 +29,8 @@ from mribatch.pipeline.output.folder import (
 from mribatch.pipeline.output.partial import read_partials
 from mribatch.pipeline.output.rows import predictions
 from mribatch.pipeline.output.run_file import RunState
-from mribatch.pipeline.output.summary import RunSummary
+from mribatch.pipeline.output.series import SERIES_FILE, write_series
+from mribatch.pipeline.output.summary import RunSummary, count_images
 from mribatch.pipeline.output.xlsx_table import write_xlsx
 from mribatch.pipeline.plan import Plan, make_plan
 from mribatch.pipeline.progress import Progress, SilentProgress
@@ -92,9 +93,8 @@ def _classify_locked(plan: Plan, watch: Stopwatch, progress: Progress) -> RunSum
         if plan.options.add_new and earlier:
             progress.note(_describe_growth(record))
         LOG.info(
-            "%s files with %s images are listed, %s files are not; model %s, attempt %d",
-            f"{record.files:,}",
-            f"{record.images:,}",
+            "%s are listed, %s are not; model %s, attempt %d",
+            count_images(record.files, record.images),
             f"{facts.skipped:,}",
             record.model_name,
             record.attempts + 1,
@@ -191,6 +191,8 @@ def _finish(plan: Plan, record: RunRecord, watch: Stopwatch) -> RunSummary:
     with watch.measure(CHECKING):
         counts = parquet.count_rows(path, record.images)
         record.complete(counts, watch)
+        if record.has_studies and not (path / SERIES_FILE).exists():
+            write_series(path, plan.bundle.spec.classes)
         if plan.options.csv and not (path / CSV_FILE).exists():
             write_csv(path, path / CSV_FILE, record.model_name)
         if plan.options.xlsx and not (path / XLSX_FILE).exists():

@@ -209,6 +209,11 @@ class RunRecord:
         self._change_attempt(seconds=_round_all(watch.seconds))
         self._save(RunState.COMPLETE)
 
+    @property
+    def has_studies(self) -> bool:
+        """Whether DICOM or NIfTI files are in the listing."""
+        return self._content.listing.files_by_format is not None
+
     def summary(self, counts: parquet.RowCounts, watch: Stopwatch) -> RunSummary:
         """Sum up the run."""
         content = self._content

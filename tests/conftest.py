@@ -14,7 +14,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny(tmp_path_factory.mktemp("models") / "tiny", trained=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def data_folder() -> Path:
     """The folder with brain-mri/ and groups.csv, where MRIBATCH_DATA names it."""
     folder = os.environ.get("MRIBATCH_DATA")

@@ -17,6 +17,7 @@ from mribatch.cli.main import cli
 from mribatch.core.about import __version__
 from mribatch.pipeline.listing.discover import SkipReason
 from mribatch.pipeline.listing.table import LISTING_SCHEMA
+from mribatch.pipeline.output.series import series_schema
 from mribatch.pipeline.records import Flag, Status
 
 ROOT = Path(__file__).parents[1]
@@ -331,3 +332,15 @@ def test_one_image_passes_through_at_most_eight_files() -> None:
     assert [int(number) for number, _ in steps] == list(range(1, len(steps) + 1)) and 0 < len(steps) <= 8
     for _, name in steps:
         assert (ROOT / name).is_file(), name
+
+
+def test_every_column_of_the_series_is_documented() -> None:
+    page = (ROOT / "docs/reference/parquet-schema.md").read_text()
+    section = page.split("\n## series.parquet\n")[1].split("\n## ")[0]
+    documented = re.findall(r"^\| `(\w+)` \| ([\w<>]+) \| (yes|no) \|", section, re.M)
+    kinds = {"list<element: string>": "list<string>", "list<item: string>": "list<string>"}
+    real = [
+        (field.name, kinds.get(str(field.type), str(field.type)), "yes" if field.nullable else "no")
+        for field in series_schema(["CLASS"])
+    ]
+    assert documented == real

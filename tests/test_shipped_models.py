@@ -96,8 +96,8 @@ def test_classify_and_report_give_the_cards_figures_to_four_digits(data_folder: 
 
     bundle = load_bundle("cnn")
     data = load(data_folder / "brain-mri", BRAIN_TUMORS, bundle.spec.height)
-    grouping = group(data.paths, data.pixel_sha256, read_groups(data_folder / "groups.csv"))
-    parts = grouped_split(data.labels, grouping, data.pixel_sha256, seed=bundle.spec.training["split_seed"])
+    grouping = group(data.paths, data.content_sha256, read_groups(data_folder / "groups.csv"))
+    parts = grouped_split(data.labels, grouping, data.content_sha256, seed=bundle.spec.training["split_seed"])
     test = [path for path, part in zip(data.paths, parts.tolist(), strict=True) if part == 2]
     (tmp_path / "test.txt").write_text("".join(f"{data_folder / 'brain-mri' / path}\n" for path in test))
     options = ClassifyOptions(model="cnn", from_file=os.fspath(tmp_path / "test.txt"))

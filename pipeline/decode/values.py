@@ -134,19 +134,24 @@ def uses_range(stored: StoredSlice, window: Window) -> bool:
 
 
 def value_range(slices: Iterable[StoredSlice]) -> ValueRange:
-    """The 0.5 and 99.8 percentiles over all valid values of the given slices together.
+    """The 0.5 and 99.8 percentiles of brightness over all valid values of the given slices together.
 
-    A percentile is a value that occurs: the smallest one with at least that share of the pixels at or below it.
+    For MONOCHROME1, whose lowest value is white, these are the values of the 0.2 and 99.5 percentiles, so that a head
+    looks the same in both. A percentile is a value that occurs: the smallest one with at least that share of the pixels
+    at or below it.
     Without a single valid value the range is 0 to 0.
     """
-    parts = [_histogram(stored) for stored in slices]
+    given = list(slices)
+    parts = [_histogram(stored) for stored in given]
     values = np.concatenate([values for values, _ in parts]) if parts else np.empty(0)
     if not values.size:
         return ValueRange(0.0, 0.0)
     counts = np.concatenate([counts for _, counts in parts])
     order = np.argsort(values, kind="stable")
     below = np.cumsum(counts[order])
-    low, high = (values[order[np.searchsorted(below, share * below[-1])]] for share in (_LOW, _HIGH))
+    inverted = bool(given) and given[0].inverted
+    shares = (1 - _HIGH, 1 - _LOW) if inverted else (_LOW, _HIGH)
+    low, high = (values[order[np.searchsorted(below, share * below[-1])]] for share in shares)
     return ValueRange(float(low), float(high))
 
 

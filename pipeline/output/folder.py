@@ -32,6 +32,7 @@ _FROM_ROWS = (
     "metrics.json",
     "report.md",
     "patients.parquet",
+    "series.parquet",
 )  # copies and figures
 _OWN_FILES = (
     LISTING_FILE,

@@ -33,6 +33,22 @@ def format_rows(rows: Sequence[dict[str, Any]], classes: Sequence[str], screen: 
     return f"{table}\n{format_table([Column(wraps=True), Column(wraps=True)], errors, screen)}"
 
 
+def format_series(rows: Sequence[dict[str, Any]], screen: Screen = PLAIN) -> str:
+    """Write rows of series.parquet: images, plane, class, mean probability, and the slice that shows a tumor most."""
+    columns = [Column("series"), Column("images", "right"), Column("ok", "right"), Column("blank", "right")]
+    columns += [Column("plane"), Column("class"), Column("mean", "right"), Column("top", "right")]
+    columns.append(Column("top slice", wraps=True))
+    return format_table(columns, [_list_series_cells(row) for row in rows], screen, indent=2)
+
+
+def _list_series_cells(row: dict[str, Any]) -> list[str | Cell]:
+    counts = [f"{row['images']:,}", f"{row['ok']:,}", f"{row['blank']:,}"]
+    path, number = row["top_path"] or "-", row["top_slice"]
+    where = path if number is None else f"{path} [{number}]"
+    answer = [Cell(row["predicted"] or "-", "bold"), _format_number(row["confidence"])]
+    return [row["series"], *counts, row["plane"] or "-", *answer, _format_number(row["top_probability"]), where]
+
+
 def _is_wide_enough(classes: Sequence[str], labelled: bool, screen: Screen) -> bool:
     longest = max(map(len, classes))
     fixed = sum(len(name) + 2 for name in classes) + (longest + 2) * (1 + labelled) + len("confidence") + 2 + 15

@@ -12,9 +12,12 @@ from mribatch.core.text import one_line
 from mribatch.pipeline.listing.discover import SkipReason
 from mribatch.pipeline.listing.label_advice import warn_of_unknown_labels
 from mribatch.pipeline.output.parts import PARTS_FOLDER, RowCounts
+from mribatch.pipeline.output.row_table import format_series
+from mribatch.pipeline.output.series import read_series
 from mribatch.pipeline.records import Status
 
 JSON_SCHEMA_VERSION = 1  # of what --json prints
+_SERIES_SHOWN = 10
 _LOST = (SkipReason.UNREADABLE_FOLDER,)
 _LOST_IF_STRICT = (*_LOST, SkipReason.DICOM_MODALITY, SkipReason.DICOM_MOSAIC, SkipReason.SYMLINK_LOOP)
 
@@ -91,7 +94,7 @@ class RunSummary:
         lines = [*map(one_line, (self.label_warning or "").splitlines())]
         lines += [f"NOTE: {self.notice}."] if self.notice else []
         lines += [describe_counts(self.files, self.images, self.not_ok, self.blank), *self._list_statuses(screen)]
-        lines += ["Predicted:", *self._list_classes(screen)]
+        lines += ["Predicted:", *self._list_classes(screen), *self._list_series(screen)]
         if self.counts.labelled_ok and not self.notice:
             share = self.counts.correct / self.counts.labelled_ok
             agree = f"{self.counts.correct:,} of {self.counts.labelled_ok:,} ({share:.2%})"
@@ -116,6 +119,16 @@ class RunSummary:
     def _list_classes(self, screen: Screen) -> list[str]:
         rows = [(name, f"{self.counts.by_class[name]:,}") for name in self.classes]
         return [format_table([Column(), Column(align="right")], rows, screen, indent=2)]
+
+    def _list_series(self, screen: Screen) -> list[str]:
+        """The series that show a tumor most, where the run has any; each is answered by its mean probabilities."""
+        series = read_series(self.out)
+        if series is None:
+            return []
+        rows = sorted(series.to_pylist(), key=lambda row: -(row["top_probability"] or 0))
+        shown = rows[:_SERIES_SHOWN]
+        others = f"; mribatch table {self.out} --series prints all" if len(shown) < len(rows) else ""
+        return [f"{count(len(rows), 'series', 'series')}, by mean probability{others}:", format_series(shown, screen)]
 
     def _training_images(self) -> list[str]:
         """How many images the model has learned from, and how well it does without them."""
@@ -159,9 +172,14 @@ class RunSummary:
 
 def describe_counts(files: int, images: int, failed: int, blank: int) -> str:
     """Write how many files and images there are, e.g. "31 files: 24 ok, 7 failed"."""
-    what = count(files, "file") if images == files else f"{count(images, 'image')} in {count(files, 'file')}"
+    what = count_images(files, images)
     blanks = f", {blank:,} blank" if blank else ""
     return f"{what}: {images - failed - blank:,} ok{blanks}, {failed:,} failed"
+
+
+def count_images(files: int, images: int) -> str:
+    """Write how many images are in how many files, e.g. "43 images in 27 files", or "31 files" of one each."""
+    return count(files, "file") if images == files else f"{count(images, 'image')} in {count(files, 'file')}"
 
 
 def exit_code_of(not_ok: int, skipped: Mapping[str, int], *, strict: bool = False) -> ExitCode:

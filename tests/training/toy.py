@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mribatch.core.synthetic import draw_slice
+from mribatch.training.data.classes import BRAIN_TUMORS
 from mribatch.training.fit.checkpoints import Arrays, Checkpoints
 from mribatch.training.recipes.augmentation import Augmentation
 from mribatch.training.recipes.catalog import RECIPES
@@ -62,6 +63,21 @@ def draw_data(root: Path, per_class: int = 12) -> Path:
         for number in range(per_class):
             pixels = draw_slice(1000 * position + number, 110, 100 + 5 * position, lesion=folder != "Testing/no")
             cv2.imwrite(str(root / folder / f"{number}.png"), pixels)
+    return root
+
+
+def draw_sources(root: Path, per_class: int = 3) -> Path:
+    """Four classes, each from three sources: slices of one size, slices of other sizes, and a folder Testing."""
+    import cv2
+
+    for source, (part, side) in enumerate((("Training", 96), ("Training", 64), ("Testing", 96))):
+        for label, name in enumerate(BRAIN_TUMORS.names):
+            folder = root / part / name
+            folder.mkdir(parents=True, exist_ok=True)
+            for number in range(per_class):
+                height = side if side == 96 else side + number
+                pixels = draw_slice(1000 * source + 100 * label + number, height, side, lesion=name != "no_tumor")
+                cv2.imwrite(str(folder / f"{source}-{number}.png"), pixels)
     return root
 
 

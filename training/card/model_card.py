@@ -235,10 +235,26 @@ def _write_training(facts: CardFacts) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in provenance.versions.items())
     notes = "\n".join(f"- {note}" for note in recipe.notes)
     return (
-        f"## Training\n\n{_describe_epochs(facts.fit)} "
+        f"## Training\n\n{_describe_outside(facts.fit)}{_describe_epochs(facts.fit)} "
         f"Seed {provenance.seed}, split seed {provenance.split_seed}. Cross-entropy loss. mribatch {__version__}, "
         f"{versions}.\n\n{settings}\n\n{notes}"
     ).rstrip()
+
+
+def _describe_outside(fit: FinalFit) -> str:
+    """Say who fitted the networks if mribatch did not, and what was checked of it."""
+    outside = fit.outside
+    if outside is None:
+        return ""
+    versions = ", ".join(f"{name} {version}" for name, version in outside.versions.items())
+    notes = "".join(f"\n- {note}" for note in outside.notes) or "\n- none are stated"
+    return (
+        f"**The networks were fitted outside mribatch**, with {outside.made_by}"
+        f"{f' ({versions})' if versions else ''}, by the recipe below except for the departures that their maker "
+        "states. mribatch loaded the weights into its own network and measured every figure in this card itself. It "
+        "checked that the list of held-out images that came with each network is that of its fold; it cannot see "
+        f"which images a network really learned from.\n\nStated departures:\n{notes}\n\n"
+    )
 
 
 def _describe_epochs(fit: FinalFit) -> str:

@@ -22,6 +22,7 @@ from mribatch.pipeline.listing.discover import Discovery, resolve_inputs
 from mribatch.pipeline.records import Status, Verdict
 from mribatch.training.data.classes import ClassList
 
+CONTENT_SIZE = 160  # pixels; whatever a recipe's size is, slices are compared and dealt by their pixels at this one
 _PROGRESS_DELAY_S = 2.0
 
 
@@ -54,6 +55,7 @@ class DataSet:
     labels: NDArray[int64]  # (n,), positions in classes.names
     pixels: NDArray[uint8]  # (n, size, size, 1), grey 0..255
     pixel_sha256: tuple[str, ...]  # hex, of each slice's pixels
+    content_sha256: tuple[str, ...]  # hex, of each slice's pixels at CONTENT_SIZE, the same for every size
     stored_sizes: tuple[tuple[int, int], ...]  # (width, height) in the file, before resizing
     left_out: tuple[LeftOut, ...]
     other_folders: Mapping[str, int]  # folder not named like a class -> number of its image files
@@ -84,14 +86,14 @@ def load(root: Path, classes: ClassList, size: int, quiet: bool = True) -> DataS
     found, other = _list_labelled(root, classes)
     _check_classes(root, found, classes, other)
     rows = list(_decode_all([file for file, _, _ in found], size, quiet))
-    usable = [(item, row) for item, row in zip(found, rows, strict=True) if row[1] is not None]
+    usable = [(item, row) for item, row in zip(found, rows, strict=True) if row.pixels is not None]
     left_out = tuple(
-        LeftOut(path, verdict.status, verdict.error or "")
-        for (_, path, _), (verdict, pixels) in zip(found, rows, strict=True)
-        if pixels is None
+        LeftOut(path, row.verdict.status, row.verdict.error or "")
+        for (_, path, _), row in zip(found, rows, strict=True)
+        if row.pixels is None
     )
     labels = np.array([label for (_, _, label), _ in usable], dtype=int64)
-    pixels = np.stack([pixels for _, (_, pixels) in usable if pixels is not None]) if usable else _empty_pixels(size)
+    pixels = np.stack([row.pixels for _, row in usable if row.pixels is not None]) if usable else _empty_pixels(size)
     _check_readable(root, labels, classes, left_out)
     return DataSet(
         root=root,
@@ -100,15 +102,24 @@ def load(root: Path, classes: ClassList, size: int, quiet: bool = True) -> DataS
         files=tuple(file for (file, _, _), _ in usable),
         labels=labels,
         pixels=pixels,
-        pixel_sha256=tuple(sha256(row.tobytes()).hexdigest() for row in pixels),
-        stored_sizes=tuple((verdict.width or 0, verdict.height or 0) for _, (verdict, _) in usable),
+        pixel_sha256=tuple(_hash(row) for row in pixels),
+        content_sha256=tuple(row.content_sha256 for _, row in usable),
+        stored_sizes=tuple((row.verdict.width or 0, row.verdict.height or 0) for _, row in usable),
         left_out=left_out,
         other_folders=other,
     )
 
 
 _Found = tuple[bytes, str, int]  # absolute path, path for people, label
-_Row = tuple[Verdict, NDArray[uint8] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One file after decoding; without pixels if it cannot be used."""
+
+    verdict: Verdict
+    pixels: NDArray[uint8] | None = None  # (size, size, 1)
+    content_sha256: str = ""
 
 
 def _list_labelled(root: Path, classes: ClassList) -> tuple[list[_Found], dict[str, int]]:
@@ -144,7 +155,16 @@ def _decode_all(files: Sequence[bytes], size: int, quiet: bool) -> Iterator[_Row
 
 def _read_one(file: bytes, size: int) -> _Row:
     grey = decode_file(file, size, size)
-    return grey.verdict, grey.pixels
+    if grey.pixels is None:
+        return _Row(grey.verdict)
+    content = grey if size == CONTENT_SIZE else decode_file(file, CONTENT_SIZE, CONTENT_SIZE)
+    if content.pixels is None:  # it changed in between
+        return _Row(content.verdict)
+    return _Row(grey.verdict, grey.pixels, _hash(content.pixels))
+
+
+def _hash(pixels: NDArray[uint8]) -> str:
+    return sha256(pixels.tobytes()).hexdigest()
 
 
 def _empty_pixels(size: int) -> NDArray[uint8]:

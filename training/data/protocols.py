@@ -5,8 +5,10 @@
 - official: what the data set's authors put into Training and Testing.
 - folder: top folders train, validation (optional) and test.
 - grouped: k folds of units; every image is tested once (see workflow/cross_validation.py).
+- sources: one fold per source, see sources.py; the nearest thing to slices from another hospital.
 
-Only holdout and grouped keep units in one part; for the others, the leak rate beside every figure says how much leaks.
+Only holdout, grouped and sources keep units in one part; for the others, the leak rate beside every figure says how
+much leaks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +21,9 @@ from numpy.typing import NDArray
 from mribatch.core.errors import MribatchError
 from mribatch.training.data.classes import BRAIN_TUMORS
 from mribatch.training.data.images import DataSet
+from mribatch.training.data.sources import check_sources, find_sources
 from mribatch.training.data.split import FRACTIONS, PARTS, Grouping, grouped_split
-from mribatch.training.data.split_names import FOLDER, HOLDOUT, OFFICIAL, REFERENCE, SPLITS
+from mribatch.training.data.split_names import FOLDER, GROUPED, HOLDOUT, OFFICIAL, REFERENCE, SOURCES, SPLITS
 
 REFERENCE_SEED, REFERENCE_TEST, REFERENCE_IMAGES = 42, 0.15, 3264
 _TRAIN, _VALIDATION, _TEST = range(3)
@@ -44,11 +47,20 @@ class Division:
     keeps_units: bool  # True if no unit is in two parts
 
 
+@dataclass(frozen=True)
+class Folds:
+    """A data set in folds, of which no unit is in two, and its description."""
+
+    dealt: NDArray[int64]  # (n,), the fold of each image, from 0
+    names: tuple[str, ...]  # of the folds, for people and for tables
+    protocol: str  # one sentence for people
+
+
 def divide(split: str, data: DataSet, grouping: Grouping, seed: int, *, chooses: bool) -> Division:
-    """Divide the data set under a protocol other than grouped.
+    """Divide the data set under a protocol of one fit.
 
     Args:
-        split: A name in SPLITS.
+        split: A name in SPLITS that is not in folds.
         data: All images.
         grouping: Their units.
         seed: Of our own draws; the reference's split has its own.
@@ -59,7 +71,7 @@ def divide(split: str, data: DataSet, grouping: Grouping, seed: int, *, chooses:
         MribatchError: The folders are not those of the protocol.
     """
     if split == HOLDOUT:
-        parts = grouped_split(data.labels, grouping, data.pixel_sha256, seed=seed)
+        parts = grouped_split(data.labels, grouping, data.content_sha256, seed=seed)
         shares = "/".join(f"{fraction:.0%}".rstrip("%") for fraction in FRACTIONS)
         protocol = f"grouped holdout {shares} (units share {grouping.basis}), split seed {seed}"
         return Division(parts, protocol, keeps_units=True)
@@ -91,7 +103,7 @@ def with_validation(parts: NDArray[int64], data: DataSet, grouping: Grouping, se
         grouping.duplicates_basis,
         grouping.listed,
     )
-    digests = [data.pixel_sha256[position] for position in trained]
+    digests = [data.content_sha256[position] for position in trained]
     chosen = grouped_split(data.labels[trained], inside, digests, seed=seed, fractions=(0.85, 0.15))
     changed = parts.copy()
     changed[trained[chosen == 1]] = _VALIDATION
@@ -145,7 +157,7 @@ def deal_folds(data: DataSet, grouping: Grouping, folds: int, seed: int) -> NDAr
     Raises:
         MribatchError: A fold lacks a class.
     """
-    dealt = grouped_split(data.labels, grouping, data.pixel_sha256, seed=seed, fractions=(1 / folds,) * folds)
+    dealt = grouped_split(data.labels, grouping, data.content_sha256, seed=seed, fractions=(1 / folds,) * folds)
     for index, name in enumerate(data.classes.names):
         counts = np.bincount(dealt[data.labels == index], minlength=folds)
         if (counts == 0).any():
@@ -154,6 +166,47 @@ def deal_folds(data: DataSet, grouping: Grouping, folds: int, seed: int) -> NDAr
                 "give fewer --folds, or add images of that class",
             )
     return dealt
+
+
+def divide_in_folds(split: str, data: DataSet, grouping: Grouping, folds: int, seed: int) -> Folds:
+    """Divide the data set into folds.
+
+    Args:
+        split: One of IN_FOLDS.
+        data: All images.
+        grouping: Their units.
+        folds: Number of folds of the split grouped; as many as there are sources for sources.
+        seed: Of the dealing; sources are not drawn.
+
+    Raises:
+        MribatchError: A fold lacks a class, or its training part would.
+    """
+    if split == GROUPED:
+        dealt, names = deal_folds(data, grouping, folds, seed), tuple(f"fold {fold + 1}" for fold in range(folds))
+        how = f"grouped {folds}-fold cross-validation"
+    elif split == SOURCES:
+        sources = find_sources(data.paths, data.stored_sizes, grouping.units)
+        check_sources(sources, data.labels, data.classes.names)
+        dealt, names = sources.of_slices, sources.names
+        how = f"each source held out once ({', '.join(names)})"
+    else:
+        raise MribatchError(f"'{split}' is not a split into folds", f"choose one of: {', '.join(SPLITS)}")
+    drawn = f", split seed {seed}" if split == GROUPED else ""
+    protocol = f"{how} (units share {grouping.basis}), out-of-fold predictions pooled{drawn}"
+    return Folds(dealt, names, protocol)
+
+
+def divide_fold(
+    split: str, folds: Folds, fold: int, data: DataSet, grouping: Grouping, *, seed: int, chooses: bool
+) -> NDArray[int64]:
+    """Return the parts for one held-out fold, which is tested; see `fold_parts`.
+
+    The epoch for a held-out source is chosen on 15 % of the other sources' images, by units: holding out a second
+    source would leave too little to learn from.
+    """
+    if split == GROUPED or not chooses:
+        return fold_parts(folds.dealt, fold, chooses=chooses)
+    return with_validation(fold_parts(folds.dealt, fold, chooses=False), data, grouping, seed)
 
 
 def fold_parts(dealt: NDArray[int64], fold: int, *, chooses: bool) -> NDArray[int64]:

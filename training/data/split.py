@@ -65,20 +65,20 @@ def read_groups(path: Path) -> GroupsTable:
 
 
 def group(
-    paths: Sequence[str], pixel_sha256: Sequence[str], table: GroupsTable | None, root: Path = Path()
+    paths: Sequence[str], content_sha256: Sequence[str], table: GroupsTable | None, root: Path = Path()
 ) -> Grouping:
     """Find the units of a data set.
 
     Args:
         paths: Of the files, relative to the data folder, with "/".
-        pixel_sha256: Of the decoded pixels, in the same order; equal pixels always make one unit.
+        content_sha256: Of the decoded pixels at one fixed size, in the same order; equal pixels always make one unit.
         table: The groups table, or None: equal pixels alone.
         root: The data folder; the table may name files with folders of it before their paths.
 
     Raises:
         MribatchError: The groups table names none of the paths, or one of its lines fits two.
     """
-    pixels = [("pixels", digest) for digest in pixel_sha256]
+    pixels = [("pixels", digest) for digest in content_sha256]
     if table is None:
         exact = _components([[key] for key in pixels])
         return Grouping(exact, exact, "equal pixels", "equal pixels only: near-duplicates are not known", 0)
@@ -103,7 +103,7 @@ def group(
 def grouped_split(
     labels: NDArray[int64],
     grouping: Grouping,
-    pixel_sha256: Sequence[str],
+    content_sha256: Sequence[str],
     *,
     seed: int,
     fractions: Sequence[float] = FRACTIONS,
@@ -122,7 +122,7 @@ def grouped_split(
     have = np.zeros((len(fractions), classes))
     share = np.asarray(fractions, dtype=np.float64)[:, None] * totals
     parts = np.empty(len(labels), dtype=int64)
-    for unit in sorted(members, key=lambda files: _deal_order(files, pixel_sha256, seed)):
+    for unit in sorted(members, key=lambda files: _deal_order(files, content_sha256, seed)):
         counts = np.bincount(labels[unit], minlength=classes)
         cost = (counts * (2 * have + counts) / share).sum(axis=1)
         part = int(np.argmin(cost))
@@ -184,6 +184,6 @@ def _members(units: NDArray[int64]) -> list[NDArray[int64]]:
     return [files.astype(int64) for files in np.split(order, edges)] if len(units) else []
 
 
-def _deal_order(files: NDArray[int64], pixel_sha256: Sequence[str], seed: int) -> tuple[int, str]:
-    content = min(pixel_sha256[file] for file in files)
+def _deal_order(files: NDArray[int64], content_sha256: Sequence[str], seed: int) -> tuple[int, str]:
+    content = min(content_sha256[file] for file in files)
     return -len(files), sha256(f"{seed} {content}".encode()).hexdigest()

@@ -9,6 +9,7 @@ from mribatch.training.data.images import DataSet
 from mribatch.training.data.split import Grouping, Leak
 from mribatch.training.evaluation.scores import Evaluation, Shortcut
 from mribatch.training.fit.loop import FitResult
+from mribatch.training.fit.outside import OutsideFits
 from mribatch.training.recipes.recipe import Recipe
 
 
@@ -43,4 +44,5 @@ class FinalFit:
 
     recipe: Recipe
     result: FitResult
+    outside: OutsideFits | None = None  # if it was fitted elsewhere
     last_epoch_reason: str = "no image was used to choose it"  # if the last epoch is kept; ends a sentence

@@ -41,7 +41,7 @@ def find_training_images(bundle: Path, data: Path, groups: Path | None) -> Train
     if "folds" in spec.training:  # the final fit used all images
         return TrainingImages.of_pixels(images.pixels)
     table = None if groups is None else read_groups(groups)
-    grouping = group(images.paths, images.pixel_sha256, table, data)
+    grouping = group(images.paths, images.content_sha256, table, data)
     parts = divide(HOLDOUT, images, grouping, spec.training["split_seed"], chooses=True).parts
     if sha256(parts.astype("<i8").tobytes()).hexdigest() != fit["parts_sha256"]:
         raise MribatchError(f"the division into parts is not the one that '{spec.name}' was trained with", _FIX)

@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import Any, Self
 
 _RECIPE, _VERSION = "recipe.", "version."
+_OPTIONAL = ("weights_sha256", "fitted_sha256", "teacher_sha256")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +16,8 @@ class FitFingerprint:
 
     recipe: Mapping[str, Any]  # of `Recipe.facts`, keys "recipe.NAME"
     weights_sha256: str | None = None  # of the file of initial weights, if there is one
+    fitted_sha256: str | None = None  # of fits.json, if the network was fitted elsewhere
+    teacher_sha256: str | None = None  # of the teachers' bundles, if there are any
     classes: tuple[str, ...]  # in output order
     data_sha256: str  # of paths, labels and pixels
     parts_sha256: str  # of the part of every image
@@ -28,10 +31,10 @@ class FitFingerprint:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of fit.json: one flat object."""
-        weights = {} if self.weights_sha256 is None else {"weights_sha256": self.weights_sha256}
+        optional = {name: getattr(self, name) for name in _OPTIONAL}
         return {
             **self.recipe,
-            **weights,
+            **{name: value for name, value in optional.items() if value is not None},
             "classes": list(self.classes),
             "data_sha256": self.data_sha256,
             "parts_sha256": self.parts_sha256,
@@ -51,15 +54,16 @@ class FitFingerprint:
         rest = dict(content)
         recipe = {key: rest.pop(key) for key in content if key.startswith(_RECIPE)}
         versions = {key.removeprefix(_VERSION): rest.pop(key) for key in content if key.startswith(_VERSION)}
-        weights = rest.pop("weights_sha256", None)
+        optional = {name: rest.pop(name, None) for name in _OPTIONAL}
         kinds = {"classes": list, "data_sha256": str, "parts_sha256": str, "seed": int}
         if different := sorted(rest.keys() ^ kinds.keys()):
             raise ValueError(f"its fields are not those of a fit: {', '.join(different)}")
         wrong = [name for name, kind in kinds.items() if not isinstance(rest[name], kind)]
-        if wrong or not isinstance(weights, str | None):
-            raise ValueError(f"its field '{(wrong or ['weights_sha256'])[0]}' is of the wrong type")
+        wrong += [name for name, value in optional.items() if not isinstance(value, str | None)]
+        if wrong:
+            raise ValueError(f"its field '{wrong[0]}' is of the wrong type")
         rest["classes"] = tuple(map(str, rest["classes"]))
-        return cls(recipe=recipe, weights_sha256=weights, versions=versions, **rest)
+        return cls(recipe=recipe, versions=versions, **optional, **rest)
 
     def find_difference(self, other: "FitFingerprint") -> tuple[str, Any, Any] | None:
         """Return the first field that differs as (name, own value, the other's value); None if they are equal."""

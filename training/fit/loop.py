@@ -15,6 +15,7 @@ from mribatch.training.data.images import Images
 from mribatch.training.fit.checkpoints import Checkpoints
 from mribatch.training.fit.fingerprint import FitFingerprint
 from mribatch.training.fit.history import Epoch, describe_last_epoch, find_best_epoch, is_finished, is_scored
+from mribatch.training.fit.teaching import Teacher
 from mribatch.training.fit.trainer import Trainer
 from mribatch.training.recipes.recipe import Recipe
 
@@ -31,6 +32,7 @@ class FitInputs:
     classes: int  # number of outputs
     seed: int
     fingerprint: FitFingerprint
+    teacher: Teacher | None = None  # of the training part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ def fit(inputs: FitInputs, checkpoints: Checkpoints, echo: Echo, *, quiet: bool 
     """
     recipe = inputs.recipe
     checkpoints.check_fingerprint(inputs.fingerprint)
-    trainer = Trainer(recipe, inputs.classes, inputs.seed, quiet=quiet)
+    trainer = Trainer(recipe, inputs.classes, inputs.seed, teacher=inputs.teacher, quiet=quiet)
     history = trainer.restore(checkpoints)
     done = len(history)
     if done > recipe.epochs:

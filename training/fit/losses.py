@@ -28,6 +28,31 @@ def smoothed_cross_entropy(smoothing: float) -> Callable[[Any, Any], Any]:
     return losses
 
 
+def taught_cross_entropy(smoothing: float, teacher_share: float, temperature: float) -> Callable[[Any, Any, Any], Any]:
+    """Return the loss in TensorFlow: truth, a teacher's answers and logits, each (n, classes) -> losses (n,).
+
+    The answers' part is the cross-entropy at the temperature, times its square, which keeps the size of the gradients
+    (Hinton et al. 2015, section 2.1).
+
+    Args:
+        smoothing: The share of the truth that is spread over all classes.
+        teacher_share: The weight of the answers; 0 ignores them.
+        temperature: At which the answers were softened.
+    """
+    tensorflow, _ = load_keras()
+    entropy = tensorflow.nn.softmax_cross_entropy_with_logits
+
+    def losses(truth: Any, answers: Any, logits: Any) -> Any:
+        smoothed = truth * (1 - smoothing) + smoothing / logits.shape[-1]
+        own = entropy(labels=smoothed, logits=logits)
+        if not teacher_share:
+            return own
+        taught = entropy(labels=answers, logits=logits / temperature) * temperature**2
+        return (1 - teacher_share) * own + teacher_share * taught
+
+    return losses
+
+
 def cross_entropy(logits: NDArray[floating[Any]], labels: NDArray[int64], temperature: float = 1.0) -> float:
     """Return the mean of -log softmax(logits / temperature)[label], nats, computed in float64."""
     scaled = logits.astype(np.float64) / temperature

@@ -4,10 +4,11 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy import int64
+from numpy import float32, int64, uint8
 from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
@@ -16,17 +17,21 @@ from mribatch.training.fit.augment import augment
 from mribatch.training.fit.batch_statistics import compile_measurement
 from mribatch.training.fit.checkpoints import Arrays, Checkpoints
 from mribatch.training.fit.history import Epoch, find_best_epoch, is_scored
-from mribatch.training.fit.losses import cross_entropy, smoothed_cross_entropy
+from mribatch.training.fit.losses import cross_entropy, smoothed_cross_entropy, taught_cross_entropy
+from mribatch.training.fit.mixing import SoftBatch, mix, mixes
+from mribatch.training.fit.teaching import Teacher
 from mribatch.training.frameworks import load_keras
-from mribatch.training.networks.build import build, compile_prediction, grey_to_rgb, logits_model
+from mribatch.training.networks.build import build, compile_prediction, grey_to_rgb, learning_model
+from mribatch.training.networks.frame import frame_slices
 from mribatch.training.recipes.recipe import Recipe
 from mribatch.training.recipes.schedules import SCHEDULES
 
 _NO_EPOCH = 0  # augmentation draws from (seed, epoch, image); other draws have this in place of the epoch
+_MIXING = 2_000_000
 _STATISTICS = 1_000_000  # above the positions of the dropout layers, which draw from (seed, _NO_EPOCH, epoch, position)
 
-# (pixels, labels, learning rate, decay of the averages) -> (sum of losses, number of hits)
-Step = Callable[[Any, Any, Any, Any], tuple[Any, Any]]
+# (pixels, labels or else truth and answers, learning rate, decay of the averages) -> (sum of losses, number of hits)
+Step = Callable[..., tuple[Any, Any]]
 
 
 class Trainer:
@@ -37,15 +42,21 @@ class Trainer:
         averages: Moving averages of the trainable weights, in their order; empty if the recipe keeps none.
     """
 
-    def __init__(self, recipe: Recipe, classes: int, seed: int, *, quiet: bool = True) -> None:
+    def __init__(
+        self, recipe: Recipe, classes: int, seed: int, *, teacher: Teacher | None = None, quiet: bool = True
+    ) -> None:
         _, keras = load_keras()
         self._recipe = recipe
+        self._classes = classes
         self._seed = seed
+        self._teacher = teacher
         self._quiet = quiet
+        self._framed: tuple[Images, Images] | None = None
+        self._is_soft = teacher is not None or mixes(recipe)
         self.network = build(recipe, classes, seed)
         self._optimizer = make_optimizer(recipe)
         self._optimizer.build(self.network.trainable_variables)
-        learned = self.network.trainable_variables if recipe.weights_average else []
+        learned = self.network.trainable_variables if recipe.weights_average or recipe.average_epochs else []
         self.averages = [keras.Variable(variable.numpy(), trainable=False) for variable in learned]
         self.step: Step = self._compile_step()
         self._predict = compile_prediction(self.network)
@@ -64,9 +75,10 @@ class Trainer:
         """
         started = time.perf_counter()
         self._seed_dropout(number)
-        loss, accuracy = self._learn(number, train)
+        loss, accuracy = self._learn(number, self._frame(train))
+        self._average_epoch(number)
         scored = is_scored(self._recipe, number) and len(watched.labels) > 0
-        with self.averaged_weights():
+        with self.averaged_weights(number):
             if self._measure_statistics is not None and is_scored(self._recipe, number):
                 random = np.random.default_rng((self._seed, _NO_EPOCH, number, _STATISTICS))
                 self._measure_statistics(train.pixels, random)
@@ -84,11 +96,12 @@ class Trainer:
         return row
 
     @contextlib.contextmanager
-    def averaged_weights(self) -> Iterator[None]:
-        """While entered, the network has the averages in place of its weights."""
-        learned = self.network.trainable_variables if self.averages else []
+    def averaged_weights(self, epoch: int | None = None) -> Iterator[None]:
+        """While entered, the network has the averages in place of its weights, if there are any after that epoch."""
+        begun = epoch is None or not self._recipe.average_epochs or self._count_averaged(epoch) > 0
+        learned = self.network.trainable_variables if self.averages and begun else []
         before = [variable.numpy() for variable in learned]
-        for variable, average in zip(learned, self.averages, strict=True):
+        for variable, average in zip(learned, self.averages, strict=False):
             variable.assign(average)
         try:
             yield
@@ -99,7 +112,7 @@ class Trainer:
     def save(self, checkpoints: Checkpoints, history: list[Epoch], *, is_best: bool) -> None:
         """Save the state after the last epoch of `history`, and its weights apart if it is the best one."""
         if is_best:
-            with self.averaged_weights():
+            with self.averaged_weights(len(history)):
                 checkpoints.write_best(len(history), _name_arrays("network", self.network.variables))
         arrays = {
             **_name_arrays("network", self.network.variables),
@@ -135,15 +148,56 @@ class Trainer:
         loss = hits = 0.0
         for start in self._show_progress(range(0, count, recipe.batch), number):
             chosen = order[start : start + recipe.batch]
-            pixels = augment(train.pixels[chosen], chosen, recipe.augmentation, seed=self._seed, epoch=number)
+            pixels = augment(
+                train.pixels[chosen],
+                chosen,
+                recipe.augmentation,
+                seed=self._seed,
+                epoch=number,
+                pool=train.pixels,
+            )
             done = (number - 1 + start / count) / recipe.epochs  # fraction of the whole fit
             rate = recipe.learning_rate * schedule(done)
             steps = round((number - 1 + start / count) / share)
             decay = min(recipe.weights_average, (1 + steps) / (10 + steps))  # forgets the initial weights quickly
-            batch_loss, batch_hits = self.step(pixels, train.labels[chosen], np.float32(rate), np.float32(decay))
+            learned = self._select_targets(pixels, chosen, train.labels[chosen], number)
+            batch_loss, batch_hits = self.step(*learned, np.float32(rate), np.float32(decay))
             loss += float(batch_loss)
             hits += float(batch_hits)
         return loss / count, hits / count
+
+    def _select_targets(
+        self, pixels: NDArray[uint8], chosen: NDArray[int64], labels: NDArray[int64], epoch: int
+    ) -> tuple[NDArray[Any], ...]:
+        """Return what a step learns from: pixels and labels, or mixed pixels, truth and answers."""
+        if not self._is_soft:
+            return pixels, labels
+        truth = np.eye(self._classes, dtype=float32)[labels]
+        answers = truth
+        if self._teacher is not None:
+            answers = self._teacher.teach(chosen, self._recipe, seed=self._seed, epoch=epoch)
+        random = np.random.default_rng((self._seed, _NO_EPOCH, epoch, _MIXING + int(chosen[0])))
+        batch = mix(SoftBatch(pixels=pixels, truth=truth, answers=answers), self._recipe, random)
+        return batch.pixels, batch.truth, batch.answers
+
+    def _frame(self, train: Images) -> Images:
+        """Return the slices that the learning layers see; they are framed once, before they are changed at random."""
+        if not self._recipe.frame:
+            return train
+        if self._framed is None or self._framed[0] is not train:
+            self._framed = train, replace(train, pixels=frame_slices(train.pixels, self._recipe.frame))
+        return self._framed[1]
+
+    def _count_averaged(self, epoch: int) -> int:
+        """Return how many epochs the mean of the last epochs has after that epoch."""
+        return max(0, epoch - (self._recipe.epochs - self._recipe.average_epochs))
+
+    def _average_epoch(self, number: int) -> None:
+        """Add the weights to the mean of the last epochs' (Izmailov et al. 2018, arXiv:1803.05407)."""
+        count = self._count_averaged(number) if self._recipe.average_epochs else 0
+        if count:
+            for average, variable in zip(self.averages, self.network.trainable_variables, strict=True):
+                average.assign(average + (variable - average) / count)
 
     def _score(self, watched: Images) -> tuple[float, float]:
         """Return loss and accuracy of the watched images."""
@@ -159,22 +213,33 @@ class Trainer:
         return progress
 
     def _compile_step(self) -> Step:
+        """Compile a step that takes pixels and labels, or pixels, truth and answers; then rate and decay."""
         tensorflow, _ = load_keras()
-        inner, optimizer, averages = logits_model(self.network), self._optimizer, self.averages
-        size, losses_of = self._recipe.size, smoothed_cross_entropy(self._recipe.label_smoothing)
+        recipe = self._recipe
+        inner, optimizer = learning_model(self.network), self._optimizer
+        side = recipe.frame or recipe.size
+        averages = self.averages if recipe.weights_average else []
         number = tensorflow.TensorSpec((), tensorflow.float32)
-        pixels = tensorflow.TensorSpec((None, size, size, 1), tensorflow.uint8)
-        signature = [pixels, tensorflow.TensorSpec((None,), tensorflow.int64), number, number]
+        pixels = tensorflow.TensorSpec((None, side, side, 1), tensorflow.uint8)
+        targets = [tensorflow.TensorSpec((None,), tensorflow.int64)]
+        losses_of: Callable[..., Any] = smoothed_cross_entropy(recipe.label_smoothing)
+        if self._is_soft:
+            share = recipe.teacher_share if self._teacher is not None else 0.0
+            losses_of = taught_cross_entropy(recipe.label_smoothing, share, recipe.teacher_temperature)
+            targets = [tensorflow.TensorSpec((None, self._classes), tensorflow.float32)] * 2
+        signature = [pixels, *targets, number, number]
 
-        def step(images: Any, labels: Any, rate: Any, decay: Any) -> Any:
+        def step(images: Any, *rest: Any) -> Any:
+            *learned, rate, decay = rest
             with tensorflow.GradientTape() as tape:
                 logits = inner(grey_to_rgb(images), training=True)
-                losses = losses_of(labels, logits)
+                losses = losses_of(*learned, logits)
                 mean = tensorflow.reduce_mean(losses)
             optimizer.learning_rate = rate
             optimizer.apply(tape.gradient(mean, inner.trainable_variables), inner.trainable_variables)
             for average, variable in zip(averages, inner.trainable_variables, strict=bool(averages)):
                 average.assign(average + (1 - decay) * (variable - average))
+            labels = tensorflow.argmax(learned[0], axis=1) if self._is_soft else learned[0]
             hits = tensorflow.equal(tensorflow.argmax(logits, axis=1), labels)
             return tensorflow.reduce_sum(losses), tensorflow.reduce_sum(tensorflow.cast(hits, tensorflow.float32))
 

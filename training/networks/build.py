@@ -17,6 +17,7 @@ from mribatch.core.errors import MribatchError
 from mribatch.training.frameworks import load_keras
 from mribatch.training.networks.efficientnet import B_NAMES, build_maps
 from mribatch.training.networks.efficientnet_lite import LITES, build_features, find_imagenet_weights, freeze, load_lite
+from mribatch.training.networks.frame import FRAMED, add_frame
 from mribatch.training.recipes.recipe import IMAGENET, NO_WEIGHTS, Recipe
 
 LOGITS = "logits"
@@ -34,7 +35,8 @@ def build(recipe: Recipe, classes: int, seed: int) -> Any:
     _, keras = load_keras()
     keras.utils.set_random_seed(seed)
     pixels = keras.Input((recipe.size, recipe.size, 3), name="pixels")
-    features = NETWORKS[recipe.network](pixels, recipe)
+    seen = add_frame(pixels, recipe.frame) if recipe.frame else pixels
+    features = NETWORKS[recipe.network](seen, recipe)
     logits = keras.layers.Dense(classes, kernel_initializer="glorot_normal", name=LOGITS)(features)
     probabilities = keras.layers.Activation("softmax", name="probabilities")(logits)
     network = keras.Model(pixels, probabilities, name=recipe.name)
@@ -67,6 +69,14 @@ def logits_model(network: Any) -> Any:
     """Return the same layers and weights up to the logits, on which loss and temperature work."""
     _, keras = load_keras()
     return keras.Model(network.input, network.get_layer(LOGITS).output, name=network.name)
+
+
+def learning_model(network: Any) -> Any:
+    """Return the layers that learn, up to the logits: without the frame, which training does once for all epochs."""
+    _, keras = load_keras()
+    if not any(layer.name == FRAMED for layer in network.layers):
+        return logits_model(network)
+    return keras.Model(network.get_layer(FRAMED).output, network.get_layer(LOGITS).output, name=network.name)
 
 
 def grey_to_rgb(images: Any) -> Any:

@@ -1,12 +1,24 @@
 """The settings of one way to train one network."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from mribatch.training.recipes.augmentation import Augmentation
 
 NO_WEIGHTS, IMAGENET = "none", "imagenet"
+_FIRST_CHANGES = {"rotation_degrees", "shift", "zoom", "flip", "brightness", "contrast"}
+# Settings that came after the first bundles, with the value at which they change nothing.
+_LATER: Mapping[str, float] = {
+    **{f"augmentation.{each.name}": 0.0 for each in fields(Augmentation) if each.name not in _FIRST_CHANGES},
+    **dict.fromkeys(("average_epochs", "mixup_share", "cutmix_share", "frame", "teacher_share"), 0.0),
+}
+# Later settings that matter only where another one is not 0.
+_PARAMETERS: Mapping[str, str] = {
+    "mixup": "mixup_share",
+    "cutmix": "cutmix_share",
+    "teacher_temperature": "teacher_share",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +46,28 @@ class Recipe:
     frozen_blocks: int = 0  # EfficientNet-Lite only: the stem and this many blocks are not trained
     augmentation: Augmentation = field(default_factory=Augmentation)
     clean_statistics: bool = False  # BatchNormalization's are measured after every epoch; see fit/batch_statistics.py
+    average_epochs: int = 0  # what is kept is the mean of the weights after so many last epochs; 0: not
+    mixup: float = 0.2  # parameters of the Beta distribution of the shares; see fit/mixing.py
+    mixup_share: float = 0.0  # of batches whose slices are averaged with another
+    cutmix: float = 1.0
+    cutmix_share: float = 0.0  # of batches whose slices have a square of another
+    frame: int = 0  # side, pixels, to which the graph stretches what is not background; 0: not; see networks/frame.py
+    teacher_share: float = 0.0  # of the loss that a teacher's answers have; needs --teacher
+    teacher_temperature: float = 2.0  # at which they are compared
 
     def facts(self) -> dict[str, Any]:
         """Return everything that decides what an epoch does, for fingerprints: flat dotted names -> values.
 
-        `epochs` is left out if the learning rate is constant: the number of later epochs changes no earlier one, so
-        such a fit can be extended. A schedule spreads over all epochs, so their number counts.
+        Settings that fits had before are always there; later ones only where they change something, so that earlier
+        fits keep their fingerprints. `epochs` is left out if the learning rate is constant: the number of later epochs
+        changes no earlier one, so such a fit can be extended. A schedule spreads over all epochs, so their number
+        counts.
         """
         ignored = {"epochs"} if self.schedule == "constant" else set()
         named = {"name": self.name, "network": self.network} | self.settings()
-        return {f"recipe.{key}": value for key, value in named.items() if key not in ignored}
+        unused = {key for key, value in _LATER.items() if named[key] == value}
+        unused |= {name for name, share in _PARAMETERS.items() if named[share] == 0}
+        return {f"recipe.{key}": value for key, value in named.items() if key not in ignored | unused}
 
     def settings(self) -> dict[str, Any]:
         """Return what `--set` may change: flat dotted names -> values."""

@@ -72,6 +72,7 @@ def _check(recipe: Recipe) -> None:
             raise OptionError(f"'{getattr(recipe, key)}' is not a value of {key}", f"choose one of: {', '.join(names)}")
     if recipe.frozen_blocks and not recipe.network.startswith("efficientnet_lite"):
         raise OptionError(f"'{recipe.name}' has no blocks that can be frozen", "omit frozen_blocks")
+    _check_shares(recipe)
     for key in ("size", "batch", "epochs", "patience"):
         if getattr(recipe, key) < 1:
             raise OptionError(f"{key} is {getattr(recipe, key)}", "give 1 or more")
@@ -80,5 +81,21 @@ def _check(recipe: Recipe) -> None:
             raise OptionError(f"{key} is {getattr(recipe, key)}", "give less than 1")
 
 
-_WHOLE = ("size", "batch", "epochs", "patience", "frozen_blocks")
+def _check_shares(recipe: Recipe) -> None:
+    """Refuse shares that are none, and averages that exclude each other."""
+    shares = {key: value for key, value in recipe.settings().items() if key.endswith("_share")}
+    wrong = [key for key, value in shares.items() if value > 1]
+    if wrong:
+        raise OptionError(f"{wrong[0]} is {shares[wrong[0]]:g}", "give 0 to 1")
+    if recipe.mixup_share + recipe.cutmix_share > 1:
+        raise OptionError("mixup_share and cutmix_share are more than 1 together", "give shares that fit")
+    for key in ("mixup", "cutmix", "teacher_temperature"):
+        if getattr(recipe, key) <= 0:
+            raise OptionError(f"{key} is {getattr(recipe, key):g}", "give more than 0")
+    if recipe.average_epochs and (recipe.weights_average or recipe.keep == "best"):
+        problem = "average_epochs needs a recipe that keeps its last epoch and has no other average of the weights"
+        raise OptionError(problem, "add --set keep=last --set weights_average=0, or omit average_epochs")
+
+
+_WHOLE = ("size", "batch", "epochs", "patience", "frozen_blocks", "average_epochs", "frame")
 _SHORT: Mapping[str, str] = {"lr": "learning_rate"}

@@ -59,6 +59,28 @@ def select_metrics(metrics: Iterable[Metric], leak_rate: float) -> tuple[BundleM
 
 
 @dataclass(frozen=True, kw_only=True)
+class OutsideFacts:
+    """That mribatch measured the networks but did not fit them."""
+
+    made_by: str  # libraries and precision, for people
+    notes: tuple[str, ...]  # departures from the recipe
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the facts as JSON."""
+        return {"made_by": self.made_by, "notes": list(self.notes)}
+
+    @classmethod
+    def from_json(cls, content: object) -> Self:
+        """Read the facts.
+
+        Raises:
+            ValueError: A field is missing or of the wrong type; names it.
+        """
+        facts = _check_object(content, "fitted_elsewhere")
+        return cls(made_by=_take(facts, "made_by", str), notes=_take_list(facts, "notes", str))
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingFacts:
     """What every training says about itself; `training` of bundle.json and training.json."""
 
@@ -73,11 +95,14 @@ class TrainingFacts:
     split_seed: int
     mribatch: str  # version
     fit: FitFingerprint
+    outside: OutsideFacts | None = None  # if the networks were fitted elsewhere
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts as JSON."""
+        elsewhere = {} if self.outside is None else {"fitted_elsewhere": self.outside.to_json()}
         return {
             "recipe": self.recipe,
+            **elsewhere,
             "protocol": self.protocol,
             "leak_rate": self.leak_rate,
             "leak": self.leak,
@@ -107,6 +132,7 @@ class TrainingFacts:
             **{name: _take(facts, name, int) for name in ("left_out", "split_seed")},
             images={part: _take(images, part, int) for part in images},
             fit=FitFingerprint.from_json(facts.get("fit")),
+            outside=OutsideFacts.from_json(facts["fitted_elsewhere"]) if "fitted_elsewhere" in facts else None,
             **cls._own_from_json(facts),
         )
 
@@ -181,6 +207,7 @@ class FoldsFacts(TrainingFacts):
     """Of k folds and the fit on all images."""
 
     folds: int
+    fold_names: tuple[str, ...]
     fold_accuracy: tuple[float, ...]
     best_epochs: tuple[int, ...]  # of each fold
     epochs: int  # of the fit on all images
@@ -191,6 +218,7 @@ class FoldsFacts(TrainingFacts):
     def _own_to_json(self) -> dict[str, Any]:
         return {
             "folds": self.folds,
+            "fold_names": list(self.fold_names),
             "fold_accuracy": list(self.fold_accuracy),
             "best_epochs": list(self.best_epochs),
             "epochs": self.epochs,
@@ -201,8 +229,11 @@ class FoldsFacts(TrainingFacts):
 
     @classmethod
     def _own_from_json(cls, facts: Mapping[str, Any]) -> dict[str, Any]:
+        folds = _take(facts, "folds", int)
+        numbered = tuple(f"fold {fold + 1}" for fold in range(folds))  # before there were folds of sources
         return {
-            "folds": _take(facts, "folds", int),
+            "folds": folds,
+            "fold_names": _take_list(facts, "fold_names", str) if "fold_names" in facts else numbered,
             "fold_accuracy": _take_list(facts, "fold_accuracy", *_NUMBER),
             "best_epochs": _take_list(facts, "best_epochs", int),
             "epochs": _take(facts, "epochs", int),

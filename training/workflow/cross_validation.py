@@ -1,4 +1,4 @@
-"""The grouped protocol: k fits that each hold out one fold of units, and then, on request, one fit on all images.
+"""The protocols in folds: k fits that each hold out one fold of units, and then, on request, one fit on all images.
 
 Every image is predicted once, by the network that was trained without its unit. These out-of-fold predictions give the
 figures and the temperature; the network in the bundle is trained on all images and was not scored on any.
@@ -7,7 +7,8 @@ figures and the temperature; the network in the bundle is trained on all images 
 import math
 import statistics
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from mribatch.core.files import publishing
 from mribatch.report.metrics import find
 from mribatch.training.card.citations import read_citations
 from mribatch.training.data.images import DataSet, Images
-from mribatch.training.data.protocols import deal_folds, fold_parts
+from mribatch.training.data.protocols import Folds, divide_fold, divide_in_folds
 from mribatch.training.data.split import Grouping, Leak, leak
+from mribatch.training.data.split_names import GROUPED
 from mribatch.training.evaluation.results import DividedImages, FinalFit, Measurement
 from mribatch.training.evaluation.scores import Evaluation, TestSet, measure_size_shortcuts, score
 from mribatch.training.export.bundle import check_names, check_replaceable
@@ -44,11 +46,14 @@ from mribatch.training.workflow.finish import (
     report_finished,
     write_results,
 )
+from mribatch.training.workflow.fold_bundles import check_fold_bundle, write_fold_bundle
 from mribatch.training.workflow.inputs import make_fingerprint, read_images, select_part, select_watched
 from mribatch.training.workflow.options import TrainOptions
+from mribatch.training.workflow.outside import describe_outside, find_outside_fits, load_outside_fit
+from mribatch.training.workflow.teachers import ALL as _ALL
+from mribatch.training.workflow.teachers import Teachers, find_teachers
 
 FINISHED_FOLD = "held_out.npz"  # in the folder of each fold, see FinishedFold
-_ALL = "all"  # the folder of the fit on all images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,13 +108,27 @@ class _Folds:
 
     data: DataSet
     grouping: Grouping
-    dealt: NDArray[int64]  # (n,): fold of each image, from 0
-    protocol: str
+    division: Folds
     leak: Leak
+    teachers: Teachers | None
+    taught: str  # what the teachers knew of the tested images; ends the protocol
+
+    @property
+    def dealt(self) -> NDArray[int64]:
+        """(n,): the fold of each image, from 0."""
+        return self.division.dealt
+
+    @property
+    def protocol(self) -> str:
+        return f"{self.division.protocol}{self.taught}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.division.names
 
     @property
     def images(self) -> DividedImages:
-        names = tuple(f"fold {fold + 1}" for fold in self.dealt)
+        names = tuple(self.names[fold] for fold in self.dealt)
         return DividedImages(data=self.data, grouping=self.grouping, part_names=names, keeps_units=True)
 
 
@@ -178,30 +197,39 @@ def _check_options(options: TrainOptions) -> None:
     check_names(options.bundle_name if options.final else "folds", options.classes)
     if options.final:
         check_replaceable(options.out)
-    if options.folds < 3 and options.recipe.keep == "best":
+    find_outside_fits(options)
+    find_teachers(options)
+    if options.split == GROUPED and options.folds < 3 and options.recipe.keep == "best":
         problem = f"'{options.recipe.name}' chooses its epoch on one fold, so with 2 folds none is left to train on"
         raise OptionError(problem, "give --folds 3 or more, or --set keep=last")
 
 
 def _deal(options: TrainOptions, echo: Echo) -> _Folds:
     data, grouping = read_images(options, echo)
-    dealt = deal_folds(data, grouping, options.folds, options.split_seed)
-    near, counts = grouping.near_duplicates, np.bincount(dealt)
-    leaks = [leak(near, dealt != fold, dealt == fold, grouping.duplicates_basis) for fold in range(options.folds)]
-    leaked = Leak(len(dealt), sum(each.leaked for each in leaks), grouping.duplicates_basis)
-    protocol = (
-        f"grouped {options.folds}-fold cross-validation (units share {grouping.basis}), "
-        f"out-of-fold predictions pooled, split seed {options.split_seed}"
-    )
+    division = divide_in_folds(options.split, data, grouping, options.folds, options.split_seed)
+    dealt, near, basis = division.dealt, grouping.near_duplicates, grouping.duplicates_basis
+    leaks = [leak(near, dealt != fold, dealt == fold, basis) for fold in range(len(division.names))]
+    leaked = Leak(len(dealt), sum(each.leaked for each in leaks), basis)
+    counts = ", ".join(f"{name} {count}" for name, count in zip(division.names, np.bincount(dealt), strict=True))
     units = len(set(grouping.units.tolist()))
-    echo(f"{len(dealt)} images in {units} units, folds of {', '.join(map(str, counts))}; leak rate {leaked}")
-    return _Folds(data=data, grouping=grouping, dealt=dealt, protocol=protocol, leak=leaked)
+    echo(f"{len(dealt)} images in {units} units: {counts}; leak rate {leaked}")
+    teachers = find_teachers(options)
+    taught = _describe_teachers(teachers, division)
+    return _Folds(data=data, grouping=grouping, division=division, leak=leaked, teachers=teachers, taught=taught)
+
+
+def _describe_teachers(teachers: Teachers | None, division: Folds) -> str:
+    if teachers is None:
+        return ""
+    folds = range(len(division.names))
+    seen = [teachers.count_seen(f"fold-{fold + 1}", np.equal(division.dealt, fold)) for fold in folds]
+    return teachers.describe(seen, len(division.dealt))
 
 
 def _pool(options: TrainOptions, folds: _Folds, echo: Echo) -> _Pooled:
     data = folds.data
     logits = np.empty((len(data.labels), len(data.classes.names)), dtype=float32)
-    finished = [_finish_fold(options, folds, fold, echo) for fold in range(options.folds)]
+    finished = [_finish_fold(options, folds, fold, echo) for fold in range(len(folds.names))]
     for place, fold in enumerate(finished):
         logits[folds.dealt == place] = fold.logits
     hits = logits.argmax(axis=1) == data.labels
@@ -209,7 +237,7 @@ def _pool(options: TrainOptions, folds: _Folds, echo: Echo) -> _Pooled:
     test = TestSet(classes=data.classes.names, labels=data.labels, units=folds.grouping.units, protocol=folds.protocol)
     return _Pooled(
         logits=logits,
-        fold_accuracy=tuple(float(hits[folds.dealt == fold].mean()) for fold in range(options.folds)),
+        fold_accuracy=tuple(float(hits[folds.dealt == fold].mean()) for fold in range(len(finished))),
         best_epochs=tuple(fold.best_epoch for fold in finished),
         seconds=sum(fold.seconds for fold in finished),
         temperature=temperature,
@@ -222,12 +250,22 @@ def _finish_fold(options: TrainOptions, folds: _Folds, fold: int, echo: Echo) ->
     """Fit one fold, or read its file if that was done before."""
     recipe, data = options.chosen_recipe, folds.data
     work = options.work_folder / f"fold-{fold + 1}"
-    parts = fold_parts(folds.dealt, fold, chooses=recipe.keep == "best")
-    fingerprint = make_fingerprint(options, recipe, data, parts)
+    parts = divide_fold(
+        options.split,
+        folds.division,
+        fold,
+        data,
+        folds.grouping,
+        seed=options.split_seed,
+        chooses=recipe.keep == "best",
+    )
+    fingerprint = make_fingerprint(options, recipe, data, parts, folds.teachers)
     make_folder(work)
     if (known := FinishedFold.read(work / FINISHED_FOLD, fingerprint)) is not None:
+        check_fold_bundle(options, work)
         return known
-    echo(f"fold {fold + 1} of {options.folds}")
+    named = "" if options.split == GROUPED else f": {folds.names[fold]}"
+    echo(f"fold {fold + 1} of {len(folds.names)}{named}")
     inputs = FitInputs(
         recipe=recipe,
         train=select_part(data, parts, "train"),
@@ -237,11 +275,18 @@ def _finish_fold(options: TrainOptions, folds: _Folds, fold: int, echo: Echo) ->
         fingerprint=fingerprint,
     )
     checkpoints = Checkpoints(work)
-    fitted = fit(inputs, checkpoints, echo, quiet=options.quiet)
+    outside = find_outside_fits(options)
+    if outside is None:
+        with _teaching(folds, work.name, parts, inputs) as taught:
+            fitted = fit(taught, checkpoints, echo, quiet=options.quiet)
+    else:
+        fitted = load_outside_fit(outside, work.name, inputs, data, parts)
+    if options.fold_bundles is not None:
+        write_fold_bundle(options, folds.protocol, fitted, inputs, options.fold_bundles / work.name)
     tested = select_part(data, parts, "test")
     logits = predict_logits(fitted.network, tested.pixels)
     accuracy = float((logits.argmax(axis=1) == tested.labels).mean())
-    echo(f"fold {fold + 1}: accuracy {accuracy:.4f} on {len(tested.labels)} held-out images")
+    echo(f"{folds.names[fold]}: accuracy {accuracy:.4f} on {len(tested.labels)} held-out images")
     tables.write_history(work, fitted.history)
     seconds = sum(row.seconds for row in fitted.history)
     finished = FinishedFold(logits=logits, best_epoch=fitted.best_epoch, seconds=seconds)
@@ -251,10 +296,21 @@ def _finish_fold(options: TrainOptions, folds: _Folds, fold: int, echo: Echo) ->
     return finished
 
 
+@contextmanager
+def _teaching(folds: _Folds, name: str, parts: NDArray[int64], inputs: FitInputs) -> Iterator[FitInputs]:
+    """Yield the inputs of a fit with its teacher, if there are teachers."""
+    if folds.teachers is None:
+        yield inputs
+        return
+    with folds.teachers.open(name, parts) as teacher:
+        yield replace(inputs, teacher=teacher)
+
+
 def _fit_all(
     options: TrainOptions, folds: _Folds, pooled: _Pooled, *, checkpoints: Checkpoints, echo: Echo
 ) -> FinalFit:
     data, recipe = folds.data, make_final_recipe(options.chosen_recipe, pooled.best_epochs)
+    outside, parts = find_outside_fits(options), np.zeros(len(data.labels), dtype=int64)
     make_folder(checkpoints.folder)
     echo(f"all {len(data.labels)} images, {recipe.epochs} epochs")
     inputs = FitInputs(
@@ -263,13 +319,19 @@ def _fit_all(
         watched=Images(data.pixels[:0], data.labels[:0], "none"),
         classes=len(data.classes.names),
         seed=options.seed,
-        fingerprint=make_fingerprint(options, recipe, data, np.zeros(len(data.labels), dtype=int64)),
+        fingerprint=make_fingerprint(options, recipe, data, parts, folds.teachers),
     )
-    fitted = fit(inputs, checkpoints, echo, quiet=options.quiet)
+    if outside is None:
+        with _teaching(folds, _ALL, parts, inputs) as taught:
+            fitted = fit(taught, checkpoints, echo, quiet=options.quiet)
+    else:
+        fitted = load_outside_fit(outside, _ALL, inputs, data, parts)
+    if options.fold_bundles is not None:
+        write_fold_bundle(options, folds.protocol, fitted, inputs, options.fold_bundles / _ALL)
     tables.write_history(checkpoints.folder, fitted.history)
     save_network(fitted.network, options.work_folder)
     if options.recipe.keep == "last":
-        return FinalFit(recipe=recipe, result=fitted)
+        return FinalFit(recipe=recipe, result=fitted, outside=None if outside is None else outside.content)
     best = ", ".join(map(str, pooled.best_epochs))
     reason = f"the number of epochs is the median of the folds' best epochs ({best}), chosen on images of other folds"
     return FinalFit(recipe=recipe, result=fitted, last_epoch_reason=reason)
@@ -297,7 +359,8 @@ def _collect_facts(options: TrainOptions, folds: _Folds, pooled: _Pooled) -> Fol
         images={"out_of_fold": len(folds.dealt)},
         left_out=len(folds.data.left_out),
         data=options.sheet.title,
-        folds=options.folds,
+        folds=len(folds.names),
+        fold_names=folds.names,
         fold_accuracy=pooled.fold_accuracy,
         best_epochs=pooled.best_epochs,
         epochs=recipe.epochs,
@@ -307,14 +370,15 @@ def _collect_facts(options: TrainOptions, folds: _Folds, pooled: _Pooled) -> Fol
         seconds=round(pooled.seconds, 1),
         split_seed=options.split_seed,
         mribatch=__version__,
-        fit=make_fingerprint(options, recipe, folds.data, folds.dealt),
+        fit=make_fingerprint(options, recipe, folds.data, folds.dealt, folds.teachers),
+        outside=describe_outside(options),
     )
 
 
 def _measure(folds: _Folds, pooled: _Pooled) -> Measurement:
     shares, first = pooled.fold_accuracy, folds.dealt == 0
     notes = (
-        f"Accuracy of the individual folds: {_list_accuracies(pooled)}, standard deviation "
+        f"Accuracy of the individual folds: {_list_accuracies(folds, pooled)}, standard deviation "
         f"{statistics.stdev(shares):.4f}.",
         f"Calibration, fitted on the pooled out-of-fold logits: {_describe_calibration(pooled)}. Fitting one number "
         f"on the same {len(folds.dealt)} images introduces a small optimistic bias.",
@@ -338,16 +402,17 @@ def _select_highlights(options: TrainOptions, folds: _Folds, pooled: _Pooled) ->
     highlights = {
         "images": f"{len(folds.dealt)}; {folds.protocol}",
         "leak rate": str(folds.leak),
-        "folds": f"accuracy {_list_accuracies(pooled)}",
+        "folds": f"accuracy {_list_accuracies(folds, pooled)}",
         "calibration": _describe_calibration(pooled),
         "tables": str(options.work_folder),
     }
     return highlights | ({"bundle": str(options.out)} if options.final else {})
 
 
-def _list_accuracies(pooled: _Pooled) -> str:
+def _list_accuracies(folds: _Folds, pooled: _Pooled) -> str:
     shares = pooled.fold_accuracy
-    return f"{', '.join(f'{share:.4f}' for share in shares)}; mean {statistics.mean(shares):.4f}"
+    each = (f"{name} {share:.4f}" for name, share in zip(folds.names, shares, strict=True))
+    return f"{', '.join(each)}; mean {statistics.mean(shares):.4f}"
 
 
 def _describe_calibration(pooled: _Pooled) -> str:

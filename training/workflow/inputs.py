@@ -13,10 +13,12 @@ from mribatch.core.files import sha256_of_file
 from mribatch.training.data.images import DataSet, Images, load
 from mribatch.training.data.split import PARTS, Grouping, group, read_groups
 from mribatch.training.fit.fingerprint import FitFingerprint
+from mribatch.training.fit.outside import read_outside_fits
 from mribatch.training.frameworks import versions
 from mribatch.training.networks.build import find_weights
 from mribatch.training.recipes.recipe import Recipe
 from mribatch.training.workflow.options import TrainOptions
+from mribatch.training.workflow.teachers import Teachers
 
 _LISTED = 20  # files and folders that are reported by name
 
@@ -30,7 +32,7 @@ def read_images(options: TrainOptions, echo: Callable[[str], None]) -> tuple[Dat
     table = read_groups(options.groups) if options.groups is not None else None
     data = load(options.data, options.classes, options.recipe.size, options.quiet)
     _report_left_out(data, echo)
-    grouping = group(data.paths, data.pixel_sha256, table, options.data)
+    grouping = group(data.paths, data.content_sha256, table, options.data)
     if table is not None and grouping.listed < len(data.paths):
         missing = len(data.paths) - grouping.listed
         echo(f"{missing} of {len(data.paths)} images are not in the groups file; each is a unit of its own")
@@ -49,21 +51,26 @@ def select_watched(data: DataSet, parts: NDArray[int64]) -> Images:
     return validation if len(validation.labels) else select_part(data, parts, "test")
 
 
-def make_fingerprint(options: TrainOptions, recipe: Recipe, data: DataSet, parts: NDArray[int64]) -> FitFingerprint:
-    """Return the fingerprint of the fit of a recipe on these images in these parts.
+def make_fingerprint(
+    options: TrainOptions, recipe: Recipe, data: DataSet, parts: NDArray[int64], teachers: Teachers | None = None
+) -> FitFingerprint:
+    """Return the fingerprint of the fit of a recipe on these images in these parts, by these teachers.
 
     Raises:
         MribatchError: The file of initial weights is missing.
     """
-    weights = find_weights(recipe)
+    outside = None if options.fitted is None else read_outside_fits(options.fitted)
+    weights = find_weights(recipe) if outside is None else None
     return FitFingerprint(
         recipe=recipe.facts(),
         weights_sha256=None if weights is None else _hash_weights(weights),
+        fitted_sha256=None if outside is None else outside.sha256,
+        teacher_sha256=None if teachers is None else teachers.sha256,
         classes=data.classes.names,
         data_sha256=data.fingerprint,
         parts_sha256=sha256(parts.astype("<i8").tobytes()).hexdigest(),
         seed=options.seed,
-        versions=versions(),
+        versions=versions() | (dict(outside.content.versions) if outside is not None else {}),
     )
 
 

@@ -1,13 +1,24 @@
 """The options of `mribatch train`."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mribatch.core.bundle import Bundle
+from mribatch.core.classifier import Classifier
 from mribatch.training.data.classes import BRAIN_TUMORS, ClassList
 from mribatch.training.data.data_sheets import UNKNOWN, DataSheet
 from mribatch.training.data.split_names import HOLDOUT
 from mribatch.training.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """A teacher, and how to ask it: the caller knows the backends, training does not."""
+
+    model: str  # name or folder of a bundle, or folder of a bundle for each fold
+    open: Callable[[Bundle], Classifier]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +31,10 @@ class TrainOptions:
     groups: Path | None = None
     split: str = HOLDOUT  # a name in split_names.SPLITS
     folds: int = 5  # number of folds of the split grouped
-    final: bool = False  # after the folds of the split grouped: train on all images and write a bundle
+    fitted: Path | None = None  # folder of networks that were fitted elsewhere, measured in place of own fits
+    teaching: Teaching | None = None  # for a recipe that learns from a teacher
+    fold_bundles: Path | None = None  # folder for a bundle of each fold's network, to be teachers
+    final: bool = False  # after the folds: train on all images and write a bundle
     classes: ClassList = BRAIN_TUMORS
     sheet: DataSheet = UNKNOWN
     weights_licence: str = "not stated"

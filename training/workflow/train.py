@@ -36,6 +36,10 @@ from mribatch.training.workflow.finish import (
 )
 from mribatch.training.workflow.inputs import describe_parts, make_fingerprint, read_images, select_part, select_watched
 from mribatch.training.workflow.options import TrainOptions
+from mribatch.training.workflow.outside import describe_outside, find_outside_fits, load_outside_fit
+from mribatch.training.workflow.teachers import Teachers, find_teachers
+
+_SPLIT = "split"  # the name of the one fit, for fits and teachers from elsewhere
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,14 +91,22 @@ def train(options: TrainOptions, echo: Echo = lambda _: None) -> TrainResult:
     check_names(options.bundle_name, options.classes)
     check_replaceable(options.out)
     read_citations(options.cite)  # before hours of training
+    outside, teachers = find_outside_fits(options), find_teachers(options)
     checkpoints = Checkpoints(options.work_folder)
     with locked_work_folder(options.work_folder):
-        prepared = _prepare(options, echo)
+        prepared = _prepare(options, teachers, echo)
         finished = find_finished(options, prepared.fingerprint, checkpoints)
         if finished is not None:
             report_finished(options, echo)
             return finished
-        fitted = fit(_fit_inputs(options, prepared), checkpoints, echo, quiet=options.quiet)
+        inputs = _fit_inputs(options, prepared)
+        if outside is not None:
+            fitted = load_outside_fit(outside, _SPLIT, inputs, prepared.data, prepared.parts)
+        elif teachers is not None:
+            with teachers.open(_SPLIT, prepared.parts) as teacher:
+                fitted = fit(replace(inputs, teacher=teacher), checkpoints, echo, quiet=options.quiet)
+        else:
+            fitted = fit(inputs, checkpoints, echo, quiet=options.quiet)
         measurement = _measure(options, prepared, fitted)
         _write_work_folder(options, prepared, fitted, measurement)
         training = FinishedTraining(
@@ -102,7 +114,9 @@ def train(options: TrainOptions, echo: Echo = lambda _: None) -> TrainResult:
             measurement=measurement,
             facts=_collect_facts(options, prepared, fitted),
             highlights=_select_highlights(options, measurement, fitted),
-            final=FinalFit(recipe=options.chosen_recipe, result=fitted),
+            final=FinalFit(
+                recipe=options.chosen_recipe, result=fitted, outside=None if outside is None else outside.content
+            ),
         )
         result = publish(options, training, echo)
         if not options.keep_work:
@@ -110,7 +124,7 @@ def train(options: TrainOptions, echo: Echo = lambda _: None) -> TrainResult:
     return result
 
 
-def _prepare(options: TrainOptions, echo: Echo) -> _Prepared:
+def _prepare(options: TrainOptions, teachers: Teachers | None, echo: Echo) -> _Prepared:
     recipe = options.chosen_recipe
     data, grouping = read_images(options, echo)
     division = divide(options.split, data, grouping, options.split_seed, chooses=recipe.keep == "best")
@@ -120,7 +134,10 @@ def _prepare(options: TrainOptions, echo: Echo) -> _Prepared:
     leaked = leak(grouping.near_duplicates, ~tested, tested, grouping.duplicates_basis)
     units = len(set(grouping.units.tolist()))
     echo(f"{len(data.paths)} images in {units} units: {describe_parts(parts)}; leak rate {leaked}")
-    fingerprint = make_fingerprint(options, recipe, data, parts)
+    if teachers is not None:
+        taught = teachers.describe([teachers.count_seen(_SPLIT, tested)], int(tested.sum()))
+        division = replace(division, protocol=f"{division.protocol}{taught}")
+    fingerprint = make_fingerprint(options, recipe, data, parts, teachers)
     return _Prepared(data=data, grouping=grouping, division=division, leak=leaked, fingerprint=fingerprint)
 
 
@@ -193,6 +210,7 @@ def _collect_facts(options: TrainOptions, prepared: _Prepared, fitted: FitResult
         split_seed=options.split_seed,
         mribatch=__version__,
         fit=prepared.fingerprint,
+        outside=describe_outside(options),
     )
 
 

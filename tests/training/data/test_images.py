@@ -10,7 +10,9 @@ from mribatch.core.errors import MribatchError
 from mribatch.core.synthetic import draw_slice
 from mribatch.pipeline.records import Status
 from mribatch.training.data.classes import BRAIN_TUMORS, ClassList, parse_classes
-from mribatch.training.data.images import load
+from mribatch.training.data.images import CONTENT_SIZE, load
+from mribatch.training.data.protocols import deal_folds
+from mribatch.training.data.split import group
 from tests.training.toy import draw_data
 
 
@@ -44,6 +46,13 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     left_out = {item.path: item.status for item in data.left_out}
     assert left_out == {"Testing/no/empty.png": Status.EMPTY, "Training/glioma_tumor/cut.jpg": Status.TRUNCATED}
     assert all(item.error for item in data.left_out)
+
+
+def test_slices_are_dealt_by_pixels_that_do_not_depend_on_the_size(toy_data: Path) -> None:
+    small, large = load(toy_data, BRAIN_TUMORS, 40), load(toy_data, BRAIN_TUMORS, CONTENT_SIZE)
+    assert small.content_sha256 == large.content_sha256 == large.pixel_sha256 != small.pixel_sha256
+    dealt = [deal_folds(data, group(data.paths, data.content_sha256, None), 3, 0) for data in (small, large)]
+    assert (dealt[0] == dealt[1]).all()
 
 
 def test_the_fingerprint_sees_pixels_labels_and_names(tmp_path: Path) -> None:

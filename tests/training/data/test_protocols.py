@@ -29,6 +29,7 @@ def data_set(paths: list[str], labels: np.ndarray = LABELS) -> DataSet:
         labels=labels,
         pixels=np.zeros((len(paths), 1, 1, 1), np.uint8),
         pixel_sha256=tuple(digests(len(paths))),
+        content_sha256=tuple(digests(len(paths))),
         stored_sizes=((1, 1),) * len(paths),
         left_out=(),
         other_folders={},
@@ -38,7 +39,7 @@ def data_set(paths: list[str], labels: np.ndarray = LABELS) -> DataSet:
 PATHS = [f"{('Training', 'Testing')[number % 4 == 0]}/c{label}/{number}.png" for number, label in enumerate(LABELS)]
 DATA = data_set(PATHS)
 PAIRS = GroupsTable(("group_id",), {path: (f"g{number // 2}",) for number, path in enumerate(PATHS)})
-GROUPING = group(DATA.paths, DATA.pixel_sha256, PAIRS)
+GROUPING = group(DATA.paths, DATA.content_sha256, PAIRS)
 
 
 def leaked(parts: np.ndarray) -> int:
@@ -103,7 +104,7 @@ def test_folders_by_their_usual_names() -> None:
     parts = parts_by_folder(["train/a/1", "Val/a/2", "TEST/a/3", "validation/b/4"], official=False)
     assert parts.tolist() == [TRAIN, VALIDATION, TEST, VALIDATION]
     folders = data_set([f"{('train', 'valid', 'test')[number % 3]}/{number}" for number in range(160)])
-    division = divide("folder", folders, group(folders.paths, folders.pixel_sha256, None), 0, chooses=True)
+    division = divide("folder", folders, group(folders.paths, folders.content_sha256, None), 0, chooses=True)
     assert (division.parts == VALIDATION).sum() == 53 and "epoch chosen" not in division.protocol
 
 
@@ -130,7 +131,7 @@ def test_an_unknown_split_is_refused() -> None:
 @settings(deadline=None, max_examples=40)
 def test_folds_divide_no_unit_and_test_every_image_once(folds: int, seed: int, size: int) -> None:
     table = GroupsTable(("series_id",), {path: (f"s{place // size}",) for place, path in enumerate(PATHS)})
-    grouping = group(DATA.paths, DATA.pixel_sha256, table)
+    grouping = group(DATA.paths, DATA.content_sha256, table)
     dealt = deal_folds(DATA, grouping, folds, seed)
     assert all(len(set(dealt[grouping.units == unit])) == 1 for unit in set(grouping.units))
     counts = np.array([np.bincount(dealt[label == LABELS], minlength=folds) for label in range(4)])
@@ -149,4 +150,4 @@ def test_folds_divide_no_unit_and_test_every_image_once(folds: int, seed: int, s
 def test_too_many_folds_are_refused() -> None:
     few = data_set(PATHS[:4], np.arange(4))
     with pytest.raises(MribatchError, match="class 'glioma_tumor' has 1 images, none of them in fold"):
-        deal_folds(few, group(few.paths, few.pixel_sha256, None), 2, 0)
+        deal_folds(few, group(few.paths, few.content_sha256, None), 2, 0)

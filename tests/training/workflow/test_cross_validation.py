@@ -17,12 +17,12 @@ from mribatch.training.fit.loop import FitInputs, FitResult, fit
 from mribatch.training.fit.temperature import fit_temperature
 from mribatch.training.networks.build import NETWORKS, predict_logits
 from mribatch.training.recipes.catalog import RECIPES
-from mribatch.training.work_folder.summary import FoldsFacts
+from mribatch.training.work_folder.summary import FoldsFacts, TrainingSummary
 from mribatch.training.workflow import cross_validation
 from mribatch.training.workflow.cross_validation import FINISHED_FOLD, cross_validate, make_final_recipe
 from mribatch.training.workflow.finish import TrainResult
 from mribatch.training.workflow.options import TrainOptions
-from tests.training.toy import DyingEcho, Killed, tiny_network, tiny_recipe
+from tests.training.toy import DyingEcho, Killed, draw_sources, tiny_network, tiny_recipe
 
 FOLDS, EPOCHS = 3, 2
 
@@ -212,3 +212,27 @@ def test_a_recipe_that_chooses_is_told_apart(toy_data: Path, tmp_path: Path) -> 
     for fold in range(FOLDS):
         history = pq.read_table(result.work / f"fold-{fold + 1}" / "history.parquet").to_pylist()
         assert min(history, key=lambda row: row["val_loss"])["epoch"] == facts.best_epochs[fold]
+
+
+def test_each_source_is_held_out_once(tmp_path: Path) -> None:
+    """Folder Testing and two sizes: three folds by name, in tables, card and summary."""
+    data = draw_sources(tmp_path / "brain")
+    result = cross_validate(options(data, tmp_path / "model", split="sources"))
+    facts = folds_facts(result)
+    assert facts.fold_names == ("96 x 96", "other sizes", "Testing") and facts.folds == 3
+    assert facts.leak_rate == 0 and facts.protocol.startswith(
+        "each source held out once (96 x 96, other sizes, Testing)"
+    )
+    parts = pq.read_table(result.work / "parts.parquet").to_pylist()
+    assert all((row["part"] == "Testing") == row["path"].startswith("Testing/") for row in parts)
+    card = (result.out / "MODEL_CARD.md").read_text()
+    assert "| Testing | 3 | 3 | 3 | 3 | 12 | 12 |" in card and "Accuracy of the individual folds: 96 x 96 0." in card
+    assert TrainingSummary.from_json(result.summary.to_json()) == result.summary
+
+
+def test_a_recipe_that_chooses_does_so_on_units_of_the_other_sources(tmp_path: Path) -> None:
+    data = draw_sources(tmp_path / "brain")
+    lines: list[str] = []
+    recipe = tiny_recipe(epochs=1)
+    cross_validate(options(data, tmp_path / "model", split="sources", final=False, recipe=recipe), lines.append)
+    assert sum("validation loss" in line for line in lines) == 3

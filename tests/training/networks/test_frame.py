@@ -1,0 +1,83 @@
+"""Framing: the layers do what the rule says, at constant shapes, and survive the export."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow", reason="needs the extra 'train'")
+
+from mribatch.core.bundle import load_bundle
+from mribatch.core.synthetic import draw_slice
+from mribatch.training.data.classes import BRAIN_TUMORS
+from mribatch.training.data.images import Images
+from mribatch.training.export.bundle import BundleFacts, write_bundle
+from mribatch.training.fit.trainer import Trainer
+from mribatch.training.networks.build import NETWORKS, build, grey_to_rgb
+from mribatch.training.networks.frame import FRAMED, add_frame, find_box, frame_slices
+from tests.training.toy import tiny_network, tiny_recipe
+
+
+def slices(side: int = 48) -> np.ndarray:
+    """Slices with margins of several widths, a plain one, an empty one, and one with a speck."""
+    drawn = []
+    for seed, margin in enumerate((0, 5, 11)):
+        image = np.zeros((side, side), np.uint8)
+        inner = side - 2 * margin
+        image[margin : side - margin, margin : side - margin] = draw_slice(seed, inner, inner)
+        drawn.append(image)
+    speck = np.zeros((side, side), np.uint8)
+    speck[20:23, 20:23] = 255
+    return np.stack([*drawn, np.full((side, side), 90, np.uint8), np.zeros((side, side), np.uint8), speck])[..., None]
+
+
+def framed_by_layers(pixels: np.ndarray, side: int) -> np.ndarray:
+    import keras
+
+    inputs = keras.Input((*pixels.shape[1:3], 3))
+    return np.asarray(keras.Model(inputs, add_frame(inputs, side))(grey_to_rgb(pixels)))
+
+
+def test_the_box_is_what_is_not_background() -> None:
+    image = np.zeros((100, 100), np.uint8)
+    image[30:80, 10:90] = 100
+    assert find_box(image) == (28, 82, 8, 92)
+    image[30:80, 10:90] = 24
+    assert find_box(image) == (0, 100, 0, 100)
+    image[40:60, 10:90] = 100
+    assert find_box(image) == (0, 100, 0, 100), "twenty rows are fewer than a quarter"
+
+
+@pytest.mark.parametrize("side", [24, 48, 60])
+def test_the_layers_do_what_the_rule_says(side: int) -> None:
+    pixels = slices()
+    got, expected = framed_by_layers(pixels, side), frame_slices(pixels, side)
+    assert got.shape == (len(pixels), side, side, 3) and (got[..., 0] == got[..., 2]).all()
+    assert np.abs(got[..., :1] - expected).max() <= 1.01  # OpenCV rounds
+
+
+def test_a_slice_is_framed_whatever_its_neighbours() -> None:
+    pixels = slices()
+    assert np.abs(framed_by_layers(pixels[1:2], 24)[0] - framed_by_layers(pixels, 24)[1]).max() < 1e-3
+
+
+def test_it_is_trained_on_framed_slices_and_exported_with_the_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NETWORKS, "tiny", tiny_network)
+    recipe = tiny_recipe(size=48, frame=24, epochs=1, keep="last")
+    trainer = Trainer(recipe, 4, 0)
+    step, seen = trainer.step, []
+
+    def spied(pixels: Any, *rest: Any) -> Any:
+        seen.append(pixels.shape[1:])
+        return step(pixels, *rest)
+
+    trainer.step = spied
+    pixels = slices()
+    trainer.run_epoch(1, Images(pixels, np.arange(6) % 4), Images(pixels[:0], np.arange(0)))
+    assert set(seen) == {(24, 24, 1)}
+    agreement = write_bundle(trainer.network, BundleFacts(name="framed", classes=BRAIN_TUMORS), "card", tmp_path / "b")
+    assert agreement.holds and load_bundle(str(tmp_path / "b")).spec.height == 48
+    assert any(layer.name == FRAMED for layer in build(recipe, 4, 0).layers)
