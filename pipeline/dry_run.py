@@ -23,6 +23,7 @@ from mribatch.pipeline.listing.labels import add_aliases
 from mribatch.pipeline.listing.patterns import PathPatterns
 from mribatch.pipeline.no_image import no_image_error
 from mribatch.pipeline.options import FIXES, ClassifyOptions
+from mribatch.pipeline.output.summary import count_images
 from mribatch.pipeline.plan import make_header_reader
 from mribatch.pipeline.progress import Progress
 from mribatch.pipeline.records import FileClassifier, ImageFile, StudyImage
@@ -57,9 +58,7 @@ class Estimate:
 
     def to_text(self, screen: Screen = PLAIN) -> str:
         """A few lines for a terminal."""
-        what = count(self.files, "file")
-        what = what if self.images == self.files else f"{count(self.images, 'image')} in {what}"
-        verb = f"{what} would be classified ({self.bytes / 1e6:,.1f} MB)"
+        verb = f"{count_images(self.files, self.images)} would be classified ({self.bytes / 1e6:,.1f} MB)"
         rows = [(suffix, f"{number:,}") for suffix, number in sorted(self.by_suffix.items())]
         lines = [verb, format_table([Column(), Column(align="right")], rows, screen, indent=2)]
         lines += [f"not listed, {reason}: {number:,}" for reason, number in sorted(self.skipped.items())]

@@ -30,7 +30,7 @@ from mribatch.pipeline.output.partial import read_partials
 from mribatch.pipeline.output.rows import predictions
 from mribatch.pipeline.output.run_file import RunState
 from mribatch.pipeline.output.series import SERIES_FILE, write_series
-from mribatch.pipeline.output.summary import RunSummary
+from mribatch.pipeline.output.summary import RunSummary, count_images
 from mribatch.pipeline.output.xlsx_table import write_xlsx
 from mribatch.pipeline.plan import Plan, make_plan
 from mribatch.pipeline.progress import Progress, SilentProgress
@@ -93,9 +93,8 @@ def _classify_locked(plan: Plan, watch: Stopwatch, progress: Progress) -> RunSum
         if plan.options.add_new and earlier:
             progress.note(_describe_growth(record))
         LOG.info(
-            "%s files with %s images are listed, %s files are not; model %s, attempt %d",
-            f"{record.files:,}",
-            f"{record.images:,}",
+            "%s are listed, %s are not; model %s, attempt %d",
+            count_images(record.files, record.images),
             f"{facts.skipped:,}",
             record.model_name,
             record.attempts + 1,

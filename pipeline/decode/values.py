@@ -9,7 +9,7 @@ floating-point arithmetic one by one: the pipeline runs over a table of all stor
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -181,7 +181,7 @@ def to_grey(stored: StoredSlice, window: Window, series_range: ValueRange | None
         grey = _eight_bits(_apply(voi, np.array(stored.samples, dtype=float32)), stored.inverted)
     else:
         table = _grey_table(stored.words, voi, stored.inverted, stored.samples.dtype.itemsize * 8)
-        grey = table.take(stored.samples)
+        grey = _look_up_words(table, stored.samples)
     if stored.valid is not None:
         grey[~stored.valid] = 0
     return grey
@@ -236,6 +236,27 @@ def _values_by_code(words: Words) -> NDArray[float64]:
     stored *= words.modality.slope
     stored += words.modality.intercept
     return stored
+
+
+def _look_up_words(table: NDArray[uint8], samples: NDArray[Any]) -> NDArray[uint8]:
+    """The entry of a table for each word. OpenCV 5 does it three times faster than NumPy; 4 knows bytes only."""
+    if not _opencv_takes_words():
+        return table.take(samples)
+    import cv2
+
+    grey: NDArray[uint8] = cv2.LUT(np.require(samples, requirements=("C", "ALIGNED")), table)
+    return grey
+
+
+@cache
+def _opencv_takes_words() -> bool:
+    import cv2
+
+    try:
+        cv2.LUT(np.zeros((1, 1), dtype=np.uint16), np.zeros(1 << 16, dtype=uint8))
+    except cv2.error:
+        return False
+    return True
 
 
 @lru_cache(maxsize=64)  # of 64 KiB each

@@ -171,9 +171,14 @@ class RunSummary:
 
 def describe_counts(files: int, images: int, failed: int, blank: int) -> str:
     """Write how many files and images there are, e.g. "31 files: 24 ok, 7 failed"."""
-    what = count(files, "file") if images == files else f"{count(images, 'image')} in {count(files, 'file')}"
+    what = count_images(files, images)
     blanks = f", {blank:,} blank" if blank else ""
     return f"{what}: {images - failed - blank:,} ok{blanks}, {failed:,} failed"
+
+
+def count_images(files: int, images: int) -> str:
+    """Write how many images are in how many files, e.g. "43 images in 27 files", or "31 files" of one each."""
+    return count(files, "file") if images == files else f"{count(images, 'image')} in {count(files, 'file')}"
 
 
 def exit_code_of(not_ok: int, skipped: Mapping[str, int], *, strict: bool = False) -> ExitCode:

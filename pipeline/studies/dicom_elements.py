@@ -29,6 +29,7 @@ _SHORT = frozenset(
     (b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH")
     + (b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US")
 )
+_VRS = _SHORT | _LONG
 _EXPLICIT = {order: struct.Struct(f"{order}HH2sH").unpack_from for order in "<>"}
 _IMPLICIT = {order: struct.Struct(f"{order}HHI").unpack_from for order in "<>"}
 _U32 = {order: struct.Struct(f"{order}I").unpack_from for order in "<>"}
@@ -223,7 +224,9 @@ def parse_dicom(content: bytes, size: int, wanted: frozenset[int], inflate_limit
         encoding = _guess(content, at)
         syntax = Syntax.IMPLICIT if encoding.implicit else Syntax.EXPLICIT if encoding.little else Syntax.BIG_ENDIAN
     else:
-        encoding = Encoding(syntax == Syntax.IMPLICIT, syntax != Syntax.BIG_ENDIAN)
+        # Some writers promise the implicit encoding and use the explicit one.
+        implicit = syntax == Syntax.IMPLICIT and content[at + 4 : at + 6] not in _VRS
+        encoding = Encoding(implicit, syntax != Syntax.BIG_ENDIAN)
     inflated = syntax == Syntax.DEFLATED
     if inflated:
         source, at = _inflate(source, at, inflate_limit), 0

@@ -208,7 +208,7 @@ def test_progress_in_a_log_is_plain_lines() -> None:
         lines.advance(100, 1)
     text = stream.getvalue().splitlines()
     assert text and all(line.startswith("classifying: ") and "images/s" in line and "failed" in line for line in text)
-    assert "of 1,000 files" in text[0]
+    assert "of 1,000 images" in text[0]
 
 
 def test_progress_in_a_terminal_is_one_bar(tmp_path: Path) -> None:

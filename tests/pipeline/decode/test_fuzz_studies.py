@@ -11,6 +11,7 @@ import random
 import sys
 import tempfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,6 @@ from tests.pipeline.studies.nifti_bytes import broken, nifti
 
 OPTIONS = HeaderOptions(max_pixels=1_000_000, any_modality=True, dicom_anywhere=True, volume=None)
 _LARGEST_SEED = 20_000  # bytes: small files are read fast, and each of their bytes is hit more often
-_CASE = Path(tempfile.gettempdir()) / "fuzz_studies_case"
 
 
 def _corpus() -> list[bytes]:
@@ -46,17 +46,17 @@ def _corpus() -> list[bytes]:
     return [content for content in dicom + volumes if 0 < len(content) < _LARGEST_SEED]
 
 
-def _run_case(data: bytes) -> tuple[str, str, bool]:
+def _run_case(path: Path, data: bytes) -> tuple[str, str, bool]:
     """(format, final status, did the decoder refuse what the header let through); raises where a promise is broken."""
     kind = tell_kind(data[:HEAD_BYTES], b"case", dicom_anywhere=True)
     if data.startswith(b"\2\0"):
         data = PREAMBLE + data
     if random.Random(len(data)).random() < 0.2:  # the damage reaches what lies behind the compression
         data = gzip.compress(data) if kind is StudyFormat.NIFTI else repacked(data)
-    _CASE.write_bytes(data)
+    path.write_bytes(data)
     if kind is StudyFormat.NIFTI:
-        return _run_nifti()
-    header = read_dicom_header(bytes(_CASE), OPTIONS)
+        return _run_nifti(path)
+    header = read_dicom_header(bytes(path), OPTIONS)
     pixels = DicomPixels(data, OPTIONS.max_pixels)
     frames = [pixels.read(frame) for frame in {0, max(len(pixels) - 1, 0)}]
     if isinstance(header, NotAnImage):
@@ -65,10 +65,10 @@ def _run_case(data: bytes) -> tuple[str, str, bool]:
     return _judge("dicom", header.verdict, frames)
 
 
-def _run_nifti() -> tuple[str, str, bool]:
-    header = read_nifti_header(bytes(_CASE), OPTIONS)
+def _run_nifti(path: Path) -> tuple[str, str, bool]:
+    header = read_nifti_header(bytes(path), OPTIONS)
     _check(header)
-    verdict, volume = open_nifti(bytes(_CASE), OPTIONS)
+    verdict, volume = open_nifti(bytes(path), OPTIONS)
     if volume is None:
         return _judge("nifti", header.verdict, [verdict])
     with volume:
@@ -100,25 +100,27 @@ def test_no_mutated_study_file_crashes_or_hangs() -> None:
     fuzz(__name__)
 
 
-def test_a_few_hundred_mutated_files_get_a_verdict() -> None:
+def test_a_few_hundred_mutated_files_get_a_verdict(tmp_path: Path) -> None:
     files, counts = _corpus(), Counter[str]()
     for number in range(400):
-        kind, status, _ = _run_case(mutated(files, 13, number))
+        kind, status, _ = _run_case(tmp_path / "case", mutated(files, 13, number))
         counts[kind] += 1
         counts[status] += 1
-    _CASE.unlink(missing_ok=True)
     assert min(counts["dicom"], counts["nifti"]) > 50
     assert {Status.OK, Status.TRUNCATED, Status.DECODE_FAILED, Status.UNSUPPORTED} <= set(counts)
 
 
-def test_repacked_files_hold_the_same_data_set() -> None:
+def test_repacked_files_hold_the_same_data_set(tmp_path: Path) -> None:
     whole = SEEDS[0]
     assert whole.startswith(meta(EXPLICIT))
-    assert _run_case(repacked(whole)) == _run_case(whole) == ("dicom", "ok", False)
+    assert (
+        _run_case(tmp_path / "case", repacked(whole)) == _run_case(tmp_path / "case", whole) == ("dicom", "ok", False)
+    )
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "--case":
-        print(_run_case(mutated(_corpus(), int(sys.argv[2]), int(sys.argv[3]))))
+        with tempfile.TemporaryDirectory() as folder:
+            print(_run_case(Path(folder) / "case", mutated(_corpus(), int(sys.argv[2]), int(sys.argv[3]))))
     else:
-        run_child(_corpus(), _run_case, sys.argv[1:])
+        run_child(_corpus(), partial(_run_case, Path(sys.argv[4]).with_name("case")), sys.argv[1:])

@@ -1,11 +1,15 @@
 """Stored values to grey: against the formulas of the standard, pixel by pixel, and laws that hold for any window."""
 
 import math
+from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from mribatch.core.errors import OptionError
 from mribatch.pipeline.decode.values import (
@@ -104,6 +108,18 @@ def test_values_are_those_of_the_modality_lut(cells: type) -> None:
     assert stored.values.tolist() == [[10, 10, 10, 20, 4000, 4000]]
 
 
+@pytest.mark.parametrize("cells", [np.uint8, np.uint16])
+def test_how_samples_lie_in_memory_does_not_matter(cells: type) -> None:
+    samples: NDArray[Any] = np.arange(60).astype(cells).reshape(6, 10)
+    words = Words(8, 7)
+    plain = to_grey(StoredSlice(samples, words, voi=VoiWindow(30, 60)), FILE, None)
+    shifted: NDArray[Any] = np.frombuffer(b"\0" + samples.tobytes(), cells, 60, offset=1).reshape(6, 10)
+    for view, expected in ((samples[::-1, ::-1], plain[::-1, ::-1]), (samples.T, plain.T), (shifted, plain)):
+        found = to_grey(StoredSlice(view, words, voi=VoiWindow(30, 60)), FILE, None)
+        assert found.flags.c_contiguous
+        assert found.tolist() == expected.tolist()
+
+
 def test_a_voi_lut_takes_its_ends_beyond_them() -> None:
     lut = Lut(first=-1, bits=12, entries=np.array([0, 2048, 4095], dtype=np.uint16).tobytes())
     samples = np.array([[-9, -1, 0, 1, 50]], dtype=np.float32)
@@ -192,3 +208,15 @@ def test_blank_is_less_than_half_a_percent_above_a_tenth(bright: int, blank: boo
     grey = np.full(10_000, 25, dtype=np.uint8)
     grey[:bright] = 26
     assert is_blank(grey.reshape(100, 100)) is blank
+
+
+@pytest.mark.slow
+def test_no_real_slice_is_blank(data_folder: Path) -> None:
+    slices = [
+        path for path in (data_folder / "brain-mri").rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")
+    ]
+    assert len(slices) > 2000
+    for path in slices:
+        grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        assert grey is not None
+        assert not is_blank(np.asarray(grey)), path

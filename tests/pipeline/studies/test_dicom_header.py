@@ -213,6 +213,16 @@ def test_text_is_not_dicom(tmp_path: Path) -> None:
     assert read_file(tmp_path, b"").verdict.status is Status.EMPTY
 
 
+def test_an_explicit_data_set_that_was_promised_to_be_implicit(tmp_path: Path) -> None:
+    content = meta(IMPLICIT) + mr_file()[len(meta(EXPLICIT)) :]
+    assert read_file(tmp_path, content).slices == (SliceFacts(None, 7, Plane.AXIAL, 3.5),)
+
+
+def test_spectra_are_no_images_though_they_have_rows(tmp_path: Path) -> None:
+    spectrum = mr_elements(t00080016=("UI", "1.2.840.10008.5.1.4.1.1.4.2"))
+    assert read(tmp_path, file_of(spectrum, None)) == NotAnImage(DicomReason.NO_PIXELS, "modality MR")
+
+
 def test_elements_of_a_later_edition_are_passed_over(tmp_path: Path) -> None:
     content = mr_file()
     begin = len(meta(EXPLICIT))
