@@ -51,7 +51,7 @@ from mribatch.training.workflow.inputs import make_fingerprint, read_images, sel
 from mribatch.training.workflow.options import TrainOptions
 from mribatch.training.workflow.outside import describe_outside, find_outside_fits, load_outside_fit
 from mribatch.training.workflow.teachers import ALL as _ALL
-from mribatch.training.workflow.teachers import Teachers, find_teachers
+from mribatch.training.workflow.teachers import Teachers, describe_unknown_teacher, find_teachers
 
 FINISHED_FOLD = "held_out.npz"  # in the folder of each fold, see FinishedFold
 
@@ -214,13 +214,11 @@ def _deal(options: TrainOptions, echo: Echo) -> _Folds:
     units = len(set(grouping.units.tolist()))
     echo(f"{len(dealt)} images in {units} units: {counts}; leak rate {leaked}")
     teachers = find_teachers(options)
-    taught = _describe_teachers(teachers, division)
+    taught = describe_unknown_teacher(options) if teachers is None else _describe_teachers(teachers, division)
     return _Folds(data=data, grouping=grouping, division=division, leak=leaked, teachers=teachers, taught=taught)
 
 
-def _describe_teachers(teachers: Teachers | None, division: Folds) -> str:
-    if teachers is None:
-        return ""
+def _describe_teachers(teachers: Teachers, division: Folds) -> str:
     folds = range(len(division.names))
     seen = [teachers.count_seen(f"fold-{fold + 1}", np.equal(division.dealt, fold)) for fold in folds]
     return teachers.describe(seen, len(division.dealt))

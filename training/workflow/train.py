@@ -37,7 +37,7 @@ from mribatch.training.workflow.finish import (
 from mribatch.training.workflow.inputs import describe_parts, make_fingerprint, read_images, select_part, select_watched
 from mribatch.training.workflow.options import TrainOptions
 from mribatch.training.workflow.outside import describe_outside, find_outside_fits, load_outside_fit
-from mribatch.training.workflow.teachers import Teachers, find_teachers
+from mribatch.training.workflow.teachers import Teachers, describe_unknown_teacher, find_teachers
 
 _SPLIT = "split"  # the name of the one fit, for fits and teachers from elsewhere
 
@@ -134,9 +134,10 @@ def _prepare(options: TrainOptions, teachers: Teachers | None, echo: Echo) -> _P
     leaked = leak(grouping.near_duplicates, ~tested, tested, grouping.duplicates_basis)
     units = len(set(grouping.units.tolist()))
     echo(f"{len(data.paths)} images in {units} units: {describe_parts(parts)}; leak rate {leaked}")
+    taught = describe_unknown_teacher(options)
     if teachers is not None:
         taught = teachers.describe([teachers.count_seen(_SPLIT, tested)], int(tested.sum()))
-        division = replace(division, protocol=f"{division.protocol}{taught}")
+    division = replace(division, protocol=f"{division.protocol}{taught}")
     fingerprint = make_fingerprint(options, recipe, data, parts, teachers)
     return _Prepared(data=data, grouping=grouping, division=division, leak=leaked, fingerprint=fingerprint)
 
