@@ -30,7 +30,7 @@ from mribatch.training.evaluation.scores import Evaluation, TestSet, measure_siz
 from mribatch.training.export.bundle import check_names, check_replaceable
 from mribatch.training.fit.checkpoints import Checkpoints
 from mribatch.training.fit.fingerprint import FitFingerprint
-from mribatch.training.fit.loop import Echo, FitInputs, fit
+from mribatch.training.fit.loop import Echo, FitInputs, FitResult, fit
 from mribatch.training.fit.temperature import fit_temperature
 from mribatch.training.frameworks import load_keras
 from mribatch.training.networks.build import predict_logits
@@ -273,14 +273,7 @@ def _finish_fold(options: TrainOptions, folds: _Folds, fold: int, echo: Echo) ->
         fingerprint=fingerprint,
     )
     checkpoints = Checkpoints(work)
-    outside = find_outside_fits(options)
-    if outside is None:
-        with _teaching(folds, work.name, parts, inputs) as taught:
-            fitted = fit(taught, checkpoints, echo, quiet=options.quiet)
-    else:
-        fitted = load_outside_fit(outside, work.name, inputs, data, parts)
-    if options.fold_bundles is not None:
-        write_fold_bundle(options, folds.protocol, fitted, inputs, options.fold_bundles / work.name)
+    fitted = _obtain_fit(options, folds, inputs, name=work.name, parts=parts, checkpoints=checkpoints, echo=echo)
     tested = select_part(data, parts, "test")
     logits = predict_logits(fitted.network, tested.pixels)
     accuracy = float((logits.argmax(axis=1) == tested.labels).mean())
@@ -292,6 +285,28 @@ def _finish_fold(options: TrainOptions, folds: _Folds, fold: int, echo: Echo) ->
     if not options.keep_work:
         checkpoints.remove()
     return finished
+
+
+def _obtain_fit(
+    options: TrainOptions,
+    folds: _Folds,
+    inputs: FitInputs,
+    *,
+    name: str,
+    parts: NDArray[int64],
+    checkpoints: Checkpoints,
+    echo: Echo,
+) -> FitResult:
+    """Fit, or load the fit of that name from --fitted; then write its bundle, if it is to be a teacher."""
+    outside = find_outside_fits(options)
+    if outside is None:
+        with _teaching(folds, name, parts, inputs) as taught:
+            fitted = fit(taught, checkpoints, echo, quiet=options.quiet)
+    else:
+        fitted = load_outside_fit(outside, name, inputs, folds.data, parts)
+    if options.fold_bundles is not None:
+        write_fold_bundle(options, folds.protocol, fitted, inputs, options.fold_bundles / name)
+    return fitted
 
 
 @contextmanager
@@ -319,13 +334,7 @@ def _fit_all(
         seed=options.seed,
         fingerprint=make_fingerprint(options, recipe, data, parts, folds.teachers),
     )
-    if outside is None:
-        with _teaching(folds, _ALL, parts, inputs) as taught:
-            fitted = fit(taught, checkpoints, echo, quiet=options.quiet)
-    else:
-        fitted = load_outside_fit(outside, _ALL, inputs, data, parts)
-    if options.fold_bundles is not None:
-        write_fold_bundle(options, folds.protocol, fitted, inputs, options.fold_bundles / _ALL)
+    fitted = _obtain_fit(options, folds, inputs, name=_ALL, parts=parts, checkpoints=checkpoints, echo=echo)
     tables.write_history(checkpoints.folder, fitted.history)
     save_network(fitted.network, options.work_folder)
     if options.recipe.keep == "last":

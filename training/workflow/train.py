@@ -99,14 +99,7 @@ def train(options: TrainOptions, echo: Echo = lambda _: None) -> TrainResult:
         if finished is not None:
             report_finished(options, echo)
             return finished
-        inputs = _fit_inputs(options, prepared)
-        if outside is not None:
-            fitted = load_outside_fit(outside, _SPLIT, inputs, prepared.data, prepared.parts)
-        elif teachers is not None:
-            with teachers.open(_SPLIT, prepared.parts) as teacher:
-                fitted = fit(replace(inputs, teacher=teacher), checkpoints, echo, quiet=options.quiet)
-        else:
-            fitted = fit(inputs, checkpoints, echo, quiet=options.quiet)
+        fitted = _obtain_fit(options, prepared, teachers, checkpoints, echo)
         measurement = _measure(options, prepared, fitted)
         _write_work_folder(options, prepared, fitted, measurement)
         training = FinishedTraining(
@@ -122,6 +115,19 @@ def train(options: TrainOptions, echo: Echo = lambda _: None) -> TrainResult:
         if not options.keep_work:
             checkpoints.remove()
     return result
+
+
+def _obtain_fit(
+    options: TrainOptions, prepared: _Prepared, teachers: Teachers | None, checkpoints: Checkpoints, echo: Echo
+) -> FitResult:
+    """Fit, with a teacher if there is one, or load the fit from --fitted."""
+    inputs, outside = _fit_inputs(options, prepared), find_outside_fits(options)
+    if outside is not None:
+        return load_outside_fit(outside, _SPLIT, inputs, prepared.data, prepared.parts)
+    if teachers is None:
+        return fit(inputs, checkpoints, echo, quiet=options.quiet)
+    with teachers.open(_SPLIT, prepared.parts) as teacher:
+        return fit(replace(inputs, teacher=teacher), checkpoints, echo, quiet=options.quiet)
 
 
 def _prepare(options: TrainOptions, teachers: Teachers | None, echo: Echo) -> _Prepared:
