@@ -246,8 +246,7 @@ def _pool(options: TrainOptions, folds: _Folds, echo: Echo) -> _Pooled:
 
 def _finish_fold(options: TrainOptions, folds: _Folds, fold: int, echo: Echo) -> FinishedFold:
     """Fit one fold, or read its file if that was done before."""
-    recipe, data = options.chosen_recipe, folds.data
-    work = options.work_folder / f"fold-{fold + 1}"
+    recipe, data, work = options.chosen_recipe, folds.data, options.work_folder / f"fold-{fold + 1}"
     parts = divide_fold(
         options.split,
         folds.division,
@@ -279,8 +278,9 @@ def _finish_fold(options: TrainOptions, folds: _Folds, fold: int, echo: Echo) ->
     accuracy = float((logits.argmax(axis=1) == tested.labels).mean())
     echo(f"{folds.names[fold]}: accuracy {accuracy:.4f} on {len(tested.labels)} held-out images")
     tables.write_history(work, fitted.history)
-    seconds = sum(row.seconds for row in fitted.history)
-    finished = FinishedFold(logits=logits, best_epoch=fitted.best_epoch, seconds=seconds)
+    finished = FinishedFold(
+        logits=logits, best_epoch=fitted.best_epoch, seconds=sum(row.seconds for row in fitted.history)
+    )
     finished.write(work / FINISHED_FOLD, fingerprint)
     if not options.keep_work:
         checkpoints.remove()
