@@ -30,7 +30,7 @@ from mribatch.training.evaluation.scores import Evaluation, TestSet, measure_siz
 from mribatch.training.export.bundle import check_names, check_replaceable
 from mribatch.training.fit.checkpoints import Checkpoints
 from mribatch.training.fit.fingerprint import FitFingerprint
-from mribatch.training.fit.loop import Echo, FitInputs, fit
+from mribatch.training.fit.loop import Echo, FitInputs, FitResult, fit
 from mribatch.training.fit.temperature import fit_temperature
 from mribatch.training.frameworks import load_keras
 from mribatch.training.networks.build import predict_logits
@@ -51,7 +51,7 @@ from mribatch.training.workflow.inputs import make_fingerprint, read_images, sel
 from mribatch.training.workflow.options import TrainOptions
 from mribatch.training.workflow.outside import describe_outside, find_outside_fits, load_outside_fit
 from mribatch.training.workflow.teachers import ALL as _ALL
-from mribatch.training.workflow.teachers import Teachers, find_teachers
+from mribatch.training.workflow.teachers import Teachers, describe_unknown_teacher, find_teachers
 
 FINISHED_FOLD = "held_out.npz"  # in the folder of each fold, see FinishedFold
 
@@ -214,13 +214,11 @@ def _deal(options: TrainOptions, echo: Echo) -> _Folds:
     units = len(set(grouping.units.tolist()))
     echo(f"{len(dealt)} images in {units} units: {counts}; leak rate {leaked}")
     teachers = find_teachers(options)
-    taught = _describe_teachers(teachers, division)
+    taught = describe_unknown_teacher(options) if teachers is None else _describe_teachers(teachers, division)
     return _Folds(data=data, grouping=grouping, division=division, leak=leaked, teachers=teachers, taught=taught)
 
 
-def _describe_teachers(teachers: Teachers | None, division: Folds) -> str:
-    if teachers is None:
-        return ""
+def _describe_teachers(teachers: Teachers, division: Folds) -> str:
     folds = range(len(division.names))
     seen = [teachers.count_seen(f"fold-{fold + 1}", np.equal(division.dealt, fold)) for fold in folds]
     return teachers.describe(seen, len(division.dealt))
@@ -248,8 +246,7 @@ def _pool(options: TrainOptions, folds: _Folds, echo: Echo) -> _Pooled:
 
 def _finish_fold(options: TrainOptions, folds: _Folds, fold: int, echo: Echo) -> FinishedFold:
     """Fit one fold, or read its file if that was done before."""
-    recipe, data = options.chosen_recipe, folds.data
-    work = options.work_folder / f"fold-{fold + 1}"
+    recipe, data, work = options.chosen_recipe, folds.data, options.work_folder / f"fold-{fold + 1}"
     parts = divide_fold(
         options.split,
         folds.division,
@@ -275,25 +272,41 @@ def _finish_fold(options: TrainOptions, folds: _Folds, fold: int, echo: Echo) ->
         fingerprint=fingerprint,
     )
     checkpoints = Checkpoints(work)
-    outside = find_outside_fits(options)
-    if outside is None:
-        with _teaching(folds, work.name, parts, inputs) as taught:
-            fitted = fit(taught, checkpoints, echo, quiet=options.quiet)
-    else:
-        fitted = load_outside_fit(outside, work.name, inputs, data, parts)
-    if options.fold_bundles is not None:
-        write_fold_bundle(options, folds.protocol, fitted, inputs, options.fold_bundles / work.name)
+    fitted = _obtain_fit(options, folds, inputs, name=work.name, parts=parts, checkpoints=checkpoints, echo=echo)
     tested = select_part(data, parts, "test")
     logits = predict_logits(fitted.network, tested.pixels)
     accuracy = float((logits.argmax(axis=1) == tested.labels).mean())
     echo(f"{folds.names[fold]}: accuracy {accuracy:.4f} on {len(tested.labels)} held-out images")
     tables.write_history(work, fitted.history)
-    seconds = sum(row.seconds for row in fitted.history)
-    finished = FinishedFold(logits=logits, best_epoch=fitted.best_epoch, seconds=seconds)
+    finished = FinishedFold(
+        logits=logits, best_epoch=fitted.best_epoch, seconds=sum(row.seconds for row in fitted.history)
+    )
     finished.write(work / FINISHED_FOLD, fingerprint)
     if not options.keep_work:
         checkpoints.remove()
     return finished
+
+
+def _obtain_fit(
+    options: TrainOptions,
+    folds: _Folds,
+    inputs: FitInputs,
+    *,
+    name: str,
+    parts: NDArray[int64],
+    checkpoints: Checkpoints,
+    echo: Echo,
+) -> FitResult:
+    """Fit, or load the fit of that name from --fitted; then write its bundle, if it is to be a teacher."""
+    outside = find_outside_fits(options)
+    if outside is None:
+        with _teaching(folds, name, parts, inputs) as taught:
+            fitted = fit(taught, checkpoints, echo, quiet=options.quiet)
+    else:
+        fitted = load_outside_fit(outside, name, inputs, folds.data, parts)
+    if options.fold_bundles is not None:
+        write_fold_bundle(options, folds.protocol, fitted, inputs, options.fold_bundles / name)
+    return fitted
 
 
 @contextmanager
@@ -321,13 +334,7 @@ def _fit_all(
         seed=options.seed,
         fingerprint=make_fingerprint(options, recipe, data, parts, folds.teachers),
     )
-    if outside is None:
-        with _teaching(folds, _ALL, parts, inputs) as taught:
-            fitted = fit(taught, checkpoints, echo, quiet=options.quiet)
-    else:
-        fitted = load_outside_fit(outside, _ALL, inputs, data, parts)
-    if options.fold_bundles is not None:
-        write_fold_bundle(options, folds.protocol, fitted, inputs, options.fold_bundles / _ALL)
+    fitted = _obtain_fit(options, folds, inputs, name=_ALL, parts=parts, checkpoints=checkpoints, echo=echo)
     tables.write_history(checkpoints.folder, fitted.history)
     save_network(fitted.network, options.work_folder)
     if options.recipe.keep == "last":

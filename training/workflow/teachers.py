@@ -117,6 +117,12 @@ def find_teachers(options: TrainOptions) -> Teachers | None:
     return Teachers(options, bundles)
 
 
+def describe_unknown_teacher(options: TrainOptions) -> str:
+    """Return the end of a protocol for networks that were fitted, and taught, elsewhere; empty for all others."""
+    taught = options.fitted is not None and options.recipe.teacher_share > 0
+    return "; taught elsewhere, by a teacher whose training images cannot be checked here" if taught else ""
+
+
 def _load_bundles(model: str) -> dict[str, Bundle]:
     folder = Path(model)
     inside = sorted(path.parent for path in folder.glob(f"*/{SPEC_FILE}")) if folder.is_dir() else []

@@ -37,7 +37,7 @@ from mribatch.training.workflow.finish import (
 from mribatch.training.workflow.inputs import describe_parts, make_fingerprint, read_images, select_part, select_watched
 from mribatch.training.workflow.options import TrainOptions
 from mribatch.training.workflow.outside import describe_outside, find_outside_fits, load_outside_fit
-from mribatch.training.workflow.teachers import Teachers, find_teachers
+from mribatch.training.workflow.teachers import Teachers, describe_unknown_teacher, find_teachers
 
 _SPLIT = "split"  # the name of the one fit, for fits and teachers from elsewhere
 
@@ -99,14 +99,7 @@ def train(options: TrainOptions, echo: Echo = lambda _: None) -> TrainResult:
         if finished is not None:
             report_finished(options, echo)
             return finished
-        inputs = _fit_inputs(options, prepared)
-        if outside is not None:
-            fitted = load_outside_fit(outside, _SPLIT, inputs, prepared.data, prepared.parts)
-        elif teachers is not None:
-            with teachers.open(_SPLIT, prepared.parts) as teacher:
-                fitted = fit(replace(inputs, teacher=teacher), checkpoints, echo, quiet=options.quiet)
-        else:
-            fitted = fit(inputs, checkpoints, echo, quiet=options.quiet)
+        fitted = _obtain_fit(options, prepared, teachers, checkpoints, echo)
         measurement = _measure(options, prepared, fitted)
         _write_work_folder(options, prepared, fitted, measurement)
         training = FinishedTraining(
@@ -124,6 +117,19 @@ def train(options: TrainOptions, echo: Echo = lambda _: None) -> TrainResult:
     return result
 
 
+def _obtain_fit(
+    options: TrainOptions, prepared: _Prepared, teachers: Teachers | None, checkpoints: Checkpoints, echo: Echo
+) -> FitResult:
+    """Fit, with a teacher if there is one, or load the fit from --fitted."""
+    inputs, outside = _fit_inputs(options, prepared), find_outside_fits(options)
+    if outside is not None:
+        return load_outside_fit(outside, _SPLIT, inputs, prepared.data, prepared.parts)
+    if teachers is None:
+        return fit(inputs, checkpoints, echo, quiet=options.quiet)
+    with teachers.open(_SPLIT, prepared.parts) as teacher:
+        return fit(replace(inputs, teacher=teacher), checkpoints, echo, quiet=options.quiet)
+
+
 def _prepare(options: TrainOptions, teachers: Teachers | None, echo: Echo) -> _Prepared:
     recipe = options.chosen_recipe
     data, grouping = read_images(options, echo)
@@ -134,9 +140,10 @@ def _prepare(options: TrainOptions, teachers: Teachers | None, echo: Echo) -> _P
     leaked = leak(grouping.near_duplicates, ~tested, tested, grouping.duplicates_basis)
     units = len(set(grouping.units.tolist()))
     echo(f"{len(data.paths)} images in {units} units: {describe_parts(parts)}; leak rate {leaked}")
+    taught = describe_unknown_teacher(options)
     if teachers is not None:
         taught = teachers.describe([teachers.count_seen(_SPLIT, tested)], int(tested.sum()))
-        division = replace(division, protocol=f"{division.protocol}{taught}")
+    division = replace(division, protocol=f"{division.protocol}{taught}")
     fingerprint = make_fingerprint(options, recipe, data, parts, teachers)
     return _Prepared(data=data, grouping=grouping, division=division, leak=leaked, fingerprint=fingerprint)
 

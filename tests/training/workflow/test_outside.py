@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,11 @@ def test_the_folds_are_predicted_by_their_networks_and_the_card_says_who_fitted_
     assert training["fitted_elsewhere"] == {"made_by": MADE_BY, "notes": ["No dropout."]}
     assert training["fit"]["version.other"] == "1.2" and len(training["fit"]["fitted_sha256"]) == 64
     assert TrainingSummary.from_json(result.summary.to_json()) == result.summary
+
+    taught = cross_validate(
+        options(folder, tmp_path / "taught", fitted, final=False, recipe=replace(RECIPE, teacher_share=0.5))
+    )
+    assert taught.summary.training.protocol.endswith("by a teacher whose training images cannot be checked here")
 
     lines: list[str] = []
     cross_validate(options(folder, tmp_path / "model", fitted), lines.append)
