@@ -38,7 +38,8 @@ POOL = [node("GlobalAveragePool", "map", "pool"), node("Flatten", "pool", "flat"
 DENSE = [node("MatMul", "flat w", "product"), node("Add", "product b", "logits")]
 SOFTMAX = node("Softmax", "logits", "probabilities")
 AXES = {"axes": np.array([-2, -1], np.int64)}
-HEADS = {
+Head = tuple[list[Any], dict[str, NDArray[Any]]]
+HEADS: dict[str, Head] = {
     "matmul": ([*POOL, *DENSE, SOFTMAX], {"w": WEIGHTS, "b": BIAS}),
     "bias first": ([*POOL, DENSE[0], node("Add", "b product", "logits"), SOFTMAX], {"w": WEIGHTS, "b": BIAS}),
     "gemm": ([*POOL, node("Gemm", "flat w b", "logits"), SOFTMAX], {"w": WEIGHTS, "b": BIAS}),
@@ -92,7 +93,7 @@ def test_channels_last_is_told_from_channels_first() -> None:
     assert head.layout == "NHWC"
 
 
-NO_HEADS = {
+NO_HEADS: dict[str, Head] = {
     "two dense layers": (
         [
             *POOL,

@@ -41,8 +41,8 @@ class ParsedPage(HTMLParser):
         self.tags.append((tag, attributes))
         self._inside = tag
         if "data-metric" in attributes:
-            names = ("data-metric", "data-class", "data-value")
-            self.figures.append(Figure(*(attributes[name] for name in names), ""))
+            metric, class_, value = (attributes[name] for name in ("data-metric", "data-class", "data-value"))
+            self.figures.append(Figure(metric, class_, value, ""))
 
     def handle_endtag(self, tag: str) -> None:
         self._inside = ""

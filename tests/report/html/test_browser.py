@@ -14,7 +14,7 @@ from mribatch.report.html.page import HTML_PAGE
 from tests.report.html.pages import HOSTILE
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Dialog, Page
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -51,13 +51,18 @@ def open_page(browser: "Browser", run: Path, **options: Any) -> Iterator[Opened]
     found = Opened(context.new_page())
     found.page.on("console", lambda message: found.errors.append(message.text))
     found.page.on("pageerror", lambda error: found.errors.append(str(error)))
-    found.page.on("dialog", lambda dialog: found.errors.append("a dialog opened") or dialog.dismiss())
+    found.page.on("dialog", lambda dialog: dismiss(dialog, found))
     found.page.on("request", lambda request: found.requests.append(request.url))
     found.page.goto((run / HTML_PAGE).as_uri())
     yield found
     assert found.errors == []
     assert [url for url in found.requests if not url.startswith(("file:", "data:", "blob:"))] == []
     context.close()
+
+
+def dismiss(dialog: "Dialog", found: Opened) -> None:
+    found.errors.append(f"a dialog opened: {dialog.message}")
+    dialog.dismiss()
 
 
 def column(page: "Page", number: int) -> list[str]:
