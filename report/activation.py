@@ -92,7 +92,7 @@ class MapMaker:
         except Exception as error:  # its exceptions share no base class
             raise MribatchError(
                 f"ONNX Runtime cannot load {self._bundle.folder}: {str(error).splitlines()[0]}",
-                "export the model again, or name another with --model",
+                "export the model again",
             ) from error
         return self
 
