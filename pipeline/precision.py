@@ -48,7 +48,7 @@ class Conditions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement:
+class Int8Trial:
     """INT8 against FP32. gain: images per second of INT8 / of FP32; fault: why INT8 does not pass the gate, or None."""
 
     conditions: Conditions
@@ -118,7 +118,7 @@ def _recall_or_measure(bundle: Bundle, threads: int, note: Callable[[str], None]
     return measured.choice
 
 
-def measure_gain(bundle: Bundle, conditions: Conditions) -> Measurement:
+def measure_gain(bundle: Bundle, conditions: Conditions) -> Int8Trial:
     """Gate INT8 and time it against FP32: batches of golden slices, interleaved, medians of wall seconds."""
     size = ROWS_PER_CALL * conditions.threads
     images = np.resize(bundle.golden.images, (size, *bundle.golden.images.shape[1:]))
@@ -128,11 +128,11 @@ def measure_gain(bundle: Bundle, conditions: Conditions) -> Measurement:
     ):
         report = gate(fast, bundle, batch_sizes=(size,), verified=ON_CPU, slices_repeated=0)
         if not report.holds:
-            return Measurement(conditions=conditions, gain=0.0, fault=str(report.agreement))
+            return Int8Trial(conditions=conditions, gain=0.0, fault=str(report.agreement))
         exact(images)
         seconds = [(_time(exact, images), _time(fast, images)) for _ in range(_ROUNDS)]
     slow, quick = (statistics.median(column) for column in zip(*seconds, strict=True))
-    return Measurement(conditions=conditions, gain=round(slow / quick, 3))
+    return Int8Trial(conditions=conditions, gain=round(slow / quick, 3))
 
 
 def _time(classifier: Classifier, images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> float:
@@ -146,10 +146,10 @@ def _find_kept(conditions: Conditions) -> Path:
     return find_default_folder() / _FOLDER / f"{key[:32]}.json"
 
 
-def _read(path: Path, conditions: Conditions) -> Measurement | None:
+def _read(path: Path, conditions: Conditions) -> Int8Trial | None:
     """The measurement that was kept; None where there is none, or the file is damaged."""
     try:
-        kept = read_record(Measurement, json.loads(path.read_bytes()))
+        kept = read_record(Int8Trial, json.loads(path.read_bytes()))
     except (FileNotFoundError, ValueError, RecursionError):
         return None
     return kept if kept.conditions == conditions else None
