@@ -411,9 +411,9 @@ def make_convolutional(folder: Path, *, size: int = 16, seed: int = 3) -> Path:
     """
     random = np.random.Generator(np.random.PCG64(seed))
     graph = _Graph()
-    x = graph.add("Div", [graph.add("Cast", [INPUT_NAME], to=TensorProto.FLOAT), graph.constant(np.float32(255))])
+    x = graph.add("Div", [graph.add("Cast", [INPUT_NAME], to=TensorProto.FLOAT), graph.constant(np.array(255, dtype=float32))])
     x = graph.add("Transpose", [x], perm=[0, 3, 1, 2])
-    low, high = graph.constant(np.float32(0)), graph.constant(np.float32(6))
+    low, high = (graph.constant(np.array(limit, dtype=float32)) for limit in (0, 6))
     for inputs, outputs in ((1, 16), (16, 32)):
         kernel = _kernel(random, (3, 3, inputs, outputs)).transpose(3, 2, 0, 1)
         bias = graph.constant(_uniform(random, (outputs,), 0.05))
