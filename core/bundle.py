@@ -70,19 +70,24 @@ class Bundle:
     model: bytes  # the content of model.onnx whose hash was checked; load this, not the file again
     golden: Golden
     training_images: TrainingImages | None = None  # to recognise them; None where the bundle has no hashes of them
-    int8: bytes | None = None  # the content of model.int8.onnx, checked like model.onnx; None where there is none
+    int8: bytes | None = None  # an INT8 graph in memory, in place of the file
+
+    @property
+    def has_int8(self) -> bool:
+        """Whether there is an INT8 graph."""
+        return self.int8 is not None or self.spec.int8_sha256 is not None
 
     def graph(self, precision: str) -> bytes:
         """The ONNX graph to load for a precision: model.int8.onnx for "int8", else model.onnx.
 
+        model.int8.onnx is read and checked here, as model.onnx was, so that a run in FP32 does not wait for that.
+
         Raises:
-            ValueError: It is "int8", and the bundle has no such graph.
+            BundleError: It is "int8", and there is no such graph, or it does not fit.
         """
         if precision != INT8:
             return self.model
-        if self.int8 is None:
-            raise ValueError(f"{self.folder} has no {INT8_FILE}")
-        return self.int8
+        return self.int8 if self.int8 is not None else _read_int8(self.folder, self.spec)
 
 
 def shipped_models() -> dict[str, Path]:
@@ -110,15 +115,7 @@ def load_bundle(name_or_folder: str) -> Bundle:
     golden_bytes = _read_file(folder / GOLDEN_FILE, _MAX_GOLDEN_BYTES)
     _check_hash(folder / GOLDEN_FILE, golden_bytes, spec.golden_sha256)
     golden = _read_golden(folder / GOLDEN_FILE, golden_bytes, spec)
-    return Bundle(
-        folder,
-        spec,
-        sha256(specification).hexdigest(),
-        model,
-        golden,
-        _read_training_images(folder, spec),
-        _read_int8(folder, spec),
-    )
+    return Bundle(folder, spec, sha256(specification).hexdigest(), model, golden, _read_training_images(folder, spec))
 
 
 def _find(name_or_folder: str) -> Path:
@@ -229,9 +226,9 @@ def _read_training_images(folder: Path, spec: ModelSpec) -> TrainingImages | Non
         raise BundleError(f"{path} does not hold hashes of training images: {error}", _FIX) from error
 
 
-def _read_int8(folder: Path, spec: ModelSpec) -> bytes | None:
+def _read_int8(folder: Path, spec: ModelSpec) -> bytes:
     if spec.int8_sha256 is None:
-        return None
+        raise BundleError(f"{folder} has no INT8 graph", "make one with mribatch quantize")
     model = _read_file(folder / INT8_FILE, _MAX_MODEL_BYTES)
     _check_hash(folder / INT8_FILE, model, spec.int8_sha256)
     _check_graph(folder / INT8_FILE, model, spec)

@@ -125,7 +125,7 @@ def make_plan(
     patterns, headers = PathPatterns(options.exclude), make_header_reader(options, random_pseudonyms(), threads)
     if not has_candidate(resolved, folder.path, patterns, headers):
         raise no_image_error(resolved, folder.path, patterns, headers)
-    measures = options.precision == AUTO and bundle.int8 is not None
+    measures = options.precision == AUTO and bundle.has_int8
     files = count_by_name(resolved, folder.path, patterns, most=FEWEST_FILES) if measures else 0
     log = folder.path / WORKER_LOG
     classifier = make_file_classifier(bundle, options, threads=threads, log=log, note=note, files=files)

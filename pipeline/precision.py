@@ -16,7 +16,7 @@ import numpy as np
 
 from mribatch.core.bundle import Bundle
 from mribatch.core.classifier import Classifier
-from mribatch.core.errors import MribatchError, OptionError
+from mribatch.core.errors import BundleError, MribatchError, OptionError
 from mribatch.core.files import write_json
 from mribatch.core.gate import ON_CPU, gate
 from mribatch.core.model_spec import FP16, FP32, INT8
@@ -25,7 +25,6 @@ from mribatch.core.typed_json import read_record, write_record
 from mribatch.pipeline.choices import ONNXRUNTIME
 from mribatch.pipeline.inference.onnxruntime import ROWS_PER_CALL, OnnxRuntimeClassifier
 from mribatch.pipeline.records import Choice
-from mribatch.trt.engine.cache import find_default_folder
 
 FEWEST_FILES = 1000
 """Files from which on `auto` considers INT8: with fewer, less than the seconds of one measurement are to be gained."""
@@ -83,14 +82,14 @@ def choose_precision(
     """
     if backend.name != ONNXRUNTIME:
         return Choice(FP16, "that of TensorRT's engines")
-    if wanted == INT8 and bundle.int8 is None:
+    if wanted == INT8 and not bundle.has_int8:
         raise OptionError(
             f"--precision int8 needs an INT8 graph, and the model '{bundle.spec.name}' has none",
             "use --precision fp32, or make the graph with mribatch quantize",
         )
     if wanted in (FP32, INT8):
         return Choice(wanted, "requested")
-    if bundle.int8 is None:
+    if not bundle.has_int8:
         return Choice(FP32, "the model has no INT8 graph")
     if files < FEWEST_FILES:
         return Choice(FP32, f"int8 is for {FEWEST_FILES:,} files or more")
@@ -112,6 +111,8 @@ def _recall_or_measure(bundle: Bundle, threads: int, note: Callable[[str], None]
             kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_json(kept, write_record(measured))
             note(f"measured once for this machine: {measured.choice.name}, {measured.choice.reason}; kept in {kept}")
+    except BundleError:
+        raise
     except (MribatchError, OSError) as error:  # what cannot be kept might come out otherwise the next time
         reason = error.problem if isinstance(error, MribatchError) else str(error)
         return Choice(FP32, f"whether int8 is faster cannot be measured and kept: {reason}")
@@ -142,6 +143,8 @@ def _time(classifier: Classifier, images: np.ndarray[tuple[int, ...], np.dtype[n
 
 
 def _find_kept(conditions: Conditions) -> Path:
+    from mribatch.trt.engine.cache import find_default_folder  # slow to import
+
     key = hashlib.sha256(json.dumps(asdict(conditions), sort_keys=True).encode()).hexdigest()
     return find_default_folder() / _FOLDER / f"{key[:32]}.json"
 

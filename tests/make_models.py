@@ -411,7 +411,9 @@ def make_convolutional(folder: Path, *, size: int = 16, seed: int = 3) -> Path:
     """
     random = np.random.Generator(np.random.PCG64(seed))
     graph = _Graph()
-    x = graph.add("Div", [graph.add("Cast", [INPUT_NAME], to=TensorProto.FLOAT), graph.constant(np.array(255, dtype=float32))])
+    x = graph.add(
+        "Div", [graph.add("Cast", [INPUT_NAME], to=TensorProto.FLOAT), graph.constant(np.array(255, dtype=float32))]
+    )
     x = graph.add("Transpose", [x], perm=[0, 3, 1, 2])
     low, high = (graph.constant(np.array(limit, dtype=float32)) for limit in (0, 6))
     for inputs, outputs in ((1, 16), (16, 32)):

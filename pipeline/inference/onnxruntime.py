@@ -52,10 +52,11 @@ class OnnxRuntimeClassifier:
         """Load the graph.
 
         Raises:
-            MribatchError: ONNX Runtime does not accept it.
+            MribatchError: ONNX Runtime does not accept it, or there is no such graph.
         """
         import onnxruntime
 
+        graph = self._bundle.graph(self.precision)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -66,7 +67,7 @@ class OnnxRuntimeClassifier:
             options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             self._session = onnxruntime.InferenceSession(
-                self._bundle.graph(self.precision), sess_options=options, providers=["CPUExecutionProvider"]
+                graph, sess_options=options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # its exceptions share no base class
             raise self._refused("load", error) from error

@@ -169,15 +169,18 @@ def test_forced_int8_has_to_pass_the_gate(images: Path, int8_model: Path, tmp_pa
         run(images, tmp_path / "out", strict, precision="int8")
 
 
-def test_a_damaged_int8_graph_is_refused_before_it_is_loaded(images: Path, int8_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["auto", "int8"])
+def test_a_damaged_int8_graph_is_refused_before_it_is_loaded(
+    images: Path, int8_model: Path, tmp_path: Path, cache: Path, precision: str
+) -> None:
     damaged = tmp_path / "damaged"
     shutil.copytree(int8_model, damaged)
     content = bytearray((damaged / INT8_FILE).read_bytes())
     content[len(content) // 2] ^= 1
     (damaged / INT8_FILE).write_bytes(content)
     with pytest.raises(MribatchError, match=r"model\.int8\.onnx has sha256 .*, its bundle.json says"):
-        run(images, tmp_path / "out", damaged)
-    assert not (tmp_path / "out").exists()
+        run(images, tmp_path / "out", damaged, precision=precision)
+    assert not (tmp_path / "out").exists() and not cache.exists()
 
 
 def test_the_worker_process_computes_in_int8_too(images: Path, int8_model: Path, tmp_path: Path) -> None:

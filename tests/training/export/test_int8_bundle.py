@@ -48,7 +48,9 @@ def test_the_same_images_give_the_same_graph(tmp_path: Path) -> None:
 def test_a_bundle_with_int8_has_all_that_it_had(int8_model: Path) -> None:
     before, after = load_bundle(str(int8_model.with_name("fp32"))), load_bundle(str(int8_model))
     assert (after.model, after.spec.golden_sha256) == (before.model, before.spec.golden_sha256)
-    assert before.int8 is None and after.int8 == (int8_model / INT8_FILE).read_bytes() and after.int8 is not None
+    assert not before.has_int8 and after.has_int8 and after.graph("int8") == (int8_model / INT8_FILE).read_bytes()
+    with pytest.raises(BundleError, match="has no INT8 graph. Fix: make one with mribatch quantize"):
+        before.graph("int8")
     assert replace(after.spec, int8_sha256=None, int8={}, tolerance=before.spec.tolerance) == before.spec
     facts = after.spec.int8
     assert after.spec.tolerance.int8 == pytest.approx(facts["golden_max_difference"] + 0.02, abs=0.0101)
@@ -111,7 +113,7 @@ def test_the_command(tmp_path: Path) -> None:
     command = ["quantize", str(source), "--calibration", str(tmp_path / "slices"), "--out", str(out)]
     result = CliRunner().invoke(cli, command, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    assert "INT8 against FP32: the same class for " in result.stdout and load_bundle(str(out)).int8
+    assert "INT8 against FP32: the same class for " in result.stdout and load_bundle(str(out)).has_int8
     with pytest.raises(MribatchError, match="holds a bundle. Fix: choose another --out, or add --overwrite"):
         CliRunner().invoke(cli, command, catch_exceptions=False, standalone_mode=False)
     result = CliRunner().invoke(cli, [*command, "--overwrite", "--json"], catch_exceptions=False)
