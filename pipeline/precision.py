@@ -92,7 +92,7 @@ def choose_precision(
     if not bundle.has_int8:
         return Choice(FP32, "the model has no INT8 graph")
     if files < FEWEST_FILES:
-        return Choice(FP32, f"int8 is for {FEWEST_FILES:,} files or more")
+        return Choice(FP32, f"int8 is for runs of {FEWEST_FILES:,} files or more")
     return _recall_or_measure(bundle, threads, note)
 
 

@@ -85,7 +85,7 @@ def test_auto_without_a_measurement_where_nothing_is_to_be_gained(
     bundle: Bundle, tiny_model: Path, cache: Path
 ) -> None:
     assert choose(load_bundle(str(tiny_model))) == Choice("fp32", "the model has no INT8 graph")
-    assert choose(bundle, files=FEWEST_FILES - 1) == Choice("fp32", "int8 is for 1,000 files or more")
+    assert choose(bundle, files=FEWEST_FILES - 1) == Choice("fp32", "int8 is for runs of 1,000 files or more")
     assert not cache.exists()
 
 
@@ -138,7 +138,7 @@ def test_a_run_says_its_precision_and_keeps_to_it(images: Path, int8_model: Path
     small = tmp_path / "small"
     shutil.copytree(images, small, ignore=lambda _, names: sorted(names)[50:])
     summary = run(small, tmp_path / "few", int8_model)
-    assert (summary.precision, summary.reasons["precision"]) == ("fp32", "int8 is for 1,000 files or more")
+    assert (summary.precision, summary.reasons["precision"]) == ("fp32", "int8 is for runs of 1,000 files or more")
     assert "onnxruntime (fp32) + opencv" in summary.to_text() and not cache.exists()
 
     choose(load_bundle(str(int8_model)))
