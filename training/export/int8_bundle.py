@@ -37,7 +37,7 @@ _CARD_TITLE = "## INT8"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class GraphAgreement:
     """INT8 against FP32 on images that gave no range. |Δp| of an image: the largest of its classes."""
 
     images: int
@@ -69,7 +69,7 @@ class Int8Facts:
     calibration_sha256: str  # of their pixels
     onnxruntime: str
     golden_max_difference: float
-    comparison: Comparison
+    comparison: GraphAgreement
     speed: Speed
     note: str = ""
 
@@ -182,13 +182,13 @@ def put_into_card(card: str, facts: Int8Facts) -> str:
     return f"{before.rstrip()}\n\n{facts.to_card()}\n" + (f"\n{after}" if after else "")
 
 
-def compare_graphs(bundle: Bundle, images: NDArray[uint8]) -> Comparison:
+def compare_graphs(bundle: Bundle, images: NDArray[uint8]) -> GraphAgreement:
     """Answer images with both graphs of a bundle."""
     exact, fast = (_answer(bundle, precision, images).astype(float64) for precision in ("fp32", INT8))
     difference = np.abs(exact - fast)
     largest = difference.max(axis=1, initial=0.0)
     known = bundle.training_images
-    return Comparison(
+    return GraphAgreement(
         images=len(images),
         training_images=None if known is None else sum(match is not None for match in known.find(images)),
         same_class=int((exact.argmax(axis=1) == fast.argmax(axis=1)).sum()),
