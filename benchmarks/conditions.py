@@ -16,7 +16,7 @@ from mribatch.pipeline.doctor import diagnose
 from mribatch.trt.gpu import NoGpu, find_gpu
 
 RESULTS = Path(__file__).parent / "results"
-_LIBRARIES = ("numpy", "pyarrow", "onnxruntime", "opencv-python-headless")
+_LIBRARIES = ("numpy", "pyarrow", "onnxruntime", "opencv-python-headless", "simplejpeg")
 _OPTIONAL = (
     "nvidia-dali-cuda120",
     "nvidia-dali-cuda130",

@@ -20,6 +20,7 @@ import numpy as np
 
 from mribatch.core.bundle import Bundle
 from mribatch.core.classifier import Classifier
+from mribatch.core.model_spec import FP32
 from mribatch.pipeline.choices import DALI, ONNXRUNTIME, OPENCV, TENSORRT
 from mribatch.pipeline.decode.file import decoded_file, read_and_probe
 from mribatch.pipeline.decode.probe import DEFAULT_MAX_PIXELS
@@ -122,6 +123,7 @@ def _order(work: Work, backend: Choice, chosen: Choice) -> WorkOrder:
         bundle_sha256=work.bundle.sha256,
         backend=backend,
         decoder=chosen,
+        precision=Choice(FP32, ""),
         batch_size=work.batch_size,
         threads=work.threads,
         max_pixels=DEFAULT_MAX_PIXELS,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 BACKENDS = ("auto", "onnxruntime", "tensorrt")
 DECODERS = ("auto", "opencv", "dali")
 PLANES = ("axial", "coronal", "sagittal")
+PRECISIONS = ("auto", "fp32", "int8")
 FEW_FILES = 10  # whose rows are printed
 
 
@@ -31,6 +32,13 @@ FEW_FILES = 10  # whose rows are printed
 )
 @click.option(
     "--decoder", type=click.Choice(DECODERS), default="auto", show_default=True, help="Library that decodes images."
+)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="auto",
+    show_default=True,
+    help="Precision on the CPU. auto: int8 for 1,000 files or more, where the model has it and it is faster here.",
 )
 @click.option(
     "--labels",

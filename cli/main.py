@@ -23,6 +23,10 @@ COMMANDS = {
     "explain": ("mribatch.cli.explain", "Draw where the model looked in images."),
     "train": ("mribatch.cli.train", "Train a model and export it as a bundle."),
     "export": ("mribatch.cli.export", "Turn your own Keras classifier into a model bundle."),
+    "quantize": (
+        "mribatch.cli.quantize",
+        "Add an INT8 graph to a model bundle, for faster classification on the CPU.",
+    ),
     "features": ("mribatch.cli.features", "Draw what every convolutional layer of a Keras model makes of one image."),
     "engine": ("mribatch.cli.engine", "Build, check and manage TensorRT engines."),
     "doctor": ("mribatch.cli.doctor", "Show what this machine has, what auto picks, and what is missing."),

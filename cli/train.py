@@ -134,6 +134,7 @@ def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> N
 @click.option(
     "--figures/--no-figures", "draw_figures", default=True, show_default=True, help="Figures in the work folder."
 )
+@click.option("--int8", is_flag=True, help="Add an INT8 graph to the bundle, for faster classification on the CPU.")
 @click.option("--overwrite", is_flag=True, help="Replace another bundle at --out. Other folders are never replaced.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")

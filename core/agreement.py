@@ -41,7 +41,7 @@ def compare(
         got: float32 (rows, classes), from the backend under test.
         expected: float32 (rows, classes), from Keras; must be finite.
         tolerance: The bundle's.
-        precision: "fp32" or "fp16"; chooses the limit.
+        precision: "fp32", "fp16" or "int8"; chooses the limits.
 
     Raises:
         ValueError: The shapes differ.
@@ -52,7 +52,7 @@ def compare(
     if not np.isfinite(got).all():
         return Agreement(rows=len(got), max_difference=float("nan"), flips=len(got), limit=limit)
     ordered = np.sort(expected, axis=1)
-    clear = ordered[:, -1] - ordered[:, -2] > tolerance.margin
+    clear = ordered[:, -1] - ordered[:, -2] > tolerance.clear_margin(precision)
     flips = int((clear & (got.argmax(axis=1) != expected.argmax(axis=1))).sum())
     difference = float(np.abs(got.astype(np.float64) - expected).max(initial=0.0))
     return Agreement(rows=len(got), max_difference=difference, flips=flips, limit=limit)

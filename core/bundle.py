@@ -18,14 +18,14 @@ from numpy import float32, uint8
 from numpy.typing import NDArray
 
 from mribatch.core.errors import BundleError
-from mribatch.core.model_spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
+from mribatch.core.model_spec import INPUT_NAME, INT8, OUTPUT_NAME, ModelSpec
 from mribatch.core.onnx_graph import STANDARD_DOMAINS, TensorDeclaration, read_graph_facts
 from mribatch.core.training_images import TrainingImages, check_arrays
 
 DEFAULT_MODEL = "efficientnet-lite2"
 DEFAULT, FAST = "default", "fast"  # names of roles: the bundle that the first one means may change between versions
 SPEC_FILE, MODEL_FILE, GOLDEN_FILE, CARD_FILE = "bundle.json", "model.onnx", "golden.npz", "MODEL_CARD.md"
-TRAINING_IMAGES_FILE = "training_images.npz"
+TRAINING_IMAGES_FILE, INT8_FILE = "training_images.npz", "model.int8.onnx"
 
 _FLOAT32, _UINT8 = 1, 2  # TensorProto.DataType
 _MAX_JSON_BYTES = 1 << 20
@@ -70,6 +70,24 @@ class Bundle:
     model: bytes  # the content of model.onnx whose hash was checked; load this, not the file again
     golden: Golden
     training_images: TrainingImages | None = None  # to recognise them; None where the bundle has no hashes of them
+    int8: bytes | None = None  # an INT8 graph in memory, in place of the file
+
+    @property
+    def has_int8(self) -> bool:
+        """Whether there is an INT8 graph."""
+        return self.int8 is not None or self.spec.int8_sha256 is not None
+
+    def graph(self, precision: str) -> bytes:
+        """The ONNX graph to load for a precision: model.int8.onnx for "int8", else model.onnx.
+
+        model.int8.onnx is read and checked here, as model.onnx was, so that a run in FP32 does not wait for that.
+
+        Raises:
+            BundleError: It is "int8", and there is no such graph, or it does not fit.
+        """
+        if precision != INT8:
+            return self.model
+        return self.int8 if self.int8 is not None else _read_int8(self.folder, self.spec)
 
 
 def shipped_models() -> dict[str, Path]:
@@ -206,6 +224,15 @@ def _read_training_images(folder: Path, spec: ModelSpec) -> TrainingImages | Non
         return check_arrays(_read_arrays(path, content, ("exact", "perceptual"), "hashes of training images"))
     except ValueError as error:
         raise BundleError(f"{path} does not hold hashes of training images: {error}", _FIX) from error
+
+
+def _read_int8(folder: Path, spec: ModelSpec) -> bytes:
+    if spec.int8_sha256 is None:
+        raise BundleError(f"{folder} has no INT8 graph", "make one with mribatch quantize")
+    model = _read_file(folder / INT8_FILE, _MAX_MODEL_BYTES)
+    _check_hash(folder / INT8_FILE, model, spec.int8_sha256)
+    _check_graph(folder / INT8_FILE, model, spec)
+    return model
 
 
 def _read_arrays(path: Path, content: bytes, names: Sequence[str], what: str) -> dict[str, NDArray[Any]]:

@@ -15,6 +15,9 @@ FORMAT_VERSION = 1
 INPUT_NAME = "images"
 OUTPUT_NAME = "probabilities"
 
+FP32, FP16, INT8 = "fp32", "fp16", "int8"
+"""Precision of a backend's weights and activations."""
+
 SOFTMAX = "softmax"
 NORMALISED_SIGMOID = "sigmoid divided by the sum of all sigmoids"
 ACTIVATIONS = (SOFTMAX, NORMALISED_SIGMOID)
@@ -42,17 +45,36 @@ _NOT_ABOUT_TUMORS = frozenset({"yes", "no", "none", "normal", "healthy"})  # alo
 class Tolerance:
     """How far a backend may be from Keras on the golden slices.
 
-    `fp32` and `fp16` bound |Δp| of any class; where the golden margin (best minus second probability) exceeds `margin`,
-    the predicted class must be the same.
+    `fp32`, `fp16` and `int8` bound |Δp| of any class; where the golden margin (best minus second probability) exceeds
+    `margin`, for int8 `int8_margin`, the predicted class must be the same. The last two are None in a bundle without an
+    INT8 graph.
     """
 
     fp32: float = 1e-4
     fp16: float = 0.01
     margin: float = 0.02
+    int8: float | None = None
+    int8_margin: float | None = None
 
     def limit(self, precision: str) -> float:
-        """The bound on |Δp| for "fp32" or "fp16"."""
-        return self.fp16 if precision == "fp16" else self.fp32
+        """The bound on |Δp| for "fp32", "fp16" or "int8".
+
+        Raises:
+            ValueError: It is "int8", and the bundle has no INT8 graph.
+        """
+        if precision == INT8:
+            return _known(self.int8)
+        return self.fp16 if precision == FP16 else self.fp32
+
+    def clear_margin(self, precision: str) -> float:
+        """The golden margin above which the class must be the same; raises as `limit`."""
+        return _known(self.int8_margin) if precision == INT8 else self.margin
+
+
+def _known(limit: float | None) -> float:
+    if limit is None:
+        raise ValueError("the bundle has no INT8 graph")
+    return limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +93,7 @@ class ModelSpec:
     model_sha256: str  # hex, of model.onnx
     golden_sha256: str  # hex, of golden.npz
     training_images_sha256: str | None = None  # hex, of training_images.npz; None where the bundle has none
+    int8_sha256: str | None = None  # hex, of model.int8.onnx; None where the bundle has none
     trained: bool  # False: random weights, every output must say so
     activation: str = SOFTMAX  # one of ACTIVATIONS
     temperature: float = 1.0  # record of what the graph already divides its logits by
@@ -82,6 +105,7 @@ class ModelSpec:
     training: Mapping[str, Any] = field(default_factory=dict)  # recipe, data fingerprint, protocol
     metrics: tuple[Mapping[str, Any], ...] = ()  # each with its protocol and leak rate
     licences: Mapping[str, str] = field(default_factory=dict)  # of weights and of training data
+    int8: Mapping[str, Any] = field(default_factory=dict)  # how the INT8 graph was made, and how it agrees; a record
 
     def __post_init__(self) -> None:
         _check(bool(_CLASS_NAME.fullmatch(self.name)), "name", self.name)
@@ -98,16 +122,16 @@ class ModelSpec:
         _check(1 <= self.height <= MAX_SIDE and 1 <= self.width <= MAX_SIDE, "input", f"{self.height}x{self.width}")
         _check(bool(_SHA256.fullmatch(self.model_sha256)), "model_sha256", self.model_sha256)
         _check(bool(_SHA256.fullmatch(self.golden_sha256)), "golden_sha256", self.golden_sha256)
-        training_images = self.training_images_sha256
-        _check(
-            training_images is None or bool(_SHA256.fullmatch(training_images)),
-            "training_images_sha256",
-            training_images,
-        )
+        for name in ("training_images_sha256", "int8_sha256"):
+            digest = getattr(self, name)
+            _check(digest is None or bool(_SHA256.fullmatch(digest)), name, digest)
         _check(self.activation in ACTIVATIONS, "activation", self.activation)
         _check(0.01 <= self.temperature <= 100, "temperature", self.temperature)
         for limit in (self.tolerance.fp32, self.tolerance.fp16, self.tolerance.margin):
             _check(0 < limit < 0.5, "tolerance", limit)
+        for extra in (self.tolerance.int8, self.tolerance.int8_margin):
+            _check((extra is None) == (self.int8_sha256 is None), "tolerance", extra)
+            _check(extra is None or 0 < extra < 1, "tolerance", extra)
         _check(self.colour == "grey", "colour", self.colour)
         _check(self.resize == "linear", "resize", self.resize)
         _check(self.value_range == (0, 255), "value_range", self.value_range)
@@ -143,6 +167,9 @@ class ModelSpec:
         content = asdict(self)
         if self.training_images_sha256 is None:
             del content["training_images_sha256"]
+        if self.int8_sha256 is None:
+            del content["int8_sha256"], content["int8"]
+            del content["tolerance"]["int8"], content["tolerance"]["int8_margin"]
         size = {"name": INPUT_NAME, "dtype": "uint8", "layout": "NHWC", "height": content.pop("height")}
         size |= {"width": content.pop("width"), "colour": content.pop("colour"), "resize": content.pop("resize")}
         size |= {"antialias": False, "value_range": list(content.pop("value_range"))}
@@ -181,14 +208,16 @@ class ModelSpec:
             model_sha256=_take(content, "model_sha256", str),
             golden_sha256=_take(content, "golden_sha256", str),
             training_images_sha256=_take_optional(content, "training_images_sha256", str),
+            int8_sha256=_take_optional(content, "int8_sha256", str),
             trained=_take(content, "trained", bool),
             activation=output.get("activation", SOFTMAX),  # bundles of earlier versions may lack it
             temperature=_number(content, "temperature"),
-            tolerance=Tolerance(**{key: _number(tolerance, key) for key in ("fp32", "fp16", "margin")}),
+            tolerance=_read_tolerance(tolerance),
             description=str(content.get("description", "")),
             training=_take(content, "training", dict),
             metrics=tuple(_take(content, "metrics", list)),
             licences=_take(content, "licences", dict),
+            int8=_take_optional(content, "int8", dict) or {},
         )
 
 
@@ -243,6 +272,11 @@ def _take(content: Mapping[str, Any], key: str, kind: type) -> Any:
 
 def _take_optional(content: Mapping[str, Any], key: str, kind: type) -> Any:
     return _take(content, key, kind) if key in content else None
+
+
+def _read_tolerance(content: Mapping[str, Any]) -> Tolerance:
+    given = [key for key in ("int8", "int8_margin") if key in content]  # only in a bundle with an INT8 graph
+    return Tolerance(**{key: _number(content, key) for key in ("fp32", "fp16", "margin", *given)})
 
 
 def _pair(content: Mapping[str, Any], key: str) -> tuple[int, int]:

@@ -32,7 +32,7 @@ _BASE = (
         "rich",
         "scikit-learn",
     ),
-    *("scipy", "tqdm"),
+    *("scipy", "simplejpeg", "tqdm"),
 )
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
 _SMI_TIMEOUT_S = 10

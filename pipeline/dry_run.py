@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,8 @@ def estimate(inputs: Sequence[str | Path], out: str | None, options: ClassifyOpt
         progress.close()
         if not census.files:
             raise no_image_error(resolved, own, patterns, headers)
-        with make_file_classifier(bundle, options, threads=threads, log=None, note=progress.note) as classify_files:
+        make = partial(make_file_classifier, bundle, options, threads=threads, log=None, note=progress.note)
+        with make(files=census.files) as classify_files:
             classify_files.gate()  # warms up, too
             runs_with = classify_files.runs_with
             rate, not_ok = _measure_rate(census.sample.files(resolved), classify_files, bundle.spec.classes)

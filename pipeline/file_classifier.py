@@ -7,16 +7,23 @@ from mribatch.core.bundle import Bundle
 from mribatch.pipeline.choices import DALI, ONNXRUNTIME, OPENCV, TENSORRT, choose_backend, choose_decoder
 from mribatch.pipeline.inference.assembly import assemble
 from mribatch.pipeline.inference.order import WorkOrder
-from mribatch.pipeline.options import BATCH_SIZE_PER_CORE, MAX_BATCH_SIZE, ClassifyOptions
-from mribatch.pipeline.records import FileClassifier
+from mribatch.pipeline.options import AUTO, BATCH_SIZE_PER_CORE, MAX_BATCH_SIZE, ClassifyOptions
+from mribatch.pipeline.precision import choose_precision
+from mribatch.pipeline.records import Choice, FileClassifier
 from mribatch.pipeline.worker.supervisor import SupervisedClassifier
 from mribatch.trt.request import DEFAULT_BATCH
 
 
 def make_file_classifier(
-    bundle: Bundle, options: ClassifyOptions, *, threads: int, log: Path | None, note: Callable[[str], None]
+    bundle: Bundle,
+    options: ClassifyOptions,
+    *,
+    threads: int,
+    log: Path | None,
+    note: Callable[[str], None],
+    files: int = 0,
 ) -> FileClassifier:
-    """Choose backend and decoder, and put them together; not entered.
+    """Choose backend, decoder and precision, and put them together; not entered.
 
     Args:
         bundle: Checked.
@@ -24,11 +31,13 @@ def make_file_classifier(
         threads: Cores to use.
         log: Where a worker process's stderr goes; None: nowhere.
         note: Receives a line about what takes long, such as building an engine.
+        files: How many will be classified, for the choice of a precision; more than FEWEST_FILES need not be counted.
 
     Raises:
-        MribatchError: The backend or the decoder is not available.
+        MribatchError: The backend, the decoder or the precision is not available.
     """
-    backend, decoder = choose_backend(options.backend), choose_decoder(options.decoder)
+    backend, decoder = _choose_backend(options), choose_decoder(options.decoder)
+    precision = choose_precision(options.precision, bundle, backend, files=files, threads=threads, note=note)
     default = min(BATCH_SIZE_PER_CORE * threads, MAX_BATCH_SIZE)
     if backend.name == TENSORRT or decoder.name == DALI:
         default = DEFAULT_BATCH.maximum
@@ -37,6 +46,7 @@ def make_file_classifier(
         bundle_sha256=bundle.sha256,
         backend=backend,
         decoder=decoder,
+        precision=precision,
         batch_size=options.batch_size or default,
         threads=threads,
         max_pixels=options.max_pixels,
@@ -49,3 +59,9 @@ def make_file_classifier(
     if (backend.name, decoder.name) == (ONNXRUNTIME, OPENCV):
         return assemble(bundle, order, note)
     return SupervisedClassifier(order, log, note)
+
+
+def _choose_backend(options: ClassifyOptions) -> Choice:
+    if options.precision == AUTO or options.backend != AUTO:
+        return choose_backend(options.backend)
+    return Choice(ONNXRUNTIME, f"computes in {options.precision}, as requested")

@@ -53,7 +53,9 @@ def classify_images(images: Iterable[Image], options: ClassifyOptions, progress:
     rows = _Rows()
     with tempfile.TemporaryDirectory(prefix="mribatch-") as scratch:
         files = [_place(index, image, Path(scratch), headers) for index, image in enumerate(images)]
-        classifier = make_file_classifier(bundle, options, threads=threads, log=None, note=progress.note)
+        classifier = make_file_classifier(
+            bundle, options, threads=threads, log=None, note=progress.note, files=len(files)
+        )
         with classifier:
             classifier.gate()
             progress.start(len(files), 0)

@@ -26,6 +26,7 @@ PLANES = ("axial", "coronal", "sagittal")
 NONE = "none"
 BACKENDS = (AUTO, "onnxruntime", "tensorrt")
 DECODERS = (AUTO, "opencv", "dali")
+PRECISIONS = (AUTO, "fp32", "int8")
 BATCH_SIZE_PER_CORE = 8  # default; one slice of the ONNX Runtime backend for each core
 DEFAULT_TIMEOUT_S = 60.0
 MAX_BATCH_SIZE = 1024
@@ -54,6 +55,7 @@ class ClassifyOptions:
     threads: int | None = None  # cores to use; None: all that this process may use
     backend: str = AUTO  # "auto", "onnxruntime" or "tensorrt"
     decoder: str = AUTO  # "auto", "opencv" or "dali"
+    precision: str = AUTO  # "auto", "fp32" or "int8"; of onnxruntime, TensorRT's engines compute in FP16
     labels: str = AUTO  # "auto": from folder names; "none"; or a CSV file with the columns path,label
     alias: tuple[str, ...] = ()  # "FOLDER=CLASS" each: more names for the classes, in folders and labels
     from_file: str | None = None  # file with one more input path per line; "-": standard input
@@ -82,6 +84,10 @@ class ClassifyOptions:
         _check_range("--timeout", self.timeout_s, 0.001, 86_400)
         _check_choice("--backend", self.backend, BACKENDS)
         _check_choice("--decoder", self.decoder, DECODERS)
+        _check_choice("--precision", self.precision, PRECISIONS)
+        if self.backend == "tensorrt" and self.precision != AUTO:
+            problem = f"--precision {self.precision} is for onnxruntime, and --backend tensorrt computes in fp16"
+            raise OptionError(problem, "leave one of them out")
         if self.add_new and self.overwrite:
             raise MribatchError("--add-new and --overwrite exclude each other", "choose one of them")
         for name in ("alias", "exclude"):

@@ -12,19 +12,21 @@ from mribatch.core.bundle import Bundle, load_bundle
 from mribatch.core.cores import usable_cores
 from mribatch.core.local_paths import check_local, utf8_path
 from mribatch.core.model_spec import ModelSpec
+from mribatch.pipeline.choices import TENSORRT
 from mribatch.pipeline.file_classifier import make_file_classifier
-from mribatch.pipeline.listing.discover import Input, has_candidate, resolve_inputs
+from mribatch.pipeline.listing.discover import Input, count_by_name, has_candidate, resolve_inputs
 from mribatch.pipeline.listing.headers import HeaderReader
 from mribatch.pipeline.listing.labels import add_aliases
 from mribatch.pipeline.listing.patterns import PathPatterns
 from mribatch.pipeline.listing.table import ListingFacts
 from mribatch.pipeline.no_image import no_image_error
-from mribatch.pipeline.options import AUTO, ClassifyOptions
+from mribatch.pipeline.options import AUTO, PRECISIONS, ClassifyOptions
 from mribatch.pipeline.output import parts as parquet
 from mribatch.pipeline.output.folder import KEY_FILE, LISTING_KEY, WORKER_LOG, Fingerprint, RunFolder
 from mribatch.pipeline.output.layout import PART_ROWS
 from mribatch.pipeline.output.run_file import JsonScalar, RunFile
 from mribatch.pipeline.output.xlsx_table import require_openpyxl
+from mribatch.pipeline.precision import FEWEST_FILES
 from mribatch.pipeline.records import FileClassifier
 from mribatch.pipeline.studies.pseudonyms import Pseudonyms, random_pseudonyms
 
@@ -74,7 +76,7 @@ class Plan:
             "backend_version": runs_with.backend_version,
             "decoder": runs_with.decoder.name,
             "decoder_version": runs_with.decoder_version,
-            "precision": runs_with.precision,
+            "precision": runs_with.precision.name,
             "batch_size": self.classifier.batch_size,
             "max_pixels": self.options.max_pixels,
             "part_rows": PART_ROWS,
@@ -123,7 +125,10 @@ def make_plan(
     patterns, headers = PathPatterns(options.exclude), make_header_reader(options, random_pseudonyms(), threads)
     if not has_candidate(resolved, folder.path, patterns, headers):
         raise no_image_error(resolved, folder.path, patterns, headers)
-    classifier = make_file_classifier(bundle, options, threads=threads, log=folder.path / WORKER_LOG, note=note)
+    measures = options.precision == AUTO and bundle.has_int8
+    files = count_by_name(resolved, folder.path, patterns, most=FEWEST_FILES) if measures else 0
+    log = folder.path / WORKER_LOG
+    classifier = make_file_classifier(bundle, options, threads=threads, log=log, note=note, files=files)
     return Plan(resolved, folder, options, bundle, classifier, threads)
 
 
@@ -150,9 +155,13 @@ def study_versions(listing: ListingFacts) -> dict[str, JsonScalar]:
 
 def _with_earlier_choices(options: ClassifyOptions, earlier: RunFile) -> ClassifyOptions:
     """Resolve `auto` as it was when the run began, even where another choice is available today."""
+    # A precision goes with ONNX Runtime. Where the command asks for another, the fingerprint will say what differs.
+    same_precision = options.precision == AUTO and earlier.precision in PRECISIONS and options.backend != TENSORRT
+    same_backend = options.backend == AUTO and options.precision == AUTO
     return dataclasses.replace(
         options,
-        backend=earlier.backend if options.backend == AUTO else options.backend,
+        backend=earlier.backend if same_backend else options.backend,
+        precision=earlier.precision if same_precision else options.precision,
         decoder=earlier.decoder if options.decoder == AUTO else options.decoder,
         batch_size=earlier.batch_size if options.batch_size is None else options.batch_size,
     )

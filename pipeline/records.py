@@ -210,7 +210,7 @@ class RunsWith:
 
     backend: Choice
     backend_version: str
-    precision: str  # "fp32" or "fp16"
+    precision: Choice  # "fp32", "fp16" or "int8"
     decoder: Choice
     decoder_version: str
 

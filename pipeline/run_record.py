@@ -15,6 +15,7 @@ from mribatch.core.agreement import Agreement
 from mribatch.core.bundle import Bundle
 from mribatch.core.errors import Interrupted, MribatchError, RunError
 from mribatch.core.text import decode_name
+from mribatch.core.typed_json import write_record
 from mribatch.pipeline.listing.growth import GROWN_LISTING, grow_listing
 from mribatch.pipeline.listing.table import LISTING_FILE, PATHS_FILE, SKIPPED_FILE, ListingFacts
 from mribatch.pipeline.options import AUTO, NONE
@@ -228,7 +229,8 @@ class RunRecord:
             classes=content.bundle.classes,
             backend=content.backend,
             decoder=content.decoder,
-            reasons={"backend": content.reasons.backend, "decoder": content.reasons.decoder},
+            precision=content.precision,
+            reasons=write_record(content.reasons),
             model=self.model_name,
             notice=content.notice,
             skipped=content.listing.skipped_by_reason,
@@ -294,10 +296,14 @@ def _new_content(plan: Plan, facts: ListingFacts, fingerprint: Fingerprint, pseu
         bundle=_describe_bundle(bundle),
         backend=runs_with.backend.name,
         decoder=runs_with.decoder.name,
-        precision=runs_with.precision,
+        precision=runs_with.precision.name,
         batch_size=plan.classifier.batch_size,
         threads=plan.threads,
-        reasons=RunReasons(backend=runs_with.backend.reason, decoder=runs_with.decoder.reason),
+        reasons=RunReasons(
+            backend=runs_with.backend.reason,
+            decoder=runs_with.decoder.reason,
+            precision=runs_with.precision.reason,
+        ),
         versions={
             "python": platform.python_version(),
             runs_with.backend.name: runs_with.backend_version,

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy import float32, float64, uint8
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
@@ -398,6 +399,41 @@ def _tiny_weights(classes: int, seed: int) -> tuple[NDArray[float32], NDArray[fl
     kernel = _uniform(random, (4, classes), 40)
     kernel -= kernel.mean(axis=0)  # a brighter image alone changes nothing; where it is bright does
     return kernel, _uniform(random, (classes,), 0.5)
+
+
+# --- a small network that can be quantized --------------------------------------------------------
+
+
+def make_convolutional(folder: Path, *, size: int = 16, seed: int = 3) -> Path:
+    """A bundle of two convolutions with ReLU6 and a dense layer, random weights; ONNX Runtime gives its golden answers.
+
+    Returns `folder`.
+    """
+    random = np.random.Generator(np.random.PCG64(seed))
+    graph = _Graph()
+    x = graph.add(
+        "Div", [graph.add("Cast", [INPUT_NAME], to=TensorProto.FLOAT), graph.constant(np.array(255, dtype=float32))]
+    )
+    x = graph.add("Transpose", [x], perm=[0, 3, 1, 2])
+    low, high = (graph.constant(np.array(limit, dtype=float32)) for limit in (0, 6))
+    for inputs, outputs in ((1, 16), (16, 32)):
+        kernel = _kernel(random, (3, 3, inputs, outputs)).transpose(3, 2, 0, 1)
+        bias = graph.constant(_uniform(random, (outputs,), 0.05))
+        x = graph.add("Conv", [x, graph.constant(kernel), bias], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+        x = graph.add("Clip", [x, low, high])
+    x = graph.add("Flatten", [graph.add("GlobalAveragePool", [x])])
+    x = graph.add("Gemm", [x, graph.constant(_uniform(random, (32, 4), 3)), graph.constant(_uniform(random, (4,), 1))])
+    graph.add("Softmax", [x], output=OUTPUT_NAME, axis=1)
+    model, images = graph.model(size, 4), golden_slices(16, size, size)
+    details = {"name": "convolutional", "trained": True, "aliases": ALIASES}
+    card = "# convolutional\n\n## Licences\n\nNone.\n"
+    return write_bundle(folder, model, images, run_graph(model, images), CLASSES, card, details)
+
+
+def run_graph(model: bytes, images: NDArray[uint8]) -> NDArray[float32]:
+    """What ONNX Runtime answers, float32 (n, classes)."""
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run([OUTPUT_NAME], {INPUT_NAME: images})[0], float32)
 
 
 # --- broken bundles -------------------------------------------------------------------------------

@@ -140,5 +140,6 @@ def test_metadata_says_what_the_project_is() -> None:
         "rich",
         "scikit-learn",
         "scipy",
+        "simplejpeg",
         "tqdm",
     }

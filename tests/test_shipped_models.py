@@ -14,7 +14,7 @@ from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.run import classify
 from mribatch.report.measure import ReportOptions, report
 
-MAX_BYTES = 25_000_000
+MAX_BYTES = 30_000_000
 OUT_OF_FOLD = "out_of_fold.parquet"  # of a model whose figures are those of folds
 
 
@@ -30,6 +30,23 @@ def test_a_shipped_bundle_is_trained_and_reproduces_its_golden_answers(name: str
         report = gate(classifier, bundle, batch_sizes=(24,), verified=ON_CPU)
     assert report.holds and report.max_difference < 1e-5
     assert sum(path.stat().st_size for path in bundle.folder.iterdir()) < MAX_BYTES
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_models() if load_bundle(name).has_int8])
+def test_a_shipped_int8_graph_is_worth_having_and_does_what_it_did_when_it_was_made(name: str) -> None:
+    bundle = load_bundle(name)
+    with OnnxRuntimeClassifier(bundle, threads=2, precision="int8") as classifier:
+        report = gate(classifier, bundle, batch_sizes=(24,), verified=ON_CPU)
+    facts = bundle.spec.int8
+    assert report.holds and report.max_difference == pytest.approx(facts["golden_max_difference"], abs=0.02)
+    compared, speed = facts["comparison"], facts["speed"]
+    assert compared["same_class"] >= 0.99 * compared["images"] and speed["fp32_ms"] > 1.3 * speed["int8_ms"]
+    card = (bundle.folder / CARD_FILE).read_text(encoding="utf-8")
+    assert f"the same class for {compared['same_class']}, " in card and "has not seen" in card
+
+
+def test_the_default_has_an_int8_graph() -> None:
+    assert load_bundle(DEFAULT_MODEL).has_int8
 
 
 @pytest.mark.parametrize("name", list(shipped_models()))

@@ -10,7 +10,7 @@ from numpy import uint8
 from numpy.typing import NDArray
 
 from mribatch.pipeline.decode.file import decode_file, decoded_file, timed_out
-from mribatch.pipeline.decode.grey import opencv_version
+from mribatch.pipeline.decode.grey import decoder_versions
 from mribatch.pipeline.decode.study import StudyDecoder
 from mribatch.pipeline.records import DecodedBatch, DecodedFile, ImageFile
 from mribatch.pipeline.threads import WorkerThreads
@@ -55,7 +55,7 @@ class OpenCvDecoder:
 
     @property
     def library_version(self) -> str:
-        return opencv_version()
+        return decoder_versions()
 
     def __enter__(self) -> Self:
         import cv2

@@ -8,6 +8,7 @@ from functools import partial
 from mribatch.core.bundle import Bundle
 from mribatch.core.errors import Interrupted, MribatchError
 from mribatch.core.gate import ON_CPU, gate
+from mribatch.core.model_spec import FP32
 from mribatch.pipeline.choices import DALI, ONNXRUNTIME, TENSORRT
 from mribatch.pipeline.decode.study import StudyDecoder
 from mribatch.pipeline.decode.values import Window
@@ -46,7 +47,7 @@ def assemble(bundle: Bundle, order: WorkOrder, note: Callable[[str], None]) -> I
 @contextlib.contextmanager
 def open_backend(bundle: Bundle, order: WorkOrder, note: Callable[[str], None]) -> Iterator[Backend]:
     """The backend of an order at work. Where no TensorRT engine holds it is ONNX Runtime, with the reason."""
-    choice = order.backend
+    choice, precision = order.backend, order.precision
     with contextlib.ExitStack() as stack:
         if choice.name == TENSORRT:
             from mribatch.trt import backend as tensorrt
@@ -59,20 +60,21 @@ def open_backend(bundle: Bundle, order: WorkOrder, note: Callable[[str], None]) 
                 raise
             except MribatchError as error:
                 choice = Choice(ONNXRUNTIME, f"fell back from tensorrt: {error.problem}")
+                precision = Choice(FP32, "fell back from tensorrt")
             else:
                 yield Backend(engine.classifier, Choice(TENSORRT, engine.reason), lambda: engine.report)
                 return
-        yield stack.enter_context(_open_onnxruntime(bundle, order, choice))
+        yield stack.enter_context(_open_onnxruntime(bundle, order, choice, precision))
 
 
 @contextlib.contextmanager
-def _open_onnxruntime(bundle: Bundle, order: WorkOrder, choice: Choice) -> Iterator[Backend]:
+def _open_onnxruntime(bundle: Bundle, order: WorkOrder, choice: Choice, precision: Choice) -> Iterator[Backend]:
     from mribatch.pipeline.inference.onnxruntime import OnnxRuntimeClassifier
 
-    with OnnxRuntimeClassifier(bundle, order.threads) as classifier:
+    with OnnxRuntimeClassifier(bundle, order.threads, precision.name) as classifier:
         # Every row is computed in a call of the same shape, so one batch size says all, and no place in it matters.
         ask = partial(gate, classifier, bundle, batch_sizes=(order.batch_size,), verified=ON_CPU, slices_repeated=0)
-        yield Backend(classifier, choice, ask)
+        yield Backend(classifier, choice, ask, precision.reason)
 
 
 class NotedProgress(BuildProgress):

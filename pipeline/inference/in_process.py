@@ -16,6 +16,7 @@ from mribatch.core.agreement import Agreement
 from mribatch.core.bundle import Bundle
 from mribatch.core.classifier import Classifier
 from mribatch.core.gate import GateFailed, GateReport
+from mribatch.core.model_spec import INT8
 from mribatch.pipeline.inference.seen import flag_training_images
 from mribatch.pipeline.records import (
     Choice,
@@ -34,12 +35,13 @@ class Backend:
     """A classifier at work.
 
     classifier: Entered. choice: Which one it is, and why. gate: Gives what the gate found for it; asks the backend only
-    where that is not known yet.
+    where that is not known yet. precision_reason: why it computes in its precision.
     """
 
     classifier: Classifier
     choice: Choice
     gate: Callable[[], GateReport]
+    precision_reason: str = "the only one of this backend"
 
 
 class InProcessClassifier:
@@ -90,7 +92,7 @@ class InProcessClassifier:
         return RunsWith(
             backend=backend.choice,
             backend_version=backend.classifier.library_version,
-            precision=backend.classifier.precision,
+            precision=Choice(backend.classifier.precision, backend.precision_reason),
             decoder=self._decoder,
             decoder_version=decode.library_version,
         )
@@ -103,13 +105,15 @@ class InProcessClassifier:
         """
         backend, _ = self._require_entered()
         self._report = self._report or backend.gate()
-        if not self._report.holds:
+        report = self._report
+        if not report.holds:
+            another = "use --precision fp32" if report.precision == INT8 else "export the model again"
+            who = f"{report.backend} {report.library_version} ({report.precision})"
             raise GateFailed(
-                f"{self._report.backend} {self._report.library_version} does not reproduce the golden answers of "
-                f"'{self._bundle.spec.name}': {self._report.agreement}",
-                "export the model again, or use another --backend",
+                f"{who} does not reproduce the golden answers of '{self._bundle.spec.name}': {report.agreement}",
+                f"{another}, or use another --backend",
             )
-        return self._report.agreement
+        return report.agreement
 
     def batches(self, groups: Iterable[Sequence[ImageFile]], watch: Stopwatch) -> Iterator[ClassifiedBatch]:
         """One ClassifiedBatch per group, in order; `calls_at_once` batches of the model are under way."""

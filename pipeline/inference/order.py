@@ -17,6 +17,7 @@ class WorkOrder:
     bundle_sha256: str  # as the parent has checked it
     backend: Choice  # as chosen by the parent; where an engine does not hold, another backend takes its place
     decoder: Choice
+    precision: Choice  # of ONNX Runtime; where an engine takes its place, the engine's
     batch_size: int
     threads: int
     max_pixels: int
@@ -46,5 +47,5 @@ class WorkOrder:
 
 
 def read_choices(facts: dict[str, Any]) -> dict[str, Any]:
-    """The same facts with `backend` and `decoder` as Choices."""
-    return facts | {key: Choice(**facts[key]) for key in ("backend", "decoder")}
+    """The same facts with `backend`, `decoder` and `precision` as Choices."""
+    return facts | {key: Choice(**facts[key]) for key in ("backend", "decoder", "precision")}

@@ -370,6 +370,25 @@ def has_candidate(
     return False
 
 
+def count_by_name(
+    inputs: Sequence[Input], excluded: Path | None, patterns: PathPatterns = NO_PATTERNS, *, most: int
+) -> int:
+    """Count the files that may be images by their names, at most `most`; none is opened.
+
+    A list on stdin, which can be read only once, is taken to hold that many.
+    """
+    scope = _Scope.of(excluded, patterns)
+    found = 0
+    for item in inputs:
+        if item.kind is InputKind.LIST and item.name == b"-":
+            return most
+        for _, entry in _walk_input(item, scope):
+            found += entry.skipped is None or entry.look is not Look.NO
+            if found >= most:
+                return found
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class OtherFile:
     """What a walk found beside plain images: skipped for its name, or to be looked into."""

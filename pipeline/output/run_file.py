@@ -58,10 +58,11 @@ class RunBundle:
 
 @dataclass(frozen=True, kw_only=True)
 class RunReasons:
-    """Why this backend and this decoder were used."""
+    """Why this backend, this decoder and this precision were used."""
 
     backend: str
     decoder: str
+    precision: str | None = None  # absent in runs of earlier versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +132,7 @@ class RunFile:
     bundle: RunBundle
     backend: str
     decoder: str
-    precision: str  # "fp32" or "fp16"
+    precision: str  # "fp32", "fp16" or "int8"
     batch_size: int
     threads: int
     reasons: RunReasons

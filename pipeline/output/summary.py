@@ -35,7 +35,8 @@ class RunSummary:
     classes: tuple[str, ...]
     backend: str
     decoder: str
-    reasons: Mapping[str, str]  # of the two
+    precision: str
+    reasons: Mapping[str, str]  # of backend, decoder and precision
     model: str
     notice: str | None  # said of a model that was never trained
     skipped: Mapping[str, int]  # by reason
@@ -100,8 +101,8 @@ class RunSummary:
             lines += [f"Labels agree with {agree}; what that is worth: mribatch report {self.out}"]
         lines += self._training_images()
         lines += self._remarks()
-        lines += [f"Model {self.model}, {self.backend} + {self.decoder}. {self._speed()}"]
-        lines += [one_line(f"{self.backend}: {self.reasons['backend']}. {self.decoder}: {self.reasons['decoder']}.")]
+        lines += [f"Model {self.model}, {self.backend} ({self.precision}) + {self.decoder}. {self._speed()}"]
+        lines += [one_line(" ".join(f"{getattr(self, what)}: {reason}." for what, reason in self.reasons.items()))]
         lines += [f"Results: {self.out / PARTS_FOLDER} (Parquet), {self.out / 'run.json'}", RESEARCH_NOTICE]
         return "\n".join(lines)
 

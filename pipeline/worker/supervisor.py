@@ -233,7 +233,7 @@ class SupervisedClassifier:
         if self._first_start is None:
             return
         before, now = (
-            (it.backend.name, it.backend_version, it.precision, it.decoder.name, it.decoder_version)
+            (it.backend.name, it.backend_version, it.precision.name, it.decoder.name, it.decoder_version)
             for it in (self._first_start.runs_with, started.runs_with)
         )
         if before != now:

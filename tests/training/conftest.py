@@ -15,11 +15,12 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
-    """The toy recipe trained without interruption, with figures; tests only read it."""
+    """The toy recipe trained without interruption, with figures and an INT8 graph; tests only read it."""
     pytest.importorskip("tensorflow", reason="needs the extra 'train'")
     from mribatch.training.workflow.train import train
 
-    return train(toy.options(toy_data, tmp_path_factory.mktemp("trained") / "toy-model", draw_figures=True))
+    out = tmp_path_factory.mktemp("trained") / "toy-model"
+    return train(toy.options(toy_data, out, draw_figures=True, int8=True))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -98,7 +98,7 @@ def publish_bundle(
     if golden_answers is None:
         images = golden_slices(height=source.height, width=source.width)
         golden_answers = Golden(images, source.answers(images))
-    with _publish_folder(out) as folder:
+    with publishing_bundle(out) as folder:
         model = source.to_onnx()
         golden = _pack_golden(golden_answers)
         (folder / MODEL_FILE).write_bytes(model)
@@ -193,7 +193,7 @@ def _pack_golden(golden: Golden) -> bytes:
 
 
 @contextlib.contextmanager
-def _publish_folder(out: Path) -> Iterator[Path]:
+def publishing_bundle(out: Path) -> Iterator[Path]:
     """Yield a dotted folder beside `out` that gets its name at the end; a former bundle is removed only then.
 
     If the process is killed between the two renamings, the next call puts the former bundle back.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mribatch.core.bundle import SPEC_FILE, load_bundle
 from mribatch.core.errors import BundleError, MribatchError, advising
@@ -13,6 +14,8 @@ from mribatch.training.card.citations import read_citations
 from mribatch.training.card.model_card import CardFacts, Provenance, model_card
 from mribatch.training.evaluation.results import DividedImages, FinalFit, Measurement
 from mribatch.training.export.bundle import BundleFacts, write_bundle
+from mribatch.training.export.int8_bundle import COMPARED_IMAGES, Slices, add_int8, divide_slices
+from mribatch.training.export.quantization import CALIBRATION_IMAGES, choose_evenly
 from mribatch.training.figures.draw_all import MeasuredFit, Subject, draw_all
 from mribatch.training.fit.checkpoints import STATE_FILE, Checkpoints
 from mribatch.training.fit.fingerprint import FitFingerprint
@@ -136,6 +139,8 @@ def publish(options: TrainOptions, finished: FinishedTraining, echo: Echo) -> Tr
         agreement = write_bundle(final.result.network, bundle, _write_card(options, finished, final), options.out)
         echo(f"ONNX Runtime against Keras on the golden slices: {agreement}")
         difference = agreement.max_difference
+        if options.int8:
+            _quantize(options.out, finished.images, echo)
     summary = TrainingSummary(
         out=str(options.out),
         training=finished.facts,
@@ -150,8 +155,28 @@ def publish(options: TrainOptions, finished: FinishedTraining, echo: Echo) -> Tr
 
 def hash_used_images(images: DividedImages) -> TrainingImages:
     """Hash all images but those of a test part: the model was fitted on them, or its epoch was chosen by them."""
-    used = np.array([part != "test" for part in images.part_names], dtype=np.bool_)
-    return TrainingImages.of_pixels(images.data.pixels[used])
+    return TrainingImages.of_pixels(images.data.pixels[_find_used(images)])
+
+
+def _find_used(images: DividedImages) -> NDArray[np.bool_]:
+    return np.array([part != "test" for part in images.part_names], dtype=np.bool_)
+
+
+def _quantize(out: Path, images: DividedImages, echo: Echo) -> None:
+    """Add an INT8 graph to the new bundle, compared on images of the test part where there is one."""
+    pixels, used = images.data.pixels, _find_used(images)
+    slices = divide_slices(pixels)
+    if not used.all():
+        rest = pixels[~used]
+        slices = Slices(
+            calibration=pixels[used][choose_evenly(int(used.sum()), CALIBRATION_IMAGES)],
+            compared=rest[choose_evenly(len(rest), COMPARED_IMAGES)],
+        )
+    try:
+        compared = add_int8(out, slices, out).comparison
+        echo(f"INT8 against FP32: the same class for {compared.same_class} of {compared.images} images")
+    except MribatchError as error:  # hours of training are not lost to this
+        echo(f"no INT8 graph: {error.problem}")
 
 
 def _write_card(options: TrainOptions, finished: FinishedTraining, final: FinalFit) -> str:

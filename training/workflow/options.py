@@ -46,6 +46,7 @@ class TrainOptions:
     work: Path | None = None  # work folder; None: OUT-work beside OUT
     keep_work: bool = False  # keep the checkpoints
     overwrite: bool = False
+    int8: bool = False  # add an INT8 graph to the bundle
     quiet: bool = False
     draw_figures: bool = True
 

@@ -1,7 +1,9 @@
 """Pixels against the source they were made from, or against a plain decode and resize written here independently."""
 
+import importlib.metadata
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -12,11 +14,12 @@ from hypothesis import strategies as st
 from numpy import uint8
 from numpy.typing import NDArray
 
-from mribatch.pipeline.decode.grey import decode_grey, opencv_version
+from mribatch.pipeline.decode.grey import decode_grey, decoder_versions, opencv_version
 from mribatch.pipeline.decode.probe import probe
 from mribatch.pipeline.records import Flag, Status, Verdict
 from tests import broken_files as made
 from tests.broken_files import broken_files, colour_pixels, good_files, slice_pixels
+from tests.pipeline.decode.test_fuzz import mutated
 
 # Orientation -> how a viewer must show the stored array (CIPA DC-008, tag 0x112)
 UPRIGHT = {
@@ -228,7 +231,7 @@ def test_exceptions_of_the_decoder_become_a_verdict(
         raise raised
 
     monkeypatch.setattr(cv2, "imdecode", imdecode)
-    content = good_files()["grey.jpg"]
+    content = good_files()["grey.png"]
     verdict, pixels = decode_grey(content, probe(content), 8, 8)
     assert (verdict.status, pixels) == (Status.DECODE_FAILED, None)
     assert words in str(verdict.error)
@@ -244,6 +247,52 @@ def test_damage_behind_a_whole_container_is_decode_failed() -> None:
 
 def test_version_is_opencvs() -> None:
     assert opencv_version() == cv2.__version__
+    assert decoder_versions() == f"{cv2.__version__}, simplejpeg {importlib.metadata.version('simplejpeg')}"
+
+
+def odd_colour_jpegs() -> dict[str, bytes]:
+    """JPEGs whose colour space is told by Adobe's marker, or by nothing."""
+    found = {}
+    for name in ("colour.jpg", "progressive.jpg", "full_chroma.jpg", "cmyk.jpg", "grey.jpg"):
+        content = good_files()[name]
+        for transform in range(3):  # 0: RGB or CMYK, 1: YCbCr, 2: YCCK
+            adobe = made.jpeg_segment(0xEE, b"Adobe\0\x64\0\0\0\0" + bytes([transform]))
+            found[f"{name} adobe {transform}"] = content[:2] + adobe + content[2:]
+            jfif_ends = 4 + int.from_bytes(content[4:6], "big")
+            found[f"{name} adobe {transform} alone"] = content[:2] + adobe + content[jfif_ends:]
+        found[f"{name} no marker"] = content[:2] + content[jfif_ends:]
+    return found
+
+
+def opencv_grey(content: bytes) -> NDArray[np.generic] | None:
+    mode = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+    return cv2.imdecode(np.frombuffer(content, uint8), mode)
+
+
+@pytest.mark.parametrize("name", sorted(odd_colour_jpegs()))
+def test_jpeg_of_any_colour_space_has_opencvs_pixels(name: str) -> None:
+    content = odd_colour_jpegs()[name]
+    expected = opencv_grey(content)
+    assert expected is not None
+    assert (pixels_of(content) == expected).all()
+
+
+def test_damaged_jpeg_has_opencvs_answer() -> None:
+    jpegs = [content for content in good_files().values() if probe(content).format == "jpeg"]
+    jpegs += odd_colour_jpegs().values()
+    compared: Counter[Status] = Counter()
+    for number in range(3000):
+        content = mutated(jpegs, 0, number)
+        verdict = probe(content, 4_000_000)
+        if verdict.format != "jpeg" or verdict.status is not Status.OK or Flag.EXIF_ROTATED in verdict.flags:
+            continue
+        assert verdict.height is not None and verdict.width is not None
+        final, pixels = decode_grey(content, verdict, verdict.height, verdict.width)
+        expected = opencv_grey(content)
+        compared[final.status] += 1
+        assert (pixels is None) == (expected is None or expected.shape != (verdict.height, verdict.width)), number
+        assert pixels is None or (pixels[..., 0] == expected).all(), number
+    assert compared[Status.OK] > 500 and compared[Status.DECODE_FAILED] > 50
 
 
 def test_import_does_not_load_opencv() -> None:

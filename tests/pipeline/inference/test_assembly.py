@@ -37,6 +37,7 @@ def order_for(bundle: Bundle, **changes: Any) -> WorkOrder:
         bundle_sha256=bundle.sha256,
         backend=Choice("onnxruntime", "a test"),
         decoder=Choice("opencv", "a test"),
+        precision=Choice("fp32", "a test"),
         batch_size=8,
         threads=1,
         max_pixels=10**8,
@@ -55,7 +56,9 @@ def test_onnx_runtime_is_gated_at_most_once(bundle: Bundle) -> None:
         first = pair.gate()
         assert first.holds and first.rows == len(bundle.golden.images) and first.limit == bundle.spec.tolerance.fp32
         assert pair.gate() == first
-        assert pair.runs_with.backend == Choice("onnxruntime", "a test") and pair.runs_with.precision == "fp32"
+        assert pair.runs_with.backend == Choice("onnxruntime", "a test") and pair.runs_with.precision == Choice(
+            "fp32", "a test"
+        )
 
 
 def test_a_backend_that_comes_with_its_report_is_not_asked_again(bundle: Bundle) -> None:
@@ -72,7 +75,7 @@ def test_a_backend_that_comes_with_its_report_is_not_asked_again(bundle: Bundle)
         decoder=order.decoder,
     )
     with pair:
-        assert pair.gate() == pair.gate() == report.agreement and pair.runs_with.precision == "fp16"
+        assert pair.gate() == pair.gate() == report.agreement and pair.runs_with.precision.name == "fp16"
     assert len(classifier.batches) == asked
 
 

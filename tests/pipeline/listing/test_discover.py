@@ -17,6 +17,7 @@ from mribatch.pipeline.listing.discover import (
     FoundFile,
     InputKind,
     SkipReason,
+    count_by_name,
     has_candidate,
     is_sampled,
     other_files,
@@ -294,6 +295,14 @@ def test_has_candidate_looks_for_one_image(tmp_path: Path) -> None:
     assert not has_candidate(resolve_inputs([tmp_path / "empty"]), None)
     assert has_candidate(resolve_inputs([tmp_path / "full"]), None)
     assert not has_candidate(resolve_inputs([tmp_path / "out"]), tmp_path / "out")
+
+
+def test_files_are_counted_by_their_names_no_further_than_asked(tmp_path: Path) -> None:
+    make(tmp_path, "full/deep/a.jpg", "full/b.png", "full/c.dcm", "full/IM1", "full/notes.txt", "out/a.jpg")
+    both = resolve_inputs([tmp_path / "full", tmp_path / "out"])
+    assert [count_by_name(both, None, most=most) for most in (1, 4, 5, 6)] == [1, 4, 5, 5]
+    assert count_by_name(both, tmp_path / "out", PathPatterns(["*.png"]), most=9) == 3
+    assert count_by_name(resolve_inputs([], "-"), None, most=7) == 7
 
 
 # ------------------------------------------------------------------------------------ what other programs leave behind

@@ -44,6 +44,7 @@ def order(tiny_model: Path) -> WorkOrder:
         bundle_sha256=load_bundle(str(tiny_model)).sha256,
         backend=Choice("onnxruntime", "a test"),
         decoder=Choice("opencv", "a test"),
+        precision=Choice("fp32", "a test"),
         batch_size=BATCH,
         threads=2,
         max_pixels=10**8,

@@ -196,6 +196,12 @@ def test_a_folder_that_is_not_a_bundle_is_refused_before_any_work(toy_data: Path
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_int8_is_compared_on_the_test_part(trained: TrainResult) -> None:
+    facts = load_bundle(str(trained.out)).spec.int8
+    assert (facts["calibration_images"], facts["comparison"]["images"]) == (40, 8)
+    assert facts["comparison"]["training_images"] == 0
+
+
 def test_groups_are_kept_together_and_left_out_files_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
