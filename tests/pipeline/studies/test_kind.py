@@ -22,10 +22,10 @@ NIFTI_2 = struct.pack("<i", 540) + b"n+2\0\r\n\x1a\n" + bytes(528)
         (NIFTI_1, b"anything", StudyFormat.NIFTI),
         (NIFTI_1_BIG, b"brain.hdr", StudyFormat.NIFTI),
         (NIFTI_2, b"brain.nii", StudyFormat.NIFTI),
-        (gzip.compress(NIFTI_1 + bytes(100)), b"brain.nii.gz", StudyFormat.NIFTI),
+        (gzip.compress(NIFTI_1 + bytes(100), mtime=0), b"brain.nii.gz", StudyFormat.NIFTI),
         (bytes(500), b"brain.img", StudyFormat.NIFTI),  # its header is another file
-        (gzip.compress(b"text"), b"text.gz", None),
-        (gzip.compress(b"text"), b"brain.nii.gz", StudyFormat.NIFTI),  # which is told to be none
+        (gzip.compress(b"text", mtime=0), b"text.gz", None),
+        (gzip.compress(b"text", mtime=0), b"brain.nii.gz", StudyFormat.NIFTI),  # which is told to be none
         (b"\x1f\x8b", b"cut.nii.gz", StudyFormat.NIFTI),
         (b"\x1f\x8bno deflate at all", b"damaged.nii.gz", StudyFormat.NIFTI),
         (NIFTI_1[:300], b"cut.nii", StudyFormat.NIFTI),
