@@ -20,7 +20,13 @@ from mribatch.report.metrics_file import SCHEMA_VERSION, Level, MeasuredRun, Met
 from mribatch.report.patient_table import PatientTable, tabulate_patients
 from mribatch.report.patients import Patients, aggregate_slices
 from mribatch.report.requirement import Requirement, parse_requirement
-from mribatch.report.row_groups import RowGroups, find_groups, find_patients, find_predictions_column
+from mribatch.report.row_groups import (
+    RowGroups,
+    find_groups,
+    find_known_patients,
+    find_patients,
+    find_predictions_column,
+)
 from mribatch.report.rows import RunRows, load_rows
 from mribatch.report.run_facts import RunFacts, read_facts
 from mribatch.report.text.console import format_table
@@ -92,7 +98,7 @@ def report(options: ReportOptions, note: Callable[[str], None] = ignore_note) ->
     facts = read_facts(options.run)
     requirements = [parse_requirement(text, facts.classes) for text in options.require]
     rows = load_rows(options.run, facts, find_predictions_column(options.groups, options.run))
-    patients = None if options.group_by is None else find_patients(options.group_by, rows, facts.roots)
+    patients = _find_patients(options, facts, rows)
     levels, aggregated = _measure(options, facts, rows, patients)
     content = _assemble(
         options=options, facts=facts, rows=rows, levels=levels, patients=aggregated, requirements=requirements
@@ -103,6 +109,13 @@ def report(options: ReportOptions, note: Callable[[str], None] = ignore_note) ->
         note(f"Drawing {HTML_PAGE} with pictures of the images ...")
         write_page(options.run, content, rows)
     return Report(content, format_table(content, patients=table), table)
+
+
+def _find_patients(options: ReportOptions, facts: RunFacts, rows: RunRows) -> RowGroups | None:
+    """Those that the user names; else, where no groups are named either, those that the rows know."""
+    if options.group_by is not None:
+        return find_patients(options.group_by, rows, facts.roots)
+    return find_known_patients(options.run) if options.groups is None else None
 
 
 def _measure(

@@ -63,3 +63,13 @@ def test_every_series_has_its_answer(study: tuple[DemoStudy, Path]) -> None:
     ]
     assert "localizer" in series[3]["flags"]
     assert not {"missing_positions", "doubled_positions"} & {flag for row in series for flag in row["flags"]}
+
+
+def test_the_report_knows_the_patients(study: tuple[DemoStudy, Path]) -> None:
+    """The DICOM files are of one patient; the volume, which names none, is one of its own."""
+    from mribatch.report.measure import ReportOptions, report
+
+    found = report(ReportOptions(run=study[1], html=False))
+    patients = pq.read_table(study[1] / "patients.parquet").to_pylist()
+    assert sorted(row["images"] for row in patients) == [16, 33]
+    assert found.file.levels == ()
