@@ -1,6 +1,7 @@
 """mribatch report: from a finished run to metrics."""
 
 import json
+import sys
 from pathlib import Path
 
 import click
@@ -74,7 +75,7 @@ def report(
     options = ReportOptions(
         run=run, groups=groups, group_by=group_by, require=require, protocol=protocol, seed=seed, html=not no_html
     )
-    result = write_report(options, note=lambda text: click.echo(text, err=True))
+    result = write_report(options, note=_show_on_terminal)
     if as_json:
         click.echo(json.dumps(result.content, allow_nan=False))
     else:
@@ -82,3 +83,9 @@ def report(
     if open_page:
         click.launch(str(run / HTML_PAGE))
     result.check()
+
+
+def _show_on_terminal(text: str) -> None:
+    """Say what takes long to somebody who waits; not to a file or a program."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        click.echo(text, err=True)

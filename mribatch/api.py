@@ -128,8 +128,9 @@ def report(
     require: str | Iterable[str] = (),
     protocol: str | None = None,
     seed: int = 0,
+    html: bool = True,
 ) -> RunReport:
-    """Measure a finished run against its labels; write metrics.parquet, metrics.json and report.md into its folder.
+    """Measure a finished run against its labels; write metrics.parquet, metrics.json, report.md and report.html.
 
     Files that could not be read count in no metric; the report names them first.
 
@@ -142,6 +143,7 @@ def report(
         require: Requirements such as "sensitivity[glioma_tumor]@low>=0.9"; `RunReport.check` raises if one is not met.
         protocol: How test and training images were kept apart; quoted in the report.
         seed: Seed of the bootstrap intervals.
+        html: Write report.html, the page with pictures and charts, too.
 
     Raises:
         MribatchError: The run is not complete or is damaged, or an option does not fit it.
@@ -152,4 +154,4 @@ def report(
             print(metric.metric, metric.class_, metric.value)
     """
     path = run.path if isinstance(run, Run) else Path(run)
-    return measure_run(path, groups=groups, group_by=group_by, require=require, protocol=protocol, seed=seed)
+    return measure_run(path, groups=groups, group_by=group_by, require=require, protocol=protocol, seed=seed, html=html)

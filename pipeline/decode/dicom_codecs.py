@@ -92,7 +92,7 @@ def imagecodecs() -> ModuleType:
         package = import_module(PACKAGE)
     except ImportError:
         raise unsupported(
-            f"This compressed DICOM needs the package {PACKAGE}: pip install 'mribatch[dicom]'."
+            f"This compressed DICOM needs the package {PACKAGE}, which the extra dicom of mribatch installs."
         ) from None
     return package
 

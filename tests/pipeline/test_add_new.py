@@ -70,7 +70,7 @@ def test_each_night_adds_parts_of_its_own(tiny: Classify, put: Callable[..., Pat
     out, notes = tmp_path / "out", Notes()
     data, parts = put("m", 1100), {}
     assert tiny([data], out, notes, add_new=True, csv=True).new_rows == 1100  # the same command on the first day
-    report(ReportOptions(run=out))
+    report(ReportOptions(run=out, html=False))
     for letter, count in (("z", 30), ("a", 1100), ("n", 1)):
         parts = frozen(out)
         put(letter, count)
@@ -101,7 +101,7 @@ def test_each_night_adds_parts_of_its_own(tiny: Classify, put: Callable[..., Pat
     assert facts.increments[0].listing_sha256 == facts.fingerprint["listing"]
     assert facts.increments[-1].listing_sha256 == facts.listing.sha256
     assert (facts.counts.rows, facts.listing.files, len(facts.attempts)) == (2231, 2231, 4)
-    measured = report(ReportOptions(run=out)).file
+    measured = report(ReportOptions(run=out, html=False)).file
     assert measured.levels[0].n == 2231
 
 

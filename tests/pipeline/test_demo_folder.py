@@ -121,6 +121,7 @@ def test_the_command_says_what_it_made_and_what_to_type_next(tmp_path: Path) -> 
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
         f"Drew 4 synthetic slices and 7 broken files in {folder}",
+        f"Drew a head of 49 slices in DICOM and NIfTI files in {folder / 'study'}",
         f"Next: mribatch classify '{folder}' --out '{folder}-results'",
     ]
     assert len(list(folder.rglob("slice-*"))) == 4

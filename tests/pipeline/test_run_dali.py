@@ -173,7 +173,7 @@ def test_on_the_command_line(pictures: list[bytes], tiny_model: Path, tmp_path: 
     dry = mribatch(*common, "--dry-run")
     assert dry.returncode == 0 and "(onnxruntime + dali, measured on" in dry.stdout, dry.stderr
     run = mribatch(*common, "--out", tmp_path / "out")
-    assert run.returncode == 0 and "Model tiny, onnxruntime + dali." in run.stdout, run.stderr
+    assert run.returncode == 0 and "Model tiny, onnxruntime (fp32) + dali." in run.stdout, run.stderr
     assert run.stderr.count("\n") <= 1, "what DALI prints goes to the log"
     content = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (content["decoder"], content["batch_size"]) == ("dali", 64)

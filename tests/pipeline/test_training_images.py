@@ -49,7 +49,7 @@ def test_training_images_are_flagged_counted_and_left_out(trained_on_some: Path,
     content = json.loads((out / "run.json").read_bytes())
     jsonschema.validate(content, run_file_schema())
     assert (content["bundle"]["training_images"], content["counts"]["seen_in_training"]) == (12, 12)
-    measured = report(ReportOptions(run=out))
+    measured = report(ReportOptions(run=out, html=False))
     jsonschema.validate(measured.content, metrics_schema())
     assert [(level.level, level.n) for level in measured.file.levels] == [("image", 20), ("image_not_in_training", 8)]
     for page in (measured.table, (out / "report.md").read_text()):
@@ -61,7 +61,7 @@ def test_a_model_without_hashes_says_nothing_of_training(tiny_model: Path, tmp_p
     draw_images(tmp_path / "data", 8)
     summary = classify([tmp_path / "data"], tmp_path / "out", ClassifyOptions(model=str(tiny_model)))
     assert "training" not in summary.to_text() and "seen_in_training" not in summary.to_json()
-    assert "seen_in_training" not in report(ReportOptions(run=tmp_path / "out")).content
+    assert "seen_in_training" not in report(ReportOptions(run=tmp_path / "out", html=False)).content
     assert "training_images" not in json.loads((tmp_path / "out" / "run.json").read_bytes())["bundle"]
 
 

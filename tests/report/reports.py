@@ -18,7 +18,7 @@ def made(run: Path, **options: Any) -> dict[str, Any]:
     """Report on `run`; what metrics.json holds, after it was found valid, finite and equal to the Parquet file."""
     import jsonschema
 
-    result = report(ReportOptions(run=run, **options))
+    result = report(ReportOptions(run=run, html=False, **options))
     text = (run / "metrics.json").read_text(encoding="utf-8")
     content: dict[str, Any] = json.loads(text, parse_constant=pytest.fail)
     schema = metrics_schema()

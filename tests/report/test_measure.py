@@ -121,7 +121,7 @@ def test_the_figures_are_those_of_the_readable_labelled_rows(run: Path) -> None:
 
 
 def test_the_console_table_says_what_the_page_says(run: Path) -> None:
-    table = report(ReportOptions(run=run)).table
+    table = report(ReportOptions(run=run, html=False)).table
     assert table.startswith("2 of 11 files could not be classified")
     assert re.search(r"^accuracy +0\.8750 +0\.6250 to 1\.0000$", table, re.MULTILINE)
     assert re.search(r"^pituitary_tumor +1 +0 +0 +1$", table, re.MULTILINE)
@@ -143,7 +143,7 @@ def test_an_untrained_model_is_named_before_anything_else(tmp_path: Path) -> Non
     content = made(run)
     assert content["notices"] == [notice]
     assert page_of(run).splitlines()[2] == f"> **Notice: {notice}.**"
-    assert report(ReportOptions(run=run)).table.startswith(f"NOTE: {notice}.")
+    assert report(ReportOptions(run=run, html=False)).table.startswith(f"NOTE: {notice}.")
     assert "The model was never trained" in page_of(run)
     metadata = pq.read_schema(run / "metrics.parquet").metadata
     assert json.loads(metadata[b"mribatch.notices"]) == [notice]
@@ -178,7 +178,7 @@ def test_without_labels(tmp_path: Path) -> None:
     assert content["predicted"]["counts"] == dict.fromkeys(CLASSES, 2)
     assert content["predicted"]["confidence"]["max"] == pytest.approx(0.85, abs=1e-6)
     assert "## No accuracy\n\nNo accuracy could be computed: no label is known" in page_of(run)
-    table = report(ReportOptions(run=run)).table
+    table = report(ReportOptions(run=run, html=False)).table
     assert "No accuracy: no label is known" in table and "Confidence: min 0.5000" in table
     assert pq.read_table(run / "metrics.parquet").num_rows == 0
 
@@ -287,7 +287,7 @@ def test_a_name_shorter_than_the_path_is_no_match(tmp_path: Path) -> None:
     table = tmp_path / "groups.csv"
     table.write_text("path,group_id\nP00_0.png,g1\n", encoding="utf-8")
     with pytest.raises(MribatchError, match="has none of the 20 paths"):
-        report(ReportOptions(run=write_run(tmp_path / "run", rows), groups=str(table)))
+        report(ReportOptions(run=write_run(tmp_path / "run", rows), groups=str(table), html=False))
 
 
 def test_absolute_paths_of_a_list_may_be_named_by_their_last_parts(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_a_name_that_fits_two_files_is_refused(tmp_path: Path) -> None:
     table.write_text("path,group_id\nglioma/1.png,g1\n", encoding="utf-8")
     rows = [Row(f"/{site}/glioma/1.png", GLIOMA, scores_for(0, 0.9)) for site in ("a", "b")]
     with pytest.raises(MribatchError, match=r"'glioma/1\.png' could be '/a/glioma/1\.png' or '/b/glioma/1\.png'"):
-        report(ReportOptions(run=write_run(tmp_path / "run", rows), groups=str(table)))
+        report(ReportOptions(run=write_run(tmp_path / "run", rows), groups=str(table), html=False))
 
 
 PATIENT_ROWS = [
@@ -364,7 +364,7 @@ def test_patients_from_a_table(tmp_path: Path) -> None:
 def test_a_run_that_is_not_complete(tmp_path: Path, state: str) -> None:
     run = write_run(tmp_path / "run", eight_rows(), state=state)
     with pytest.raises(MribatchError) as caught:
-        report(ReportOptions(run=run))
+        report(ReportOptions(run=run, html=False))
     assert str(caught.value) == (
         f"the run in {run} is not complete: its state is '{state}'. "
         "Fix: repeat the classify command; it continues where it stopped"
@@ -404,7 +404,7 @@ def test_options_that_do_not_fit(tmp_path: Path, run: Path, options: dict[str, s
     (tmp_path / "latin.csv").write_bytes(b"path,group_id\nx.png,\xe9\n")
     placed: dict[str, Any] = {key: text.format(here=tmp_path) for key, text in options.items()}
     with pytest.raises(MribatchError) as caught:
-        report(ReportOptions(run=run, **placed))
+        report(ReportOptions(run=run, **placed, html=False))
     assert problem in caught.value.problem
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in run.iterdir()) == ["predictions", "run.json"]
@@ -413,7 +413,7 @@ def test_options_that_do_not_fit(tmp_path: Path, run: Path, options: dict[str, s
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(MribatchError, match="is not the output folder of a run"):
-            report(ReportOptions(run=folder))
+            report(ReportOptions(run=folder, html=False))
 
 
 @pytest.mark.parametrize(
@@ -422,13 +422,13 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
 def test_a_damaged_run_json(run: Path, text: str) -> None:
     (run / "run.json").write_text(text, encoding="utf-8")
     with pytest.raises(MribatchError, match="is damaged or of another version"):
-        report(ReportOptions(run=run))
+        report(ReportOptions(run=run, html=False))
 
 
 def test_a_missing_part_is_noticed(run: Path) -> None:
     (run / "predictions" / "part-00001.parquet").unlink()
     with pytest.raises(MribatchError) as caught:
-        report(ReportOptions(run=run))
+        report(ReportOptions(run=run, html=False))
     assert "holds 8 rows (ok 6, empty 1, truncated 1), its run.json counts 11 (ok 9, " in str(caught.value)
 
 
@@ -436,22 +436,22 @@ def test_a_damaged_part_is_noticed(run: Path) -> None:
     part = run / "predictions" / "part-00001.parquet"
     part.write_bytes(part.read_bytes()[:-20])
     with pytest.raises(MribatchError, match=r"predictions in .* are damaged"):
-        report(ReportOptions(run=run))
+        report(ReportOptions(run=run, html=False))
 
 
 def test_a_part_of_another_model_is_noticed(tmp_path: Path) -> None:
     bundle = {"name": "other", "classes": ["cat", "dog"], "trained": True}
     with pytest.raises(MribatchError, match="have no column 'p_cat'"):
-        report(ReportOptions(run=write_run(tmp_path / "run", eight_rows(), bundle=bundle)))
+        report(ReportOptions(run=write_run(tmp_path / "run", eight_rows(), bundle=bundle), html=False))
 
 
 def test_a_label_that_is_no_class_is_noticed(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [Row("a.png", "glioma", scores_for(0, 0.9))])
     with pytest.raises(MribatchError, match="holds the label 'glioma', which is not a class of its model"):
-        report(ReportOptions(run=run))
+        report(ReportOptions(run=run, html=False))
 
 
 def test_an_ok_row_without_probabilities_is_noticed(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [Row("a.png", GLIOMA, scores_for(0, 0.9)), Row("b.png", GLIOMA)])
     with pytest.raises(MribatchError, match="is ok and has no probabilities"):
-        report(ReportOptions(run=run))
+        report(ReportOptions(run=run, html=False))

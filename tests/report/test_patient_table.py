@@ -29,7 +29,7 @@ ROWS = [
 
 def test_by_hand(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", ROWS)
-    report(ReportOptions(run=run, group_by=BY_LETTER))
+    report(ReportOptions(run=run, group_by=BY_LETTER, html=False))
     table = pq.read_table(run / "patients.parquet")
     rows = {row["patient"]: row for row in table.to_pylist()}
     assert list(rows) == ["A", "B", "C", "D"]
@@ -56,7 +56,7 @@ def test_by_hand(tmp_path: Path) -> None:
 
 def test_without_labels(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [Row(row.path, None, row.scores, row.status) for row in ROWS])
-    made = report(ReportOptions(run=run, group_by=BY_LETTER))
+    made = report(ReportOptions(run=run, group_by=BY_LETTER, html=False))
     table = pq.read_table(run / "patients.parquet")
     assert table["predicted"].to_pylist() == [GLIOMA, GLIOMA, GLIOMA, None]
     assert table["label"].null_count == table["correct"].null_count == 4
@@ -74,14 +74,14 @@ def test_the_figures_fit_those_of_the_metrics(tmp_path: Path) -> None:
         for i in range(3)
     ]
     run = write_run(tmp_path / "run", rows)
-    made = report(ReportOptions(run=run, group_by=BY_LETTER))
+    made = report(ReportOptions(run=run, group_by=BY_LETTER, html=False))
     level = next(level for level in made.file.levels if level.level == "patient_mean")
     correct = pq.read_table(run / "patients.parquet")["correct"].to_pylist()
     assert level.find("accuracy").value == pytest.approx(sum(correct) / len(correct))
 
 
 def test_narrow_and_wide_terminals(tmp_path: Path) -> None:
-    found = report(ReportOptions(run=write_run(tmp_path / "run", ROWS), group_by=BY_LETTER)).patients
+    found = report(ReportOptions(run=write_run(tmp_path / "run", ROWS), group_by=BY_LETTER, html=False)).patients
     assert found is not None
     wide = format_patients(found)
     assert wide[1].splitlines()[1].split() == [
@@ -98,15 +98,15 @@ def test_narrow_and_wide_terminals(tmp_path: Path) -> None:
 def test_twenty_are_printed_and_names_of_strangers_are_harmless(tmp_path: Path) -> None:
     rows = [Row(f"=P{i:02d}\n_1.png", None, scores_for(0, 0.9)) for i in range(23)]
     run = write_run(tmp_path / "run", rows)
-    text = report(ReportOptions(run=run, group_by="patient=(?s)^(.*)_1")).table
+    text = report(ReportOptions(run=run, group_by="patient=(?s)^(.*)_1", html=False)).table
     assert "=P19\\n" in text and "=P20" not in text and "... and 3 more" in text
     assert "'=P00" in (run / "patients.csv").read_text(encoding="utf-8-sig")
 
 
 def test_a_report_without_patients_leaves_none_of_an_earlier_one(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", ROWS)
-    report(ReportOptions(run=run, group_by=BY_LETTER))
-    report(ReportOptions(run=run))
+    report(ReportOptions(run=run, group_by=BY_LETTER, html=False))
+    report(ReportOptions(run=run, html=False))
     assert not list(run.glob("patients.*"))
 
 

@@ -37,7 +37,7 @@ def run(tmp_path: Path) -> Path:
     ],
 )
 def test_requirements(run: Path, requirement: str, met: bool) -> None:
-    result = report(ReportOptions(run=run, require=("accuracy>=0.1", requirement)))
+    result = report(ReportOptions(run=run, require=("accuracy>=0.1", requirement), html=False))
     assert [verdict["met"] for verdict in result.content["requirements"]] == [True, met]
     assert len(result.unmet) == (0 if met else 1)
     if met:
@@ -50,7 +50,7 @@ def test_requirements(run: Path, requirement: str, met: bool) -> None:
 
 def test_a_requirement_that_fails_says_the_number_and_still_writes(run: Path) -> None:
     wanted = ("sensitivity[pituitary_tumor]>=0.95", "accuracy@low>=0.9", "auroc[glioma_tumor]>=0.1")
-    result = report(ReportOptions(run=run, require=wanted))
+    result = report(ReportOptions(run=run, require=wanted, html=False))
     assert result.unmet[0].startswith("sensitivity[pituitary_tumor] = 0.5000 (0.0000–1.0000) < 0.95")
     assert result.unmet[1:] == ("accuracy@low = 0.6250 < 0.9",)
     assert "| `accuracy@low>=0.9` | accuracy@low = 0.6250 \\< 0.9 | **not met** |" in page_of(run)
@@ -60,12 +60,18 @@ def test_a_requirement_that_fails_says_the_number_and_still_writes(run: Path) ->
 def test_a_value_that_rounds_to_the_limit_is_shown_in_full(tmp_path: Path) -> None:
     rows = [Row(f"{i}.png", GLIOMA if i else NO_TUMOR, scores_for(0, 0.9)) for i in range(30_001)]
     run = write_run(tmp_path / "run", rows, part_rows=40_000)
-    assert report(ReportOptions(run=run, require=("accuracy>=1",))).unmet[0].startswith("accuracy = 0.99996666777")
+    assert (
+        report(ReportOptions(run=run, require=("accuracy>=1",), html=False))
+        .unmet[0]
+        .startswith("accuracy = 0.99996666777")
+    )
 
 
 def test_a_requirement_on_what_is_undefined_fails(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [Row(f"{i}.png", GLIOMA, scores_for(0, 0.9)) for i in range(5)])
-    result = report(ReportOptions(run=run, require=("sensitivity[no_tumor]>=0.1", "sensitivity[no_tumor]<=0.9")))
+    result = report(
+        ReportOptions(run=run, require=("sensitivity[no_tumor]>=0.1", "sensitivity[no_tumor]<=0.9"), html=False)
+    )
     assert result.unmet == (
         "sensitivity[no_tumor] is undefined (this class never occurs), required >= 0.1",
         "sensitivity[no_tumor] is undefined (this class never occurs), required <= 0.9",
@@ -73,7 +79,7 @@ def test_a_requirement_on_what_is_undefined_fails(tmp_path: Path) -> None:
     unlabelled = write_run(tmp_path / "none", [Row("a.png", None, scores_for(0, 0.9))])
     assert (
         "accuracy is undefined (no label is known"
-        in report(ReportOptions(run=unlabelled, require=("accuracy>=0",))).unmet[0]
+        in report(ReportOptions(run=unlabelled, require=("accuracy>=0",), html=False)).unmet[0]
     )
 
 
@@ -94,7 +100,7 @@ def test_a_requirement_on_what_is_undefined_fails(tmp_path: Path) -> None:
 )
 def test_a_requirement_that_is_not_understood(run: Path, text: str, problem: str, fix: str) -> None:
     with pytest.raises(MribatchError) as caught:
-        report(ReportOptions(run=run, require=(text,)))
+        report(ReportOptions(run=run, require=(text,), html=False))
     assert problem in caught.value.problem and fix in caught.value.fix
     assert not (run / "metrics.json").exists()
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mribatch.core.errors import MribatchError
@@ -28,6 +28,7 @@ def test_one_source_is_refused() -> None:
         find_sources(["a/1", "b/2"], [BIG, BIG], np.arange(2))
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(
