@@ -1,6 +1,5 @@
 """Images of a finished run, decoded again as the run did, for people to look at."""
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,7 +29,8 @@ class RunImages:
     """
 
     def __init__(self, run: Path, facts: RunFile) -> None:
-        inputs = [Input(InputKind(one.kind), one.path, os.fsencode(one.root)) for one in facts.inputs]
+        # run.json has names in UTF-8, whatever this process's locale is.
+        inputs = [Input(InputKind(one.kind), one.path, one.root.encode("utf-8")) for one in facts.inputs]
         self._listing = Listing(run, inputs) if (run / LISTING_FILE).is_file() else None
         self._options = _read_options(facts)
         self._stack = ExitStack()
