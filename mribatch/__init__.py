@@ -1,4 +1,4 @@
-"""mribatch: classify whole folders of brain MRI slices, one row per file, at the speed of the hardware.
+"""mribatch: classify whole folders of brain MRI slices, one row per image, at the speed of the hardware.
 
     import mribatch
 
