@@ -82,9 +82,10 @@ docs: $(STAMP_DEV) ## Write the generated pages again: command line, Python, run
 	$(BIN)/python docs/make_run_json_reference.py
 	$(BIN)/python -m docs.make_readme
 
-picture: $(STAMP_DEV) ## Draw the README's picture again from a run of the demo, and run the quickstart notebook again
+picture: $(STAMP_DEV) ## Draw the pictures of README and docs again from the demo, and run the quickstart notebook again
 	$(BIN)/python docs/make_readme_picture.py
 	$(BIN)/python docs/run_quickstart.py
+	$(BIN)/python docs/make_report_picture.py
 
 dist: $(STAMP_DEV) ## Build a wheel and a source distribution in dist/, check them, and try the wheel in an empty environment
 	rm -rf dist
