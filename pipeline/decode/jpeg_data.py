@@ -6,11 +6,13 @@ where it is harmless, its cause is taken out of a copy, and the copy must decode
 """
 
 import re
+import struct
 
 from numpy import uint8
 from numpy.typing import NDArray
 
-from mribatch.pipeline.decode.formats.jpeg import normalized
+from mribatch.pipeline.decode.formats.container import Refused
+from mribatch.pipeline.decode.formats.jpeg import first_scan, normalized
 from mribatch.pipeline.records import Flag
 
 # Pixels are wrong, or a guess.
@@ -69,7 +71,10 @@ def decode_jpeg(content: bytes) -> tuple[NDArray[uint8], tuple[Flag, ...]]:
             words = str(error)
         else:
             return grey[:, :, 0], flags
-        content, more = _without_cause(content, words)
+        try:
+            content, more = _without_cause(content, words)
+        except (Refused, struct.error, IndexError):  # a marker by chance, and the copy is no JPEG any more
+            raise DamagedJpeg(words) from None
         flags = flags or more
     raise DamagedJpeg(words)
 
@@ -102,7 +107,7 @@ def _without_cause(content: bytes, words: str) -> tuple[bytes, tuple[Flag, ...]]
 
 def _without_padding(content: bytes, count: int, marker: int) -> bytes | None:
     """A copy without `count` bytes before the first such marker with a short run of one value; None: there is none."""
-    for found in re.finditer(b"\xff+" + re.escape(bytes([marker])), content):
+    for found in re.compile(b"\xff+" + re.escape(bytes([marker]))).finditer(content, first_scan(content)):
         before = content[max(0, found.start() - _MOST_PADDING - 1) : found.start()]
         run = len(before) - len(before.rstrip(before[-1:]))
         if max(count, _LEAST_PADDING) <= run <= _MOST_PADDING:

@@ -110,6 +110,15 @@ def exif_blocks(content: bytes) -> Iterator[bytes]:
         position = end
 
 
+def first_scan(content: bytes) -> int:
+    """Where the data of the first scan begin, in a JPEG that `walk` let through."""
+    position = 2
+    while True:
+        marker, _, position = _segment(content, position)
+        if marker == _SOS:
+            return position
+
+
 def normalized(content: bytes) -> bytes:
     """A copy of a JPEG that `walk` let through, with the same pixels and without headers that libjpeg warns of.
 

@@ -16,7 +16,7 @@ from mribatch.pipeline.decode.grey import decode_grey
 from mribatch.pipeline.decode.jpeg_data import is_without_warning
 from mribatch.pipeline.decode.probe import probe
 from mribatch.pipeline.records import Flag, Status, Verdict
-from tests.broken_files import good_files, jpeg_segment, slice_pixels
+from tests.broken_files import good_files, jpeg_segment, slice_pixels, with_exif
 from tests.damaged_jpegs import damaged_jpegs, scan_data, whole_jpegs
 
 GREY = good_files()["grey.jpg"]
@@ -116,6 +116,7 @@ def harmless_files() -> dict[str, tuple[bytes, tuple[Flag, ...], bytes]]:
     third = restart.index(b"\xff\xd2", second)
     padded = restart[:second] + bytes(16) + restart[second:third] + b"\x55" * 20 + restart[third:]
     sequential = GREY[: DATA - 3] + bytes(3) + GREY[DATA:]
+    thumbnail = before_the_end(COLOUR, bytes(40))
     adobe = b"Adobe\0\x64\0\0\0\0"
     new = GREY.replace(b"JFIF\0\x01", b"JFIF\0\x07", 1)
     return {
@@ -124,6 +125,7 @@ def harmless_files() -> dict[str, tuple[bytes, tuple[Flag, ...], bytes]]:
         "before restarts": (padded, extra, restart),
         "behind the end": (GREY + b"\0", extra, GREY),
         "both": (before_the_end(GREY, bytes(40)) + b"more", extra, GREY),
+        "the thumbnail ends alike": (before_the_end(with_exif(GREY, 1, thumbnail), bytes(40)), extra, GREY),
         "JFIF 7": (new, (), GREY),
         "JFIF 7 and padding": (before_the_end(new, bytes(40)), extra, GREY),
         "scan of no coefficient": (sequential, (), GREY),
