@@ -4,7 +4,6 @@ hash -> schema, run, bundle -> rows against listing.parquet -> each row against 
 series.parquet against a recomputation -> on demand, the input files against the hashes in their rows
 """
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,7 +129,7 @@ def _read_listing(run: _Run) -> Iterator[list[ImageFile]]:
     import pyarrow as pa
 
     layout = run.file.layout
-    roots = [Input(InputKind.FOLDER, one.path, os.fsencode(one.root)) for one in run.file.inputs]
+    roots = [Input(InputKind.FOLDER, one.path, one.root.encode()) for one in run.file.inputs]
     try:
         listing = Listing(run.path, roots)
         if listing.files != layout.files:
