@@ -50,6 +50,24 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
+def append_line(path: Path, line: bytes) -> None:
+    """Append a line and make it durable. What a killed process left of a line is ended first.
+
+    Raises:
+        WriteError: The file system refused.
+    """
+    try:
+        with path.open("ab+") as stream:
+            if stream.seek(0, os.SEEK_END):
+                stream.seek(-1, os.SEEK_END)
+                line = line if stream.read(1) == b"\n" else b"\n" + line
+            stream.write(line + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise _write_error(path, error) from error
+
+
 def sha256_of_file(path: Path) -> str:
     """Hex digest of the file's bytes, read in blocks."""
     with path.open("rb") as stream:

@@ -41,6 +41,7 @@ class Flag(StrEnum):
     """What was done to an image, or is odd about a file, that a reader of the row should know."""
 
     NAME_ESCAPED = "name_escaped"  # the file name is not UTF-8; `path` shows it with backslash escapes
+    EXTRA_BYTES = "extra_bytes"  # JPEG: bytes after its end, or padding before a marker; no pixel depends on them
     EXIF_ROTATED = "exif_rotated"  # turned or mirrored as its EXIF orientation says
     SCALED_TO_8_BIT = "scaled_to_8_bit"  # more than 8 bits a sample, scaled by the image's own range
     ALPHA_DROPPED = "alpha_dropped"

@@ -14,6 +14,7 @@ import numpy as np
 from numpy import uint8
 from numpy.typing import NDArray
 
+from mribatch.pipeline.decode.jpeg_data import DamagedJpeg, RefusedJpeg, decode_jpeg
 from mribatch.pipeline.decode.probe import probe
 from mribatch.pipeline.records import Status
 from mribatch.pipeline.studies.dicom_elements import DicomError, damaged, truncated, unsupported
@@ -99,15 +100,25 @@ def imagecodecs() -> ModuleType:
 
 def _decode_jpeg8(data: bytes, pixels: Pixels) -> DecodedFrame:
     """Decode JPEG of 8 bits; of colour, only the luma is computed."""
-    import cv2
-
     verdict = probe(data, pixels.width * pixels.height)
     if verdict.status is not Status.OK:
         raise DicomError(verdict.status, f"The JPEG data of the DICOM file: {verdict.error}")
-    grey = cv2.imdecode(np.frombuffer(data, dtype=uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    try:
+        grey: NDArray[Any] | None = decode_jpeg(data)[0]
+    except DamagedJpeg as damage:
+        raise damaged(f'The JPEG data of the DICOM file are damaged: libjpeg says "{damage}".') from None
+    except RefusedJpeg:
+        grey = _decode_with_opencv(data)
     if grey is None or grey.shape != (pixels.height, pixels.width):
         raise damaged("OpenCV could not decode the JPEG data of the DICOM file.")
     return DecodedFrame(np.asarray(grey), 8, 7)
+
+
+def _decode_with_opencv(data: bytes) -> NDArray[Any] | None:
+    import cv2
+
+    mode = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+    return cv2.imdecode(np.frombuffer(data, dtype=uint8), mode)
 
 
 def _decode_with_imagecodecs(codec: Codec, data: bytes, coded: _Coded) -> NDArray[Any]:

@@ -4,6 +4,7 @@ The pixels are what the reference trained with: grey, turned as EXIF says, stret
 antialiasing. A JPEG goes straight to grey (libjpeg's luma, never through RGB), which is 1.7 times faster.
 """
 
+from dataclasses import replace
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from numpy import uint8
 from numpy.typing import NDArray
 
+from mribatch.pipeline.decode.jpeg_data import DamagedJpeg, RefusedJpeg, decode_jpeg
 from mribatch.pipeline.decode.probe import exif_orientation
 from mribatch.pipeline.records import Flag, Status, Verdict
 
@@ -52,14 +54,16 @@ def decode_grey(content: bytes, verdict: Verdict, height: int, width: int) -> tu
         width: Of the result, in pixels.
 
     Returns:
-        The verdict, `decode_failed` with the reason where OpenCV refused or contradicts the header; and uint8
+        The verdict, with the flag `extra_bytes` where the data of a JPEG are padded, and `decode_failed` with the
+        reason where libjpeg found damage, or OpenCV refused or contradicts the header; and uint8
         (height, width, 1), grey 0..255, C-contiguous, or None where the verdict is not ok.
     """
     if verdict.status is not Status.OK:
         return verdict, None
     try:
-        grey = _to_eight_bits(_upright(_decode(content, verdict), content, verdict))
-        return verdict, stretch(grey, height, width)
+        stored, flags = _decode(content, verdict)
+        grey = _to_eight_bits(_upright(stored, content, verdict))
+        return _flagged(verdict, flags), stretch(grey, height, width)
     except _Undecodable as error:
         return _failed(verdict, str(error)), None
     except MemoryError:
@@ -81,16 +85,22 @@ class _Undecodable(Exception):
     """The decoder's answer is no image, or not the one that the header promised."""
 
 
+def _flagged(verdict: Verdict, flags: tuple[Flag, ...]) -> Verdict:
+    """The verdict with more flags, each once."""
+    return replace(verdict, flags=tuple(dict.fromkeys((*verdict.flags, *flags)))) if flags else verdict
+
+
 def _failed(verdict: Verdict, error: str) -> Verdict:
     return Verdict(
         Status.DECODE_FAILED, error, verdict.format, verdict.width, verdict.height, verdict.flags, verdict.bits
     )
 
 
-def _decode(content: bytes, verdict: Verdict) -> NDArray[np.generic]:
-    """The stored grey image, (height, width), of whatever type the decoder gives."""
+def _decode(content: bytes, verdict: Verdict) -> tuple[NDArray[np.generic], tuple[Flag, ...]]:
+    """The stored grey image, (height, width), of whatever type the decoder gives; and flags of the data."""
     cv2 = _cv2()
-    grey = _decode_jpeg(content, verdict) if verdict.format == "jpeg" else None
+    grey: NDArray[np.generic] | None
+    grey, flags = _decode_jpeg(content, verdict) if verdict.format == "jpeg" else (None, ())
     if grey is None:
         # The orientation is applied later: OpenCV 4.10 ignores it in WebP and 5.0 does not; rows must not depend on it.
         mode = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
@@ -104,20 +114,21 @@ def _decode(content: bytes, verdict: Verdict) -> NDArray[np.generic]:
         raise _Undecodable(
             f"OpenCV decoded {grey.shape} samples; the header gives {verdict.height} rows of {verdict.width} pixels."
         )
-    return np.asarray(grey)
+    return np.asarray(grey), flags
 
 
-def _decode_jpeg(content: bytes, verdict: Verdict) -> NDArray[uint8] | None:
-    """The pixels that OpenCV gives, uint8 (height, width); None where libjpeg warns or refuses: OpenCV's turn."""
-    from simplejpeg import decode_jpeg
-
+def _decode_jpeg(content: bytes, verdict: Verdict) -> tuple[NDArray[uint8] | None, tuple[Flag, ...]]:
+    """The pixels that OpenCV gives, uint8 (height, width), and more flags; None where it is OpenCV's turn."""
     if (verdict.width or 0) * (verdict.height or 0) > _MAX_JPEG_PIXELS:
-        return None
+        return None, ()
     try:
-        grey: NDArray[uint8] = decode_jpeg(content, "GRAY", strict=True)
-    except (ValueError, MemoryError):
-        return None
-    return grey[:, :, 0]
+        return decode_jpeg(content)
+    except DamagedJpeg as damage:
+        raise _Undecodable(
+            f'The JPEG data are damaged: libjpeg says "{damage}" of the {len(content):,} bytes.'
+        ) from None
+    except RefusedJpeg:
+        return None, ()
 
 
 def _upright(grey: NDArray[np.generic], content: bytes, verdict: Verdict) -> NDArray[np.generic]:

@@ -14,6 +14,7 @@ from mribatch.core.errors import RunError
 from mribatch.core.files import FolderLock, write_json
 from mribatch.pipeline.listing.table import LISTING_FILE, PATHS_FILE, SKIPPED_FILE
 from mribatch.pipeline.output.difference import describe_difference
+from mribatch.pipeline.output.part_hashes import HASHES_FILE
 from mribatch.pipeline.output.parts import PARTS_FOLDER
 from mribatch.pipeline.output.run_file import RUN_FILE, ForeignRunFile, JsonScalar, RunFile, RunState, parse_run_file
 
@@ -42,6 +43,7 @@ _OWN_FILES = (
     *_FROM_ROWS,
     PATHS_FILE,
     KEY_FILE,
+    HASHES_FILE,
     DISCOVERY_DATABASE,
     LABELS_DATABASE,
 )

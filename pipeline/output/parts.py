@@ -19,12 +19,14 @@ from mribatch.core.errors import RunError
 from mribatch.core.files import publishing
 from mribatch.core.local_paths import arrow_path
 from mribatch.pipeline.output.layout import PART_ROWS, PartLayout
+from mribatch.pipeline.output.part_hashes import differs_from_record, record_part, recorded_hashes
 from mribatch.pipeline.records import Flag, Prediction
 
 SCHEMA_VERSION = 2
 PARTS_FOLDER = "predictions"
 _METADATA_PREFIX = "mribatch."
 _PART_KEY = b"mribatch.part"
+_CHANGED = "has changed since it was published: its SHA-256 is not the one in parts.sha256"
 _CLASSIFY_AGAIN = "classify the images again, into a new folder"
 
 # Since schema version 2: which slice of which study a row is of; all null for a plain image.
@@ -159,28 +161,35 @@ class PartWriter:
 
     def _publish(self) -> None:
         part = self._part
-        write_table(part_path(self._run, part), self._table())
+        with publishing(part_path(self._run, part)) as temporary:
+            _write(temporary, self._table())
+            record_part(self._run, part, temporary.read_bytes())
         partial_path(self._run, part).unlink(missing_ok=True)
         self._heads.pop(part, None)
         self._rows.clear()
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Publish the rows of one part, whole or not at all."""
+    """Write rows of one part, whole or not at all."""
     with publishing(path) as temporary:
-        pq.write_table(table, arrow_path(temporary), row_group_size=PART_ROWS)
+        _write(temporary, table)
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    pq.write_table(table, arrow_path(path), row_group_size=PART_ROWS, write_page_checksum=True)
 
 
 def done_parts(run: Path, layout: PartLayout, run_id: str) -> set[int]:
     """Find the parts that are there and whole.
 
     Raises:
-        RunError: A part file is damaged, of another run, or beyond the listing; names it.
+        RunError: A part file is damaged, has changed since it was published, is of another run, or is beyond the
+            listing; names it.
     """
-    done = set()
+    done, hashes = set(), recorded_hashes(run)
     for path in sorted((run / PARTS_FOLDER).glob("part-*.parquet")):
         part = int(path.stem.removeprefix("part-")) if path.stem.removeprefix("part-").isdecimal() else -1
-        problem = _part_problem(path, part, layout, run_id)
+        problem = _part_problem(path, part, layout, run_id) or _change(path, part, hashes)
         if problem:
             raise RunError(f"{path} {problem}", "delete that file and type the same command again")
         done.add(part)
@@ -199,6 +208,10 @@ def _part_problem(path: Path, part: int, layout: PartLayout, run_id: str) -> str
     if found.num_rows != len(layout.rows(part)):
         return f"has {found.num_rows} rows instead of {len(layout.rows(part))}"
     return None
+
+
+def _change(path: Path, part: int, hashes: Mapping[int, str]) -> str | None:
+    return _CHANGED if differs_from_record(path.read_bytes(), part, hashes) else None
 
 
 def is_of_run(metadata: Mapping[bytes, bytes] | None, run_id: str) -> bool:
@@ -293,10 +306,26 @@ def read_parts(run: Path, columns: Sequence[str] | None = None) -> Iterator[pa.T
     """Yield the part files of a run as tables, in order, one in memory at a time; all columns, or those named.
 
     Columns that a run of schema version 1 lacks are null.
+
+    Raises:
+        RunError: A part has changed since it was published.
     """
+    hashes = recorded_hashes(run)
     for path in sorted((run / PARTS_FOLDER).glob("part-*.parquet"), key=lambda path: int(path.stem[5:])):
-        with pq.ParquetFile(arrow_path(path)) as part:
-            yield _with_study_columns(part.read(columns=list(columns) if columns is not None else None), columns)
+        content = path.read_bytes()
+        if differs_from_record(content, int(path.stem[5:]), hashes):
+            raise RunError(f"{path} {_CHANGED}", _CLASSIFY_AGAIN)
+        yield _with_study_columns(parse_part(content, columns), columns)
+
+
+def parse_part(content: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read the bytes of a part file; all columns, or those named. Checksums of pages are verified where there are any.
+
+    Raises:
+        OSError: The bytes are damaged; also pa.ArrowException and ValueError.
+    """
+    with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as part:
+        return part.read(columns=list(columns) if columns is not None else None)
 
 
 def _with_study_columns(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:

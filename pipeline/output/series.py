@@ -155,26 +155,30 @@ def write_series(run: Path, classes: Sequence[str]) -> int:
     Raises:
         WriteError: The file system refused.
     """
-    found = _collect(run, classes)
-    if not found:
+    table = tabulate_series(run, classes)
+    if not table.num_rows:
         (run / SERIES_FILE).unlink(missing_ok=True)
         return 0
-    rows = [_to_row(name, series, classes) for name, series in found.items()]
     metadata = {
         "mribatch.rule": RULE,
         "mribatch.tool_version": __version__,
         "mribatch.research_notice": RESEARCH_NOTICE,
     }
-    table = pa.Table.from_pylist(rows, schema=series_schema(classes).with_metadata(metadata))
     with publishing(run / SERIES_FILE) as temporary:
-        pq.write_table(table, arrow_path(temporary))
-    return len(found)
+        pq.write_table(table.replace_schema_metadata(metadata), arrow_path(temporary), write_page_checksum=True)
+    return int(table.num_rows)
+
+
+def tabulate_series(run: Path, classes: Sequence[str]) -> pa.Table:
+    """Compute the rows of series.parquet from the rows of a run."""
+    rows = [_to_row(name, series, classes) for name, series in _collect(run, classes).items()]
+    return pa.Table.from_pylist(rows, schema=series_schema(classes))
 
 
 def read_series(run: Path) -> pa.Table | None:
     """Read series.parquet of a run; None where the run has no series."""
     path = run / SERIES_FILE
-    return pq.read_table(arrow_path(path)) if path.is_file() else None
+    return pq.read_table(arrow_path(path), page_checksum_verification=True) if path.is_file() else None
 
 
 def _collect(run: Path, classes: Sequence[str]) -> dict[str, _Series]:

@@ -653,6 +653,7 @@ def killed_again_and_again(many: Path, model: Path, tmp_path: Path, kills: int, 
     assert {path.name for path in out.iterdir()} == {
         ".lock",
         "listing.parquet",
+        "parts.sha256",
         "predictions",
         "run.json",
         "skipped.parquet",

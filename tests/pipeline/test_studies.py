@@ -29,6 +29,7 @@ from mribatch.pipeline.progress import SilentProgress
 from mribatch.pipeline.records import ImageFile, Status, StudyImage
 from mribatch.pipeline.run import classify
 from mribatch.pipeline.studies.options import HeaderOptions
+from mribatch.report.verify import verify_run
 from tests.folders import draw_images, rows, table
 from tests.studies import PATIENT, UID, drawn_values, write_report, write_series, write_slice, write_volume
 
@@ -159,7 +160,7 @@ def test_plain_images_need_no_key(tiny: Classify, tmp_path: Path) -> None:
     draw_images(tmp_path / "data", 3)
     tiny(tmp_path / "data", tmp_path / "out", pseudonym_key=None)
     assert sorted(os.listdir(tmp_path / "out")) == [
-        *(".lock", "listing.parquet", "predictions", "run.json", "skipped.parquet")
+        *(".lock", "listing.parquet", "parts.sha256", "predictions", "run.json", "skipped.parquet")
     ]
 
 
@@ -325,6 +326,7 @@ def test_a_run_of_schema_version_1_stays_readable(tiny: Classify, tmp_path: Path
     names = [field.name for field in STUDY_FIELDS]
     for part in out.glob("predictions/*.parquet"):
         pq.write_table(pq.read_table(part).drop_columns(names), part)
+    (out / "parts.sha256").unlink()
     content = run_json(out)
     del content["listing"]["images"]
     content["schema_version"] = content["fingerprint"]["schema_version"] = 1
@@ -333,6 +335,8 @@ def test_a_run_of_schema_version_1_stays_readable(tiny: Classify, tmp_path: Path
     assert run.to_arrow().column_names == table(out).column_names and "5 files: 5 ok, 0 failed" in repr(run)
     assert all(row[name] is None for row in select_rows(out, RowSelection()).rows for name in names)
     assert run.report().facts.files.total == 5
+    verified = verify_run(out)
+    assert (verified.problems, verified.parts_without_hash) == (0, 1), verified.findings
     write_csv(out, tmp_path / "rows.csv", "tiny")
     assert b"slice" in (tmp_path / "rows.csv").read_bytes()
     with pytest.raises(MribatchError, match="the version of the Parquet schema was 1, now it is 2"):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from mribatch.pipeline.decode.formats.container import Image, ceil_div, damaged, truncated, u16, unsupported
 from mribatch.pipeline.decode.formats.exif import orientation_of
+from mribatch.pipeline.records import Flag
 
 SIGNATURE = b"\xff\xd8"
 
@@ -13,7 +14,8 @@ SIGNATURE = b"\xff\xd8"
 # faster than a pattern that begins with a repeat.
 _SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
-_SOI, _EOI, _SOS, _DRI, _APP1 = 0xD8, 0xD9, 0xDA, 0xDD, 0xE1
+_SOI, _EOI, _SOS, _DRI = 0xD8, 0xD9, 0xDA, 0xDD
+_APP0, _APP1, _APP2, _APP14, _COMMENT = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
 _FRAMES = {  # start-of-frame markers (T.81, table B.1) -> what is not read of them
     0xC0: "",
     0xC1: "",
@@ -86,6 +88,8 @@ def walk(image: Image) -> None:
             frame = _frame_header(image, marker, start, end)
         elif marker == _EOI:
             if scans:
+                if end < len(content):
+                    image.flags.append(Flag.EXTRA_BYTES)
                 return
             raise truncated(f"The JPEG ends at byte {start:,} without any image data.")
         elif marker == _DRI:
@@ -104,6 +108,46 @@ def exif_blocks(content: bytes) -> Iterator[bytes]:
         if marker == _APP1 and content.startswith(b"Exif\0\0", start):
             yield content[start + 6 : end]
         position = end
+
+
+def first_scan(content: bytes) -> int:
+    """Where the data of the first scan begin, in a JPEG that `walk` let through."""
+    position = 2
+    while True:
+        marker, _, position = _segment(content, position)
+        if marker == _SOS:
+            return position
+
+
+def normalized(content: bytes) -> bytes:
+    """A copy of a JPEG that `walk` let through, with the same pixels and without headers that libjpeg warns of.
+
+    JFIF is of version 1 (ITU-T T.871, 10.1), Adobe's colour transform is the one that libjpeg takes an unknown one for,
+    colour profiles are comments, and the scans of a sequential image are of all coefficients (T.81, table B.3).
+    """
+    copy = bytearray(content)
+    position, adobe, sequential = 2, 0, True
+    while True:
+        marker, start, end = _segment(content, position)
+        position = end
+        if marker == _EOI:
+            return bytes(copy)
+        if marker == _SOS:
+            if sequential:
+                copy[end - 3 : end] = b"\0\x3f\0"
+            found = _SCAN_END.search(content, end)
+            position = len(content) if found is None else found.start()
+        elif marker == _APP0 and content.startswith(b"JFIF\0", start) and end - start > 5:
+            copy[start + 5] = 1
+        elif marker == _APP2:
+            copy[start - 3] = _COMMENT
+        elif marker == _APP14 and content.startswith(b"Adobe", start) and end - start >= 12:
+            adobe = start + 11
+        elif marker in _FRAMES:
+            sequential = marker != _PROGRESSIVE
+            ycc = 2 if content[start + 5] == 4 else 1
+            if adobe and copy[adobe] not in (0, ycc):
+                copy[adobe] = ycc
 
 
 def _segment(content: bytes, position: int) -> tuple[int, int, int]:

@@ -18,11 +18,12 @@ from mribatch.pipeline.decode import dali as decode_dali
 from mribatch.pipeline.decode.dali import DaliDecoder
 from mribatch.pipeline.decode.dali_graph import CPU, FIRST_GPU, DaliDevice, GraphOptions
 from mribatch.pipeline.decode.opencv import OpenCvDecoder
-from mribatch.pipeline.records import DecodedBatch, ImageFile, Status, Verdict
+from mribatch.pipeline.records import DecodedBatch, Flag, ImageFile, Status, Verdict
 from mribatch.pipeline.worker import supervisor
 from mribatch.trt.gpu import NoGpu, find_gpu
 from mribatch.trt.runtime.classifier import TensorRTClassifier
 from tests.broken_files import broken_files, encode, good_files, png, with_exif
+from tests.damaged_jpegs import damaged_jpegs
 from tests.folders import draw_images
 
 pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install '.[dali]'")
@@ -118,6 +119,22 @@ def test_verdicts_are_opencvs_and_good_rows_are_a_clean_runs(
     for path, (_, image) in clean.items():
         assert np.array_equal(got[path][1], image), path
     assert not any(got[file.path][1].any() for file in broken), "rows of failed files are zero"
+
+
+def test_damage_inside_jpegs_has_opencvs_verdict(dali: DaliDecoder, opencv: OpenCvDecoder, tmp_path: Path) -> None:
+    """DALI hides it; padding and odd headers stay ok, with their flag and OpenCV's pixels."""
+    grey = good_files()["grey.jpg"]
+    contents = {f"{file.name}.jpg": file.damaged for file in damaged_jpegs(2)}
+    contents |= {"padded.jpg": grey[:-2] + bytes(40) + grey[-2:], "new.jpg": grey.replace(b"JFIF\0\1", b"JFIF\0\7", 1)}
+    listed = written(tmp_path, contents)
+    got, expected = by_path(list(dali.batches(in_groups(listed)))), by_path(list(opencv.batches(in_groups(listed))))
+    assert {path: verdict for path, (verdict, _) in got.items()} == {
+        path: verdict for path, (verdict, _) in expected.items()
+    }
+    assert sum(verdict.status is Status.DECODE_FAILED for verdict, _ in got.values()) > 25
+    assert got["padded.jpg"][0].flags == (Flag.EXTRA_BYTES,)
+    for name in ("padded.jpg", "new.jpg"):
+        assert np.array_equal(got[name][1], expected[name][1])
 
 
 def test_a_row_does_not_depend_on_batch_or_neighbours(dali: DaliDecoder, tmp_path: Path) -> None:

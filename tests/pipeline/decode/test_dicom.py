@@ -254,6 +254,15 @@ def test_every_compressed_syntax(syntax: str, tolerance: int) -> None:
     assert (in_two.values == in_one.values).all()
 
 
+def test_damage_inside_jpeg_data_is_decode_failed() -> None:
+    data = coded(JPEG, SMOOTH)
+    scan = data.index(b"\xff\xda")
+    cut = data[: scan + 14 + (len(data) - scan - 14) // 2 // 2 * 2] + b"\xff\xd9"
+    changes: dict[str, Any] = {"t00280100": ("US", 8), "t00280101": ("US", 8), "t00280102": ("US", 7)}
+    verdict = refused(compressed(JPEG, fragments([cut + b"\0" * (len(cut) % 2)]), **changes))
+    assert verdict.status is Status.DECODE_FAILED and "libjpeg says" in str(verdict.error)
+
+
 def test_frames_are_found_by_fragments_by_the_offset_table_and_by_their_beginnings() -> None:
     frames = [coded(JPEG_LS, SMOOTH // divisor) for divisor in (1, 2, 4)]
     frames = [frame + b"\0" * (len(frame) % 2) for frame in frames]

@@ -277,7 +277,7 @@ def test_jpeg_of_any_colour_space_has_opencvs_pixels(name: str) -> None:
     assert (pixels_of(content) == expected).all()
 
 
-def test_damaged_jpeg_has_opencvs_answer() -> None:
+def test_mutated_jpeg_is_refused_or_has_opencvs_pixels() -> None:
     jpegs = [content for content in good_files().values() if probe(content).format == "jpeg"]
     jpegs += odd_colour_jpegs().values()
     compared: Counter[Status] = Counter()
@@ -290,8 +290,7 @@ def test_damaged_jpeg_has_opencvs_answer() -> None:
         final, pixels = decode_grey(content, verdict, verdict.height, verdict.width)
         expected = opencv_grey(content)
         compared[final.status] += 1
-        assert (pixels is None) == (expected is None or expected.shape != (verdict.height, verdict.width)), number
-        assert pixels is None or (pixels[..., 0] == expected).all(), number
+        assert pixels is None or (expected is not None and (pixels[..., 0] == expected).all()), number
     assert compared[Status.OK] > 500 and compared[Status.DECODE_FAILED] > 50
 
 

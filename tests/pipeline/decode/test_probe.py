@@ -44,6 +44,8 @@ FORMATS = {
 }
 FLAGS: dict[str, tuple[Flag, ...]] = {
     **{f"exif_{turn}.jpg": (Flag.EXIF_ROTATED,) for turn in range(2, 9)},
+    "trailing_bytes.jpg": (Flag.EXTRA_BYTES,),
+    "second_image_behind.jpg": (Flag.EXTRA_BYTES,),
     "exif.png": (Flag.EXIF_ROTATED,),
     "exif_behind.png": (Flag.EXIF_ROTATED,),
     "exif.webp": (Flag.EXIF_ROTATED,),

@@ -22,10 +22,10 @@ _Read = tuple[bytes | None, Verdict]
 
 
 def no_probe(path: bytes, max_pixels: int) -> _Read:
-    """Whatever the probe refuses is handed to DALI all the same."""
+    """Whatever the probe refuses is handed to DALI all the same, as a PNG: libjpeg does not look at it first."""
     content, verdict = read_and_probe(path, max_pixels)
     refused = content and verdict.status in (Status.UNSUPPORTED, Status.TRUNCATED, Status.DECODE_FAILED)
-    return content, Verdict(Status.OK, None, "jpeg", 64, 64, (), 8) if refused else verdict
+    return content, Verdict(Status.OK, None, "png", 64, 64, (), 8) if refused else verdict
 
 
 def killer(path: bytes, max_pixels: int) -> _Read:
