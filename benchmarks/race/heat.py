@@ -130,7 +130,7 @@ class Track:
         path = self._root / "b3-bundle"
         if not path.exists():
             classes = "glioma_tumor,meningioma_tumor,no_tumor,pituitary_tumor"
-            _make([*MRIBATCH, "export", keras, "--out", path, "--classes", classes], None)
+            _make([*MRIBATCH, "export", keras, "--out", path, "--classes", classes, "--untrained"], None)
         return path
 
 
