@@ -66,7 +66,7 @@ SKIPPED_SCHEMA = pa.schema(
     ]
 )
 PLAIN = "image"  # beside "dicom" and "nifti", in counts by format
-_ROW_GROUP = 16_384  # rows held in memory at once
+_ROW_GROUP = 4_096  # rows held in memory at once
 _MAX_SUFFIXES, _OTHERS = 100, "(others)"
 _FIRST_NAMES = 20
 
