@@ -90,7 +90,20 @@ ENTRANTS = (
         imports=("onnxruntime", "PIL"),
         libraries=("onnxruntime", "pillow", "numpy"),
     ),
-    Entrant(name="mribatch", label="mribatch", network="{bundle}", options=_CPU, libraries=_OUR_LIBRARIES),
+    Entrant(
+        name="mribatch",
+        label="mribatch",
+        network="{bundle}, INT8",
+        options=("--precision", "int8", *_CPU),
+        libraries=_OUR_LIBRARIES,
+    ),
+    Entrant(
+        name="mribatch-fp32",
+        label="mribatch --precision fp32",
+        network="{bundle}",
+        options=("--precision", "fp32", *_CPU),
+        libraries=_OUR_LIBRARIES,
+    ),
     Entrant(
         name="mribatch-cnn",
         label="mribatch --model cnn",
@@ -101,8 +114,8 @@ ENTRANTS = (
     Entrant(
         name="mribatch-dali",
         label="mribatch --decoder dali",
-        network="{bundle}",
-        options=("--backend", "onnxruntime", "--decoder", "dali"),
+        network="{bundle}, INT8",
+        options=("--precision", "int8", "--backend", "onnxruntime", "--decoder", "dali"),
         imports=("nvidia.dali",),
         libraries=(*_OUR_LIBRARIES, "nvidia-dali-cuda120", "nvidia-dali-cuda130"),
     ),
