@@ -49,7 +49,7 @@ engines: $(STAMP_RTX) ## Build TensorRT engines for every shipped bundle, or fin
 doctor: $(STAMP_USE) ## Show what this machine has and what is missing
 	@$(BIN)/mribatch doctor
 
-test: $(STAMP_DEV) ## Set up (TensorFlow, DALI, TensorRT for RTX: 5 GB) and run the quick tests, under four minutes on two cores
+test: $(STAMP_DEV) ## Set up (TensorFlow, DALI, TensorRT for RTX: 5 GB) and run the quick tests, about five minutes on two cores
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 coverage: $(STAMP_DEV) ## Run the quick tests and show which lines they do not reach; the report is in build/coverage/html

@@ -93,18 +93,17 @@ def _print_series(run: Path, top: int, as_json: bool) -> None:
     """Print the series of a run, those that show a tumor most first."""
     from mribatch.core.tables import Screen, count
     from mribatch.pipeline.output.row_table import format_series
-    from mribatch.pipeline.output.series import RULE, read_series
+    from mribatch.pipeline.output.series import RULE, read_series, select_suspicious
 
     table = read_series(run)
-    rows = sorted([] if table is None else table.to_pylist(), key=lambda row: -(row["top_probability"] or 0))
-    shown = rows[: top or None]
+    rows = [] if table is None else select_suspicious(table, top or None)
     if as_json:
-        for row in shown:
+        for row in rows:
             click.echo(json.dumps(row, allow_nan=False))
         return
-    if not rows:
+    if table is None:
         click.echo("The run has no series: its images are plain files.")
         return
-    click.echo(format_series(shown, Screen.of_stdout()))
-    more = f" {len(shown):,} of {count(len(rows), 'series', 'series')}; --top 0 prints all." if shown != rows else ""
-    click.echo(f"Class: {RULE}.{more}")
+    click.echo(format_series(rows, Screen.of_stdout()))
+    more = f" {len(rows):,} of {count(table.num_rows, 'series', 'series')}; --top 0 prints all."
+    click.echo(f"Class: {RULE}.{more if len(rows) < table.num_rows else ''}")

@@ -125,14 +125,14 @@ def read_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """
     position = 0
     while position < len(message):
-        key, position = _varint(message, position)
+        key, position = read_varint(message, position)
         number, wire_type = key >> 3, key & 7
         if wire_type == 0:
-            value, position = _varint(message, position)
+            value, position = read_varint(message, position)
             yield number, value
             continue
         if wire_type == 2:
-            size, position = _varint(message, position)
+            size, position = read_varint(message, position)
         elif wire_type in (1, 5):
             size = 8 if wire_type == 1 else 4
         else:
@@ -143,7 +143,12 @@ def read_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         position += size
 
 
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
+def read_varint(message: memoryview, position: int) -> tuple[int, int]:
+    """A number of seven bits a byte, and the position after it.
+
+    Raises:
+        ValueError: The message ends inside it, or it has more than ten bytes.
+    """
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(message):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy import float32
 from numpy.typing import NDArray
 
-from mribatch.core.onnx_graph import read_fields, read_text
+from mribatch.core.onnx_graph import read_fields, read_text, read_varint
 
 _FLOAT, _INT64 = 1, 7  # TensorProto.DataType
 _PASS_ON = ("Squeeze", "Flatten", "Reshape", "Identity", "Dropout")  # between pooling and dense layer
@@ -199,17 +199,11 @@ def _read_tensor(message: memoryview) -> NDArray[np.generic] | None:
 
 def _varints(message: memoryview) -> list[int]:
     """A packed field of whole numbers."""
-    keyed = b"".join(b"\x08" + part for part in _split_varints(bytes(message)))
-    return [value for _, value in read_fields(memoryview(keyed)) if isinstance(value, int)]
-
-
-def _split_varints(content: bytes) -> list[bytes]:
-    parts, start = [], 0
-    for position, byte in enumerate(content):
-        if byte < 0x80:
-            parts.append(content[start : position + 1])
-            start = position + 1
-    return parts
+    values, position = [], 0
+    while position < len(message):
+        value, position = read_varint(message, position)
+        values.append(value)
+    return values
 
 
 def _attribute_int(message: bytes) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy import float64, int64
 from numpy.typing import NDArray
 
+from mribatch.core.about import JSON_SCHEMA_VERSION
 from mribatch.core.errors import MribatchError
 from mribatch.core.files import publishing
 from mribatch.core.local_paths import arrow_path
@@ -23,8 +24,6 @@ from mribatch.report.run_facts import RunFacts, read_facts
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-SCHEMA_VERSION = 1
 
 Key = tuple[str, int | None, int]  # sha256, slice, the how manieth of these in its run
 
@@ -101,7 +100,7 @@ def compare_runs(run_a: Path, run_b: Path) -> ComparedRuns:
     differences = np.abs(scores_a - scores_b).max(axis=1, initial=0.0)
     predicted_a, predicted_b = scores_a.argmax(axis=1), scores_b.argmax(axis=1)
     figures = Comparison(
-        schema_version=SCHEMA_VERSION,
+        schema_version=JSON_SCHEMA_VERSION,
         run_a=str(run_a),
         run_b=str(run_b),
         model_a=facts_a.model,

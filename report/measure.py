@@ -115,7 +115,7 @@ def _find_patients(options: ReportOptions, facts: RunFacts, rows: RunRows) -> Ro
     """Those that the user names; else, where no groups are named either, those that the rows know."""
     if options.group_by is not None:
         return find_patients(options.group_by, rows, facts.roots)
-    return find_known_patients(options.run) if options.groups is None else None
+    return find_known_patients(rows) if options.groups is None else None
 
 
 def _measure(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError, OptionError
 from mribatch.report.groups import COLUMN_NAMES, PATIENT, find_kinds, read_groups_table
-from mribatch.report.rows import RunRows, list_group_columns, read_rows
+from mribatch.report.rows import RunRows, list_group_columns
 
 _KEY = "patient"  # of --group-by
 _PATH_FIX = "write its column path like the column path of the predictions"
@@ -85,15 +85,13 @@ def find_patients(option: str, rows: RunRows, roots: Sequence[str]) -> RowGroups
     return _match_paths(rule, rows)
 
 
-def find_known_patients(run: Path) -> RowGroups | None:
+def find_known_patients(rows: RunRows) -> RowGroups | None:
     """The patients that the rows know, from DICOM headers; a NIfTI volume, whose header names none, is one of its own.
 
     Returns:
         None for a run of plain images.
     """
-    table = read_rows(run, ["patient", "series"])
-    known = [row["patient"] or row["series"] for row in table.to_pylist()]
-    groups = _number_groups(known, "columns patient and series of the predictions")
+    groups = _number_groups(rows.patients, "columns patient and series of the predictions")
     return groups if groups.names else None
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+_COLUMNS = ("input", "path", "label", "status", "error", "flags", "sha256", "slice", "patient", "series")
+
+
 @dataclass(frozen=True)
 class RunRows:
     """Every row of the predictions, in listing order.
@@ -39,6 +42,9 @@ class RunRows:
     probabilities: NDArray[float32]
     seen: NDArray[np.bool_]  # (rows,): the model was trained on the image
     near: NDArray[np.bool_]  # (rows,): of these, only nearly the same picture was found
+    hashes: list[str | None]  # SHA-256 of each row's file; None where it could not be read
+    slices: list[int | None]  # position in a file that holds several images
+    patients: list[str | None]  # pseudonym, or the series of a file that names no patient; None for a plain image
     extra: list[Any] | None = None  # one more column, where one was named
 
     def __len__(self) -> int:
@@ -93,7 +99,7 @@ def load_rows(run: Path, facts: RunFacts, extra: str | None = None) -> RunRows:
     import pyarrow.compute as pc
 
     classes = facts.classes
-    columns = ["input", "path", "label", "status", "error", "flags", *(f"p_{name}" for name in classes)]
+    columns = [*_COLUMNS, *(f"p_{name}" for name in classes)]
     table = read_rows(run, columns if extra is None or extra in columns else [*columns, extra])
     statuses = table["status"].to_pylist()
     _check_counts(run, facts.by_status, Counter(statuses))
@@ -114,6 +120,9 @@ def load_rows(run: Path, facts: RunFacts, extra: str | None = None) -> RunRows:
         probabilities=probabilities,
         seen=has_flag(table["flags"], Flag.SEEN_IN_TRAINING).to_numpy(),
         near=has_flag(table["flags"], Flag.NEAR_MATCH).to_numpy(),
+        hashes=table["sha256"].to_pylist(),
+        slices=table["slice"].to_pylist(),
+        patients=pc.coalesce(table["patient"], table["series"]).to_pylist(),
         extra=None if extra is None else table[extra].to_pylist(),
     )
 

@@ -31,7 +31,8 @@ class RunImages:
     def __init__(self, run: Path, facts: RunFile) -> None:
         # run.json has names in UTF-8, whatever this process's locale is.
         inputs = [Input(InputKind(one.kind), one.path, one.root.encode("utf-8")) for one in facts.inputs]
-        self._listing = Listing(run, inputs) if (run / LISTING_FILE).is_file() else None
+        known = (run / LISTING_FILE).is_file() and not facts.fingerprint.get("anonymize_paths")
+        self._listing = Listing(run, inputs) if known else None  # hidden paths: where the inputs were is not recorded
         self._options = _read_options(facts)
         self._stack = ExitStack()
         self._decoders: dict[tuple[int, int], OpenCvDecoder] = {}
@@ -45,7 +46,7 @@ class RunImages:
         self._stack.close()
 
     def find(self, rows: Iterable[int]) -> Iterator[ImageFile]:
-        """The images of these rows, in the order of the listing; none where the run has no listing any more."""
+        """The images of these rows, in the order of the listing; none where the run hides them or has no listing."""
         if self._listing is None:
             return
         for files in self._listing.slices(range(row, row + 1) for row in sorted(set(rows))):

@@ -113,6 +113,9 @@ def test_no_identity_of_a_header_is_in_any_output(planted: Path, tmp_path: Path,
 def test_hidden_paths_are_nowhere_but_in_their_own_file(planted: Path, tmp_path: Path, tiny_model: Path) -> None:
     run = tmp_path / "run"
     printed = classify(planted, run, tiny_model, "--anonymize-paths")
+    report = [sys.executable, "-m", "mribatch", "report", str(run)]
+    printed += subprocess.run(report, capture_output=True, text=True, timeout=300, check=True).stdout
+    assert b"data:image/webp" not in (run / "report.html").read_bytes()
     contents = {name: content for name, content in everything_in(run).items() if not name.startswith("paths.parquet")}
     contents |= {"what is printed": printed.encode()}
     texts = [FOLDER.encode(), b"IM0001", b"IM0007", b"planted-cut", b"series-1"]

@@ -8,6 +8,7 @@ size of a volume that the header gives is checked against the file before anythi
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from io import BufferedReader
 from typing import Any
@@ -215,13 +216,14 @@ def _values(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[flo
         return values.astype(float32)
 
 
-class _Voxels:
+class _Voxels(ABC):
     """The file with the voxels, open."""
 
     def __init__(self, layout: NiftiLayout) -> None:
         self._layout = layout
         self._file: BufferedReader = open_regular(layout.path)
 
+    @abstractmethod
     def read(self, number: int, target: memoryview) -> None:
         """Fill `target` with the bytes of a volume.
 
@@ -229,7 +231,6 @@ class _Voxels:
             NiftiError: The file has not got them, or is broken.
             OSError: The operating system does not give them.
         """
-        raise NotImplementedError
 
     def close(self) -> None:
         self._file.close()

@@ -181,6 +181,12 @@ def read_series(run: Path) -> pa.Table | None:
     return pq.read_table(arrow_path(path), page_checksum_verification=True) if path.is_file() else None
 
 
+def select_suspicious(series: pa.Table, top: int | None) -> list[dict[str, Any]]:
+    """The first `top` series, all with None, those that show a tumor most first; series without an answer come last."""
+    rows: list[dict[str, Any]] = series.sort_by([("top_probability", "descending")]).slice(0, top).to_pylist()
+    return rows
+
+
 def _collect(run: Path, classes: Sequence[str]) -> dict[str, _Series]:
     found: dict[str, _Series] = {}
     positions = _read_positions(run)
@@ -189,7 +195,7 @@ def _collect(run: Path, classes: Sequence[str]) -> dict[str, _Series]:
         suspicion = measure_suspicion(scores, classes)
         rows = part.select([*_COLUMNS, *_STUDY_COLUMNS]).to_pylist()
         for row, probabilities, suspected in zip(rows, scores, suspicion.tolist(), strict=True):
-            name, row["position"] = row["series"], None if positions is None else positions[row["index"]].as_py()
+            name, row["position"] = row["series"], _find_position(positions, row["index"])
             if name not in found:
                 nothing = np.zeros(len(classes))
                 found[name] = _Series(first=row, sums=nothing.copy(), highest=nothing)
@@ -221,12 +227,19 @@ def _read_study_rows(run: Path, classes: Sequence[str]) -> Iterator[pa.Table]:
             yield rows
 
 
-def _read_positions(run: Path) -> pa.ChunkedArray | None:
-    """Where each image of the listing lies, in mm; None without a listing that says so."""
+def _read_positions(run: Path) -> NDArray[float64] | None:
+    """Where each image of the listing lies, in mm, NaN where it is not known; None without a listing that says so."""
     path = run / LISTING_FILE
     if not path.is_file() or "position" not in pq.read_schema(arrow_path(path)).names:
         return None
-    return pq.read_table(arrow_path(path), columns=["position"])["position"]
+    column = pq.read_table(arrow_path(path), columns=["position"])["position"]
+    return np.asarray(column.to_numpy(), float64)
+
+
+def _find_position(positions: NDArray[float64] | None, index: int) -> float | None:
+    if positions is None or np.isnan(positions[index]):
+        return None
+    return float(positions[index])
 
 
 def _to_row(name: str, series: _Series, classes: Sequence[str]) -> dict[str, Any]:

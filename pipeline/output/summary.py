@@ -13,7 +13,7 @@ from mribatch.pipeline.listing.discover import SkipReason
 from mribatch.pipeline.listing.label_advice import warn_of_unknown_labels
 from mribatch.pipeline.output.parts import PARTS_FOLDER, RowCounts
 from mribatch.pipeline.output.row_table import format_series
-from mribatch.pipeline.output.series import read_series
+from mribatch.pipeline.output.series import read_series, select_suspicious
 from mribatch.pipeline.records import Status
 
 _SERIES_SHOWN = 10
@@ -125,10 +125,12 @@ class RunSummary:
         series = read_series(self.out)
         if series is None:
             return []
-        rows = sorted(series.to_pylist(), key=lambda row: -(row["top_probability"] or 0))
-        shown = rows[:_SERIES_SHOWN]
-        others = f"; mribatch table {self.out} --series prints all" if len(shown) < len(rows) else ""
-        return [f"{count(len(rows), 'series', 'series')}, by mean probability{others}:", format_series(shown, screen)]
+        shown = select_suspicious(series, _SERIES_SHOWN)
+        others = f"; mribatch table {self.out} --series prints all" if len(shown) < series.num_rows else ""
+        return [
+            f"{count(series.num_rows, 'series', 'series')}, by mean probability{others}:",
+            format_series(shown, screen),
+        ]
 
     def _training_images(self) -> list[str]:
         """How many images the model has learned from, and how well it does without them."""

@@ -28,19 +28,6 @@ _NO_PICTURE = Picture()
 
 
 @dataclass(frozen=True, slots=True)
-class ImagePlaces:
-    """Which file each row is of, by its SHA-256, and which slice of it; None where it could not be read or has one."""
-
-    hashes: Sequence[str | None]
-    slices: Sequence[int | None]
-
-    def count_copies(self) -> int:
-        """How many images are the same slice of the same bytes as an earlier one."""
-        known = [place for place in zip(self.hashes, self.slices, strict=True) if place[0] is not None]
-        return len(known) - len(set(known))
-
-
-@dataclass(frozen=True, slots=True)
 class ImageCard:
     """One image of the page."""
 
@@ -107,14 +94,13 @@ def count_failed(metrics: MetricsFile) -> int:
     return files.total - files.readable - files.by_status.get(Status.BLANK, 0)
 
 
-def assemble_page(run: Path, metrics: MetricsFile, rows: RunRows, places: ImagePlaces) -> PageContent:
+def assemble_page(run: Path, metrics: MetricsFile, rows: RunRows) -> PageContent:
     """Choose what to show and make its pictures.
 
     Args:
         run: The folder of a complete run.
         metrics: The content of its metrics.json.
         rows: All of its rows.
-        places: Of each row.
     """
     facts, classes = read_finished_run(run), metrics.run.classes
     triage, grid = choose_triage(rows, classes), choose_grid(rows, classes)
@@ -124,7 +110,7 @@ def assemble_page(run: Path, metrics: MetricsFile, rows: RunRows, places: ImageP
         large = maker.make_large([each.row for each in triage], maps)
         method = None if maps is None or not any(each.overlay for each in large.values()) else str(maps.method)
         small = maker.make_small({each.row for chosen in grid.values() for each in chosen} - large.keys())
-    cards, copies = _CardMaker(rows, classes, large | small, places.slices), places.count_copies()
+    cards, copies = _CardMaker(rows, classes, large | small), _count_copies(rows)
     return PageContent(
         metrics=metrics,
         run=facts,
@@ -143,15 +129,8 @@ def assemble_page(run: Path, metrics: MetricsFile, rows: RunRows, places: ImageP
 class _CardMaker:
     """Rows to cards."""
 
-    def __init__(
-        self,
-        rows: RunRows,
-        classes: Sequence[str],
-        pictures: Mapping[int, Picture],
-        slices: Sequence[int | None],
-    ) -> None:
+    def __init__(self, rows: RunRows, classes: Sequence[str], pictures: Mapping[int, Picture]) -> None:
         self._rows = rows
-        self._slices = slices
         self._classes = classes
         self._pictures = pictures
         self._margins = measure_margins(rows)
@@ -163,7 +142,7 @@ class _CardMaker:
         label = None if rows.labels[row] < 0 else self._classes[int(rows.labels[row])]
         ordered = sorted(zip(self._classes, scores, strict=True), key=lambda pair: -pair[1])
         return ImageCard(
-            path=rows.paths[row] if self._slices[row] is None else f"{rows.paths[row]} [{self._slices[row]}]",
+            path=rows.paths[row] if rows.slices[row] is None else f"{rows.paths[row]} [{rows.slices[row]}]",
             picture=self._pictures.get(row, _NO_PICTURE),
             predicted=self._classes[best],
             confidence=scores[best],
@@ -174,6 +153,12 @@ class _CardMaker:
             probabilities=tuple(ordered),
             seen_in_training=bool(rows.seen[row]),
         )
+
+
+def _count_copies(rows: RunRows) -> int:
+    """How many images are the same slice of the same bytes as an earlier one."""
+    known = [place for place in zip(rows.hashes, rows.slices, strict=True) if place[0] is not None]
+    return len(known) - len(set(known))
 
 
 def _list_first(metrics: MetricsFile, triage: Sequence[Chosen], copies: int) -> tuple[FirstLook, ...]:

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from mribatch.core.files import publishing
-from mribatch.report.html.content import ImagePlaces, assemble_page
+from mribatch.report.html.content import assemble_page
 from mribatch.report.html.render import render_page
 from mribatch.report.metrics_file import MetricsFile
-from mribatch.report.rows import RunRows, read_rows
+from mribatch.report.rows import RunRows
 
 HTML_PAGE = "report.html"
 
@@ -25,9 +25,7 @@ def write_page(run: Path, content: MetricsFile, rows: RunRows) -> Path:
     Raises:
         MribatchError: The folder of the run cannot be written to.
     """
-    table = read_rows(run, ["sha256", "slice"])
-    places = ImagePlaces(table["sha256"].to_pylist(), table["slice"].to_pylist())
-    text = render_page(assemble_page(run, content, rows, places))
+    text = render_page(assemble_page(run, content, rows))
     path = run / HTML_PAGE
     with publishing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

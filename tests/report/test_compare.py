@@ -16,6 +16,7 @@ from mribatch.core.synthetic import draw_slice
 from mribatch.pipeline.demo_folder import draw_demo_folder
 from mribatch.report.compare import compare_runs
 from mribatch.report.text.comparison import format_comparison
+from tests.cli.documented_json import check_documented
 from tests.make_models import make_tiny
 
 
@@ -74,6 +75,7 @@ def test_on_the_command_line(runs: tuple[Path, Path, Path], tmp_path: Path) -> N
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == ExitCode.OK
     figures = json.loads(result.stdout)
+    check_documented("compare", figures)
     table = pq.read_table(images)
     assert table.num_rows == figures["compared"]
     assert np.sum(table["predicted_a"].to_numpy(False) != table["predicted_b"].to_numpy(False)) == figures["flips"]
