@@ -39,7 +39,7 @@ Exit codes of all commands:
   1    an error, which stderr explains in one line with its fix
   2    usage: a command, an option, or a value that it cannot take
   3    classify or explain finished, and some files failed
-  4    report --require or compare --max-flips does not hold
+  4    report --require, compare --max-flips or classify --max-failures does not hold
   130  interrupted (Ctrl-C), 143 terminated; the same command resumes
 
 """

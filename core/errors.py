@@ -2,7 +2,7 @@
 
 MribatchError             one line: what is wrong and what to do about it; no traceback
   OptionError             an option or argument has a value that it cannot take, whatever the files are
-  RequirementNotMetError  `report --require` does not hold
+  RequirementNotMetError  a figure is not what the user demands: --require, --max-flips, --max-failures
   WriteError              the file system refused to write
     DiskFullError         no space, no quota, or a limit on the size of files
   FolderLockedError       another process is working in the folder
@@ -30,7 +30,7 @@ class ExitCode(IntEnum):
     USER_ERROR = 1
     USAGE = 2  # the command line itself is wrong: a command, an option, or a value that it cannot take
     ROWS_NOT_OK = 3
-    REQUIREMENT_NOT_MET = 4  # everything was measured and written; `report --require` does not hold
+    REQUIREMENT_NOT_MET = 4  # a figure is not what the user demands; what was done until then is written
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -69,7 +69,7 @@ class OptionError(MribatchError):
 
 
 class RequirementNotMetError(MribatchError):
-    """A figure is not what `report --require` demands; everything was measured and written. Exit code 4."""
+    """A figure is not what the user demands; what was done until then is written. Exit code 4."""
 
     def __init__(self, problem: str, fix: str) -> None:
         super().__init__(problem, fix)

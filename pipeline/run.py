@@ -5,11 +5,14 @@ import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mribatch.core.errors import Interrupted, MribatchError, WriteError, advising
+import pyarrow as pa
+
+from mribatch.core.errors import Interrupted, MribatchError, RequirementNotMetError, WriteError, advising
 from mribatch.core.files import FolderLock
+from mribatch.pipeline.failure_limits import FailureLimits
 from mribatch.pipeline.listing.discover import Discovery, ListingProgress
 from mribatch.pipeline.listing.label_advice import no_label_error
 from mribatch.pipeline.listing.labels import FolderLabels, Labels, NoLabels, TableLabels
@@ -26,6 +29,7 @@ from mribatch.pipeline.output.folder import (
     WORKER_LOG,
     XLSX_FILE,
 )
+from mribatch.pipeline.output.layout import PartLayout
 from mribatch.pipeline.output.partial import read_partials
 from mribatch.pipeline.output.rows import predictions
 from mribatch.pipeline.output.run_file import RunState
@@ -40,7 +44,6 @@ from mribatch.pipeline.stop_signals import StopSignals
 from mribatch.pipeline.stopwatch import CHECKING, DECODING, LISTING, LOADING, WRITING, Stopwatch
 from mribatch.pipeline.studies.pseudonyms import Pseudonyms, keep_key, random_pseudonyms, read_pseudonyms
 
-FIRST_FAILURES = 1000
 LOG = logging.getLogger("mribatch")
 _RESUME = "type the same command again, without --overwrite; it continues from there"
 
@@ -151,8 +154,7 @@ def _classify_missing(
     writer = parquet.PartWriter(plan.folder.path, layout, facts, heads)
     missing = [part for part in range(layout.parts) if part not in done]
     before = layout.count_rows(done) + sum(head.num_rows for head in heads.values())
-    guard = _FirstFailures(active=0 in missing and not plan.options.keep_going)
-    guard.count(map(Status, heads[0].column("status").to_pylist()) if 0 in heads else ())
+    limits = _start_limits(plan, layout, done, heads)
     progress.start(layout.files, before)
     with watch.measure(LOADING):
         record.record_proof(plan.classifier.gate())
@@ -161,11 +163,33 @@ def _classify_missing(
     for rows in run(groups, plan.classifier, plan.bundle.spec.classes, writer, watch):
         record.new_rows += len(rows)
         progress.advance(len(rows), sum(row.status.is_failure for row in rows))
-        guard.check(rows)
+        try:
+            limits.check(rows)
+        except RequirementNotMetError:
+            _keep_unfinished(writer)
+            raise
         if stop.exit_code is not None and before + record.new_rows < layout.files:
             kept = before + record.new_rows - _keep_unfinished(writer)
             problem = f"stopped by a signal; {kept:,} of {layout.files:,} images are kept"
             raise Interrupted(stop.exit_code, problem, _RESUME)
+
+
+def _start_limits(plan: Plan, layout: PartLayout, done: set[int], heads: Mapping[int, pa.Table]) -> FailureLimits:
+    """The limits on failures, with the rows of earlier processes counted.
+
+    Raises:
+        RequirementNotMetError: These are too many already.
+    """
+    budget = plan.options.failure_budget
+    limits = FailureLimits(layout.files, budget, first=0 not in done and not plan.options.keep_going)
+    counted = heads if budget is not None else {part: head for part, head in heads.items() if part == 0}
+    if budget is not None and done:
+        for table in parquet.read_parts(plan.folder.path, ["status"]):
+            limits.count(map(Status, table.column("status").to_pylist()))
+    for head in counted.values():
+        limits.count(map(Status, head.column("status").to_pylist()))
+    limits.check()
+    return limits
 
 
 def _keep_unfinished(writer: parquet.PartWriter) -> int:
@@ -199,38 +223,6 @@ def _finish(plan: Plan, record: RunRecord, watch: Stopwatch) -> RunSummary:
             write_xlsx(path, path / XLSX_FILE, record.model_name)
     LOG.info("complete: %s rows, of which %s are ok", f"{counts.rows:,}", f"{counts.by_status[Status.OK]:,}")
     return record.summary(counts, watch)
-
-
-class _FirstFailures:
-    """Stops a run whose first thousand files all fail: a folder that is not mounted, not a thousand bad images."""
-
-    def __init__(self, active: bool) -> None:
-        self._active = active
-        self._reasons: dict[Status, int] = {}
-
-    def count(self, statuses: Iterable[Status]) -> None:
-        """Count rows without a verdict on them."""
-        for status in statuses:
-            self._reasons[status] = self._reasons.get(status, 0) + 1
-
-    def check(self, rows: Sequence[Prediction]) -> None:
-        """Raises MribatchError once FIRST_FAILURES rows have come and none is ok."""
-        if not self._active:
-            return
-        self.count(row.status for row in rows)
-        if not all(status.is_failure for status in self._reasons):
-            self._active = False
-        elif sum(self._reasons.values()) >= FIRST_FAILURES:
-            shown = ", ".join(f"{status} {count:,}" for status, count in self._reasons.items())
-            raise MribatchError(
-                f"the first {sum(self._reasons.values()):,} files all failed ({shown}): {rows[-1].error}",
-                f"{self._advice()}, or add --keep-going",
-            )
-
-    def _advice(self) -> str:
-        if self._reasons.keys() <= {Status.UNSUPPORTED, Status.DECODE_FAILED}:  # they were read, so the folder is there
-            return "leave these files out (see --exclude)"
-        return "check that the folder is mounted and readable"
 
 
 def _list_files(plan: Plan, pseudonyms: Pseudonyms, progress: ListingProgress) -> ListingFacts:

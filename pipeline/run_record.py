@@ -175,7 +175,8 @@ class RunRecord:
     @contextlib.contextmanager
     def attempt(self, watch: Stopwatch) -> Iterator[None]:
         """Record one process working on the run; how it ended is in run.json, unless it was killed."""
-        attempt = RunAttempt(started=_now(), pid=os.getpid())
+        budget = self._plan.options.failure_budget
+        attempt = RunAttempt(started=_now(), pid=os.getpid(), max_failures=budget and budget.text)
         self._content = replace(self._content, attempts=(*self._content.attempts, attempt))
         self._save(RunState.RUNNING)
         ended, reason = RunState.STOPPED, None
