@@ -5,6 +5,9 @@ MribatchError             one line: what is wrong and what to do about it; no tr
   RequirementNotMetError  a figure is not what the user demands: --require, --max-flips, --max-failures
   WriteError              the file system refused to write
     DiskFullError         no space, no quota, or a limit on the size of files
+    StorageError          a disk or a network folder that fails, in reading, too
+  LimitError              a limit on open files, threads or processes
+    MemoryLimitError      not enough memory
   FolderLockedError       another process is working in the folder
   NoLocksError            the file system of the folder has no locks
   BundleError             a model bundle that is missing, damaged or does not fit
@@ -82,6 +85,18 @@ class WriteError(MribatchError):
 
 class DiskFullError(WriteError):
     """There is no space or quota left, or the file would be larger than allowed."""
+
+
+class StorageError(WriteError):
+    """The disk or the network folder failed: what was written is as before, what was read may be readable again."""
+
+
+class LimitError(MribatchError):
+    """The operating system gives no more open files, threads or processes."""
+
+
+class MemoryLimitError(LimitError):
+    """There is not enough memory."""
 
 
 class FolderLockedError(MribatchError):

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mribatch.core.errors import Interrupted, MribatchError, RequirementNotMetError, WriteError, advising
+from mribatch.core.errors import Interrupted, MribatchError, RequirementNotMetError, advising
 from mribatch.core.files import FolderLock
+from mribatch.core.system_errors import naming_system_errors, write_error
 from mribatch.pipeline.failure_limits import FailureLimits
 from mribatch.pipeline.listing.discover import Discovery, ListingProgress
 from mribatch.pipeline.listing.label_advice import no_label_error
@@ -72,7 +73,7 @@ def classify(
     options = options if options is not None else ClassifyOptions()
     shown = f"{len(inputs):,} inputs" if options.anonymize_paths else ", ".join(map(str, inputs))
     LOG.info("classify %s into %s", shown, out)
-    with advising(FIXES):
+    with advising(FIXES), naming_system_errors():
         plan = make_plan(inputs, out, options, progress.note)
         with _make_folder(plan.folder.path), FolderLock(plan.folder.path), contextlib.closing(progress):
             return _classify_locked(plan, watch, progress)
@@ -93,7 +94,7 @@ def _classify_locked(plan: Plan, watch: Stopwatch, progress: Progress) -> RunSum
             pseudonyms = read_pseudonyms(plan.key_file) or random_pseudonyms()
             facts = _list_files(plan, pseudonyms, _StoppableListing(progress, stop))
         record = RunRecord.begin_or_resume(plan, facts, pseudonyms)
-        if plan.options.add_new and earlier:
+        if (plan.options.add_new and earlier) or record.completed:
             progress.note(_describe_growth(record))
         LOG.info(
             "%s are listed, %s are not; model %s, attempt %d",
@@ -104,12 +105,14 @@ def _classify_locked(plan: Plan, watch: Stopwatch, progress: Progress) -> RunSum
         )
         done = parquet.done_parts(plan.folder.path, record.layout, record.run_id)
         if record.state is not RunState.COMPLETE:
-            with record.attempt(watch):
+            with record.attempt(watch), naming_system_errors():
                 _classify_missing(plan, record, done, watch, stop, progress)
         return _finish(plan, record, watch)
 
 
 def _describe_growth(record: RunRecord) -> str:
+    if record.completed:
+        return f"what could not be listed before is listed now: {record.added:,} new, {record.images:,} images in all"
     if not record.added:
         return f"nothing to add: the inputs hold the {record.files:,} files that the run has"
     if record.images == record.files:
@@ -193,10 +196,10 @@ def _start_limits(plan: Plan, layout: PartLayout, done: set[int], heads: Mapping
 
 
 def _keep_unfinished(writer: parquet.PartWriter) -> int:
-    """Keep the rows of an unfinished part; return how many are lost because the disk is full."""
+    """Keep the rows of an unfinished part; return how many are lost because the disk refuses."""
     try:
         writer.keep()
-    except WriteError:
+    except MribatchError:
         return writer.unpublished
     return 0
 
@@ -294,9 +297,10 @@ def _make_folder(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MribatchError(f"cannot make --out {folder}: {error.strerror}", "name another folder") from error
+        raise write_error(f"cannot make --out {folder}", error, "name another folder") from error
     try:
         yield
     finally:
-        if not existed and set(os.listdir(folder)) <= {FolderLock.FILE_NAME}:  # not a worker's log
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            if not existed and set(os.listdir(folder)) <= {FolderLock.FILE_NAME}:  # not a worker's log
+                shutil.rmtree(folder, ignore_errors=True)
