@@ -76,6 +76,11 @@ FEW_FILES = 10  # whose rows are printed
 @click.option("--add-new", is_flag=True, help="Add the files that are new since the run in --out; keep its rows.")
 @click.option("--keep-going", is_flag=True, help="Continue even if the first 1,000 files all fail.")
 @click.option(
+    "--max-failures",
+    metavar="N|P%",
+    help="Stop, with exit code 4, once more images than this number or share of all have failed.",
+)
+@click.option(
     "--max-pixels",
     type=int,
     help="Maximum pixels per image; larger ones are too_large.  [default: 100000000]",
@@ -136,7 +141,8 @@ def classify(
 
     \b
     Exit codes: 0 every image is ok or blank; 1 error; 2 usage; 3 finished, some files
-    failed; 130 or 143 interrupted, can be resumed.
+    failed; 4 stopped by --max-failures, can be resumed; 130 or 143 interrupted, can be
+    resumed.
 
     \b
     Example:

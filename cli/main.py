@@ -12,6 +12,7 @@ from mribatch.cli.elements import SuggestingGroup
 from mribatch.cli.standard_streams import prepare_streams
 from mribatch.core.about import RESEARCH_NOTICE, __version__
 from mribatch.core.errors import ExitCode, MribatchError, end_sentence
+from mribatch.core.system_errors import naming_system_errors
 from mribatch.core.text import one_line
 
 # command -> (module, one line of help); a table, so that `mribatch --help` imports no command
@@ -40,7 +41,7 @@ Exit codes of all commands:
   1    an error, which stderr explains in one line with its fix
   2    usage: a command, an option, or a value that it cannot take
   3    classify or explain finished, and some files failed
-  4    report --require or compare --max-flips does not hold
+  4    report --require, compare --max-flips or classify --max-failures does not hold
   130  interrupted (Ctrl-C), 143 terminated; the same command resumes
 
 """
@@ -77,8 +78,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of the console script. Exits with an ExitCode; a bug keeps its traceback."""
     prepare_streams()
     try:
-        code = cli.main(args=arguments, prog_name="mribatch", standalone_mode=False)
-        sys.stdout.flush()
+        with naming_system_errors():
+            code = cli.main(args=arguments, prog_name="mribatch", standalone_mode=False)
+            sys.stdout.flush()
     except MribatchError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)

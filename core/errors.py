@@ -2,9 +2,12 @@
 
 MribatchError             one line: what is wrong and what to do about it; no traceback
   OptionError             an option or argument has a value that it cannot take, whatever the files are
-  RequirementNotMetError  `report --require` does not hold
+  RequirementNotMetError  a figure is not what the user demands: --require, --max-flips, --max-failures
   WriteError              the file system refused to write
     DiskFullError         no space, no quota, or a limit on the size of files
+    StorageError          a disk or a network folder that fails, in reading, too
+  LimitError              a limit on open files, threads or processes
+    MemoryLimitError      not enough memory
   FolderLockedError       another process is working in the folder
   NoLocksError            the file system of the folder has no locks
   BundleError             a model bundle that is missing, damaged or does not fit
@@ -30,7 +33,7 @@ class ExitCode(IntEnum):
     USER_ERROR = 1
     USAGE = 2  # the command line itself is wrong: a command, an option, or a value that it cannot take
     ROWS_NOT_OK = 3
-    REQUIREMENT_NOT_MET = 4  # everything was measured and written; `report --require` does not hold
+    REQUIREMENT_NOT_MET = 4  # a figure is not what the user demands; what was done until then is written
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -69,7 +72,7 @@ class OptionError(MribatchError):
 
 
 class RequirementNotMetError(MribatchError):
-    """A figure is not what `report --require` demands; everything was measured and written. Exit code 4."""
+    """A figure is not what the user demands; what was done until then is written. Exit code 4."""
 
     def __init__(self, problem: str, fix: str) -> None:
         super().__init__(problem, fix)
@@ -82,6 +85,18 @@ class WriteError(MribatchError):
 
 class DiskFullError(WriteError):
     """There is no space or quota left, or the file would be larger than allowed."""
+
+
+class StorageError(WriteError):
+    """The disk or the network folder failed: what was written is as before, what was read may be readable again."""
+
+
+class LimitError(MribatchError):
+    """The operating system gives no more open files, threads or processes."""
+
+
+class MemoryLimitError(LimitError):
+    """There is not enough memory."""
 
 
 class FolderLockedError(MribatchError):

@@ -10,10 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from mribatch.core.errors import DiskFullError, FolderLockedError, NoLocksError, WriteError
+from mribatch.core.errors import FolderLockedError, MribatchError, NoLocksError
 from mribatch.core.locks import open_lock_file, take_lock
-
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+from mribatch.core.system_errors import write_error
 
 
 @contextlib.contextmanager
@@ -25,6 +24,7 @@ def publishing(path: Path) -> Iterator[Path]:
 
     Raises:
         WriteError: The file system refused (full, read-only, permission).
+        LimitError: Too many files are open.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -120,11 +120,9 @@ class FolderLock:
             self._descriptor = None
 
 
-def _write_error(path: Path, error: OSError) -> WriteError:
-    problem = f"could not write {path}: {error.strerror or error}"
-    if error.errno in _NO_SPACE:
-        return DiskFullError(problem, "free some space and try again")
-    return WriteError(problem, f"make sure that the folder {path.parent} exists and that you may write to it")
+def _write_error(path: Path, error: OSError) -> MribatchError:
+    fix = f"make sure that the folder {path.parent} exists and that you may write to it"
+    return write_error(f"could not write {path}", error, fix)
 
 
 def _fsync(path: Path) -> None:

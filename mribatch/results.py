@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mribatch.core.about import RESEARCH_NOTICE
 from mribatch.core.errors import ExitCode, MribatchError
 from mribatch.core.local_paths import arrow_path
+from mribatch.core.system_errors import naming_system_errors
 from mribatch.core.text import html_text, one_line
 
 if TYPE_CHECKING:
@@ -324,7 +325,8 @@ def require_pandas() -> None:
 def in_python_terms() -> Iterator[None]:
     """Let errors name options as Python does: `batch_size` instead of `--batch-size`."""
     try:
-        yield
+        with naming_system_errors():
+            yield
     except MribatchError as error:
         error.problem, error.fix = _python_words(error.problem), _python_words(error.fix)
         raise

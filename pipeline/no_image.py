@@ -30,10 +30,12 @@ _NAMES = {  # kind -> one, several, remark
     SkipReason.EXCLUDED: ("file or folder", "files or folders", "excluded"),
     SkipReason.SYMLINK_LOOP: ("folder", "folders", "linked into itself"),
     SkipReason.UNREADABLE_FOLDER: ("folder", "folders", "that cannot be read"),
+    SkipReason.UNREADABLE_FILE: ("file", "files", "that cannot be read"),
 }
 _FIXES = {  # the first kind that was found counts
     _IMAGES: "give them the suffix of their format, or name them outright in a list for --from-file",
     SkipReason.UNREADABLE_FOLDER: "check the permissions of the folder",
+    SkipReason.UNREADABLE_FILE: "check the permissions of the files",
     SkipReason.DICOM_MODALITY: "add --any-modality to classify them all the same",
     SkipReason.DICOM_MOSAIC: "convert the mosaics to NIfTI",
     SkipReason.EXCLUDED: "check the patterns of --exclude",

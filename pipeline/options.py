@@ -9,13 +9,16 @@ from mribatch.core.errors import (
     BundleError,
     DiskFullError,
     FolderLockedError,
+    MemoryLimitError,
     MribatchError,
     NoLocksError,
     OptionError,
+    StorageError,
     WriteError,
 )
 from mribatch.pipeline.decode.probe import DEFAULT_MAX_PIXELS
 from mribatch.pipeline.decode.values import Window
+from mribatch.pipeline.failure_limits import FailureBudget
 from mribatch.pipeline.listing.patterns import PathPatterns
 from mribatch.pipeline.output.shard import Shard
 from mribatch.pipeline.studies.facts import Plane
@@ -35,7 +38,9 @@ MAX_BATCH_SIZE = 1024
 # What a user of these options can do about errors of the functions that several commands share.
 FIXES: Mapping[type[MribatchError], str] = {
     DiskFullError: "free some space and type the same command again; it continues where it stopped",
+    StorageError: "check the disk or the network folder and type the same command again; it continues where it stopped",
     WriteError: "choose an --out folder that you may write to",
+    MemoryLimitError: "choose a smaller --batch-size, --threads or --max-pixels, or raise the limit on memory (ulimit -v)",
     FolderLockedError: "wait for it to end, or choose another --out",
     NoLocksError: "choose an --out on a local disk and copy the results, or have the file system mounted with locks"
     " (Lustre: -o flock; NFS: lockd)",
@@ -68,6 +73,7 @@ class ClassifyOptions:
     overwrite: bool = False  # replace an earlier run in the output folder
     add_new: bool = False  # add the files that are new since the run in the output folder
     keep_going: bool = False  # continue even if the first 1,000 files all fail
+    max_failures: str | int | None = None  # images that may fail before the run ends: a number, or a share like "2.5%"
     max_pixels: int = DEFAULT_MAX_PIXELS  # larger images are not decoded and get the status too_large
     timeout_s: float = DEFAULT_TIMEOUT_S  # seconds allowed for reading and decoding one file
     strict: bool = False  # exit code 3 also where files were left out that may be images
@@ -96,6 +102,8 @@ class ClassifyOptions:
         for name in ("alias", "exclude"):
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+        if self.max_failures is not None:
+            object.__setattr__(self, "max_failures", FailureBudget.parse(str(self.max_failures)).text)
         _check_aliases(self.alias, self.labels)
         PathPatterns(self.exclude)
         self._check_study_options()
@@ -122,6 +130,11 @@ class ClassifyOptions:
             object.__setattr__(self, "volume", int(volume))
         elif volume != ALL and not (isinstance(volume, int) and volume >= 0):
             raise OptionError(f"--volume {volume} is not a number of a volume", "give 0, 1, 2, … or all")
+
+    @property
+    def failure_budget(self) -> FailureBudget | None:
+        """How many images may fail before the run ends; None: all of them."""
+        return None if self.max_failures is None else FailureBudget.parse(str(self.max_failures))
 
     @property
     def header_options(self) -> HeaderOptions:

@@ -5,11 +5,15 @@ import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mribatch.core.errors import Interrupted, MribatchError, OptionError, WriteError, advising
+import pyarrow as pa
+
+from mribatch.core.errors import Interrupted, MribatchError, OptionError, RequirementNotMetError, advising
 from mribatch.core.files import FolderLock
+from mribatch.core.system_errors import naming_system_errors, write_error
+from mribatch.pipeline.failure_limits import FailureLimits
 from mribatch.pipeline.listing.discover import Discovery, ListingProgress
 from mribatch.pipeline.listing.label_advice import no_label_error
 from mribatch.pipeline.listing.labels import FolderLabels, Labels, NoLabels, TableLabels
@@ -24,6 +28,7 @@ from mribatch.pipeline.output.folder import (
     LABELS_DATABASE,
     WORKER_LOG,
 )
+from mribatch.pipeline.output.layout import PartLayout
 from mribatch.pipeline.output.partial import read_partials
 from mribatch.pipeline.output.rows import predictions
 from mribatch.pipeline.output.run_file import RunState
@@ -36,7 +41,6 @@ from mribatch.pipeline.stop_signals import StopSignals
 from mribatch.pipeline.stopwatch import CHECKING, DECODING, LISTING, LOADING, WRITING, Stopwatch
 from mribatch.pipeline.studies.pseudonyms import Pseudonyms, keep_key, random_pseudonyms, read_pseudonyms
 
-FIRST_FAILURES = 1000
 LOG = logging.getLogger("mribatch")
 _RESUME = "type the same command again, without --overwrite; it continues from there"
 
@@ -65,7 +69,7 @@ def classify(
     options = options if options is not None else ClassifyOptions()
     shown = f"{len(inputs):,} inputs" if options.anonymize_paths else ", ".join(map(str, inputs))
     LOG.info("classify %s into %s", shown, out)
-    with advising(FIXES):
+    with advising(FIXES), naming_system_errors():
         plan = make_plan(inputs, out, options, progress.note)
         with _make_folder(plan.folder.path), FolderLock(plan.folder.path), contextlib.closing(progress):
             return _classify_locked(plan, watch, progress)
@@ -86,7 +90,7 @@ def _classify_locked(plan: Plan, watch: Stopwatch, progress: Progress) -> RunSum
             pseudonyms = read_pseudonyms(plan.key_file) or random_pseudonyms()
             facts = _list_files(plan, pseudonyms, _StoppableListing(progress, stop))
         record = RunRecord.begin_or_resume(plan, facts, pseudonyms)
-        if plan.options.add_new and earlier:
+        if (plan.options.add_new and earlier) or record.completed:
             progress.note(_describe_growth(record))
         LOG.info(
             "%s are listed, %s are not; model %s, attempt %d",
@@ -97,12 +101,14 @@ def _classify_locked(plan: Plan, watch: Stopwatch, progress: Progress) -> RunSum
         )
         done = parquet.done_parts(plan.folder.path, record.layout, record.run_id)
         if not record.is_finished:
-            with record.attempt(watch):
+            with record.attempt(watch), naming_system_errors():
                 _classify_missing(plan, record, done, watch, stop, progress)
         return _finish(plan, record, watch)
 
 
 def _describe_growth(record: RunRecord) -> str:
+    if record.completed:
+        return f"what could not be listed before is listed now: {record.added:,} new, {record.images:,} images in all"
     if not record.added:
         return f"nothing to add: the inputs hold the {record.files:,} files that the run has"
     if record.images == record.files:
@@ -147,8 +153,7 @@ def _classify_missing(
     writer = parquet.PartWriter(plan.folder.path, layout, facts, heads, progress.published)
     missing, wanted = [part for part in record.own_parts if part not in done], len(record.own_rows)
     before = layout.count_rows(done) + sum(head.num_rows for head in heads.values())
-    guard = _FirstFailures(active=0 in missing and not plan.options.keep_going)
-    guard.count(map(Status, heads[0].column("status").to_pylist()) if 0 in heads else ())
+    limits = _start_limits(plan, record, done, heads)
     progress.start(wanted, before)
     with watch.measure(LOADING):
         record.record_proof(plan.classifier.gate())
@@ -157,18 +162,41 @@ def _classify_missing(
     for rows in run(groups, plan.classifier, plan.bundle.spec.classes, writer, watch):
         record.new_rows += len(rows)
         progress.advance(len(rows), sum(row.status.is_failure for row in rows))
-        guard.check(rows)
+        try:
+            limits.check(rows)
+        except RequirementNotMetError:
+            _keep_unfinished(writer)
+            raise
         if stop.exit_code is not None and before + record.new_rows < wanted:
             kept = before + record.new_rows - _keep_unfinished(writer)
             problem = f"stopped by a signal; {kept:,} of {wanted:,} images are kept"
             raise Interrupted(stop.exit_code, problem, _RESUME)
 
 
+def _start_limits(plan: Plan, record: RunRecord, done: set[int], heads: Mapping[int, pa.Table]) -> FailureLimits:
+    """The limits on failures, with the rows of earlier processes counted.
+
+    Raises:
+        RequirementNotMetError: These are too many already.
+    """
+    budget, first = plan.options.failure_budget, record.own_parts[:1]
+    begins = bool(first) and first[0] not in done
+    limits = FailureLimits(len(record.own_rows), budget, first=begins and not plan.options.keep_going)
+    counted = heads if budget is not None else {part: head for part, head in heads.items() if part in first}
+    if budget is not None and done:
+        for table in parquet.read_parts(plan.folder.path, ["status"]):
+            limits.count(map(Status, table.column("status").to_pylist()))
+    for head in counted.values():
+        limits.count(map(Status, head.column("status").to_pylist()))
+    limits.check()
+    return limits
+
+
 def _keep_unfinished(writer: parquet.PartWriter) -> int:
-    """Keep the rows of an unfinished part; return how many are lost because the disk is full."""
+    """Keep the rows of an unfinished part; return how many are lost because the disk refuses."""
     try:
         writer.keep()
-    except WriteError:
+    except MribatchError:
         return writer.unpublished
     return 0
 
@@ -191,38 +219,6 @@ def _finish(plan: Plan, record: RunRecord, watch: Stopwatch) -> RunSummary:
             write_copies(path, record.content, csv=plan.options.csv, xlsx=plan.options.xlsx)
     LOG.info("complete: %s rows, of which %s are ok", f"{counts.rows:,}", f"{counts.by_status[Status.OK]:,}")
     return record.summary(counts, watch)
-
-
-class _FirstFailures:
-    """Stops a run whose first thousand files all fail: a folder that is not mounted, not a thousand bad images."""
-
-    def __init__(self, active: bool) -> None:
-        self._active = active
-        self._reasons: dict[Status, int] = {}
-
-    def count(self, statuses: Iterable[Status]) -> None:
-        """Count rows without a verdict on them."""
-        for status in statuses:
-            self._reasons[status] = self._reasons.get(status, 0) + 1
-
-    def check(self, rows: Sequence[Prediction]) -> None:
-        """Raises MribatchError once FIRST_FAILURES rows have come and none is ok."""
-        if not self._active:
-            return
-        self.count(row.status for row in rows)
-        if not all(status.is_failure for status in self._reasons):
-            self._active = False
-        elif sum(self._reasons.values()) >= FIRST_FAILURES:
-            shown = ", ".join(f"{status} {count:,}" for status, count in self._reasons.items())
-            raise MribatchError(
-                f"the first {sum(self._reasons.values()):,} files all failed ({shown}): {rows[-1].error}",
-                f"{self._advice()}, or add --keep-going",
-            )
-
-    def _advice(self) -> str:
-        if self._reasons.keys() <= {Status.UNSUPPORTED, Status.DECODE_FAILED}:  # they were read, so the folder is there
-            return "leave these files out (see --exclude)"
-        return "check that the folder is mounted and readable"
 
 
 def _list_files(plan: Plan, pseudonyms: Pseudonyms, progress: ListingProgress) -> ListingFacts:
@@ -303,9 +299,10 @@ def _make_folder(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MribatchError(f"cannot make --out {folder}: {error.strerror}", "name another folder") from error
+        raise write_error(f"cannot make --out {folder}", error, "name another folder") from error
     try:
         yield
     finally:
-        if not existed and set(os.listdir(folder)) <= {FolderLock.FILE_NAME}:  # not a worker's log
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            if not existed and set(os.listdir(folder)) <= {FolderLock.FILE_NAME}:  # not a worker's log
+                shutil.rmtree(folder, ignore_errors=True)

@@ -52,6 +52,7 @@ class RunRecord:
         self._content = content
         self.new_rows = 0  # by this process
         self.added = 0  # images that this process appended to the listing
+        self.completed = False  # whether this process could list what an earlier one could not
 
     @classmethod
     def begin_or_resume(cls, plan: Plan, facts: ListingFacts, pseudonyms: Pseudonyms) -> Self:
@@ -74,10 +75,8 @@ class RunRecord:
                 difference = fingerprint.difference({**earlier.fingerprint, LISTING_KEY: earlier.listing.sha256})
                 if earlier.shard != plan.options.shard:
                     raise _other_shard(plan, earlier)
-                if difference and difference.key == LISTING_KEY and plan.options.add_new:
-                    record._grow(facts)
-                elif difference:
-                    raise _other_run(plan, earlier, difference, facts)
+                if difference:
+                    record._take_difference(difference, facts)
                 return record
             content = _new_content(plan, facts, fingerprint, pseudonyms)
             plan.folder.write(content)
@@ -89,6 +88,21 @@ class RunRecord:
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
 
+    def _take_difference(self, difference: Difference, facts: ListingFacts) -> None:
+        """Let the run grow where files were added on demand, or where its listing could not be completed before.
+
+        Raises:
+            RunError: Anything else differs.
+        """
+        before = self._content.listing
+        if difference.key != LISTING_KEY or not (self._plan.options.add_new or before.incomplete):
+            raise _other_run(self._plan, self._content, difference, facts)
+        try:
+            self._grow(facts)
+        except RunError as error:
+            raise _unlisted(facts) if facts.incomplete else error from error
+        self.completed = bool(before.incomplete) and not facts.incomplete
+
     def _grow(self, facts: ListingFacts) -> None:
         """Append the new files of the fresh listing. run.json is written last: until then nothing was added.
 
@@ -96,8 +110,12 @@ class RunRecord:
             RunError: A file of the earlier listing has changed or is gone.
         """
         folder, fresh, before = self._plan.folder, self._plan.folder.path / FRESH_FOLDER, self._content
-        self.added = grow_listing(folder.path, before.listing.rows, fresh, fresh / DISCOVERY_DATABASE)
-        folder.remove_copies()
+        completes = bool(before.listing.incomplete)
+        self.added = grow_listing(
+            folder.path, before.listing.rows, fresh, fresh / DISCOVERY_DATABASE, completes=completes
+        )
+        if self.added:
+            folder.remove_copies()
         if self._plan.options.anonymize_paths:  # first: it may have more rows than the listing, never fewer
             os.replace(fresh / PATHS_FILE, folder.path / PATHS_FILE)
         os.replace(fresh / GROWN_LISTING, folder.path / LISTING_FILE)
@@ -194,7 +212,8 @@ class RunRecord:
     @contextlib.contextmanager
     def attempt(self, watch: Stopwatch) -> Iterator[None]:
         """Record one process working on the run; how it ended is in run.json, unless it was killed."""
-        attempt = RunAttempt(started=_now(), pid=os.getpid())
+        budget = self._plan.options.failure_budget
+        attempt = RunAttempt(started=_now(), pid=os.getpid(), max_failures=budget and budget.text)
         self._content = replace(self._content, attempts=(*self._content.attempts, attempt))
         self._save(RunState.RUNNING)
         ended, reason = RunState.STOPPED, None
@@ -242,6 +261,8 @@ def _other_shard(plan: Plan, earlier: RunFile) -> RunError:
 
 def _other_run(plan: Plan, earlier: RunFile, difference: Difference, facts: ListingFacts) -> RunError:
     before, text, add = earlier.listing, str(difference), ""
+    if difference.key == LISTING_KEY and facts.incomplete:
+        return _unlisted(facts)
     if difference.key == LISTING_KEY:
         text = f"the listing differs: a name, size, time or label of the {before.files:,} files has changed"
         if before.files != facts.files:
@@ -250,6 +271,14 @@ def _other_run(plan: Plan, earlier: RunFile, difference: Difference, facts: List
     return RunError(
         f"--out {plan.folder.path} holds another run: {text}",
         f"{add}name another --out, or replace the run with --overwrite",
+    )
+
+
+def _unlisted(facts: ListingFacts) -> RunError:
+    return RunError(
+        f"the inputs cannot be listed as they were: the file system gave no answer for {facts.incomplete:,} of their"
+        " folders and files",
+        "check the disk or the network folder, and type the same command again",
     )
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mribatch.core.errors import RunError
 from mribatch.core.regular_file import digest_file
+from mribatch.core.system_errors import reading
 from mribatch.pipeline.listing.discover import Input, InputKind
 from mribatch.pipeline.listing.table import LISTING_FILE, PATHS_FILE, Listing
 from mribatch.pipeline.output.part_hashes import HASHES_FILE, differs_from_record, recorded_hashes
@@ -157,7 +158,8 @@ def _read_part(run: _Run, part: int, found: _Findings) -> "pa.Table | None":
 
     path, facts = part_path(run.path, part), run.file
     try:
-        content = path.read_bytes()
+        with reading(path):
+            content = path.read_bytes()
         if differs_from_record(content, part, run.hashes):
             found.take([f"{path.name}: its SHA-256 is not the one in {HASHES_FILE}"])
             return None
@@ -273,7 +275,8 @@ def _check_series(run: _Run) -> Iterator[str]:
 
     expected = tabulate_series(run.path, run.file.bundle.classes)
     try:
-        written = read_series(run.path)
+        with reading(run.path / SERIES_FILE):
+            written = read_series(run.path)
     except (OSError, ValueError, pa.ArrowException) as error:
         yield f"{SERIES_FILE} is damaged: {str(error).splitlines()[0]}"
         return

@@ -9,10 +9,9 @@ Order: inputs as typed; lines of a list as listed; within an input the raw bytes
 import contextlib
 import glob
 import os
-import sqlite3
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
@@ -20,6 +19,8 @@ from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
 from mribatch.core.errors import MribatchError, OptionError
+from mribatch.core.scratch_database import open_scratch
+from mribatch.core.system_errors import describe, is_system_error
 from mribatch.core.text import decode_name
 from mribatch.pipeline.listing.headers import (
     STUDY_SUFFIXES,
@@ -82,6 +83,7 @@ class SkipReason(StrEnum):
     DUPLICATE = "duplicate"  # the same real path was listed under an earlier name
     SYMLINK_LOOP = "symlink_loop"  # a folder that contains itself through a link
     UNREADABLE_FOLDER = "unreadable_folder"  # its files could not be listed
+    UNREADABLE_FILE = "unreadable_file"  # its name does not tell what it is, and its first bytes could not be read
 
 
 class InputKind(StrEnum):
@@ -128,6 +130,7 @@ class FoundFile:
     skipped: SkipReason | None = None
     detail: str | None = None
     study: FoundStudy | None = None  # None: a plain image, or skipped
+    fault: str | None = None  # what the file system said instead of the size; None where it answered
 
     @property
     def images(self) -> int:
@@ -206,15 +209,10 @@ class Discovery:
         self._scope = _Scope.of(excluded, patterns)
 
     def __enter__(self) -> Self:
-        self._database.unlink(missing_ok=True)
-        self._connection = sqlite3.connect(self._database, isolation_level=None)
+        self._connection = open_scratch(self._database, _SQLITE_CACHE_KIB)
         for statement in (
-            "PRAGMA journal_mode=OFF",
-            "PRAGMA synchronous=OFF",
-            "PRAGMA temp_store=FILE",
-            f"PRAGMA cache_size=-{_SQLITE_CACHE_KIB}",
             "CREATE TABLE found (input INTEGER, line INTEGER, path BLOB, real BLOB, size INTEGER, mtime_ns INTEGER,"
-            " skipped TEXT, detail TEXT, look INTEGER)",
+            " skipped TEXT, detail TEXT, look INTEGER, fault TEXT)",
             "CREATE TABLE seen (real BLOB PRIMARY KEY) WITHOUT ROWID",
             "CREATE TABLE headers (file INTEGER PRIMARY KEY, skipped TEXT, detail TEXT, content TEXT)",
             "CREATE TABLE series (series TEXT PRIMARY KEY, images INTEGER, given INTEGER, needed INTEGER)"
@@ -236,19 +234,20 @@ class Discovery:
         if self._headers is not None:
             self._read_headers(self._headers, progress)
         rows = self._connection.execute(
-            "SELECT input, path, size, mtime_ns, real, found.skipped, found.detail, look, headers.*"
+            "SELECT input, path, size, mtime_ns, real, found.skipped, found.detail, look, fault,"
+            " headers.*"
             " FROM found LEFT JOIN headers ON headers.file = found.rowid ORDER BY input, line, path"
         )
-        for position, path, size, mtime_ns, real, skipped, detail, look, *header in rows:
+        for position, path, size, mtime_ns, real, skipped, detail, look, fault, *header in rows:
             if header[0] is not None:
-                yield FoundFile(position, path, size, mtime_ns, *self._found_study(*header[1:]))
+                yield FoundFile(position, path, size, mtime_ns, *self._found_study(*header[1:]), fault)
                 continue
             reason = SkipReason(skipped) if skipped else None
             if reason is None and look and self._headers is None:
                 reason = SkipReason.SUFFIX
             if reason is None and not self._is_first(real):
                 reason = SkipReason.DUPLICATE
-            yield FoundFile(position, path, size, mtime_ns, reason, detail)
+            yield FoundFile(position, path, size, mtime_ns, reason, detail, fault=fault)
 
     def _is_first(self, real: bytes) -> bool:
         return self._connection.execute("INSERT OR IGNORE INTO seen VALUES (?)", (real,)).rowcount == 1
@@ -279,7 +278,7 @@ class Discovery:
         for table in ("found", "seen", "headers", "series"):
             self._connection.execute(f"DELETE FROM {table}")
         self._connection.execute("BEGIN")
-        self._connection.executemany("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self._rows(progress))
+        self._connection.executemany("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._rows(progress))
         self._connection.execute("COMMIT")
 
     def _read_headers(self, reader: HeaderReader, progress: ListingProgress) -> None:
@@ -334,6 +333,7 @@ class Discovery:
                     entry.skipped,
                     entry.detail,
                     entry.look,
+                    entry.fault,
                 )
                 seen += 1
                 if seen % _FILES_BETWEEN_CALLS == 0:
@@ -422,6 +422,7 @@ class _Entry:
     skipped: SkipReason | None = None  # where `look` is not NO: what the file is unless it is DICOM or NIfTI
     detail: str | None = None
     look: Look = Look.NO
+    fault: str | None = None  # of the file system, where it does not say how large the file is
 
 
 @dataclass(frozen=True, slots=True)
@@ -526,7 +527,7 @@ def _matching_file(root: bytes, relative: bytes, scope: _Scope) -> _Entry:
     if entry.skipped is not None:
         return entry
     reason, detail, look = _judge_name(os.path.basename(relative), os.path.join(root, relative))
-    return _Entry(entry.path, entry.real, entry.size, entry.mtime_ns, reason, detail, look)
+    return replace(entry, skipped=reason, detail=detail, look=look)
 
 
 def _named_file(root: bytes, name: bytes, scope: _Scope) -> _Entry:
@@ -534,12 +535,14 @@ def _named_file(root: bytes, name: bytes, scope: _Scope) -> _Entry:
     if (pattern := scope.patterns.find_above(name)) is not None:
         return _Entry(name, b"", None, None, SkipReason.EXCLUDED, pattern)
     full = os.path.join(root, name)
-    size = mtime_ns = None
-    with contextlib.suppress(OSError):
+    size = mtime_ns = fault = None
+    try:
         facts = os.stat(full)
         size, mtime_ns = facts.st_size, facts.st_mtime_ns
+    except OSError as error:
+        fault = describe(error) if is_system_error(error) else None
     look = Look.NO if name.lower().endswith(IMAGE_SUFFIXES) else Look.NAMED
-    return _Entry(name, os.path.realpath(full), size, mtime_ns, look=look)
+    return _Entry(name, os.path.realpath(full), size, mtime_ns, look=look, fault=fault)
 
 
 def _walk_named_folder(root: bytes, start: bytes, scope: _Scope) -> Iterator[_Entry]:
@@ -568,7 +571,10 @@ def _walk_folder(root: bytes, start: bytes, scope: _Scope) -> Iterator[_Entry]:
             with os.scandir(os.path.join(root, relative) if relative else root) as entries:
                 for entry in entries:
                     path = os.path.join(relative, entry.name)
-                    if not _is_folder(entry):
+                    kind = _kind_of_entry(entry)
+                    if isinstance(kind, str):
+                        yield _Entry(path + b"/", b"", None, None, SkipReason.UNREADABLE_FOLDER, kind)
+                    elif not kind:
                         yield _file_entry(entry, path, real, scope)
                     elif (left_out := _left_out_folder(entry.name, path, scope)) is not None:
                         yield left_out
@@ -577,7 +583,7 @@ def _walk_folder(root: bytes, start: bytes, scope: _Scope) -> Iterator[_Entry]:
                     else:
                         waiting.append((path, os.path.join(real, entry.name), linked_from))
         except OSError as error:
-            shown = error.strerror or str(error)
+            shown = describe(error)
             yield _Entry(relative + b"/", real, None, None, SkipReason.UNREADABLE_FOLDER, shown)
 
 
@@ -589,11 +595,12 @@ def _left_out_folder(name: bytes, path: bytes, scope: _Scope) -> _Entry | None:
     return None
 
 
-def _is_folder(entry: os.DirEntry[bytes]) -> bool:
+def _kind_of_entry(entry: os.DirEntry[bytes]) -> bool | str:
+    """Whether it is a folder; where the file system does not say, what it says instead."""
     try:
         return entry.is_dir()
-    except OSError:  # a link that cannot be followed is a file that cannot be read
-        return False
+    except OSError as error:  # a link that cannot be followed is a file that cannot be read
+        return describe(error) if is_system_error(error) else False
 
 
 def _file_entry(entry: os.DirEntry[bytes], path: bytes, folder_real: bytes, scope: _Scope) -> _Entry:
@@ -603,11 +610,13 @@ def _file_entry(entry: os.DirEntry[bytes], path: bytes, folder_real: bytes, scop
     if reason is not None and look is Look.NO:
         return _Entry(path, b"", None, None, reason, detail)
     real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(folder_real, entry.name)
-    size = mtime_ns = None
-    with contextlib.suppress(OSError):
+    size = mtime_ns = fault = None
+    try:
         facts = entry.stat()
         size, mtime_ns = (facts.st_size, facts.st_mtime_ns) if stat.S_ISREG(facts.st_mode) else (None, None)
-    return _Entry(path, real, size, mtime_ns, reason, detail, look)
+    except OSError as error:
+        fault = describe(error) if is_system_error(error) else None
+    return _Entry(path, real, size, mtime_ns, reason, detail, look, fault)
 
 
 def _judge_name(name: bytes, path: bytes) -> tuple[SkipReason | None, str | None, Look]:

@@ -13,8 +13,11 @@ import pyarrow.parquet as pq
 
 from mribatch.core.errors import RunError
 from mribatch.core.local_paths import arrow_path
+from mribatch.core.scratch_database import open_scratch
+from mribatch.core.system_errors import reading
 from mribatch.pipeline.listing.table import LISTING_FILE, LISTING_SCHEMA, PATHS_FILE, ListingWriter
 
+_CACHE_KIB = 4096
 GROWN_LISTING = ".grown.parquet"
 _FIRST_NAMES = 5
 # The columns of a listing after `index`, in order; `real_path` is of paths.parquet.
@@ -28,15 +31,21 @@ _NEW_COLUMNS = ", ".join(
     for name in _COLUMNS
 )
 _SAME = "earlier.input = latest.input AND earlier.name = latest.name AND earlier.place = latest.place"
+_UNKNOWN = "earlier.bytes IS NULL AND earlier.mtime_ns IS NULL"  # the file system did not say
 _CHANGED = (
-    f"FROM earlier JOIN latest ON {_SAME} WHERE earlier.bytes IS NOT latest.bytes"
-    " OR earlier.mtime_ns IS NOT latest.mtime_ns OR earlier.label IS NOT latest.label"
+    f"FROM earlier JOIN latest ON {_SAME} WHERE earlier.label IS NOT latest.label"
+    " OR ((earlier.bytes IS NOT latest.bytes OR earlier.mtime_ns IS NOT latest.mtime_ns) AND NOT (:lenient AND "
+    f"{_UNKNOWN}))"
 )
 _VANISHED = f"FROM earlier LEFT JOIN latest ON {_SAME} WHERE latest.name IS NULL"
-_NEW = f"FROM latest LEFT JOIN earlier ON {_SAME} WHERE earlier.name IS NULL"
+# A file that is there has all of its rows, also where its header could not be read and it has only one.
+_NEW = (
+    "FROM latest WHERE NOT EXISTS"
+    " (SELECT 1 FROM earlier WHERE earlier.input = latest.input AND earlier.name = latest.name)"
+)
 
 
-def grow_listing(earlier: Path, images: int, latest: Path, database: Path) -> int:
+def grow_listing(earlier: Path, images: int, latest: Path, database: Path, *, completes: bool = False) -> int:
     """Write the earlier listing followed by the images that only the latest one has, in its order.
 
     The result is GROWN_LISTING in the folder of the latest one; where paths are hidden, paths.parquet there grows, too.
@@ -46,6 +55,7 @@ def grow_listing(earlier: Path, images: int, latest: Path, database: Path) -> in
         images: Rows of it that count; what follows is from a growth that was killed before it was recorded.
         latest: Folder of the listing of today.
         database: Scratch file, removed at the end.
+        completes: Whether the file system gave no answer for some files of the earlier listing; they have not changed.
 
     Returns:
         The number of new images.
@@ -56,11 +66,11 @@ def grow_listing(earlier: Path, images: int, latest: Path, database: Path) -> in
         sqlite3.Error: The file system refused to keep the names.
     """
     hidden = (latest / PATHS_FILE).exists()
-    with contextlib.closing(_open_database(database)) as connection:
+    with contextlib.closing(open_scratch(database, _CACHE_KIB)) as connection:
         try:
             _load(connection, "earlier", earlier, images)
             _load(connection, "latest", latest, None)
-            _refuse_lost(connection)
+            _refuse_lost(connection, completes)
             added = 0
             with ListingWriter(latest, hidden, GROWN_LISTING) as writer:
                 for row in _rows(earlier, images):
@@ -72,14 +82,6 @@ def grow_listing(earlier: Path, images: int, latest: Path, database: Path) -> in
             return added
         finally:
             database.unlink(missing_ok=True)
-
-
-def _open_database(path: Path) -> sqlite3.Connection:
-    path.unlink(missing_ok=True)
-    connection = sqlite3.connect(path, isolation_level=None)
-    for pragma in ("journal_mode=OFF", "synchronous=OFF", "temp_store=FILE", "cache_size=-4096"):
-        connection.execute(f"PRAGMA {pragma}")
-    return connection
 
 
 def _load(connection: sqlite3.Connection, table: str, folder: Path, images: int | None) -> None:
@@ -101,6 +103,7 @@ def _load(connection: sqlite3.Connection, table: str, folder: Path, images: int 
 def _rows(folder: Path, images: int | None) -> Iterator[tuple[Any, ...]]:
     """The rows of a listing as tuples in the order of its columns, then the real path; at most the first `images`."""
     with contextlib.ExitStack() as stack:
+        stack.enter_context(reading(folder / LISTING_FILE))
         table = stack.enter_context(pq.ParquetFile(arrow_path(folder / LISTING_FILE)))
         paths = None
         if (folder / PATHS_FILE).exists():
@@ -115,13 +118,14 @@ def _rows(folder: Path, images: int | None) -> Iterator[tuple[Any, ...]]:
             left -= rows.num_rows
 
 
-def _refuse_lost(connection: sqlite3.Connection) -> None:
+def _refuse_lost(connection: sqlite3.Connection, lenient: bool) -> None:
     problems = []
     for what, rows in (("changed (size, time or label)", _CHANGED), ("gone", _VANISHED)):
         files = f"SELECT earlier.path {rows} GROUP BY earlier.input, earlier.path ORDER BY min(earlier.row)"
-        (count,) = connection.execute(f"SELECT count(*) FROM ({files})").fetchone()
+        chosen = {"lenient": lenient}
+        (count,) = connection.execute(f"SELECT count(*) FROM ({files})", chosen).fetchone()
         if count:
-            names = ", ".join(f"'{path}'" for (path,) in connection.execute(f"{files} LIMIT {_FIRST_NAMES}"))
+            names = ", ".join(f"'{path}'" for (path,) in connection.execute(f"{files} LIMIT {_FIRST_NAMES}", chosen))
             more = f" and {count - _FIRST_NAMES:,} more" if count > _FIRST_NAMES else ""
             problems.append(f"{count:,} {what}: {names}{more}")
     if problems:

@@ -3,6 +3,7 @@
 Whatever identifies a patient is replaced by a pseudonym here, on the thread that read it.
 """
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,7 @@ from enum import IntEnum
 from itertools import islice
 
 from mribatch.core.regular_file import read_head
+from mribatch.core.system_errors import describe, is_system_error
 from mribatch.pipeline.records import Flag, Status, Verdict
 from mribatch.pipeline.studies.dicom_header import read_dicom_header
 from mribatch.pipeline.studies.facts import NotAnImage, Plane, SliceFacts, StudyFile, StudyFormat, StudyIds
@@ -24,7 +26,7 @@ from mribatch.pipeline.threads import WorkerThreads
 DICOM_SUFFIXES = (b".dcm", b".dicom", b".ima")
 NIFTI_SUFFIXES = (b".nii", b".nii.gz", b".hdr", b".hdr.gz", b".img", b".img.gz")
 STUDY_SUFFIXES = (*DICOM_SUFFIXES, *NIFTI_SUFFIXES)
-NIFTI_DATA = "nifti_data"  # a SkipReason's value
+NIFTI_DATA, UNREADABLE_FILE = "nifti_data", "unreadable_file"  # values of SkipReason
 
 _VOXELS = (b".img", b".img.gz")
 _GROUP = 16  # files handed to the threads together
@@ -119,8 +121,8 @@ class HeaderReader:
                 return None
             read = read_dicom_header if kind is StudyFormat.DICOM else read_nifti_header
             header = read(file.path, self._options)
-        except OSError:
-            return None  # where the file earns a row, that says why it cannot be read
+        except OSError as error:
+            return _judge_unread(file, error)
         if isinstance(header, StudyFile):
             return self._entry(file.path, header)
         if file.look is not Look.NAMED or header.reason == NIFTI_DATA:
@@ -133,8 +135,8 @@ class HeaderReader:
             return True
         try:
             return self._tell_kind(file) is not None
-        except OSError:
-            return False
+        except OSError as error:
+            return is_system_error(error)
 
     def _tell_kind(self, file: UnreadFile) -> StudyFormat | None:
         head = read_head(file.path, HEAD_BYTES)
@@ -148,12 +150,11 @@ class HeaderReader:
         found = self.find(file)
         return file, write_entry(found) if isinstance(found, StudyEntry) else found
 
-    def _late(self, file: UnreadFile) -> tuple[UnreadFile, WrittenEntry | None]:
-        if file.look is Look.UNKNOWN:
-            return file, None
-        kind = StudyFormat.DICOM if file.path.lower().endswith(DICOM_SUFFIXES) else StudyFormat.NIFTI
+    def _late(self, file: UnreadFile) -> tuple[UnreadFile, WrittenEntry | NotAnImage]:
         error = f"reading the header took longer than {self._timeout_s:g} s"
-        return file, write_entry(StudyEntry(kind, (SliceFacts(None),), Status.TIMEOUT, error))
+        if file.look is Look.UNKNOWN:
+            return file, NotAnImage(UNREADABLE_FILE, error)
+        return file, write_entry(StudyEntry(_expected_format(file), (SliceFacts(None),), Status.TIMEOUT, error))
 
     def _entry(self, path: bytes, header: StudyFile) -> StudyEntry:
         verdict, ids = header.verdict, self.pseudonyms.of_ids(header.ids)
@@ -173,6 +174,26 @@ class HeaderReader:
         """The values of a NIfTI volume are scaled by its own range, for which no other file is needed."""
         of_series = header.format is StudyFormat.DICOM and header.verdict.status is Status.OK
         return of_series and (self._always_range or header.needs_range)
+
+
+def _judge_unread(file: UnreadFile, error: OSError) -> Found:
+    """What is said of a file whose header could not be read.
+
+    None where it is not there or not a regular file: where it earns a row, that says so. A file whose name does not tell
+    what it is may be an image also where it is forbidden.
+    """
+    system = is_system_error(error)
+    if file.look is Look.UNKNOWN:
+        forbidden = error.errno in (errno.EACCES, errno.EPERM)
+        return NotAnImage(UNREADABLE_FILE, describe(error)) if system or forbidden else None
+    if not system or not file.path.lower().endswith(STUDY_SUFFIXES):
+        return None
+    text = f"The header cannot be read: {describe(error)} (errno {error.errno})."
+    return StudyEntry(_expected_format(file), (SliceFacts(None),), Status.UNREADABLE, text)
+
+
+def _expected_format(file: UnreadFile) -> StudyFormat:
+    return StudyFormat.DICOM if file.path.lower().endswith(DICOM_SUFFIXES) else StudyFormat.NIFTI
 
 
 def is_data_of_pair(path: bytes) -> bool:

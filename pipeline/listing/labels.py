@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import posixpath
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,11 +11,13 @@ from typing import Protocol
 from mribatch.core.csv_rows import open_csv
 from mribatch.core.errors import MribatchError, OptionError
 from mribatch.core.model_spec import ModelSpec, normalise_label
+from mribatch.core.scratch_database import open_scratch
 from mribatch.core.text import decode_name
 from mribatch.pipeline.listing.discover import Input
 
 _MAX_NAMES = 1000  # distinct unknown names that are counted one by one; folders named after patients can be many
 _OTHERS = "(others)"
+_CACHE_KIB = 4096
 _FIRST_LINES = 5  # lines of a table without a file that are named
 
 
@@ -90,12 +91,8 @@ class TableLabels:
         self.unknown: Counter[str] = Counter()
         self._spec = spec
         self._database = database
-        database.unlink(missing_ok=True)
-        self._connection = sqlite3.connect(database, isolation_level=None)
+        self._connection = open_scratch(database, _CACHE_KIB)
         for statement in (
-            "PRAGMA journal_mode=OFF",
-            "PRAGMA synchronous=OFF",
-            "PRAGMA cache_size=-4096",
             "CREATE TABLE labels (path TEXT PRIMARY KEY, line INTEGER, label TEXT, used INTEGER) WITHOUT ROWID",
             "CREATE TABLE other_spellings (spelling TEXT PRIMARY KEY, path TEXT) WITHOUT ROWID",
             "BEGIN",

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from mribatch.core.files import publishing
 from mribatch.core.local_paths import arrow_path
+from mribatch.core.system_errors import reading
 from mribatch.core.text import decode_name
 from mribatch.pipeline.listing.discover import Discovery, FoundFile, Input, ListingProgress, SkipReason
 from mribatch.pipeline.listing.headers import write_entry
@@ -69,6 +70,7 @@ PLAIN = "image"  # beside "dicom" and "nifti", in counts by format
 _ROW_GROUP = 4_096  # rows held in memory at once
 _MAX_SUFFIXES, _OTHERS = 100, "(others)"
 _FIRST_NAMES = 20
+_UNREAD = (SkipReason.UNREADABLE_FOLDER, SkipReason.UNREADABLE_FILE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,9 @@ class ListingFacts:
     images: int | None = None  # rows; None in runs of schema version 1, where every file is one
     files_by_format: Mapping[str, int] | None = None  # "dicom", "nifti" and "image"; None where all are plain images
     images_by_format: Mapping[str, int] | None = None  # likewise
+    incomplete: int | None = (
+        None  # folders and files that the file system gave no answer for; None where there are none
+    )
 
     @property
     def rows(self) -> int:
@@ -100,6 +105,7 @@ class _ListedCounts:
 
     def __init__(self) -> None:
         self.labelled = 0
+        self.unanswered = 0
         self.files: Counter[str] = Counter()
         self.images: Counter[str] = Counter()
 
@@ -108,6 +114,8 @@ class _ListedCounts:
         self.files[kind] += 1
         self.images[kind] += found.images
         self.labelled += found.images * (label is not None)
+        unread = found.study is not None and found.study.header.status is Status.UNREADABLE
+        self.unanswered += found.fault is not None or unread
 
 
 class _SkippedCounts:
@@ -238,6 +246,7 @@ def _describe(found: FoundFile, label: str | None) -> bytes:
 def _make_facts(
     listed: _ListedCounts, skipped: _SkippedCounts, labels: Labels, digest: str, hidden_by: Pseudonyms | None
 ) -> ListingFacts:
+    unread = sum(skipped.by_reason[reason.value] for reason in _UNREAD)
     unmatched, unknown, plain = labels.unmatched(), labels.unknown, listed.files.keys() <= {PLAIN}
     if hidden_by is not None:  # a folder may be named after a patient
         unknown = Counter({hidden_by.of_path(os.fsencode(name)): count for name, count in unknown.items()})
@@ -255,6 +264,7 @@ def _make_facts(
         images=listed.images.total(),
         files_by_format=None if plain else listed.files,
         images_by_format=None if plain else listed.images,
+        incomplete=listed.unanswered + unread or None,
     )
 
 
@@ -313,12 +323,14 @@ class Listing:
     def __init__(self, folder: Path, inputs: Sequence[Input]) -> None:
         self._path, self._paths = folder / LISTING_FILE, folder / PATHS_FILE
         self._roots = [item.root for item in inputs]
-        self.files: int = pq.read_metadata(arrow_path(self._path)).num_rows
+        with reading(self._path):
+            self.files: int = pq.read_metadata(arrow_path(self._path)).num_rows
         self._samples: dict[str, tuple[SliceSource, ...]] | None = None
 
     def slices(self, wanted: Iterable[range]) -> Iterator[list[ImageFile]]:
         """Yield the images of the wanted row numbers, which must ascend. One piece is in memory at a time."""
         with contextlib.ExitStack() as stack:
+            stack.enter_context(reading(self._path))
             table = stack.enter_context(pq.ParquetFile(arrow_path(self._path)))
             paths = self._open_paths(stack)
             starts = [0]

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from mribatch.core.errors import RunError
 from mribatch.core.files import publishing
 from mribatch.core.local_paths import arrow_path
+from mribatch.core.system_errors import reading
 from mribatch.pipeline.output.layout import PART_ROWS, PartLayout
 from mribatch.pipeline.output.part_hashes import differs_from_record, record_part, recorded_hashes
 from mribatch.pipeline.records import Flag, Prediction
@@ -209,7 +210,8 @@ def _part_problem(path: Path, part: int, layout: PartLayout, run_id: str) -> str
     if not 0 <= part < layout.parts:
         return "is no part of this run"
     try:
-        found = pq.read_metadata(arrow_path(path))
+        with reading(path):
+            found = pq.read_metadata(arrow_path(path))
     except (OSError, pa.ArrowException) as error:
         return f"is damaged: {str(error).splitlines()[0]}"
     if not is_of_run(found.metadata, run_id):
@@ -220,7 +222,8 @@ def _part_problem(path: Path, part: int, layout: PartLayout, run_id: str) -> str
 
 
 def _change(path: Path, part: int, hashes: Mapping[int, str]) -> str | None:
-    return _CHANGED if differs_from_record(path.read_bytes(), part, hashes) else None
+    with reading(path):
+        return _CHANGED if differs_from_record(path.read_bytes(), part, hashes) else None
 
 
 def is_of_run(metadata: Mapping[bytes, bytes] | None, run_id: str) -> bool:
@@ -326,7 +329,8 @@ def read_parts(run: Path, columns: Sequence[str] | None = None) -> Iterator[pa.T
     """
     hashes = recorded_hashes(run)
     for path in sorted((run / PARTS_FOLDER).glob("part-*.parquet"), key=lambda path: int(path.stem[5:])):
-        content = path.read_bytes()
+        with reading(path):
+            content = path.read_bytes()
         if differs_from_record(content, int(path.stem[5:]), hashes):
             raise RunError(f"{path} {_CHANGED}", _CLASSIFY_AGAIN)
         yield _with_study_columns(parse_part(content, columns), columns)

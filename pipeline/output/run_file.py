@@ -95,6 +95,7 @@ class RunAttempt:
 
     started: str  # UTC, ISO 8601
     pid: int
+    max_failures: str | None = None  # as given; absent where the user set no limit
     error: str | None = None
     ended: str | None = None
     rows: int | None = None

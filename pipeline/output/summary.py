@@ -20,7 +20,7 @@ from mribatch.pipeline.output.series import read_series, select_suspicious
 from mribatch.pipeline.records import Status
 
 _SERIES_SHOWN = 10
-_LOST = (SkipReason.UNREADABLE_FOLDER,)
+_LOST = (SkipReason.UNREADABLE_FOLDER, SkipReason.UNREADABLE_FILE)
 _LOST_IF_STRICT = (*_LOST, SkipReason.DICOM_MODALITY, SkipReason.DICOM_MOSAIC, SkipReason.SYMLINK_LOOP)
 
 

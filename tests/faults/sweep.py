@@ -1,0 +1,157 @@
+"""Every call of a command fails once, in every way: what became of the command, and of the same command afterwards."""
+
+import errno
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mribatch.core.errors import ExitCode
+from tests.faults.scenarios import Place, Rows, Scenario, draw_inputs
+from tests.faults.server import Ended, Server
+from tests.faults.shim import SHORT, Control, Fault
+
+# How each kind of call may fail.
+ERRORS = {
+    "open": (errno.EIO, errno.EMFILE, errno.ENOSPC, errno.ESTALE, errno.EINTR),
+    "read": (errno.EIO, errno.ESTALE, errno.EINTR, SHORT),
+    "write": (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EINTR, SHORT),
+    "fsync": (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EINTR),
+    "rename": (errno.EIO, errno.ENOSPC, errno.ESTALE),
+    "mkdir": (errno.EIO, errno.ENOSPC, errno.EDQUOT),
+    "mmap": (errno.EIO, errno.ENOMEM),
+    "unlink": (errno.EIO, errno.ESTALE),
+    "lock": (errno.EIO, errno.ENOLCK, errno.EINTR),
+    "stat": (errno.EIO, errno.ESTALE),
+    "list": (errno.EIO, errno.EMFILE, errno.ESTALE),
+    "truncate": (errno.EIO, errno.ENOSPC),
+    "close": (errno.EIO, errno.ENOSPC),
+}
+_STICKY = {"write": errno.ENOSPC, "open": errno.EMFILE, "read": errno.EIO, "stat": errno.ESTALE}
+_FINE = (ExitCode.OK, ExitCode.ROWS_NOT_OK)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one fault.
+
+    end: "unnoticed" (nothing is different), "row" (a file has a row with the reason, or is told not to be listed),
+    "error" (one line with a fix), or "bad". problem: What is wrong, where the end is bad.
+    """
+
+    scenario: str
+    fault: Fault
+    what: str
+    end: str
+    problem: str | None = None
+
+
+class Sweep:
+    """One scenario, with every fault that it can meet.
+
+    Args:
+        scenario: What is tried.
+        root: For its folders, without a link in its path.
+        server: Whose calls `control` makes fail.
+        control: Of the faults.
+    """
+
+    def __init__(self, scenario: Scenario, root: Path, server: Server, control: Control) -> None:
+        self._scenario = scenario
+        self._place = Place(root)
+        self._server = server
+        self._control = control
+        self._command: tuple[str, ...] = ()
+        self._undisturbed: tuple[int, Rows] = (0, {})
+        self.counts: dict[str, int] = {}
+
+    def prepare(self) -> None:
+        """Run the command once without faults; it says which calls there are."""
+        draw_inputs(self._place)
+        self._control.watch([])
+        self._scenario.prepare(self._place, self._server)
+        self._command = tuple(map(str, self._scenario.command(self._place)))
+        self._place.restore()
+        self._control.watch(self._scenario.watched(self._place))
+        ended = self._server.run(self._command)
+        self.counts = self._control.counts
+        assert ended.code in _FINE, ended
+        self._undisturbed = ended.code, self._scenario.rows(self._place)
+
+    def faults(self) -> Iterator[Fault]:
+        """Each call of each kind once with each error, and from then on with one."""
+        for kind, count in self.counts.items():
+            for number in range(1, count + 1):
+                for error in ERRORS[kind]:
+                    yield Fault(kind, number, error)
+                if kind in _STICKY:
+                    yield Fault(kind, number, _STICKY[kind], sticky=True)
+
+    def inject(self, fault: Fault) -> Outcome:
+        """Run the command with the fault, then again without one."""
+        self._place.restore()
+        self._control.watch(self._scenario.watched(self._place), fault)
+        first = self._server.run(self._command)
+        injected, what = self._control.injected, self._control.what
+        self._control.watch([])
+        end, problem = self._judge(first, injected)
+        if problem is None:
+            problem = self._judge_again(self._server.run(self._command), end)
+        return Outcome(self._scenario.name, fault, what, end if problem is None else "bad", problem)
+
+    def _judge(self, ended: Ended, injected: int) -> tuple[str, str | None]:
+        """What the fault has become."""
+        lines = ended.stderr.splitlines()
+        if "Traceback" in ended.stderr or "Traceback" in ended.stdout:
+            return "bad", f"a traceback: {lines[-1]}"
+        if ended.code in (ExitCode.USER_ERROR, ExitCode.REQUIREMENT_NOT_MET):
+            errors = [line for line in lines if line.startswith("Error: ")]
+            if len(errors) != 1 or lines[-1] != errors[0] or " Fix: " not in errors[0]:
+                return "bad", f"not one line with a fix: {ended.stderr!r}"
+            return "error", None
+        if ended.code not in _FINE:
+            return "bad", f"ended with {ended.code}: {ended.stderr!r}"
+        if not injected:
+            return "unnoticed", None
+        differing = self._differing()
+        if not differing and ended.code == self._undisturbed[0]:
+            return "unnoticed", None
+        return ("row", None) if ended.code == ExitCode.ROWS_NOT_OK else ("bad", f"silently other rows: {differing}")
+
+    def _differing(self) -> dict[str, object]:
+        expected, got = self._undisturbed[1], self._scenario.rows(self._place)
+        return {name: got.get(name) for name in expected.keys() | got.keys() if got.get(name) != expected.get(name)}
+
+    def _judge_again(self, ended: Ended, end: str) -> str | None:
+        """What is wrong after the same command without a fault."""
+        if ended.code not in (self._undisturbed[0], *((ExitCode.ROWS_NOT_OK,) if end == "row" else ())):
+            return f"the same command again ended with {ended.code}: {ended.stderr.strip() or ended.stdout.strip()}"
+        differing = self._differing()
+        bad = {name: row for name, row in differing.items() if not _is_failed(row)}
+        files = {name.rpartition(" ")[0] for name in differing}
+        if bad or (end != "row" and differing):
+            return f"the same command again gives other rows: {bad or differing}"
+        if len(files) > 1 and not self._is_series(files):
+            return f"several files lost their rows: {sorted(files)}"
+        left = [path.name for path in self._place.out.rglob(".*") if path.name != ".lock"]
+        if left:
+            return f"the same command again leaves {left}"
+        if self._scenario.is_run:
+            verified = self._server.run(["verify", self._place.out])
+            if verified.code:
+                return f"the run does not verify: {verified.stdout}{verified.stderr}"
+        return None
+
+    def _is_series(self, files: set[str]) -> bool:
+        """Grey values of a series follow all of its images, so that one of them can keep the others from theirs."""
+        return all(name.startswith("study/") or not os.path.exists(self._place.inputs / name) for name in files)
+
+
+def _is_failed(row: object) -> bool:
+    return isinstance(row, dict) and bool(row.get("error"))
+
+
+def tally(outcomes: list[Outcome]) -> dict[str, int]:
+    """How often each end was met."""
+    return dict(Counter(outcome.end for outcome in outcomes))
