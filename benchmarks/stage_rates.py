@@ -24,6 +24,7 @@ from mribatch.core.model_spec import FP32
 from mribatch.pipeline.choices import DALI, ONNXRUNTIME, OPENCV, TENSORRT
 from mribatch.pipeline.decode.file import decoded_file, read_and_probe
 from mribatch.pipeline.decode.probe import DEFAULT_MAX_PIXELS
+from mribatch.pipeline.executor.part_maker import make_rows
 from mribatch.pipeline.file_classifier import make_file_classifier
 from mribatch.pipeline.inference.assembly import assemble, make_dali_decoder, make_opencv_decoder
 from mribatch.pipeline.inference.order import WorkOrder
@@ -33,7 +34,6 @@ from mribatch.pipeline.output.parts import PartFacts, PartWriter
 from mribatch.pipeline.output.rows import predictions
 from mribatch.pipeline.progress import SilentProgress
 from mribatch.pipeline.records import Choice, ClassifiedBatch, DecodedFile, Decoder, FileClassifier, ImageFile
-from mribatch.pipeline.run import run
 from mribatch.pipeline.stopwatch import Stopwatch
 from mribatch.trt.gpu import NoGpu, find_gpu
 
@@ -243,7 +243,7 @@ def _rows_rate(work: Work, pair: Pair, stages: FileClassifier) -> float:
         if found.name != pair.backend.name:
             raise RuntimeError(f"{pair.backend.name} was to be measured, this is {found.name}: {found.reason}")
         writer = _writer(work, Path(folder), work.images)
-        rows = run(work.enough(), classify_files, work.bundle.spec.classes, writer, Stopwatch())
+        rows = make_rows(work.enough(), classify_files, work.bundle.spec.classes, writer, Stopwatch())
         return _steady(rows, work)[0]
 
 

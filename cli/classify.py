@@ -29,6 +29,12 @@ FEW_FILES = 10  # whose rows are printed
 @click.option("--batch-size", type=int, help="Images per batch.  [default: 8 per core; 64 with dali or tensorrt]")
 @click.option("--threads", type=int, help="Number of cores to use.  [default: all that this process may use]")
 @click.option(
+    "--workers",
+    type=int,
+    help="Processes that classify side by side, each with its share of the cores.  [default: 1, or one for each GPU]",
+)
+@click.option("--gpus", metavar="N,N…", help="Numbers of the GPUs that they use, in turn.  [default: the first]")
+@click.option(
     "--backend", type=click.Choice(BACKENDS), default="auto", show_default=True, help="Library that runs the model."
 )
 @click.option(

@@ -17,6 +17,7 @@ from mribatch.core.errors import ExitCode, advising
 from mribatch.core.local_paths import check_local
 from mribatch.core.tables import PLAIN, Column, Screen, count, format_table
 from mribatch.core.text import decode_name
+from mribatch.pipeline.executor.part_maker import make_rows
 from mribatch.pipeline.file_classifier import make_file_classifier
 from mribatch.pipeline.listing.discover import Discovery, FoundFile, Input, resolve_inputs
 from mribatch.pipeline.listing.headers import HeaderReader, refusal
@@ -28,7 +29,6 @@ from mribatch.pipeline.output.summary import count_images
 from mribatch.pipeline.plan import make_header_reader
 from mribatch.pipeline.progress import Progress
 from mribatch.pipeline.records import FileClassifier, ImageFile, StudyImage
-from mribatch.pipeline.run import run
 from mribatch.pipeline.stopwatch import Stopwatch
 from mribatch.pipeline.studies.pseudonyms import random_pseudonyms
 
@@ -199,7 +199,7 @@ def _measure_rate(
     size = classify_files.batch_size
     groups = [files[start : start + size] for start in range(0, len(files), size)]
     begin, not_ok = time.perf_counter(), 0
-    for rows in run(groups, classify_files, classes, _NullSink(), Stopwatch()):
+    for rows in make_rows(groups, classify_files, classes, _NullSink(), Stopwatch()):
         not_ok += sum(row.status.is_failure for row in rows)
     return len(files) / max(time.perf_counter() - begin, 1e-9), not_ok
 

@@ -2,13 +2,13 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Self
 
 from mribatch.core.errors import MribatchError, OptionError, RequirementNotMetError
-from mribatch.pipeline.records import Prediction, Status
+from mribatch.pipeline.records import Status
 
 FIRST_FAILURES = 1000
 _BUDGET = re.compile(r"(\d{1,12})|(\d{1,3}(?:\.\d{1,6})?)\s*%")
@@ -70,25 +70,33 @@ class FailureLimits:
         """Count rows that are there already, without a verdict on them."""
         self._reasons.update(statuses)
 
-    def check(self, rows: Sequence[Prediction] = ()) -> None:
-        """Count rows, too.
+    def uncount(self, lost: Mapping[Status, int]) -> None:
+        """Forget rows that are to be made again."""
+        self._reasons.subtract(lost)
+
+    def check(self, statuses: Iterable[Status] = (), last_error: str | None = None) -> None:
+        """Count new rows, too.
+
+        Args:
+            statuses: Of the new rows.
+            last_error: Of the last of them.
 
         Raises:
             MribatchError: FIRST_FAILURES rows have come and none is ok.
             RequirementNotMetError: More rows have failed than the user allows.
         """
-        self.count(row.status for row in rows)
-        self._check_first(rows)
+        self.count(statuses)
+        self._check_first(last_error)
         self._check_budget()
 
-    def _check_first(self, rows: Sequence[Prediction]) -> None:
+    def _check_first(self, last_error: str | None) -> None:
         if not self._first:
             return
         if not all(status.is_failure for status in self._reasons):
             self._first = False
-        elif rows and self._reasons.total() >= FIRST_FAILURES:
+        elif last_error is not None and self._reasons.total() >= FIRST_FAILURES:
             raise MribatchError(
-                f"the first {self._reasons.total():,} files all failed ({self._describe()}): {rows[-1].error}",
+                f"the first {self._reasons.total():,} files all failed ({self._describe()}): {last_error}",
                 f"{self._advice()}, or add --keep-going",
             )
 

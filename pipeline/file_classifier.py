@@ -36,12 +36,24 @@ def make_file_classifier(
     Raises:
         MribatchError: The backend, the decoder or the precision is not available.
     """
+    order = make_work_order(bundle, options, threads=threads, note=note, files=files)
+    return open_file_classifier(bundle, order, log, note)
+
+
+def make_work_order(
+    bundle: Bundle, options: ClassifyOptions, *, threads: int, note: Callable[[str], None], files: int = 0
+) -> WorkOrder:
+    """Choose backend, decoder and precision; the arguments are those of `make_file_classifier`.
+
+    Raises:
+        MribatchError: The backend, the decoder or the precision is not available.
+    """
     backend, decoder = _choose_backend(options), choose_decoder(options.decoder)
     precision = choose_precision(options.precision, bundle, backend, files=files, threads=threads, note=note)
     default = min(BATCH_SIZE_PER_CORE * threads, MAX_BATCH_SIZE)
     if backend.name == TENSORRT or decoder.name == DALI:
         default = DEFAULT_BATCH.maximum
-    order = WorkOrder(
+    return WorkOrder(
         model=str(bundle.folder.absolute()),
         bundle_sha256=bundle.sha256,
         backend=backend,
@@ -56,7 +68,13 @@ def make_file_classifier(
         volume=options.header_options.volume,
         dicom_anywhere=options.dicom_anywhere,
     )
-    if (backend.name, decoder.name) == (ONNXRUNTIME, OPENCV):
+
+
+def open_file_classifier(
+    bundle: Bundle, order: WorkOrder, log: Path | None, note: Callable[[str], None]
+) -> FileClassifier:
+    """Return what does the work of an order, not entered: in this process, or in a worker that may die."""
+    if (order.backend.name, order.decoder.name) == (ONNXRUNTIME, OPENCV):
         return assemble(bundle, order, note)
     return SupervisedClassifier(order, log, note)
 

@@ -17,6 +17,7 @@ from mribatch.core.bundle import load_bundle
 from mribatch.core.cores import usable_cores
 from mribatch.core.errors import MribatchError
 from mribatch.core.text import decode_name
+from mribatch.pipeline.executor.part_maker import make_rows
 from mribatch.pipeline.file_classifier import make_file_classifier
 from mribatch.pipeline.listing.headers import HeaderReader, Look, StudyEntry, UnreadFile, refusal
 from mribatch.pipeline.options import ClassifyOptions
@@ -24,7 +25,6 @@ from mribatch.pipeline.output.parts import table_of_rows
 from mribatch.pipeline.plan import make_header_reader
 from mribatch.pipeline.progress import Progress
 from mribatch.pipeline.records import ImageFile, Prediction, Status, StudyImage, Verdict
-from mribatch.pipeline.run import run
 from mribatch.pipeline.stopwatch import Stopwatch
 from mribatch.pipeline.studies.pseudonyms import random_pseudonyms, read_pseudonyms
 
@@ -59,7 +59,7 @@ def classify_images(images: Iterable[Image], options: ClassifyOptions, progress:
         with classifier:
             classifier.gate()
             progress.start(len(files), 0)
-            for batch in run(
+            for batch in make_rows(
                 _in_batches(files, classifier.batch_size), classifier, bundle.spec.classes, rows, Stopwatch()
             ):
                 progress.advance(len(batch), sum(row.status.is_failure for row in batch))

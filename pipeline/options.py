@@ -1,5 +1,6 @@
 """The options of a run, with their defaults, in one place for the command line and for Python."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ PRECISIONS = (AUTO, "fp32", "int8")
 BATCH_SIZE_PER_CORE = 8  # default; one slice of the ONNX Runtime backend for each core
 DEFAULT_TIMEOUT_S = 60.0
 MAX_BATCH_SIZE = 1024
+MAX_WORKERS = 256
+_GPU_NUMBERS = re.compile(r"\d{1,3}(,\d{1,3})*")
 
 # What a user of these options can do about errors of the functions that several commands share.
 FIXES: Mapping[type[MribatchError], str] = {
@@ -69,6 +72,8 @@ class ClassifyOptions:
     exclude: tuple[str, ...] = ()  # patterns of files and folders to leave out, as in .gitignore
     csv: bool = False  # also write predictions.csv
     xlsx: bool = False  # also write predictions.xlsx; needs openpyxl
+    workers: int | None = None  # processes that classify side by side; None: one for each GPU of `gpus`, else one
+    gpus: str | None = None  # "0,1": the GPUs that the processes use in turn; None: the first one
     shard: str | None = None  # "2/4": only the second quarter of the part files, for array jobs; merged afterwards
     overwrite: bool = False  # replace an earlier run in the output folder
     add_new: bool = False  # add the files that are new since the run in the output folder
@@ -88,6 +93,7 @@ class ClassifyOptions:
     def __post_init__(self) -> None:
         _check_range("--batch-size", self.batch_size, 1, MAX_BATCH_SIZE)
         _check_range("--threads", self.threads, 1, 1024)
+        _check_range("--workers", self.workers, 1, MAX_WORKERS)
         _check_range("--max-pixels", self.max_pixels, 1, 10**10)
         _check_range("--timeout", self.timeout_s, 0.001, 86_400)
         _check_choice("--backend", self.backend, BACKENDS)
@@ -99,6 +105,8 @@ class ClassifyOptions:
         if self.add_new and self.overwrite:
             raise MribatchError("--add-new and --overwrite exclude each other", "choose one of them")
         self._check_shard()
+        if self.gpus is not None and not _GPU_NUMBERS.fullmatch(self.gpus):
+            raise OptionError(f"--gpus '{self.gpus}' are no numbers of GPUs", "write them like 0,1 (see nvidia-smi -L)")
         for name in ("alias", "exclude"):
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
@@ -135,6 +143,16 @@ class ClassifyOptions:
     def failure_budget(self) -> FailureBudget | None:
         """How many images may fail before the run ends; None: all of them."""
         return None if self.max_failures is None else FailureBudget.parse(str(self.max_failures))
+
+    @property
+    def gpu_numbers(self) -> tuple[str, ...]:
+        """The GPUs that the processes use in turn; none where it was not said."""
+        return tuple(self.gpus.split(",")) if self.gpus else ()
+
+    @property
+    def processes(self) -> int:
+        """Processes that classify side by side."""
+        return self.workers or len(self.gpu_numbers) or 1
 
     @property
     def header_options(self) -> HeaderOptions:

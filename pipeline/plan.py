@@ -13,7 +13,8 @@ from mribatch.core.cores import usable_cores
 from mribatch.core.local_paths import check_local, utf8_path
 from mribatch.core.model_spec import ModelSpec
 from mribatch.pipeline.choices import TENSORRT
-from mribatch.pipeline.file_classifier import make_file_classifier
+from mribatch.pipeline.file_classifier import make_work_order, open_file_classifier
+from mribatch.pipeline.inference.order import WorkOrder
 from mribatch.pipeline.listing.discover import Input, count_by_name, has_candidate, resolve_inputs
 from mribatch.pipeline.listing.headers import HeaderReader
 from mribatch.pipeline.listing.labels import add_aliases
@@ -41,8 +42,13 @@ class Plan:
     folder: RunFolder
     options: ClassifyOptions  # with `auto` resolved as an earlier run of the same folder did
     bundle: Bundle
+    order: WorkOrder
     classifier: FileClassifier
-    threads: int
+
+    @property
+    def threads(self) -> int:
+        """Cores to use."""
+        return self.order.threads
 
     @property
     def patterns(self) -> PathPatterns:
@@ -127,9 +133,9 @@ def make_plan(
         raise no_image_error(resolved, folder.path, patterns, headers)
     measures = options.precision == AUTO and bundle.has_int8
     files = count_by_name(resolved, folder.path, patterns, most=FEWEST_FILES) if measures else 0
-    log = folder.path / WORKER_LOG
-    classifier = make_file_classifier(bundle, options, threads=threads, log=log, note=note, files=files)
-    return Plan(resolved, folder, options, bundle, classifier, threads)
+    order = make_work_order(bundle, options, threads=threads, note=note, files=files)
+    classifier = open_file_classifier(bundle, order, folder.path / WORKER_LOG, note)
+    return Plan(resolved, folder, options, bundle, order, classifier)
 
 
 def make_header_reader(options: ClassifyOptions, pseudonyms: Pseudonyms, threads: int) -> HeaderReader:

@@ -5,7 +5,8 @@ import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +14,9 @@ import pyarrow as pa
 from mribatch.core.errors import Interrupted, MribatchError, OptionError, RequirementNotMetError, advising
 from mribatch.core.files import FolderLock
 from mribatch.core.system_errors import naming_system_errors, write_error
+from mribatch.pipeline.executor.messages import Halted, PartsOrder
+from mribatch.pipeline.executor.part_maker import PartMaker
+from mribatch.pipeline.executor.processes import PartProcesses, Seat
 from mribatch.pipeline.failure_limits import FailureLimits
 from mribatch.pipeline.listing.discover import Discovery, ListingProgress
 from mribatch.pipeline.listing.label_advice import no_label_error
@@ -28,21 +32,19 @@ from mribatch.pipeline.output.folder import (
     LABELS_DATABASE,
     WORKER_LOG,
 )
-from mribatch.pipeline.output.layout import PartLayout
 from mribatch.pipeline.output.partial import read_partials
-from mribatch.pipeline.output.rows import predictions
 from mribatch.pipeline.output.run_file import RunState
 from mribatch.pipeline.output.summary import RunSummary, count_images
 from mribatch.pipeline.plan import Plan, make_plan
 from mribatch.pipeline.progress import Progress, SilentProgress
-from mribatch.pipeline.records import FileClassifier, ImageFile, Prediction, Sink, Status
+from mribatch.pipeline.records import Status
 from mribatch.pipeline.run_record import RunRecord
 from mribatch.pipeline.stop_signals import StopSignals
-from mribatch.pipeline.stopwatch import CHECKING, DECODING, LISTING, LOADING, WRITING, Stopwatch
+from mribatch.pipeline.stopwatch import CHECKING, LISTING, LOADING, Stopwatch
 from mribatch.pipeline.studies.pseudonyms import Pseudonyms, keep_key, random_pseudonyms, read_pseudonyms
+from mribatch.pipeline.tally import RESUME, Tally
 
 LOG = logging.getLogger("mribatch")
-_RESUME = "type the same command again, without --overwrite; it continues from there"
 
 
 def classify(
@@ -116,33 +118,6 @@ def _describe_growth(record: RunRecord) -> str:
     return f"added to the run: {record.added:,} new, {record.images:,} images in all"
 
 
-def run(
-    groups: Iterable[Sequence[ImageFile]],
-    classify_files: FileClassifier,
-    classes: Sequence[str],
-    sink: Sink,
-    watch: Stopwatch,
-) -> Iterator[list[Prediction]]:
-    """Take every image through the stages: decode, classify, make rows, write them.
-
-    Args:
-        groups: Files in listing order, at most one batch each; no group crosses a part.
-        classify_files: Entered.
-        classes: In the order of the model's columns.
-        sink: Where the rows go.
-        watch: Receives the seconds of each stage.
-
-    Yields:
-        The rows of each batch, once they are written.
-    """
-    for batch in classify_files.batches(groups, watch):
-        with watch.measure(WRITING):
-            rows = predictions(batch, classes)
-            sink.write(rows)
-        watch.seconds[DECODING] += sum(file.seconds for file in batch.files)
-        yield rows
-
-
 def _classify_missing(
     plan: Plan, record: RunRecord, done: set[int], watch: Stopwatch, stop: StopSignals, progress: Progress
 ) -> None:
@@ -150,27 +125,67 @@ def _classify_missing(
     layout = record.layout
     facts = parquet.PartFacts(plan.bundle.spec.classes, record.part_facts(), record.run_id)
     heads = read_partials(plan.folder.path, layout, facts, done)
-    writer = parquet.PartWriter(plan.folder.path, layout, facts, heads, progress.published)
-    missing, wanted = [part for part in record.own_parts if part not in done], len(record.own_rows)
+    missing = [part for part in record.own_parts if part not in done]
     before = layout.count_rows(done) + sum(head.num_rows for head in heads.values())
     limits = _start_limits(plan, record, done, heads)
-    progress.start(wanted, before)
+    progress.start(len(record.own_rows), before)
+    tally = Tally(record, stop, progress, limits, before=before, processes=plan.options.processes)
     with watch.measure(LOADING):
         record.record_proof(plan.classifier.gate())
-    spans = [layout.rows(part)[heads[part].num_rows if part in heads else 0 :] for part in missing]
-    groups = _split_into_batches(Listing(plan.folder.path, plan.inputs), spans, plan.classifier)
-    for rows in run(groups, plan.classifier, plan.bundle.spec.classes, writer, watch):
-        record.new_rows += len(rows)
-        progress.advance(len(rows), sum(row.status.is_failure for row in rows))
+    if plan.options.processes > 1:
+        _make_in_processes(plan, record, facts, missing, tally, watch)
+        return
+    listing = Listing(plan.folder.path, plan.inputs)
+    maker = PartMaker(plan.folder.path, listing, layout, facts, progress.published)
+    for rows in maker.make(missing, plan.classifier, watch, heads):
         try:
-            limits.check(rows)
+            tally.add([row.status for row in rows], rows[-1].error)
         except RequirementNotMetError:
-            _keep_unfinished(writer)
+            maker.keep()
             raise
-        if stop.exit_code is not None and before + record.new_rows < wanted:
-            kept = before + record.new_rows - _keep_unfinished(writer)
-            problem = f"stopped by a signal; {kept:,} of {wanted:,} images are kept"
-            raise Interrupted(stop.exit_code, problem, _RESUME)
+        if tally.is_stopped:
+            raise tally.interrupt(lost=maker.keep())
+
+
+def _make_in_processes(
+    plan: Plan, record: RunRecord, facts: parquet.PartFacts, missing: Sequence[int], tally: Tally, watch: Stopwatch
+) -> None:
+    """Have the missing parts made by several processes side by side."""
+    order = PartsOrder(
+        work=replace(plan.order, threads=max(1, plan.threads // plan.options.processes)),
+        run=str(plan.folder.path.absolute()),
+        roots=tuple(item.root.decode("latin-1") for item in plan.inputs),
+        classes=facts.classes,
+        facts=facts.facts,
+        run_id=record.run_id,
+        increments=record.layout.increments,
+    )
+    lost = 0
+    with PartProcesses(order, _make_seats(plan), plan.classifier.runs_with) as processes:
+        halting = False
+        for event in processes.make(missing):
+            if isinstance(event, Halted):
+                lost += event.lost
+            elif event is not None:
+                tally.take(event, watch)
+            if tally.is_stopped and not halting:
+                halting = True
+                processes.halt()
+    if tally.is_stopped:
+        raise tally.interrupt(lost)
+
+
+def _make_seats(plan: Plan) -> list[Seat]:
+    """A place for each process, on the GPUs in turn."""
+    gpus = plan.options.gpu_numbers
+    return [
+        Seat(
+            number=number + 1,
+            environment={"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {},
+            log=plan.folder.path / WORKER_LOG,
+        )
+        for number in range(plan.options.processes)
+    ]
 
 
 def _start_limits(plan: Plan, record: RunRecord, done: set[int], heads: Mapping[int, pa.Table]) -> FailureLimits:
@@ -190,23 +205,6 @@ def _start_limits(plan: Plan, record: RunRecord, done: set[int], heads: Mapping[
         limits.count(map(Status, head.column("status").to_pylist()))
     limits.check()
     return limits
-
-
-def _keep_unfinished(writer: parquet.PartWriter) -> int:
-    """Keep the rows of an unfinished part; return how many are lost because the disk refuses."""
-    try:
-        writer.keep()
-    except MribatchError:
-        return writer.unpublished
-    return 0
-
-
-def _split_into_batches(
-    listing: Listing, spans: Iterable[range], classifier: FileClassifier
-) -> Iterator[list[ImageFile]]:
-    for files in listing.slices(spans):
-        for start in range(0, len(files), classifier.batch_size):
-            yield files[start : start + classifier.batch_size]
 
 
 def _finish(plan: Plan, record: RunRecord, watch: Stopwatch) -> RunSummary:
@@ -289,7 +287,7 @@ class _StoppableListing:
 
     def _check(self, when: str) -> None:
         if self._stop.exit_code is not None:
-            raise Interrupted(self._stop.exit_code, f"stopped by a signal {when}", _RESUME)
+            raise Interrupted(self._stop.exit_code, f"stopped by a signal {when}", RESUME)
 
 
 @contextlib.contextmanager

@@ -43,6 +43,11 @@ def read_partials(run: Path, layout: PartLayout, facts: PartFacts, done: Contain
     return heads
 
 
+def read_partial(run: Path, layout: PartLayout, facts: PartFacts, part: int) -> pa.Table | None:
+    """Read the rows that were kept of one part; None where there are none."""
+    return _read_head(partial_path(run, part), layout.rows(part), facts)
+
+
 def _read_head(path: Path, rows: range, facts: PartFacts) -> pa.Table | None:
     """Return the first rows of a part, or None where the file does not hold them."""
     with contextlib.suppress(OSError, ValueError, pa.ArrowException):

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
@@ -57,29 +57,34 @@ class WorkerDied(Exception):
         self.death = death
 
 
-class WorkerProcess:
-    """A started worker. `receive` raises WorkerDied once it is gone.
+class ChildProcess:
+    """A started process of ours that is spoken to in messages of bytes.
 
     Args:
-        order: What it is to do.
+        command: That runs it; it gets two descriptors as further arguments: of what it reads, and of what it writes.
         log: Where its stdout and stderr are appended; None: nowhere.
-        command: That runs it; it gets the order and two descriptors as further arguments.
+        environment: Variables that it has beside those of this process.
 
     Raises:
         MribatchError: The log cannot be written, or the operating system starts no process.
     """
 
-    def __init__(self, order: WorkOrder, log: Path | None, command: Sequence[str] | None = None) -> None:
+    def __init__(self, command: Sequence[str], log: Path | None, environment: Mapping[str, str] | None = None) -> None:
         self._log = log
         try:
             request_end, requests = _make_pipe()
             self._replies, reply_end = _make_pipe()
             descriptors = (request_end.fileno(), reply_end.fileno())
-            arguments = [*(command or COMMAND), order.to_json(), *map(str, descriptors)]
+            arguments = [*command, *map(str, descriptors)]
             with _open_log(log) as output:
                 # spawned anew, never forked: no lock, thread or CUDA context of this process is copied
                 self._process = subprocess.Popen(
-                    arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=descriptors
+                    arguments,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=descriptors,
+                    env=None if environment is None else os.environ | environment,
                 )
         except OSError as error:
             raise MribatchError(
@@ -98,31 +103,23 @@ class WorkerProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def send(self, request: Request) -> None:
-        """Returns at once, also where the worker reads nothing any more; `receive` finds that out."""
-        self._outbox.put(request_bytes(request))
+    def send_bytes(self, message: bytes) -> None:
+        """Returns at once, also where the process reads nothing any more; `receive_bytes` finds that out."""
+        self._outbox.put(message)
 
-    def receive(self, patience_s: float) -> Reply:
-        """The next reply.
+    def receive_bytes(self, patience_s: float) -> bytes:
+        """The next message.
 
         Raises:
             WorkerDied: It ended, or said nothing for so long and was killed.
-            RuntimeError: It ended over a bug of ours; holds its traceback.
         """
         try:
             if not self._replies.poll(patience_s):
                 self._process.kill()
                 raise WorkerDied(Death(f"killed after it had said nothing for {patience_s:,.0f} s", hung=True))
-            reply = read_reply(self._replies.recv_bytes())
+            return self._replies.recv_bytes()
         except (EOFError, OSError) as found:
             raise self._report_death() from found
-        if isinstance(reply, WorkerFailed):
-            if reply.bug is not None:
-                raise RuntimeError(f"the worker process failed:\n{reply.bug}")
-            raise WorkerDied(
-                Death(f"ended by an error: {reply.problem}", error=MribatchError(reply.problem, reply.fix))
-            )
-        return reply
 
     def end(self) -> None:
         """Make sure that it is gone. It holds nothing that could be lost."""
@@ -151,6 +148,42 @@ class WorkerProcess:
             self._process.kill()
             return WorkerDied(Death("killed after it had closed its pipe and not ended"))
         return WorkerDied(Death(f"ended by {_name_signal(-code)}" if code < 0 else f"ended with exit code {code}"))
+
+
+class WorkerProcess(ChildProcess):
+    """A started worker.
+
+    Args:
+        order: What it is to do.
+        log: Where its stdout and stderr are appended; None: nowhere.
+        command: That runs it; it gets the order as a further argument.
+
+    Raises:
+        MribatchError: The log cannot be written, or the operating system starts no process.
+    """
+
+    def __init__(self, order: WorkOrder, log: Path | None, command: Sequence[str] | None = None) -> None:
+        super().__init__([*(command or COMMAND), order.to_json()], log)
+
+    def send(self, request: Request) -> None:
+        """Returns at once, also where the worker reads nothing any more; `receive` finds that out."""
+        self.send_bytes(request_bytes(request))
+
+    def receive(self, patience_s: float) -> Reply:
+        """The next reply.
+
+        Raises:
+            WorkerDied: It ended, or said nothing for so long and was killed.
+            RuntimeError: It ended over a bug of ours; holds its traceback.
+        """
+        reply = read_reply(self.receive_bytes(patience_s))
+        if isinstance(reply, WorkerFailed):
+            if reply.bug is not None:
+                raise RuntimeError(f"the worker process failed:\n{reply.bug}")
+            raise WorkerDied(
+                Death(f"ended by an error: {reply.problem}", error=MribatchError(reply.problem, reply.fix))
+            )
+        return reply
 
 
 def _name_signal(number: int) -> str:

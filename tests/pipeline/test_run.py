@@ -18,7 +18,7 @@ import pytest
 
 from mribatch.core.bundle import GOLDEN_FILE
 from mribatch.core.errors import ExitCode, Interrupted, MribatchError
-from mribatch.pipeline import run as run_module
+from mribatch.pipeline.executor.part_maker import make_rows
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.output.parts import part_path
 from mribatch.pipeline.output.summary import RunSummary
@@ -603,7 +603,7 @@ def test_run_passes_each_batch_through_every_stage(fails: bool) -> None:
         make_decoder=lambda choice: pair,
         decoder=chosen,
     ) as classify_files:
-        got = [len(batch) for batch in run_module.run(groups, classify_files, ("a", "b"), sink, Stopwatch())]
+        got = [len(batch) for batch in make_rows(groups, classify_files, ("a", "b"), sink, Stopwatch())]
     assert got == [4, 2]
     assert [row.decoded.file.index for row in sink] == list(range(6))
     assert {row.predicted for row in sink} == ({None} if fails else {"a"})
