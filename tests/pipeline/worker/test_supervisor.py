@@ -299,7 +299,7 @@ def test_overwrite_keeps_the_log_of_its_own_worker(
     make: Make, order: WorkOrder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    monkeypatch.setattr(plan, "make_file_classifier", lambda *_, **__: make(log=out / "worker.log"))
+    monkeypatch.setattr(plan, "open_file_classifier", lambda *_, **__: make(log=out / "worker.log"))
     drawn(tmp_path / "data", 1)
     for overwrite in (False, True):
         classify([tmp_path / "data"], out, ClassifyOptions(model=order.model, overwrite=overwrite))
