@@ -33,6 +33,11 @@ FEW_FILES = 10  # whose rows are printed
     type=int,
     help="Processes that classify side by side, each with its share of the cores.  [default: 1, or one for each GPU]",
 )
+@click.option(
+    "--on",
+    metavar="ray[://HOST:PORT]",
+    help="Classify on a Ray cluster whose machines see the inputs and --out under the same paths.",
+)
 @click.option("--gpus", metavar="N,N…", help="Numbers of the GPUs that they use, in turn.  [default: the first]")
 @click.option(
     "--backend", type=click.Choice(BACKENDS), default="auto", show_default=True, help="Library that runs the model."

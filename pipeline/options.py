@@ -17,6 +17,7 @@ from mribatch.core.errors import (
     StorageError,
     WriteError,
 )
+from mribatch.pipeline.cluster_address import parse_address
 from mribatch.pipeline.decode.probe import DEFAULT_MAX_PIXELS
 from mribatch.pipeline.decode.values import Window
 from mribatch.pipeline.failure_limits import FailureBudget
@@ -73,6 +74,7 @@ class ClassifyOptions:
     csv: bool = False  # also write predictions.csv
     xlsx: bool = False  # also write predictions.xlsx; needs openpyxl
     workers: int | None = None  # processes that classify side by side; None: one for each GPU of `gpus`, else one
+    on: str | None = None  # "ray" or "ray://HOST:PORT": the cluster that classifies; None: this machine
     gpus: str | None = None  # "0,1": the GPUs that the processes use in turn; None: the first one
     shard: str | None = None  # "2/4": only the second quarter of the part files, for array jobs; merged afterwards
     overwrite: bool = False  # replace an earlier run in the output folder
@@ -105,6 +107,8 @@ class ClassifyOptions:
         if self.add_new and self.overwrite:
             raise MribatchError("--add-new and --overwrite exclude each other", "choose one of them")
         self._check_shard()
+        if self.on is not None:
+            parse_address(self.on)
         if self.gpus is not None and not _GPU_NUMBERS.fullmatch(self.gpus):
             raise OptionError(f"--gpus '{self.gpus}' are no numbers of GPUs", "write them like 0,1 (see nvidia-smi -L)")
         for name in ("alias", "exclude"):

@@ -11,12 +11,16 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from mribatch.core.about import __version__
 from mribatch.core.errors import Interrupted, MribatchError, OptionError, RequirementNotMetError, advising
 from mribatch.core.files import FolderLock
 from mribatch.core.system_errors import naming_system_errors, write_error
+from mribatch.pipeline.choices import TENSORRT
+from mribatch.pipeline.cluster_address import parse_address
 from mribatch.pipeline.executor.messages import Halted, PartsOrder
 from mribatch.pipeline.executor.part_maker import PartMaker
 from mribatch.pipeline.executor.processes import PartProcesses, Seat
+from mribatch.pipeline.executor.ray_actors import RayActors
 from mribatch.pipeline.failure_limits import FailureLimits
 from mribatch.pipeline.listing.discover import Discovery, ListingProgress
 from mribatch.pipeline.listing.label_advice import no_label_error
@@ -132,8 +136,8 @@ def _classify_missing(
     tally = Tally(record, stop, progress, limits, before=before, processes=plan.options.processes)
     with watch.measure(LOADING):
         record.record_proof(plan.classifier.gate())
-    if plan.options.processes > 1:
-        _make_in_processes(plan, record, facts, missing, tally, watch)
+    if plan.options.on is not None or plan.options.processes > 1:
+        _make_elsewhere(plan, record, facts, missing, tally, watch)
         return
     listing = Listing(plan.folder.path, plan.inputs)
     maker = PartMaker(plan.folder.path, listing, layout, facts, progress.published)
@@ -147,21 +151,22 @@ def _classify_missing(
             raise tally.interrupt(lost=maker.keep())
 
 
-def _make_in_processes(
+def _make_elsewhere(
     plan: Plan, record: RunRecord, facts: parquet.PartFacts, missing: Sequence[int], tally: Tally, watch: Stopwatch
 ) -> None:
-    """Have the missing parts made by several processes side by side."""
+    """Have the missing parts made by several processes side by side, or by the actors of a cluster."""
     order = PartsOrder(
-        work=replace(plan.order, threads=max(1, plan.threads // plan.options.processes)),
+        work=replace(plan.order, threads=_count_threads(plan)),
         run=str(plan.folder.path.absolute()),
         roots=tuple(item.root.decode("latin-1") for item in plan.inputs),
         classes=facts.classes,
         facts=facts.facts,
         run_id=record.run_id,
+        tool_version=__version__,
         increments=record.layout.increments,
     )
     lost = 0
-    with PartProcesses(order, _make_seats(plan), plan.classifier.runs_with) as processes:
+    with _open_pool(plan, order) as processes:
         halting = False
         for event in processes.make(missing):
             if isinstance(event, Halted):
@@ -173,6 +178,26 @@ def _make_in_processes(
                 processes.halt()
     if tally.is_stopped:
         raise tally.interrupt(lost)
+
+
+def _count_threads(plan: Plan) -> int:
+    """Cores of one process; in a cluster, whose machines differ from this one, one unless the user says more."""
+    if plan.options.on is not None:
+        return plan.options.threads or 1
+    return max(1, plan.threads // plan.options.processes)
+
+
+def _open_pool(plan: Plan, order: PartsOrder) -> PartProcesses | RayActors:
+    runs_with = plan.classifier.runs_with
+    if plan.options.on is None:
+        return PartProcesses(order, _make_seats(plan), runs_with)
+    return RayActors(
+        order,
+        runs_with,
+        address=parse_address(plan.options.on),
+        most=plan.options.workers,
+        needs_gpu=runs_with.backend.name == TENSORRT,
+    )
 
 
 def _make_seats(plan: Plan) -> list[Seat]:

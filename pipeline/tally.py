@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from mribatch.core.errors import Interrupted
+from mribatch.pipeline.executor.events import Lost, Remark
 from mribatch.pipeline.executor.messages import PartMade, Rows
-from mribatch.pipeline.executor.processes import Lost, Remark
 from mribatch.pipeline.failure_limits import FailureLimits
 from mribatch.pipeline.progress import Progress
 from mribatch.pipeline.records import Status

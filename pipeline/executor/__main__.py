@@ -13,11 +13,9 @@ import signal
 import sys
 import threading
 import traceback
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 
-from mribatch.core.bundle import Bundle, load_bundle
 from mribatch.core.errors import MribatchError, WriteError
 from mribatch.core.system_errors import naming_system_errors
 from mribatch.pipeline.executor.messages import (
@@ -26,22 +24,11 @@ from mribatch.pipeline.executor.messages import (
     Halted,
     MakePart,
     Message,
-    Note,
-    PartMade,
     PartsOrder,
-    Ready,
-    Rows,
     message_bytes,
     read_message,
 )
-from mribatch.pipeline.executor.part_maker import PartMaker
-from mribatch.pipeline.file_classifier import open_file_classifier
-from mribatch.pipeline.listing.table import Listing
-from mribatch.pipeline.output.folder import WORKER_LOG
-from mribatch.pipeline.output.partial import read_partial
-from mribatch.pipeline.records import FileClassifier
-from mribatch.pipeline.stopwatch import Stopwatch
-from mribatch.pipeline.worker.supervisor import SupervisedClassifier
+from mribatch.pipeline.executor.service import PartService
 
 
 class _Parent:
@@ -72,67 +59,6 @@ class _Parent:
         self._replies.send_bytes(message_bytes(message))
 
 
-class _PartProcess:
-    """Makes the parts that the parent asks for."""
-
-    def __init__(self, order: PartsOrder, bundle: Bundle, parent: _Parent) -> None:
-        self._order = order
-        self._bundle = bundle
-        self._parent = parent
-        listing = Listing(order.folder, order.inputs)
-        self._maker = PartMaker(order.folder, listing, order.layout, order.part_facts)
-
-    def serve(self) -> None:
-        """Make parts until a Halt comes."""
-        with contextlib.ExitStack() as stack:
-            classifier = stack.enter_context(
-                open_file_classifier(self._bundle, self._order.work, self._order.folder / WORKER_LOG, self._note)
-            )
-            self._parent.send(Ready(classifier.runs_with, classifier.gate()))
-            careful: FileClassifier | None = None
-            while True:
-                request = self._parent.next()
-                if not isinstance(request, MakePart):
-                    self._parent.send(Halted(0))
-                    return
-                if request.careful and careful is None:
-                    careful = stack.enter_context(self._open_careful())
-                if not self._make(request.part, careful if request.careful and careful else classifier):
-                    return
-
-    def _make(self, part: int, classifier: FileClassifier) -> bool:
-        """Make one part; return False where a Halt came before its end."""
-        watch, order = Stopwatch(), self._order
-        head = read_partial(order.folder, order.layout, order.part_facts, part)
-        for rows in self._maker.make([part], classifier, watch, {} if head is None else {part: head}):
-            by_status = dict(Counter(row.status.value for row in rows))
-            self._parent.send(Rows(part, by_status, rows[-1].error))
-            if self._parent.halts.is_set() and self._maker.unpublished:
-                self._parent.send(Halted(self._maker.keep()))
-                return False
-        self._parent.send(PartMade(part, watch.seconds))
-        return True
-
-    def _open_careful(self) -> FileClassifier:
-        return SupervisedClassifier(self._order.work, self._order.folder / WORKER_LOG, self._note)
-
-    def _note(self, text: str) -> None:
-        self._parent.send(Note(text))
-
-
-@contextlib.contextmanager
-def _telling(parent: _Parent) -> Iterator[None]:
-    """Tell the parent why this process ends."""
-    try:
-        yield
-    except MribatchError as error:
-        parent.send(Failed(error.problem, error.fix, ends_run=isinstance(error, WriteError)))
-    except BrokenPipeError:
-        pass  # the parent is gone, and so is the reader of any reason
-    except Exception:
-        parent.send(Failed("", "", bug=traceback.format_exc()))
-
-
 def main(arguments: Sequence[str]) -> None:
     """Serve until the parent closes the requests or sends a Halt."""
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -141,11 +67,25 @@ def main(arguments: Sequence[str]) -> None:
     parent = _Parent(requests, replies)
     order = parent.next()
     assert isinstance(order, PartsOrder), "the order comes first"
-    with _telling(parent), naming_system_errors():
-        bundle = load_bundle(order.work.model)
-        if bundle.sha256 != order.work.bundle_sha256:
-            raise MribatchError(f"{order.work.model} has changed since the run began", "type the same command again")
-        _PartProcess(order, bundle, parent).serve()
+    with telling_why(parent.send), PartService(order, parent.send, parent.halts.is_set) as service:
+        while isinstance(request := parent.next(), MakePart):
+            if not service.make(request.part, careful=request.careful):
+                return
+        parent.send(Halted(0))
+
+
+@contextlib.contextmanager
+def telling_why(send: Callable[[Message], None]) -> Iterator[None]:
+    """Turn an error into a message that says why the process ends."""
+    try:
+        with naming_system_errors():
+            yield
+    except MribatchError as error:
+        send(Failed(error.problem, error.fix, ends_run=isinstance(error, WriteError)))
+    except BrokenPipeError:
+        pass  # the parent is gone, and so is the reader of any reason
+    except Exception:
+        send(Failed("", "", bug=traceback.format_exc()))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ class PartsOrder:
     classes: tuple[str, ...]
     facts: Mapping[str, str | int]  # of every part's metadata
     run_id: str
+    tool_version: str
     increments: tuple[int, ...]
 
     @property

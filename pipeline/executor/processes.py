@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from mribatch.core.errors import MribatchError
+from mribatch.pipeline.executor.events import DEATHS_BEFORE_CARE, MOST_DEATHS, Event, Lost, Remark, differing, hopeless
 from mribatch.pipeline.executor.messages import (
     Failed,
     Halt,
@@ -35,8 +36,6 @@ from mribatch.pipeline.worker.process import ChildProcess, Death, WorkerDied, in
 
 COMMAND: Sequence[str] = (sys.executable, *interpreter_options(sys.flags), "-m", "mribatch.pipeline.executor")
 _FAILED_STARTS = 3  # in a row, after which a process is given up
-_DEATHS_BEFORE_CARE = 2  # over one part; one may be somebody's kill
-_MOST_DEATHS = 10  # over one part, then the run ends
 _PATIENCE_S = 3600.0  # building an engine takes minutes, and a batch of slow files too
 
 
@@ -47,28 +46,6 @@ class Seat:
     number: int  # from 1
     environment: Mapping[str, str]
     log: Path
-
-
-@dataclass(frozen=True)
-class Lost:
-    """A process died over a part, and the rows that it had told of are to be made again."""
-
-    part: int
-    by_status: Mapping[str, int]
-
-    @property
-    def count(self) -> int:
-        return sum(self.by_status.values())
-
-
-@dataclass(frozen=True)
-class Remark:
-    """A line for the user."""
-
-    text: str
-
-
-Event = Rows | PartMade | Lost | Halted | Remark
 
 
 @dataclass
@@ -89,7 +66,7 @@ class _Work:
                 return None
             self.taken += 1
             part = self.waiting.popleft()
-            return part, self.deaths[part] >= _DEATHS_BEFORE_CARE
+            return part, self.deaths[part] >= DEATHS_BEFORE_CARE
 
     def finish(self) -> None:
         """A part that was taken is made."""
@@ -175,6 +152,7 @@ class PartProcesses:
                 raise event
             else:
                 yield event
+
     def halt(self) -> None:
         """Have every process keep its rows and end; each tells so."""
         self._work.end()
@@ -201,8 +179,8 @@ class PartProcesses:
                     deaths = work.give_back(part, died=started)
                     if failed_starts >= _FAILED_STARTS or died.death.error is not None:
                         raise _GivenUp(seat.number, _describe(died.death)) from died
-                    if deaths >= _MOST_DEATHS:
-                        raise _hopeless(part, deaths, died.death) from died
+                    if deaths >= MOST_DEATHS:
+                        raise hopeless(part, deaths, died.death.how) from died
                     continue
                 work.finish()
                 if halted:
@@ -225,8 +203,9 @@ class PartProcesses:
         except WorkerDied as died:
             raise _Died(process, died.death, {}) from died
         if message.runs_with != self._runs_with:
-            problem = f"it runs with {_name(message.runs_with)} instead of {_name(self._runs_with)}"
-            raise _Died(process, Death(problem, error=MribatchError(problem, "see the log, or leave out that GPU")), {})
+            other = differing(message.runs_with, self._runs_with)
+            error = MribatchError(other.problem, other.fix)
+            raise _Died(process, Death(other.problem, error=error), {})
         return process
 
     def _make_part(self, process: ChildProcess, part: int, careful: bool) -> bool:
@@ -287,14 +266,3 @@ def _describe(death: Death) -> MribatchError:
     return death.error or MribatchError(
         f"a process of the run could not start: it was {death.how}", "see worker.log in the output folder"
     )
-
-
-def _hopeless(part: int, deaths: int, death: Death) -> MribatchError:
-    return MribatchError(
-        f"{deaths} processes died over part {part}, the last one was {death.how}",
-        "see worker.log in the output folder, and use fewer --workers if memory is short",
-    )
-
-
-def _name(runs_with: RunsWith) -> str:
-    return f"{runs_with.backend.name} ({runs_with.precision.name}) + {runs_with.decoder.name}"

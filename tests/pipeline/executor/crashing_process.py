@@ -12,6 +12,7 @@ from pathlib import Path
 from mribatch.core.errors import MribatchError
 from mribatch.pipeline.decode import file as decode_file
 from mribatch.pipeline.executor import __main__ as process
+from mribatch.pipeline.executor import service
 from mribatch.pipeline.worker import process as worker_process
 from tests.pipeline.worker import crashing_worker
 
@@ -35,13 +36,13 @@ def no_gpu() -> None:
 if __name__ == "__main__":
     name = sys.argv[1]
     if name in globals():
-        loading = process.load_bundle
+        loading = service.load_bundle
 
         def load(model: str) -> object:
             globals()[name]()
             return loading(model)
 
-        vars(process)["load_bundle"] = load
+        vars(service)["load_bundle"] = load
     else:
         vars(decode_file)["read_and_probe"] = getattr(crashing_worker, name)
         command = (sys.executable, str(Path(crashing_worker.__file__)), name)
