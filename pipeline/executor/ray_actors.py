@@ -162,7 +162,7 @@ class RayActors:
                 f"the Ray cluster {self._address or ''} does not answer: {str(error).splitlines()[0]}".replace(
                     "  ", " "
                 ),
-                "start it (ray start --head), or give its address as ray://HOST:PORT",
+                "start the cluster with ray start, or give its address as ray://HOST:PORT",
             ) from error
         finally:
             for number, handler in handlers.items():  # Ray replaces that of SIGTERM
@@ -255,7 +255,7 @@ def _check_answers(address: str) -> None:
     except (OSError, ValueError, OverflowError) as error:
         raise MribatchError(
             f"the Ray cluster at {address} does not answer: {error}",
-            "start it (ray start --head), or give its address as ray://HOST:PORT",
+            "start the cluster with ray start, or give its address as ray://HOST:PORT",
         ) from error
 
 
