@@ -126,8 +126,8 @@ def classify(
 
     \b
     Exit codes: 0 every image is ok or blank; 1 error; 2 usage; 3 finished, some files
-    failed; 4 stopped by --max-failures, can be resumed; 130 or 143 interrupted, can be
-    resumed.
+    failed; 4 stopped by --max-failures, can be resumed; 129, 130 or 143 interrupted, can
+    be resumed.
 
     \b
     Example:

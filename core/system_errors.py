@@ -1,7 +1,7 @@
 """What the operating system refuses (a disk, a network folder, a limit, memory) as errors of one line with a fix.
 
-Nobody can foresee at which of a thousand calls a disk fails. Where a file's name is known, `name_system_error` makes the
-error; `naming_system_errors` stands around whole commands and catches the rest.
+Nobody can foresee at which of a thousand calls a disk fails. Where a file's name is known, `name_system_error` makes
+the error; `naming_system_errors` stands around whole commands and catches the rest.
 """
 
 import contextlib

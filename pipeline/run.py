@@ -14,6 +14,7 @@ from mribatch.core.errors import Interrupted, MribatchError, RequirementNotMetEr
 from mribatch.core.files import FolderLock
 from mribatch.core.system_errors import naming_system_errors, write_error
 from mribatch.pipeline.failure_limits import FailureLimits
+from mribatch.pipeline.listing.changes import flag_changed
 from mribatch.pipeline.listing.discover import Discovery, ListingProgress
 from mribatch.pipeline.listing.label_advice import no_label_error
 from mribatch.pipeline.listing.labels import FolderLabels, Labels, NoLabels, TableLabels
@@ -75,7 +76,7 @@ def classify(
     LOG.info("classify %s into %s", shown, out)
     with advising(FIXES), naming_system_errors():
         plan = make_plan(inputs, out, options, progress.note)
-        with _make_folder(plan.folder.path), FolderLock(plan.folder.path), contextlib.closing(progress):
+        with _make_folder(plan.folder.path), plan.folder.locked(), contextlib.closing(progress):
             return _classify_locked(plan, watch, progress)
 
 
@@ -141,7 +142,7 @@ def run(
     """
     for batch in classify_files.batches(groups, watch):
         with watch.measure(WRITING):
-            rows = predictions(batch, classes)
+            rows = predictions(flag_changed(batch), classes)
             sink.write(rows)
         watch.seconds[DECODING] += sum(file.seconds for file in batch.files)
         yield rows
@@ -164,6 +165,7 @@ def _classify_missing(
     spans = [layout.rows(part)[heads[part].num_rows if part in heads else 0 :] for part in missing]
     groups = _split_into_batches(Listing(plan.folder.path, plan.inputs), spans, plan.classifier)
     for rows in run(groups, plan.classifier, plan.bundle.spec.classes, writer, watch):
+        plan.folder.check_lock()
         record.new_rows += len(rows)
         progress.advance(len(rows), sum(row.status.is_failure for row in rows))
         try:

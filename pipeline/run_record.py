@@ -42,7 +42,7 @@ from mribatch.pipeline.output.run_file import (
     RunState,
 )
 from mribatch.pipeline.output.summary import RunSummary
-from mribatch.pipeline.plan import Plan, study_versions
+from mribatch.pipeline.plan import STUDY_LIBRARIES, Plan, study_versions
 from mribatch.pipeline.stopwatch import Stopwatch
 from mribatch.pipeline.studies.pseudonyms import Pseudonyms
 
@@ -75,7 +75,7 @@ class RunRecord:
         try:
             if earlier and earlier.state is not RunState.LISTING:
                 record = cls(plan, earlier)
-                difference = fingerprint.difference({**earlier.fingerprint, LISTING_KEY: earlier.listing.sha256})
+                difference = _difference(fingerprint, earlier)
                 if difference:
                     record._take_difference(difference, facts)
                 return record
@@ -115,6 +115,8 @@ class RunRecord:
         self.added = grow_listing(
             folder.path, before.listing.rows, fresh, fresh / DISCOVERY_DATABASE, completes=completes
         )
+        # A file whose header could not be read keeps the one row that it has.
+        listing = replace(facts, images=before.listing.rows + self.added)
         if self.added:
             folder.remove_copies()
         if self._plan.options.anonymize_paths:  # first: it may have more rows than the listing, never fewer
@@ -129,7 +131,7 @@ class RunRecord:
         )
         new = RunIncrement(added=_now(), first_index=before.listing.rows, files=self.added, listing_sha256=facts.sha256)
         increments = (*(before.increments or (begin,)), *((new,) if self.added else ()))
-        self._content = replace(before, listing=facts, counts=None, increments=increments)
+        self._content = replace(before, listing=listing, counts=None, increments=increments)
         self._save(RunState.RUNNING)
 
     @property
@@ -270,6 +272,20 @@ class RunRecord:
     def _save(self, state: RunState) -> None:
         self._content = replace(self._content, state=state)
         self._plan.folder.write(self._content)
+
+
+def _difference(fingerprint: Fingerprint, earlier: RunFile) -> Difference | None:
+    """The first field that differs from an earlier run's; None where all are equal.
+
+    The version of a library that reads one kind of studies says nothing where there was no such file, or is none now:
+    then the listings differ, and say more.
+    """
+    now, before = dict(fingerprint.fields), {**earlier.fingerprint, LISTING_KEY: earlier.listing.sha256}
+    for library in STUDY_LIBRARIES.values():
+        if (library in now) != (library in before):
+            now.pop(library, None)
+            before.pop(library, None)
+    return Fingerprint(now).difference(before)
 
 
 def _other_run(plan: Plan, earlier: RunFile, difference: Difference, facts: ListingFacts) -> RunError:

@@ -1,0 +1,23 @@
+"""Fixtures of the tests that disturb real processes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.shim import Control, NoCompilerError, compile_shim
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library that makes calls fail; without a C compiler, the test is skipped."""
+    try:
+        return compile_shim(tmp_path_factory.mktemp("shim"))
+    except NoCompilerError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def control(shim: Path, tmp_path: Path) -> Iterator[Control]:
+    with Control(shim, tmp_path / "control") as control:
+        yield control
