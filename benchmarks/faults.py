@@ -1,4 +1,4 @@
-"""What faults and kills do to a run: python -m benchmarks.faults [--step N] [--scenarios "A;B"] [--kills N] [--folder DIR]
+"""What faults and kills do to a run: python -m benchmarks.faults [--step N] [--scenarios "A;B"] [--kills N]
 
 The sweep makes each call of a command about its inputs or its output folder fail once (open, read, write, fsync,
 rename, ...; EIO, ENOSPC, EMFILE, EDQUOT, ESTALE, EINTR, short reads and writes, in turns), and some from then on. What
@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.conditions import RESULTS, machine
+from benchmarks.conditions import RESULTS, conditions, machine
 from mribatch.core.files import write_json
 from tests.faults.kills import MODES, Killer, draw_many
 from tests.faults.scenarios import SCENARIOS, Scenario
@@ -59,9 +59,10 @@ def _sweep(folder: Path, server: Server, control: Control, chosen: argparse.Name
             shutil.rmtree(folder / "place")
             print(scenario.name, {key: found[scenario.name][key] for key in ("faults", "ends")}, flush=True)
     bad = sum(one["ends"].get("bad", 0) for one in found.values())
-    content = {"machine": machine(), "step": chosen.step, "scenarios": found, "bad": bad}
+    facts = conditions()
+    content = {"conditions": facts, "step": chosen.step, "scenarios": found, "bad": bad}
     total = sum(one["faults"] for one in found.values())
-    write_json(RESULTS / f"faults-sweep-{total}faults.json", content)
+    write_json(RESULTS / f"faults-sweep-{machine(facts)}-{total}faults.json", content)
     return not bad
 
 
@@ -94,7 +95,8 @@ def _kill(folder: Path, server: Server, chosen: argparse.Namespace) -> bool:
             found[mode.name] = asdict(killer.kill(mode, chosen.kills))
             print(mode.name, found[mode.name], flush=True)
     total = sum(one["kills"] for one in found.values())
-    write_json(RESULTS / f"faults-kills-{total}kills.json", {"machine": machine(), "modes": found})
+    facts = conditions()
+    write_json(RESULTS / f"faults-kills-{machine(facts)}-{total}kills.json", {"conditions": facts, "modes": found})
     return not any(one["problems"] for one in found.values())
 
 

@@ -133,6 +133,9 @@ def classify(
     Example:
       mribatch classify scans/ --out results/
     """
+    from mribatch.core.address_space import check_address_space
+
+    check_address_space()
     from mribatch.cli.log_file import logging_to
     from mribatch.core.native_stderr import without_native_stderr
     from mribatch.pipeline.options import ClassifyOptions

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.server import Server
 from tests.faults.shim import Control, NoCompilerError, compile_shim
 
 
@@ -21,3 +22,11 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def control(shim: Path, tmp_path: Path) -> Iterator[Control]:
     with Control(shim, tmp_path / "control") as control:
         yield control
+
+
+@pytest.fixture(scope="session")
+def disturbed(shim: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Control, Server]]:
+    """A server whose calls may fail."""
+    folder = tmp_path_factory.mktemp("server")
+    with Control(shim, folder / "control") as control, Server(folder, control.environment) as server:
+        yield control, server

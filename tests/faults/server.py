@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-_LONGEST_S = 60
+_LONGEST_S = 300
 _MODULES = (
     *("mribatch.cli.main", "mribatch.cli.classify", "mribatch.cli.report", "mribatch.cli.verify", "mribatch.cli.table"),
     *("mribatch.cli.export", "mribatch.cli.engine", "mribatch.pipeline.run", "mribatch.pipeline.inference.assembly"),

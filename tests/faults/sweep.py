@@ -1,7 +1,6 @@
 """Every call of a command fails once, in every way: what became of the command, and of the same command afterwards."""
 
 import errno
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ ERRORS = {
     "list": (errno.EIO, errno.EMFILE, errno.ESTALE),
     "truncate": (errno.EIO, errno.ENOSPC),
     "close": (errno.EIO, errno.ENOSPC),
+    "thread": (errno.EAGAIN,),
 }
 _STICKY = {
     "write": errno.ENOSPC,
@@ -137,7 +137,9 @@ class Sweep:
             return f"the same command again ended with {ended.code}: {ended.stderr.strip() or ended.stdout.strip()}"
         differing = self._differing()
         files = {name.rpartition(" ")[0] for name in differing}
-        bad = {name: row for name, row in differing.items() if not (_is_failed(row) or self._is_series(files))}
+        failed = {name.rpartition(" ")[0] for name, row in differing.items() if _is_failed(row)}
+        bad = {name: row for name, row in differing.items() if name.rpartition(" ")[0] not in failed}
+        bad = {} if self._is_series(files) else bad
         if bad or (end != "row" and differing):
             return f"the same command again gives other rows: {bad or differing}"
         if len(files) > 1 and not self._is_series(files):
@@ -156,7 +158,7 @@ class Sweep:
 
     def _is_series(self, files: set[str]) -> bool:
         """Grey values of a series follow all of its images, so that one of them can keep the others from theirs."""
-        return all(name.startswith("study/") or not os.path.exists(self._place.inputs / name) for name in files)
+        return all(name.startswith("study/") for name in files)
 
 
 def _is_failed(row: object) -> bool:

@@ -1,6 +1,5 @@
 """Every call that a command makes may fail: it ends well, with a row, or with one line, and the next call goes on."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,6 @@ from tests.faults.shim import Control, Fault
 from tests.faults.sweep import Sweep
 
 FEW = 24  # faults of each command in the quick test
-
-
-@pytest.fixture(scope="module")
-def disturbed(shim: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Control, Server]]:
-    """A server whose calls may fail."""
-    folder = tmp_path_factory.mktemp("server")
-    with Control(shim, folder / "control") as control, Server(folder, control.environment) as server:
-        yield control, server
 
 
 def sweep(scenario: Scenario, folder: Path, disturbed: tuple[Control, Server], most: int | None) -> dict[str, str]:
