@@ -55,6 +55,7 @@ def _sweep(folder: Path, server: Server, control: Control, chosen: argparse.Name
     found = {}
     for scenario in SCENARIOS:
         if not wanted or scenario.name in wanted:
+            print(scenario.name, "...", flush=True)
             found[scenario.name] = sweep_scenario(scenario, folder / "place", server, control, chosen.step)
             shutil.rmtree(folder / "place")
             print(scenario.name, {key: found[scenario.name][key] for key in ("faults", "ends")}, flush=True)
