@@ -1,7 +1,6 @@
 """Real processes of mribatch that tests disturb: started, waited for at a moment, and looked at when they have ended."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -58,16 +57,3 @@ def rows_are_under_way(out: Path) -> bool:
 def is_one_line_with_a_fix(stderr: str) -> bool:
     """Whether that is all that was said."""
     return stderr.startswith("Error: ") and stderr.count("\n") == 1 and " Fix: " in stderr
-
-
-def processes_with(text: str) -> list[int]:
-    """The ids of all processes whose command line or environment names something, but this one."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal() and int(entry.name) != os.getpid():
-            try:
-                if text.encode() in (entry / "cmdline").read_bytes():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found

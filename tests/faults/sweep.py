@@ -1,7 +1,6 @@
 """Every call of a command fails once, in every way: what became of the command, and of the same command afterwards."""
 
 import errno
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,8 +162,3 @@ class Sweep:
 
 def _is_failed(row: object) -> bool:
     return isinstance(row, dict) and bool(row.get("error"))
-
-
-def tally(outcomes: list[Outcome]) -> dict[str, int]:
-    """How often each end was met."""
-    return dict(Counter(outcome.end for outcome in outcomes))
