@@ -216,7 +216,7 @@ class RunRecord:
     def attempt(self, watch: Stopwatch) -> Iterator[None]:
         """Record one process working on the run; how it ended is in run.json, unless it was killed."""
         budget = self._plan.options.failure_budget
-        attempt = RunAttempt(started=_now(), pid=os.getpid(), max_failures=budget and budget.text)
+        attempt = RunAttempt(started=_now(), pid=os.getpid(), max_failures=None if budget is None else budget.text)
         self._content = replace(self._content, attempts=(*self._content.attempts, attempt))
         self._save(RunState.RUNNING)
         ended, reason = RunState.STOPPED, None

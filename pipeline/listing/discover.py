@@ -571,7 +571,7 @@ def _walk_folder(root: bytes, start: bytes, scope: _Scope) -> Iterator[_Entry]:
             continue
         try:
             here = os.path.join(root, relative) if relative else root
-            with ask_again(partial(os.scandir, here)) as entries:
+            with _scan(here) as entries:
                 for entry in entries:
                     path = os.path.join(relative, entry.name)
                     kind = _kind_of_entry(entry)
@@ -588,6 +588,10 @@ def _walk_folder(root: bytes, start: bytes, scope: _Scope) -> Iterator[_Entry]:
         except OSError as error:
             shown = describe(error)
             yield _Entry(relative + b"/", real, None, None, SkipReason.UNREADABLE_FOLDER, shown)
+
+
+def _scan(folder: bytes) -> contextlib.AbstractContextManager[Iterator[os.DirEntry[bytes]]]:
+    return ask_again(lambda: os.scandir(folder))
 
 
 def _left_out_folder(name: bytes, path: bytes, scope: _Scope) -> _Entry | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-LONGEST_S = 120
+LONGEST_S = 600
 
 
 def command(*arguments: object) -> list[str]:
