@@ -152,13 +152,16 @@ def classify(
 
     \b
     Exit codes: 0 every image is ok or blank; 1 error; 2 usage; 3 finished, some files
-    failed; 4 stopped by --max-failures, can be resumed; 130 or 143 interrupted, can be
-    resumed.
+    failed; 4 stopped by --max-failures, can be resumed; 129, 130 or 143 interrupted, can
+    be resumed.
 
     \b
     Example:
       mribatch classify scans/ --out results/
     """
+    from mribatch.core.address_space import check_address_space
+
+    check_address_space()
     from mribatch.cli.log_file import logging_to
     from mribatch.core.native_stderr import without_native_stderr
     from mribatch.pipeline.options import ClassifyOptions

@@ -42,7 +42,7 @@ Exit codes of all commands:
   2    usage: a command, an option, or a value that it cannot take
   3    classify or explain finished, and some files failed
   4    report --require, compare --max-flips or classify --max-failures does not hold
-  130  interrupted (Ctrl-C), 143 terminated; the same command resumes
+  130  interrupted (Ctrl-C), 143 terminated, 129 hung up; the same command resumes
 
 """
 

@@ -8,6 +8,7 @@ MribatchError             one line: what is wrong and what to do about it; no tr
     StorageError          a disk or a network folder that fails, in reading, too
   LimitError              a limit on open files, threads or processes
     MemoryLimitError      not enough memory
+  FolderGoneError         the folder was removed or replaced while we wrote to it
   FolderLockedError       another process is working in the folder
   NoLocksError            the file system of the folder has no locks
   BundleError             a model bundle that is missing, damaged or does not fit
@@ -35,6 +36,7 @@ class ExitCode(IntEnum):
     ROWS_NOT_OK = 3
     REQUIREMENT_NOT_MET = 4  # a figure is not what the user demands; what was done until then is written
     INTERRUPTED = 130
+    HUNG_UP = 129  # SIGHUP: the terminal was closed
     TERMINATED = 143
 
 
@@ -99,6 +101,10 @@ class MemoryLimitError(LimitError):
     """There is not enough memory."""
 
 
+class FolderGoneError(MribatchError):
+    """The folder was removed or replaced while this process wrote to it."""
+
+
 class FolderLockedError(MribatchError):
     """Another process is working in the folder."""
 
@@ -118,7 +124,7 @@ class RunError(MribatchError):
 class Interrupted(MribatchError):
     """A signal ended the work between two steps; the same command resumes it.
 
-    exit_code: 130 after SIGINT, 143 after SIGTERM.
+    exit_code: 130 after SIGINT, 143 after SIGTERM, 129 after SIGHUP.
     """
 
     def __init__(self, exit_code: ExitCode, problem: str, fix: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from mribatch.core.errors import FolderLockedError, MribatchError, NoLocksError
+from mribatch.core.errors import FolderGoneError, FolderLockedError, MribatchError, NoLocksError
 from mribatch.core.locks import open_lock_file, take_lock
 from mribatch.core.system_errors import write_error
 
@@ -113,6 +113,28 @@ class FolderLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._close()
+
+    def check(self) -> None:
+        """Make sure that the folder is still the one whose lock is held.
+
+        Raises:
+            FolderGoneError: The folder, or the lock's file in it, was removed or replaced.
+            StorageError: The file system does not say.
+        """
+        if self._descriptor is None:
+            return
+        mine = os.fstat(self._descriptor)
+        try:
+            there = os.stat(self._path)
+        except FileNotFoundError:
+            there = None
+        except OSError as error:
+            raise _write_error(self._path, error) from error
+        if there is None or not os.path.samestat(mine, there):
+            raise FolderGoneError(
+                f"the folder {self._path.parent} was removed or replaced while it was written to",
+                "leave it alone and type the same command again",
+            )
 
     def _close(self) -> None:
         if self._descriptor is not None:

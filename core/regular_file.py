@@ -1,12 +1,38 @@
-"""The bytes of a regular file of a stranger: never a FIFO that blocks, a device that has no end, or too many bytes."""
+"""The bytes of a regular file of a stranger: never a FIFO that blocks, a device that has no end, or too many bytes.
+
+A disk or a server that fails once is asked again: what it gives at the second or third time is as good.
+"""
 
 import errno
 import hashlib
 import os
 import stat
+import time
+from collections.abc import Callable
 from io import BufferedReader
+from typing import TypeVar
 
+from mribatch.core.system_errors import is_system_error
+
+Result = TypeVar("Result")
 MAX_FILE_BYTES = 2 << 30
+_PAUSES_S = (0.02, 0.2)  # before the second and the third time
+
+
+def ask_again(call: Callable[[], Result]) -> Result:
+    """Call, up to three times while the file system or a limit is to blame.
+
+    Raises:
+        OSError: That of the last time.
+    """
+    for pause in _PAUSES_S:
+        try:
+            return call()
+        except OSError as error:
+            if not is_system_error(error) or error.errno == errno.EFBIG:
+                raise
+        time.sleep(pause)
+    return call()
 
 
 def read_file(path: bytes) -> bytes:
@@ -17,6 +43,10 @@ def read_file(path: bytes) -> bytes:
     Raises:
         OSError: The file is gone, forbidden, no regular file, or larger than 2 GiB.
     """
+    return ask_again(lambda: _read_file(path))
+
+
+def _read_file(path: bytes) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
@@ -42,6 +72,10 @@ def read_head(path: bytes, size: int) -> bytes:
     Raises:
         OSError: As `read_file`, for files of any size.
     """
+    return ask_again(lambda: _read_head(path, size))
+
+
+def _read_head(path: bytes, size: int) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         _check_regular(os.fstat(descriptor).st_mode, path)
@@ -56,6 +90,10 @@ def open_regular(path: bytes) -> BufferedReader:
     Raises:
         OSError: As `read_head`.
     """
+    return ask_again(lambda: _open_regular(path))
+
+
+def _open_regular(path: bytes) -> BufferedReader:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         _check_regular(os.fstat(descriptor).st_mode, path)

@@ -1,7 +1,7 @@
 """What the operating system refuses (a disk, a network folder, a limit, memory) as errors of one line with a fix.
 
-Nobody can foresee at which of a thousand calls a disk fails. Where a file's name is known, `name_system_error` makes the
-error; `naming_system_errors` stands around whole commands and catches the rest.
+Nobody can foresee at which of a thousand calls a disk fails. Where a file's name is known, `name_system_error` makes
+the error; `naming_system_errors` stands around whole commands and catches the rest.
 """
 
 import contextlib
@@ -24,7 +24,10 @@ _STORAGE = {
     if hasattr(errno, name)
 }
 _NO_THREAD = ("can't start new thread", "pthread_create", "Resource temporarily unavailable")
-_NO_MEMORY = ("bad_alloc", "malloc of size", "failed to allocate", "Failed to allocate memory", "Insufficient memory")
+_NO_MEMORY = (
+    *("bad_alloc", "malloc of size", "failed to allocate", "Failed to allocate memory", "Insufficient memory"),
+    *("failed to map segment", "Cannot allocate memory", "cannot allocate memory"),
+)
 
 
 def name_system_error(problem: str, error: OSError) -> MribatchError | None:
@@ -56,6 +59,8 @@ def describe(error: OSError) -> str:
 
 def write_error(problem: str, error: OSError, fix: str) -> MribatchError:
     """Return the error of a file that cannot be written; `fix` is for whatever is no fault of disk or limits."""
+    if error.errno is None:  # of a library in C++ that does not say what the operating system said
+        return StorageError(f"{problem}: {describe(error)}", _STORAGE_FIX)
     return name_system_error(problem, error) or WriteError(f"{problem}: {describe(error)}", fix)
 
 
@@ -88,6 +93,8 @@ def naming_system_errors() -> Iterator[None]:
         path = error.filename if isinstance(error.filename, str | bytes) else None
         where = f"could not use {os.fsdecode(path)}" if path else "could not use a file"
         named = name_system_error(where, error)
+        if named is None and error.errno is None and type(error) is OSError:  # as libraries in C++ say it
+            named = StorageError(f"{where}: {describe(error)}", _STORAGE_FIX)
         if named is None:
             raise
         raise named from error
@@ -110,7 +117,8 @@ _STORAGE_FIX = "check the disk or the network folder, and type the same command 
 _FULL_FIX = "free some space and try again"
 _FILES_FIX = "raise the limit on open files (ulimit -n), and type the same command again"
 _THREADS_FIX = (
-    "raise the limit on threads and processes (ulimit -u, or that of the container), and type the same command again"
+    "raise the limits on threads and processes (ulimit -u, or that of the container) and on memory (ulimit -v), and"
+    " type the same command again"
 )
 _MEMORY_FIX = "free some memory or raise the limit on it (ulimit -v), and type the same command again"
 

@@ -48,6 +48,10 @@ def classify(
         run = mribatch.classify("scans/", "results/", threads=2)
         print(run.counts.by_status)
     """
+    from mribatch.core.address_space import check_address_space
+
+    with in_python_terms():
+        check_address_space()
     from mribatch.pipeline.options import ClassifyOptions
     from mribatch.pipeline.progress import SilentProgress, progress_in_python
     from mribatch.pipeline.run import classify as classify_folder

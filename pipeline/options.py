@@ -44,7 +44,7 @@ FIXES: Mapping[type[MribatchError], str] = {
     DiskFullError: "free some space and type the same command again; it continues where it stopped",
     StorageError: "check the disk or the network folder and type the same command again; it continues where it stopped",
     WriteError: "choose an --out folder that you may write to",
-    MemoryLimitError: "choose a smaller --batch-size, --threads or --max-pixels, or raise the limit on memory (ulimit -v)",
+    MemoryLimitError: "choose a smaller --batch-size, --threads or --max-pixels, or raise the limit (ulimit -v)",
     FolderLockedError: "wait for it to end, or choose another --out",
     NoLocksError: "choose an --out on a local disk and copy the results, or have the file system mounted with locks"
     " (Lustre: -o flock; NFS: lockd)",

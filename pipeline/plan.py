@@ -31,7 +31,7 @@ from mribatch.pipeline.precision import FEWEST_FILES
 from mribatch.pipeline.records import FileClassifier
 from mribatch.pipeline.studies.pseudonyms import Pseudonyms, random_pseudonyms
 
-_STUDY_LIBRARIES = {"dicom": "imagecodecs", "nifti": "nibabel"}
+STUDY_LIBRARIES = {"dicom": "imagecodecs", "nifti": "nibabel"}
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def study_versions(listing: ListingFacts) -> dict[str, JsonScalar]:
     """Return the versions of the libraries that read the listed DICOM and NIfTI files."""
     formats = listing.files_by_format or {}
     found: dict[str, JsonScalar] = {}
-    for kind, name in _STUDY_LIBRARIES.items():
+    for kind, name in STUDY_LIBRARIES.items():
         with contextlib.suppress(PackageNotFoundError):
             found |= {name: version(name)} if kind in formats else {}
     return found

@@ -57,6 +57,7 @@ class Flag(StrEnum):
     FIRST_VOLUME = "first_volume"  # several volumes; the first was used
     NAN_REPLACED = "nan_replaced"  # samples that are no number count as background
     PADDING_EXCLUDED = "padding_excluded"  # padding counts as background and in no range of values
+    CHANGED_SINCE_LISTING = "changed_since_listing"  # the file is not as it was when the run listed it
     NO_ORIENTATION = "no_orientation"  # the header does not say how the slices lie; shown as stored
 
 
@@ -108,6 +109,7 @@ class ImageFile:
     label: str | None = None  # a class of the bundle, or unknown
     name_escaped: bool = False
     study: StudyImage | None = None  # None: the file is one plain image
+    listed: tuple[int, int] | None = None  # bytes and mtime_ns when it was listed; None where they are not known
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ def classify(
     LOG.info("classify %s into %s", shown, out)
     with advising(FIXES), naming_system_errors():
         plan = make_plan(inputs, out, options, progress.note)
-        with _make_folder(plan.folder.path), FolderLock(plan.folder.path), contextlib.closing(progress):
+        with _make_folder(plan.folder.path), plan.folder.locked(), contextlib.closing(progress):
             return _classify_locked(plan, watch, progress)
 
 
@@ -142,6 +142,7 @@ def _classify_missing(
     listing = Listing(plan.folder.path, plan.inputs)
     maker = PartMaker(plan.folder.path, listing, layout, facts, progress.published)
     for rows in maker.make(missing, plan.classifier, watch, heads):
+        plan.folder.check_lock()
         try:
             tally.add([row.status for row in rows], rows[-1].error)
         except RequirementNotMetError:
@@ -169,6 +170,7 @@ def _make_elsewhere(
     with _open_pool(plan, order) as processes:
         halting = False
         for event in processes.make(missing):
+            plan.folder.check_lock()
             if isinstance(event, Halted):
                 lost += event.lost
             elif event is not None:

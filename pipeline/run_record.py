@@ -39,7 +39,7 @@ from mribatch.pipeline.output.run_file import (
     RunState,
 )
 from mribatch.pipeline.output.summary import RunSummary, record_counts, summarize
-from mribatch.pipeline.plan import Plan, study_versions
+from mribatch.pipeline.plan import STUDY_LIBRARIES, Plan, study_versions
 from mribatch.pipeline.stopwatch import Stopwatch
 from mribatch.pipeline.studies.pseudonyms import Pseudonyms
 
@@ -72,9 +72,9 @@ class RunRecord:
         try:
             if earlier and earlier.state is not RunState.LISTING:
                 record = cls(plan, earlier)
-                difference = fingerprint.difference({**earlier.fingerprint, LISTING_KEY: earlier.listing.sha256})
                 if earlier.shard != plan.options.shard:
                     raise _other_shard(plan, earlier)
+                difference = _difference(fingerprint, earlier)
                 if difference:
                     record._take_difference(difference, facts)
                 return record
@@ -95,7 +95,8 @@ class RunRecord:
             RunError: Anything else differs.
         """
         before = self._content.listing
-        if difference.key != LISTING_KEY or not (self._plan.options.add_new or before.incomplete):
+        completes = before.incomplete and self._plan.options.shard is None  # shards have one listing among them
+        if difference.key != LISTING_KEY or not (self._plan.options.add_new or completes):
             raise _other_run(self._plan, self._content, difference, facts)
         try:
             self._grow(facts)
@@ -114,6 +115,8 @@ class RunRecord:
         self.added = grow_listing(
             folder.path, before.listing.rows, fresh, fresh / DISCOVERY_DATABASE, completes=completes
         )
+        # A file whose header could not be read keeps the one row that it has.
+        listing = replace(facts, images=before.listing.rows + self.added)
         if self.added:
             folder.remove_copies()
         if self._plan.options.anonymize_paths:  # first: it may have more rows than the listing, never fewer
@@ -128,7 +131,7 @@ class RunRecord:
         )
         new = RunIncrement(added=_now(), first_index=before.listing.rows, files=self.added, listing_sha256=facts.sha256)
         increments = (*(before.increments or (begin,)), *((new,) if self.added else ()))
-        self._content = replace(before, listing=facts, counts=None, increments=increments)
+        self._content = replace(before, listing=listing, counts=None, increments=increments)
         self._save(RunState.RUNNING)
 
     @property
@@ -213,7 +216,7 @@ class RunRecord:
     def attempt(self, watch: Stopwatch) -> Iterator[None]:
         """Record one process working on the run; how it ended is in run.json, unless it was killed."""
         budget = self._plan.options.failure_budget
-        attempt = RunAttempt(started=_now(), pid=os.getpid(), max_failures=budget and budget.text)
+        attempt = RunAttempt(started=_now(), pid=os.getpid(), max_failures=None if budget is None else budget.text)
         self._content = replace(self._content, attempts=(*self._content.attempts, attempt))
         self._save(RunState.RUNNING)
         ended, reason = RunState.STOPPED, None
@@ -252,6 +255,20 @@ class RunRecord:
     def _save(self, state: RunState) -> None:
         self._content = replace(self._content, state=state)
         self._plan.folder.write(self._content)
+
+
+def _difference(fingerprint: Fingerprint, earlier: RunFile) -> Difference | None:
+    """The first field that differs from an earlier run's; None where all are equal.
+
+    The version of a library that reads one kind of studies says nothing where there was no such file, or is none now:
+    then the listings differ, and say more.
+    """
+    now, before = dict(fingerprint.fields), {**earlier.fingerprint, LISTING_KEY: earlier.listing.sha256}
+    for library in STUDY_LIBRARIES.values():
+        if (library in now) != (library in before):
+            now.pop(library, None)
+            before.pop(library, None)
+    return Fingerprint(now).difference(before)
 
 
 def _other_shard(plan: Plan, earlier: RunFile) -> RunError:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a request that is read between two batches."""
+"""SIGINT, SIGTERM and SIGHUP as a request that is read between two batches."""
 
 import signal
 import threading
@@ -8,10 +8,15 @@ from typing import Any, Self
 from mribatch.core.errors import ExitCode
 
 _EXITS = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
+_ALWAYS = frozenset(_EXITS)
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    _EXITS[signal.SIGHUP] = ExitCode.HUNG_UP
 
 
 class StopSignals:
-    """While entered, the first SIGINT or SIGTERM is remembered; a second one acts as it would have without us.
+    """While entered, the first of these signals is remembered; a second one acts as it would have without us.
+
+    A SIGHUP that is ignored stays so, as under nohup.
 
     Outside the main thread Python delivers no signals; then this does nothing.
     """
@@ -23,7 +28,8 @@ class StopSignals:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in _EXITS:
-                self._previous[number] = signal.signal(number, self._remember)
+                if number in _ALWAYS or signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._remember)
         return self
 
     def __exit__(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from mribatch.core.errors import MribatchError
+from mribatch.pipeline.listing.changes import flag_changed
 from mribatch.pipeline.listing.table import Listing
 from mribatch.pipeline.output.layout import PartLayout
 from mribatch.pipeline.output.parts import PartFacts, PartWriter
@@ -35,7 +36,7 @@ def make_rows(
     """
     for batch in classify_files.batches(groups, watch):
         with watch.measure(WRITING):
-            rows = predictions(batch, classes)
+            rows = predictions(flag_changed(batch), classes)
             sink.write(rows)
         watch.seconds[DECODING] += sum(file.seconds for file in batch.files)
         yield rows

@@ -30,7 +30,6 @@ from mribatch.pipeline.executor.messages import (
 )
 from mribatch.pipeline.records import RunsWith
 
-
 _PATIENCE_S = 10.0  # for the first answer of a cluster
 
 

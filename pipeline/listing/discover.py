@@ -13,12 +13,14 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
 from mribatch.core.errors import MribatchError, OptionError
+from mribatch.core.regular_file import ask_again
 from mribatch.core.scratch_database import open_scratch
 from mribatch.core.system_errors import describe, is_system_error
 from mribatch.core.text import decode_name
@@ -537,7 +539,7 @@ def _named_file(root: bytes, name: bytes, scope: _Scope) -> _Entry:
     full = os.path.join(root, name)
     size = mtime_ns = fault = None
     try:
-        facts = os.stat(full)
+        facts = ask_again(partial(os.stat, full))
         size, mtime_ns = facts.st_size, facts.st_mtime_ns
     except OSError as error:
         fault = describe(error) if is_system_error(error) else None
@@ -568,7 +570,8 @@ def _walk_folder(root: bytes, start: bytes, scope: _Scope) -> Iterator[_Entry]:
             yield _Entry(relative + b"/", real, None, None, SkipReason.SYMLINK_LOOP)
             continue
         try:
-            with os.scandir(os.path.join(root, relative) if relative else root) as entries:
+            here = os.path.join(root, relative) if relative else root
+            with _scan(here) as entries:
                 for entry in entries:
                     path = os.path.join(relative, entry.name)
                     kind = _kind_of_entry(entry)
@@ -587,6 +590,10 @@ def _walk_folder(root: bytes, start: bytes, scope: _Scope) -> Iterator[_Entry]:
             yield _Entry(relative + b"/", real, None, None, SkipReason.UNREADABLE_FOLDER, shown)
 
 
+def _scan(folder: bytes) -> contextlib.AbstractContextManager[Iterator[os.DirEntry[bytes]]]:
+    return ask_again(lambda: os.scandir(folder))
+
+
 def _left_out_folder(name: bytes, path: bytes, scope: _Scope) -> _Entry | None:
     if (what := describe_folder(name)) is not None:
         return _Entry(path + b"/", b"", None, None, SkipReason.OTHER_PROGRAM, what)
@@ -598,7 +605,7 @@ def _left_out_folder(name: bytes, path: bytes, scope: _Scope) -> _Entry | None:
 def _kind_of_entry(entry: os.DirEntry[bytes]) -> bool | str:
     """Whether it is a folder; where the file system does not say, what it says instead."""
     try:
-        return entry.is_dir()
+        return ask_again(entry.is_dir)
     except OSError as error:  # a link that cannot be followed is a file that cannot be read
         return describe(error) if is_system_error(error) else False
 
@@ -612,7 +619,7 @@ def _file_entry(entry: os.DirEntry[bytes], path: bytes, folder_real: bytes, scop
     real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(folder_real, entry.name)
     size = mtime_ns = fault = None
     try:
-        facts = entry.stat()
+        facts = ask_again(entry.stat)
         size, mtime_ns = (facts.st_size, facts.st_mtime_ns) if stat.S_ISREG(facts.st_mode) else (None, None)
     except OSError as error:
         fault = describe(error) if is_system_error(error) else None

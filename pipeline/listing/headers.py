@@ -179,8 +179,8 @@ class HeaderReader:
 def _judge_unread(file: UnreadFile, error: OSError) -> Found:
     """What is said of a file whose header could not be read.
 
-    None where it is not there or not a regular file: where it earns a row, that says so. A file whose name does not tell
-    what it is may be an image also where it is forbidden.
+    None where it is not there or not a regular file: where it earns a row, that says so. A file whose name does not
+    tell what it is may be an image also where it is forbidden.
     """
     system = is_system_error(error)
     if file.look is Look.UNKNOWN:

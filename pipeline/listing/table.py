@@ -364,7 +364,17 @@ class Listing:
         name = raw if raw is not None else row["path"].encode() if real is None else real
         file = os.path.join(self._roots[row["input"]], name)
         study = self._study_image(row) if row.get("format") is not None else None
-        return ImageFile(row["index"], row["input"], row["path"], file, row["label"], raw is not None, study)
+        facts = (row["bytes"], row["mtime_ns"])
+        return ImageFile(
+            index=row["index"],
+            input=row["input"],
+            path=row["path"],
+            file=file,
+            label=row["label"],
+            name_escaped=raw is not None,
+            study=study,
+            listed=None if None in facts else facts,
+        )
 
     def _study_image(self, row: dict[str, Any]) -> StudyImage:
         status = row["status"]

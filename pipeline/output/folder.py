@@ -3,14 +3,15 @@
 run.json is the first file of a run and names every field that must be the same for the run to be resumed.
 """
 
+import contextlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from mribatch.core.errors import RunError
+from mribatch.core.errors import RunError, WriteError
 from mribatch.core.files import FolderLock, write_json
 from mribatch.pipeline.listing.table import LISTING_FILE, PATHS_FILE, SKIPPED_FILE
 from mribatch.pipeline.output.difference import describe_difference
@@ -92,6 +93,33 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: FolderLock | None = None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out while entered.
+
+        Raises:
+            FolderLockedError, NoLocksError, WriteError: As FolderLock.
+            FolderGoneError: In place of an error that a removed folder leads to.
+        """
+        with FolderLock(self.path) as self._lock:
+            try:
+                yield
+            except (WriteError, OSError):
+                self.check_lock()
+                raise
+            finally:
+                self._lock = None
+
+    def check_lock(self) -> None:
+        """Make sure that the folder is still the one that was locked.
+
+        Raises:
+            FolderGoneError: It was removed or replaced.
+        """
+        if self._lock is not None:
+            self._lock.check()
 
     def read(self) -> RunFile | None:
         """Return run.json, or None where there is none.
@@ -127,7 +155,13 @@ class RunFolder:
         return content
 
     def write(self, content: RunFile) -> None:
-        """Replace run.json."""
+        """Replace run.json.
+
+        Raises:
+            FolderGoneError: As `check_lock`.
+            WriteError: The file system refused.
+        """
+        self.check_lock()
         write_json(self.path / RUN_FILE, content.to_json())
 
     def overwrite(self) -> None:

@@ -3,8 +3,8 @@
     python -P -m mribatch.pipeline.worker ORDER REQUESTS REPLIES
 
 ORDER is a WorkOrder as JSON, the others are descriptors of two pipes. The process ends when its parent closes the
-requests or dies. It ignores SIGINT and SIGTERM, which may reach the whole group: what they mean is for the parent to
-decide.
+requests or dies. It ignores SIGINT, SIGTERM and SIGHUP, which may reach the whole group: what they mean is for the
+parent to decide.
 """
 
 import os
@@ -17,7 +17,8 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 
 from mribatch.core.bundle import load_bundle
-from mribatch.core.errors import MribatchError
+from mribatch.core.errors import MemoryLimitError, MribatchError
+from mribatch.core.system_errors import naming_system_errors
 from mribatch.pipeline.inference.assembly import assemble
 from mribatch.pipeline.inference.in_process import InProcessClassifier
 from mribatch.pipeline.inference.order import WorkOrder
@@ -41,20 +42,21 @@ from mribatch.pipeline.worker.messages import (
 
 def main(arguments: Sequence[str]) -> None:
     """Serve until the parent closes the requests."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     order = WorkOrder.from_json(arguments[0])
     requests = Connection(int(arguments[1]), writable=False)
     replies = Connection(int(arguments[2]), readable=False)
     try:
-        _serve(order, requests, replies)
-    except MribatchError as error:
-        _send(replies, WorkerFailed(error.problem, error.fix))
-    except MemoryError:
+        with naming_system_errors():
+            _serve(order, requests, replies)
+    except MemoryLimitError:
         _send(
             replies,
             WorkerFailed("the worker process ran out of memory", "choose a smaller --batch-size or --max-pixels"),
         )
+    except MribatchError as error:
+        _send(replies, WorkerFailed(error.problem, error.fix))
     except BrokenPipeError:
         pass  # the parent is gone, and so is the reader of any reason
     except Exception:

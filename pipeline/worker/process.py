@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any
 
-from mribatch.core.errors import MribatchError
+from mribatch.core.errors import LimitError, MribatchError
 from mribatch.pipeline.inference.order import WorkOrder
 from mribatch.pipeline.worker.messages import Reply, Request, WorkerFailed, read_reply, request_bytes
 
@@ -87,7 +87,7 @@ class ChildProcess:
                     env=None if environment is None else os.environ | environment,
                 )
         except OSError as error:
-            raise MribatchError(
+            raise LimitError(
                 f"cannot start the worker process: {error.strerror}",
                 "check the limits on processes, open files and memory (ulimit -a)",
             ) from error

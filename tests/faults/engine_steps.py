@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mribatch.core.bundle import load_bundle
 from mribatch.core.errors import MribatchError
+from mribatch.core.system_errors import naming_system_errors
 from mribatch.trt.engine.build import SerializedEngine
 from mribatch.trt.engine.cache import EngineCache, EngineRefused
 from mribatch.trt.engine.sidecar import EngineIdentity, GateRecord, Parity, new_sidecar
@@ -25,7 +26,8 @@ IDENTITY = EngineIdentity(
 def main(cache: Path, model: Path) -> None:
     """Find the engine, or store it as its builder does; errors end the process as those of a command do."""
     try:
-        _take_steps(EngineCache(cache), model)
+        with naming_system_errors():
+            _take_steps(EngineCache(cache), model)
     except MribatchError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -8,8 +8,10 @@ import contextlib
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-_LONGEST_S = 60
+_LONGEST_S = 300
 _MODULES = (
     *("mribatch.cli.main", "mribatch.cli.classify", "mribatch.cli.report", "mribatch.cli.verify", "mribatch.cli.table"),
     *("mribatch.cli.export", "mribatch.cli.engine", "mribatch.pipeline.run", "mribatch.pipeline.inference.assembly"),
@@ -29,11 +31,17 @@ _MODULES = (
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended. code: its exit code, or minus a signal's number."""
+    """How a command ended.
+
+    code: its exit code, or minus a signal's number. killed: Whether it, or its child, was killed at the moment asked
+    for. descendants: The processes that it had started by then.
+    """
 
     code: int
     stdout: str
     stderr: str
+    killed: bool = False
+    descendants: tuple[int, ...] = ()
 
 
 class Server:
@@ -63,14 +71,22 @@ class Server:
     ) -> None:
         self._process.communicate(timeout=_LONGEST_S)
 
-    def run(self, arguments: Sequence[object]) -> Ended:
-        """Run one command to its end."""
+    def run(self, arguments: Sequence[object], *, kill_after_s: float | None = None, target: str = "all") -> Ended:
+        """Run one command to its end.
+
+        Args:
+            arguments: Of mribatch.
+            kill_after_s: When SIGKILL comes; None: never.
+            target: Whom it hits: "all" processes, the "parent" alone, or the "worker" alone.
+        """
         ask, answer = self._process.stdin, self._process.stdout
         assert ask is not None and answer is not None
-        ask.write(json.dumps([list(map(str, arguments)), str(self._out), str(self._err)]) + "\n")
+        files = (str(self._out), str(self._err))
+        ask.write(json.dumps([list(map(str, arguments)), *files, kill_after_s, target]) + "\n")
         ask.flush()
-        code = int(answer.readline())
-        return Ended(code, self._out.read_text(errors="replace"), self._err.read_text(errors="replace"))
+        code, killed, descendants = json.loads(answer.readline())
+        texts = (self._out.read_text(errors="replace"), self._err.read_text(errors="replace"))
+        return Ended(code, *texts, killed, tuple(descendants))
 
 
 def serve(requests: IO[str], replies: IO[str]) -> None:
@@ -82,27 +98,51 @@ def serve(requests: IO[str], replies: IO[str]) -> None:
     gc.collect()
     gc.freeze()  # what is imported stays where it is, and its memory is shared
     for line in requests:
-        arguments, out, err = json.loads(line)
+        arguments, out, err, kill_after_s, target = json.loads(line)
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
             os.close(reading)
             _become_command(arguments, out, err, writing)
         os.close(writing)
+        killed, descendants = (False, []) if kill_after_s is None else _kill(child, kill_after_s, target)
         with open(reading, encoding="utf-8") as names:
             imported = names.read().split()
         _, status = os.waitpid(child, 0)
-        replies.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        replies.write(json.dumps([os.waitstatus_to_exitcode(status), killed, descendants]) + "\n")
         replies.flush()
         for name in imported:  # so that the next child has them
             with contextlib.suppress(Exception):
                 import_module(name)
 
 
+def _kill(child: int, after_s: float, target: str) -> tuple[bool, list[int]]:
+    """Kill when the moment has come. Returns whether there was somebody to kill, and who had been started."""
+    time.sleep(after_s)
+    descendants = _children(child)
+    victims = {"all": [child, *descendants], "parent": [child], "worker": descendants}[target]
+    if _has_ended(child):
+        return False, descendants
+    for victim in victims:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+    return bool(victims), descendants
+
+
+def _children(process: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{process}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, task.read_text().split())
+    return found
+
+
+def _has_ended(child: int) -> bool:
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
 def _become_command(arguments: Sequence[str], out: str, err: str, modules: int) -> None:
     """In the child: run the command and end the process as its own would have ended; `modules` gets what it imported."""
-    import signal
-
     before = set(sys.modules)
     for descriptor, path in ((1, out), (2, err)):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

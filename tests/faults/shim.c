@@ -1,7 +1,8 @@
 /* Makes chosen system calls fail, for tests: preloaded into a process (LD_PRELOAD), steered through shared memory.
  *
  * FAULT_CONTROL names a file that holds a `struct control`. The test writes there which calls are to fail, and reads how
- * many there were; all processes that map the file count together. Only calls about files under given folders count.
+ * many there were; all processes that map the file count together. Only calls about files under given folders count,
+ * and new threads where there is such a folder.
  */
 #define _GNU_SOURCE
 #undef _FORTIFY_SOURCE
@@ -10,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -26,9 +28,10 @@
 #include <unistd.h>
 
 enum { FOLDERS = 4, NAME = 512 };
-enum kind { OPEN, READ, WRITE, FSYNC, RENAME, MKDIR, MMAP, UNLINK, LOCK, STAT, LIST, TRUNCATE, CLOSE, KINDS };
+enum kind { OPEN, READ, WRITE, FSYNC, RENAME, MKDIR, MMAP, UNLINK, LOCK, STAT, LIST, TRUNCATE, CLOSE, THREAD, KINDS };
 static const char *const names[KINDS] = {"open", "read", "write",  "fsync", "rename",   "mkdir", "mmap",
-                                         "unlink", "lock", "stat", "list",  "truncate", "close"};
+                                         "unlink", "lock", "stat", "list",  "truncate", "close",
+                                         "thread"};
 enum { SHORT = -1 }; /* in place of an errno: less is read or written than was asked for */
 
 struct control {
@@ -189,13 +192,9 @@ VECTOR(writev, WRITE)
 SENDER(sendfile, off_t)
 SENDER(sendfile64, off64_t)
 
-#define ON_DESCRIPTOR(name, kind)                                 \
-    int name(int descriptor) {                                    \
-        REAL(int, #name, int);                                    \
-        return fails_on(kind, descriptor) == 1 ? -1 : real(descriptor); \
-    }
-ON_DESCRIPTOR(fsync, FSYNC)
-ON_DESCRIPTOR(fdatasync, FSYNC)
+/* What a sweep writes need not survive a power cut, so nothing waits for the disk. */
+int fsync(int descriptor) { return fails_on(FSYNC, descriptor) == 1 ? -1 : 0; }
+int fdatasync(int descriptor) { return fails_on(FSYNC, descriptor) == 1 ? -1 : 0; }
 
 int close(int descriptor) { /* the descriptor is gone also where the file system reports an error */
     REAL(int, "close", int);
@@ -311,6 +310,11 @@ LISTER(readdir64, dirent64)
     }
 TRUNCATER(ftruncate)
 TRUNCATER(ftruncate64)
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *how, void *(*what)(void *), void *with) {
+    REAL(int, "pthread_create", pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+    return control && fails(THREAD, control->folders[0]) == 1 ? errno : real(thread, how, what, with);
+}
 
 static void shift(struct timespec *now) {
     int64_t added = control ? control->clock_ns : 0;

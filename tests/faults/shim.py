@@ -15,7 +15,7 @@ from typing import Self
 # The kinds of calls, in the order of shim.c.
 KINDS = (
     *("open", "read", "write", "fsync", "rename", "mkdir", "mmap"),
-    *("unlink", "lock", "stat", "list", "truncate", "close"),
+    *("unlink", "lock", "stat", "list", "truncate", "close", "thread"),
 )
 SHORT = -1  # in place of an errno: less is read or written than was asked for
 _FOLDERS, _NAME = 4, 512

@@ -1,13 +1,12 @@
 """Every call of a command fails once, in every way: what became of the command, and of the same command afterwards."""
 
 import errno
-import os
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from mribatch.core.errors import ExitCode
+from mribatch.report.verify import verify_run
 from tests.faults.scenarios import Place, Rows, Scenario, draw_inputs
 from tests.faults.server import Ended, Server
 from tests.faults.shim import SHORT, Control, Fault
@@ -27,8 +26,15 @@ ERRORS = {
     "list": (errno.EIO, errno.EMFILE, errno.ESTALE),
     "truncate": (errno.EIO, errno.ENOSPC),
     "close": (errno.EIO, errno.ENOSPC),
+    "thread": (errno.EAGAIN,),
 }
-_STICKY = {"write": errno.ENOSPC, "open": errno.EMFILE, "read": errno.EIO, "stat": errno.ESTALE}
+_STICKY = {
+    "write": errno.ENOSPC,
+    "open": errno.EMFILE,
+    "read": errno.EIO,
+    "stat": errno.ESTALE,
+    "list": errno.EIO,
+}
 _FINE = (ExitCode.OK, ExitCode.ROWS_NOT_OK)
 
 
@@ -80,12 +86,11 @@ class Sweep:
         self._undisturbed = ended.code, self._scenario.rows(self._place)
 
     def faults(self) -> Iterator[Fault]:
-        """Each call of each kind once with each error, and from then on with one."""
+        """Each call of each kind, with the errors of its kind in turns; every third also from then on with one."""
         for kind, count in self.counts.items():
             for number in range(1, count + 1):
-                for error in ERRORS[kind]:
-                    yield Fault(kind, number, error)
-                if kind in _STICKY:
+                yield Fault(kind, number, ERRORS[kind][number % len(ERRORS[kind])])
+                if kind in _STICKY and number % 3 == 1:
                     yield Fault(kind, number, _STICKY[kind], sticky=True)
 
     def inject(self, fault: Fault) -> Outcome:
@@ -97,7 +102,9 @@ class Sweep:
         self._control.watch([])
         end, problem = self._judge(first, injected)
         if problem is None:
-            problem = self._judge_again(self._server.run(self._command), end)
+            done = end == "unnoticed" and not self._left()
+            again = first if done else self._server.run(self._command)
+            problem = self._judge_again(again, end)
         return Outcome(self._scenario.name, fault, what, end if problem is None else "bad", problem)
 
     def _judge(self, ended: Ended, injected: int) -> tuple[str, str | None]:
@@ -128,30 +135,30 @@ class Sweep:
         if ended.code not in (self._undisturbed[0], *((ExitCode.ROWS_NOT_OK,) if end == "row" else ())):
             return f"the same command again ended with {ended.code}: {ended.stderr.strip() or ended.stdout.strip()}"
         differing = self._differing()
-        bad = {name: row for name, row in differing.items() if not _is_failed(row)}
         files = {name.rpartition(" ")[0] for name in differing}
+        failed = {name.rpartition(" ")[0] for name, row in differing.items() if _is_failed(row)}
+        bad = {name: row for name, row in differing.items() if name.rpartition(" ")[0] not in failed}
+        bad = {} if self._is_series(files) else bad
         if bad or (end != "row" and differing):
             return f"the same command again gives other rows: {bad or differing}"
         if len(files) > 1 and not self._is_series(files):
             return f"several files lost their rows: {sorted(files)}"
-        left = [path.name for path in self._place.out.rglob(".*") if path.name != ".lock"]
-        if left:
+        if left := self._left():
             return f"the same command again leaves {left}"
         if self._scenario.is_run:
-            verified = self._server.run(["verify", self._place.out])
-            if verified.code:
-                return f"the run does not verify: {verified.stdout}{verified.stderr}"
+            verified = verify_run(self._place.out)
+            if verified.problems:
+                return f"the run does not verify: {verified.findings}"
         return None
+
+    def _left(self) -> list[str]:
+        """Temporary files."""
+        return [path.name for path in self._place.out.rglob(".*") if path.name != ".lock"]
 
     def _is_series(self, files: set[str]) -> bool:
         """Grey values of a series follow all of its images, so that one of them can keep the others from theirs."""
-        return all(name.startswith("study/") or not os.path.exists(self._place.inputs / name) for name in files)
+        return all(name.startswith("study/") for name in files)
 
 
 def _is_failed(row: object) -> bool:
     return isinstance(row, dict) and bool(row.get("error"))
-
-
-def tally(outcomes: list[Outcome]) -> dict[str, int]:
-    """How often each end was met."""
-    return dict(Counter(outcome.end for outcome in outcomes))

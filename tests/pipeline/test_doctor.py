@@ -16,7 +16,15 @@ def test_a_healthy_machine() -> None:
     assert all(diagnosis.libraries.values())
     text = diagnosis.to_text()
     assert "backend    auto picks onnxruntime: " in text and "No problem found." in text
-    assert [extra.name for extra in diagnosis.extras] == ["train", "dicom", "ray", "dali", "rtx", "gpu-cu12", "gpu-cu13"]
+    assert [extra.name for extra in diagnosis.extras] == [
+        "train",
+        "dicom",
+        "ray",
+        "dali",
+        "rtx",
+        "gpu-cu12",
+        "gpu-cu13",
+    ]
 
 
 def test_a_missing_library_is_a_problem_with_its_fix() -> None:

@@ -70,7 +70,7 @@ def test_a_run_stops_beyond_its_budget_and_goes_on_with_a_larger_one(
 
 
 def test_the_budget_from_python(half_broken: Path, tiny_model: Path, tmp_path: Path) -> None:
-    options = {"model": str(tiny_model), "batch_size": 4, "progress": False}
+    options: dict[str, Any] = {"model": str(tiny_model), "batch_size": 4, "progress": False}
     with pytest.raises(RequirementNotMetError, match=r"more than max_failures 0 allows .* with a higher max_failures"):
         mribatch.classify(half_broken, tmp_path / "out", max_failures=0, **options)
     run = mribatch.classify(half_broken, tmp_path / "out", max_failures="50%", **options)

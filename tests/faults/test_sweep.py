@@ -1,0 +1,44 @@
+"""Every call that a command makes may fail: it ends well, with a row, or with one line, and the next call goes on."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from tests.faults.scenarios import SCENARIOS, Scenario
+from tests.faults.server import Server
+from tests.faults.shim import Control, Fault
+from tests.faults.sweep import Sweep
+
+FEW = 12  # faults of each command in the quick test
+
+
+def sweep(scenario: Scenario, folder: Path, disturbed: tuple[Control, Server], most: int | None) -> dict[str, str]:
+    """What is wrong, by fault; `most` faults are tried, spread evenly."""
+    trial = Sweep(scenario, folder.resolve() / "place", disturbed[1], disturbed[0])
+    trial.prepare()
+    faults = list(trial.faults())
+    step = 1 if most is None else max(len(faults) // most, 1)
+    outcomes = [trial.inject(fault) for fault in faults[::step]]
+    assert {outcome.end for outcome in outcomes} >= {"error"}, "no fault was felt"
+    return {f"{one.fault} at {one.what}": one.problem for one in outcomes if one.problem}
+
+
+def test_some_calls_that_fail(disturbed: tuple[Control, Server], tmp_path: Path) -> None:
+    assert sweep(SCENARIOS[0], tmp_path, disturbed, FEW) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_every_call_that_fails(scenario: Scenario, disturbed: tuple[Control, Server], tmp_path: Path) -> None:
+    assert sweep(scenario, tmp_path, disturbed, None) == {}
+
+
+def test_the_library_makes_the_call_fail_that_was_asked_for(disturbed: tuple[Control, Server], tmp_path: Path) -> None:
+    """Without this, a sweep in which nothing fails would pass."""
+    control, server = disturbed
+    control.watch([tmp_path], Fault("open", 1, errno.EIO))
+    ended = server.run(["verify", tmp_path / "run"])
+    assert (control.injected, ended.code) == (1, 1)
+    assert control.what == f"open {tmp_path}/run/run.json"
+    assert "Input/output error" in ended.stderr and "Traceback" not in ended.stderr
