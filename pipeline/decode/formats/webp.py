@@ -13,7 +13,7 @@ def walk(image: Image) -> None:
     """Walk the chunks (RFC 9649, 2.3 to 2.7); check the picture, or of an animation the first frame."""
     content = image.content
     stop = _container_end(content)
-    extended, frames, pictures, exif = False, 0, 0, False
+    extended, frames, pictures = False, 0, 0
     for kind, start, end in _chunks(content, 12, stop):
         if kind == b"VP8X" and not pictures:
             extended = True
@@ -30,12 +30,10 @@ def walk(image: Image) -> None:
                     f"The WebP picture has {size[0]} x {size[1]} pixels, its canvas {image.width} x {image.height}."
                 )
             image.set_size(*size)
-        elif kind == b"EXIF" and not exif:
-            exif = True
-            image.set_orientation(orientation_of(content[start:end].removeprefix(b"Exif\0\0")))
     if not pictures and not frames:
         raise truncated(f"The WebP of {len(content):,} bytes has no image data.")
     image.bits = 8
+    image.set_orientation(orientation_of(exif_blocks(content)))
     if frames > 1:
         image.flags.append(Flag.FIRST_PAGE)
 
