@@ -22,9 +22,12 @@ from mribatch.pipeline.decode.jpeg_data import DamagedJpeg, RefusedJpeg, decode_
 from mribatch.pipeline.decode.pixel_rule import NoFiniteSample, eight_bits, luma, upright
 from mribatch.pipeline.decode.probe import exif_orientation
 from mribatch.pipeline.decode.tiff_data import decode_tiff
+from mribatch.pipeline.decode.webp_data import is_used_up
 from mribatch.pipeline.records import Flag, Status, Verdict
 
 _MAX_JPEG_PIXELS = 1 << 30  # OpenCV's own limit (CV_IO_MAX_IMAGE_PIXELS): what it refuses stays refused
+
+_LEAST_WEBP = 32  # bytes that OpenCV asks for; a black image may have 30
 
 _Stored = tuple[NDArray[Any], int, tuple[Flag, ...]]  # grey as stored (height, width), its orientation, more flags
 
@@ -136,7 +139,11 @@ def _decode_tiff(content: bytes, verdict: Verdict) -> _Stored:
 
 
 def _decode_webp(content: bytes, verdict: Verdict) -> _Stored:
-    return _by_opencv(content, verdict), _orientation(content, verdict), ()
+    content += bytes(max(0, _LEAST_WEBP - len(content)))
+    stored = _by_opencv(content, verdict)
+    if not is_used_up(content, lambda copy: _read(copy) is not None):
+        raise _Undecodable(f"The WebP data are damaged: the {len(content):,} bytes hold more than the image needs.")
+    return stored, _orientation(content, verdict), ()
 
 
 def _decode_jpeg2000(content: bytes, verdict: Verdict) -> _Stored:
@@ -163,13 +170,16 @@ def _by_opencv(content: bytes, verdict: Verdict) -> NDArray[Any]:
 
     Where samples are scaled afterwards, grey is made of colour here: OpenCV would round it before.
     """
-    cv2 = _cv2()
-    # The orientation is applied later: OpenCV 4.10 ignores it in WebP and 5.0 does not; rows must not depend on it.
-    mode = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
-    if Flag.SCALED_TO_8_BIT in verdict.flags:
-        mode = cv2.IMREAD_UNCHANGED
-    read = cv2.imdecode(np.frombuffer(content, dtype=uint8), mode)
+    read = _read(content, unchanged=Flag.SCALED_TO_8_BIT in verdict.flags)
     if read is None:
         raise _Undecodable(f"OpenCV could not decode the {str(verdict.format).upper()} data of {len(content):,} bytes.")
-    stored: NDArray[Any] = np.asarray(read)
-    return luma(stored[..., 2::-1]) if stored.ndim == 3 else stored  # blue, green, red, perhaps alpha
+    return luma(read[..., 2::-1]) if read.ndim == 3 else read  # blue, green, red, perhaps alpha
+
+
+def _read(content: bytes, *, unchanged: bool = False) -> NDArray[Any] | None:
+    """What OpenCV reads: 8-bit grey, or all channels as they are; None where it cannot."""
+    cv2 = _cv2()
+    # The orientation is applied later: OpenCV 4.10 ignores it in WebP and 5.0 does not; rows must not depend on it.
+    mode = cv2.IMREAD_UNCHANGED if unchanged else cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+    read: NDArray[Any] | None = cv2.imdecode(np.frombuffer(content, dtype=uint8), mode)
+    return read
