@@ -5,6 +5,7 @@ antialiasing. docs/reference/pixels.md has the rule, `pixel_rule` its code. A JP
 never through RGB), which is 1.7 times faster.
 """
 
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from mribatch.pipeline.decode.bmp_data import decode_bmp
 from mribatch.pipeline.decode.formats import png
 from mribatch.pipeline.decode.formats.container import Refused
+from mribatch.pipeline.decode.jpeg2000_data import check_packets
 from mribatch.pipeline.decode.jpeg_data import DamagedJpeg, RefusedJpeg, decode_jpeg
 from mribatch.pipeline.decode.pixel_rule import NoFiniteSample, eight_bits, luma, upright
 from mribatch.pipeline.decode.probe import exif_orientation
@@ -147,6 +149,10 @@ def _decode_webp(content: bytes, verdict: Verdict) -> _Stored:
 
 
 def _decode_jpeg2000(content: bytes, verdict: Verdict) -> _Stored:
+    try:
+        check_packets(content)
+    except (struct.error, IndexError):
+        raise _Undecodable(f"The JPEG 2000 data of {len(content):,} bytes have no valid tile-parts.") from None
     return _by_opencv(content, verdict), 1, ()
 
 
