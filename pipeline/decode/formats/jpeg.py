@@ -42,7 +42,7 @@ _USUAL_SAMPLINGS = ((1, 1), (2, 1), (2, 2), (1, 2), (4, 1))  # of luma; chroma h
 class _Frame:
     """The frame header of a JPEG and what decides how many bytes a scan needs at least."""
 
-    __slots__ = ("components", "height", "progressive", "restart", "tallest", "widest", "width")
+    __slots__ = ("components", "height", "missing_bits", "progressive", "restart", "tallest", "widest", "width")
 
     def __init__(self, kind: int, width: int, height: int, components: dict[int, tuple[int, int]]) -> None:
         self.progressive = kind == _PROGRESSIVE
@@ -51,6 +51,17 @@ class _Frame:
         self.widest = max(across for across, _ in components.values())
         self.tallest = max(down for _, down in components.values())
         self.restart = 0  # MCUs between two restart markers; 0 = none
+        # Low bits of each coefficient that no scan has sent yet (T.81, G.1.2); 14 where nothing was sent.
+        self.missing_bits = {one: [14] * 64 for one in components} if self.progressive else {}
+
+    def add_scan(self, wanted: bytes, first: int, last: int, low: int) -> None:
+        """Note what a progressive scan sends: the coefficients `first` to `last`, but for their `low` lowest bits."""
+        for one in wanted if self.progressive else b"":
+            self.missing_bits[one][first : last + 1] = [low] * (last + 1 - first)
+
+    def unfinished(self) -> int:
+        """How many coefficients of the components no scan has sent in full."""
+        return sum(low > 0 for bits in self.missing_bits.values() for low in bits)
 
     def units(self, wanted: bytes) -> tuple[int, int]:
         """(MCUs, blocks) of a scan over the components `wanted` (T.81, A.2)."""
@@ -125,7 +136,8 @@ def walk(image: Image) -> None:
                 raise damaged(f"The JPEG has a second frame header at byte {start:,}.")
             frame = _frame_header(image, marker, start, end)
         elif marker == _EOI:
-            if scans:
+            if frame is not None and scans:
+                _check_finished(frame, scans)
                 image.set_orientation(orientation_of(exif))
                 if end < len(content):
                     image.flags.append(Flag.EXTRA_BYTES)
@@ -254,6 +266,16 @@ def _frame_header(image: Image, marker: int, start: int, end: int) -> _Frame:
     return _Frame(marker, width, height, components)
 
 
+def _check_finished(frame: _Frame, scans: int) -> None:
+    """Refuse a progressive JPEG whose last scans are missing: a decoder would show it less sharp."""
+    unfinished = frame.unfinished()
+    if unfinished:
+        raise truncated(
+            f"The progressive JPEG ends after {scans} scans, with {unfinished} of "
+            f"{64 * len(frame.components)} coefficients unfinished."
+        )
+
+
 def _scan(content: bytes, frame: _Frame, start: int, end: int) -> int:
     """Position of the marker that ends the scan whose header (T.81, B.2.3) is content[start:end]."""
     count = content[start]
@@ -261,6 +283,10 @@ def _scan(content: bytes, frame: _Frame, start: int, end: int) -> int:
     known = frame.components
     if not 1 <= count <= 4 or end - start != 4 + 2 * count or any(one not in known for one in wanted):
         raise damaged(f"The JPEG scan header at byte {start:,} is invalid.")
+    first, last = content[end - 3], content[end - 2]
+    if frame.progressive and not first <= last <= 63:
+        raise damaged(f"The JPEG scan header at byte {start:,} gives coefficients {first} to {last}.")
+    frame.add_scan(wanted, first, last, content[end - 1] & 15)
     found = _SCAN_END.search(content, end)
     if found is None:
         raise truncated(f"The JPEG ends after {len(content):,} bytes without an end-of-image marker.")
