@@ -21,7 +21,7 @@ from numpy import float64, uint8
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from tests.broken_files import encode, exif_block, jpeg_segment, png_chunk, slice_pixels
+from tests.broken_files import encode, exif_block, jpeg_segment, patched, png_chunk, slice_pixels
 
 SIDE = 61  # odd: rows of packed bits and of subsampled colour end inside a byte or a block
 
@@ -241,6 +241,22 @@ def _jpegs() -> Iterator[Entry]:
                 variants[f"_adobe{transform}"] = _after_start(bare, jpeg_segment(0xEE, adobe + bytes([transform])))
         for variant, content in variants.items():
             yield Entry(f"jpeg_{name}{variant}.jpg", content, read_jpeg(content))
+    grey, colour = encode(".jpg", grey_slice()), encode(".jpg", colours()[..., ::-1])
+    frame = grey.index(b"\xff\xc0")
+    for factors in (0x12, 0x21, 0x22, 0x41, 0x44):  # of a single component: without a meaning
+        yield Entry(f"jpeg_grey_factors_{factors:x}.jpg", patched(grey, frame + 11, bytes([factors])), read_jpeg(grey))
+    for ids in ((0, 1, 2), (82, 71, 66), (34, 35, 36)):  # the second is "RGB"
+        for kind, plain in (("jfif", colour), ("bare", _without(colour, 0xE0))):
+            content = _with_ids(plain, ids)
+            yield Entry(f"jpeg_ids_{ids[0]}_{kind}.jpg", content, read_jpeg(content))
+
+
+def _with_ids(jpeg: bytes, ids: Sequence[int]) -> bytes:
+    """The JPEG with other names of its three components."""
+    frame, scan = jpeg.index(b"\xff\xc0"), jpeg.index(b"\xff\xda")
+    for place, name in enumerate(ids):
+        jpeg = patched(patched(jpeg, frame + 10 + 3 * place, bytes([name])), scan + 5 + 2 * place, bytes([name]))
+    return jpeg
 
 
 def directory(kind: int, value: int, order: str = "<", count: int = 1) -> bytes:
@@ -601,9 +617,76 @@ def _webps() -> Iterator[Entry]:
                 yield Entry(f"webp_{name}_{kind}_{turn}_prefixed.webp", prefixed, expected)
 
 
+    frame = _pillow(Image.fromarray(rgb[:20, :30].copy()), format="WEBP", lossless=True)
+    for count in (1, 2):
+        content = animated(frame, 10, 14, count)
+        yield Entry(f"webp_animated_{count}.webp", content, luma(np.asarray(_open(content).convert("RGBA"))))
+
+
+def animated(frame: bytes, left: int, top: int, count: int) -> bytes:
+    """An animation of `count` equal frames of 30 x 20 pixels, smaller than the canvas."""
+    sides = b"".join(side.to_bytes(3, "little") for side in (left // 2, top // 2, 29, 19, 100))
+    part = sides + b"\0" + frame[12:]
+    canvas = (SIDE - 1).to_bytes(3, "little") * 2
+    body = b"WEBPVP8X" + struct.pack("<I", 10) + bytes([2, 0, 0, 0]) + canvas + b"ANIM" + struct.pack("<I", 6)
+    body += bytes(6) + (b"ANMF" + struct.pack("<I", len(part)) + part) * count
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
 def _jpeg2000s() -> Iterator[Entry]:
     for name, content in _jpeg2000_kinds():
         yield Entry(f"jp2_{name}", content, read_jpeg2000(content))
+    rgb, grey = colours(), grey_slice()
+    stored = imagecodecs.jpeg2k_encode(rgb, 0, codecformat="jp2", reversible=True)
+    alone = imagecodecs.jpeg2k_encode(grey, 0, codecformat="jp2", reversible=True)
+    yield Entry("jp2_sycc.jp2", in_colour_space(stored, 18), rgb[..., 0].astype(float64))
+    for space in (16, 17, 18):
+        yield Entry(f"jp2_grey_space_{space}.jp2", in_colour_space(alone, space), grey.astype(float64))
+    swapped = with_channels(stored, ((0, 0, 3), (1, 0, 2), (2, 0, 1)))
+    yield Entry("jp2_blue_first.jp2", swapped, luma(rgb[..., ::-1]))
+
+
+def in_colour_space(jp2: bytes, space: int) -> bytes:
+    """The JP2 file with another enumerated colour space."""
+    return patched(jp2, jp2.index(b"colr") + 7, struct.pack(">I", space))
+
+
+def with_channels(jp2: bytes, channels: Sequence[tuple[int, int, int]]) -> bytes:
+    """The JP2 file with a definition of its channels: (channel, 0 for colour and 1 for opacity, number of the colour)."""
+    packed = struct.pack(">H", len(channels)) + b"".join(struct.pack(">HHH", *one) for one in channels)
+    box = struct.pack(">I4s", 8 + len(packed), b"cdef") + packed
+    head = jp2.index(b"jp2h") - 4
+    (length,) = struct.unpack_from(">I", jp2, head)
+    made = jp2[: head + length] + box + jp2[head + length :]
+    return patched(made, head, struct.pack(">I", length + len(box)))
+
+
+def refused() -> dict[str, bytes]:
+    """Whole files whose pixels no decoder here gives right: they must be `unsupported`, never `ok`."""
+    rgb, grey = colours(), grey_slice()
+    colour = imagecodecs.jpeg2k_encode(np.dstack([rgb, grey]), 0, codecformat="jp2", reversible=True)
+    wide = imagecodecs.jpeg2k_encode(rgb.astype(np.uint16), 0, codecformat="jp2", reversible=True, bitspersample=16)
+    signed = imagecodecs.jpeg2k_encode(grey.astype(np.int16), 0, codecformat="jp2", reversible=True)
+    lzw = tiff_of(grey, compression="lzw")
+    return {
+        "jp2_alpha_first.jp2": with_channels(colour, ((0, 1, 0), (1, 0, 1), (2, 0, 2), (3, 0, 3))),
+        "jp2_cmyk.jp2": in_colour_space(colour, 12),
+        "jp2_lab.jp2": in_colour_space(colour, 14),
+        "jp2_colour_in_grey.jp2": in_colour_space(colour, 17),
+        "jp2_sycc_of_16_bits.jp2": in_colour_space(wide, 18),
+        "jp2_signed.jp2": signed,
+        "jp2_two_channels.jp2": _pillow(Image.fromarray(np.dstack([grey, grey])), format="JPEG2000"),
+        "tiff_ycbcr.tif": with_tag(tiff_of(rgb), 262, 6),
+        "tiff_lab.tif": with_tag(tiff_of(rgb), 262, 8),
+        "tiff_multi_ink.tif": with_tag(tiff_of(np.dstack([rgb, grey]), photometric="separated"), 332, 2),
+        "tiff_signed_white.tif": with_tag(tiff_of(grey.astype(np.int16), photometric="minisblack"), 262, 0),
+        "tiff_predictor.tif": with_tag(lzw, 317, 9),
+        "bmp_split_mask.bmp": _bmp(
+            _info(32, 3),
+            [row.tobytes() for row in np.dstack([rgb, grey])],
+            struct.pack("<3I", 0xFF00FF, 0xFF00, 0xFF000000),
+        ),
+    }
 
 
 def _jpeg2000_kinds() -> Iterator[tuple[str, bytes]]:

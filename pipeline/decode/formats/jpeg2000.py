@@ -18,8 +18,9 @@ from mribatch.pipeline.records import Flag, Status
 
 JP2_SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
 CODESTREAM_SIGNATURE = b"\xff\x4f\xff\x51"
-_SIZ, _COD, _COC, _CAP, _SOT, _SOD, _EOC = 0xFF51, 0xFF52, 0xFF53, 0xFF50, 0xFF90, 0xFF93, b"\xff\xd9"
+_COD, _COC, _CAP, _SOT, _SOD, _EOC = 0xFF52, 0xFF53, 0xFF50, 0xFF90, 0xFF93, b"\xff\xd9"
 _POC, _PPM, _PPT = 0xFF5F, 0xFF60, 0xFF61
+_SRGB, _GREY, _SYCC = 16, 17, 18  # enumerated colour spaces (T.800, table I.10)
 _MAX_LAYERS = 1_000
 _MAX_PRECINCTS = 1_000_000  # tiny precincts in a large image exhaust the decoder's memory
 
@@ -61,15 +62,21 @@ def walk_jp2(image: Image) -> None:
     """Walk the boxes of a JP2 file (T.800, I) up to its codestream, and that; both must give the same size."""
     content = image.content
     promised: tuple[int, int] | None = None
+    channels = bits = 0
     for kind, start, end in _boxes(content, 12, len(content)):
         if kind == b"jp2h":
             for inner, first, last in _boxes(content, start, end):
                 if inner in (b"pclr", b"cmap"):
                     raise unsupported(f"This is a JPEG 2000 file with a palette (at byte {first:,}).")
+                if inner == b"colr" and content[first] == 1:
+                    _colour_space(u32(content, first + 3)[0], channels, bits)
+                if inner == b"cdef":
+                    _channels(content, first, last)
                 if inner == b"ihdr":
                     if last - first != 14:
                         raise damaged(f"The JPEG 2000 header has {last - first} bytes, not 14.")
                     promised = (u32(content, first + 4)[0], u32(content, first)[0])
+                    channels, bits = u16(content, first + 8)[0], content[first + 10] + 1
         elif kind == b"jp2c":
             if promised is None:
                 raise damaged(f"The JPEG 2000 data at byte {start:,} have no header before them.")
@@ -81,6 +88,26 @@ def walk_jp2(image: Image) -> None:
                 )
             return
     raise truncated(f"The JPEG 2000 file of {len(content):,} bytes has no image data.")
+
+
+def _colour_space(space: int, channels: int, bits: int) -> None:
+    """Refuse a colour space (T.800, table I.10) of which grey is not made as of the others.
+
+    Of sYCC, grey is the first channel; OpenCV gives that of 8 bits only.
+    """
+    wide_ycc = space == _SYCC and bits > 8
+    if space not in (_SRGB, _GREY, _SYCC) or wide_ycc or (space == _GREY and channels > 2):
+        raise unsupported(f"This is a JPEG 2000 file of {channels} x {bits} bits in colour space {space}.")
+
+
+def _channels(content: bytes, first: int, last: int) -> None:
+    """Refuse a channel definition (T.800, I.5.3.6) by which anything but the last channel is no colour."""
+    (count,) = u16(content, first)
+    if last - first != 2 + 6 * count:
+        raise damaged(f"The JPEG 2000 channel definition has {last - first} bytes for {count} channels.")
+    for channel, kind, _ in struct.iter_unpack(">HHH", content[first + 2 : last]):
+        if kind != 0 and channel != count - 1:
+            raise unsupported(f"This JPEG 2000 file has channel {channel} of kind {kind} before its colours.")
 
 
 def walk_codestream(image: Image) -> None:
