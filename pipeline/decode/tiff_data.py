@@ -23,11 +23,12 @@ from mribatch.pipeline.decode.packed import (
 )
 from mribatch.pipeline.decode.pixel_rule import full_scale, luma, luma_of_inks, luma_of_table
 
-_UNPACK: dict[Compression, Callable[[bytes, int], NDArray[uint8]]] = {
-    Compression.LZW: unpack_lzw,
+_Unpack = Callable[[bytes, int, int], NDArray[uint8]]  # of a piece, its bytes at most, bytes of a row
+_UNPACK: dict[Compression, _Unpack] = {
+    Compression.LZW: lambda piece, most, _: unpack_lzw(piece, most),
     Compression.PACKBITS: unpack_packbits,
-    Compression.DEFLATE: unpack_deflate,
-    Compression.OLD_DEFLATE: unpack_deflate,
+    Compression.DEFLATE: lambda piece, most, _: unpack_deflate(piece, most),
+    Compression.OLD_DEFLATE: lambda piece, most, _: unpack_deflate(piece, most),
 }
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _BITS_AT_ONCE = 1 << 23  # of samples that are no bytes; bounds the memory
@@ -72,7 +73,7 @@ def _unpacked(piece: bytes, number: int, rows: int, found: Layout) -> NDArray[ui
     wanted, most = rows * found.row_bytes, found.piece_height * found.row_bytes
     unpack = _UNPACK.get(found.compression)
     try:
-        data = np.frombuffer(piece, uint8) if unpack is None else unpack(piece, most)
+        data = np.frombuffer(piece, uint8) if unpack is None else unpack(piece, most, found.row_bytes)
     except OldLzw:
         raise unsupported(f"The TIFF piece {number:,} is packed with LZW as before TIFF 5.0.") from None
     except Short as short:

@@ -206,6 +206,8 @@ def _layout(content: bytes, image: Image | None) -> Layout:
         raise unsupported(
             f"This TIFF has {samples} x {bits} bits per pixel (photometric {photometric}, sample format {form})."
         )
+    if photometric == Photometric.CMYK and tiff.one(_INK_SET, 1) != 1:
+        raise unsupported(f"This is a TIFF of {samples} inks that are not cyan, magenta, yellow and black.")
     tiled = _TILE_WIDTH in tiff.tags
     down, across = _piece_size(tiff, width, height, image)
     at_tag, bytes_tag = (_TILE_AT, _TILE_BYTES) if tiled else (_STRIP_AT, _STRIP_BYTES)
