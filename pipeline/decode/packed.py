@@ -148,10 +148,10 @@ def unpack_packbits(piece: bytes, most: int, row_bytes: int) -> NDArray[uint8]:
             position += 2
         else:
             position += 1
-        if len(made) < row_end:
-            continue
         if len(made) > most:
             raise Damaged(f"unpacks to more than its {most:,} bytes")
+        if len(made) < row_end:
+            continue
         if len(made) > row_end and separate >= _PROVEN_ROWS:
             raise Damaged(f"has a run over the end of row {row_end // row_bytes:,}, after rows without")
         separate = -most if len(made) > row_end else separate + literal
