@@ -134,7 +134,9 @@ def of_drawn(count: int, repeats: int) -> dict[str, Any]:
 
 def of_real(folder: Path, jpegs: int, others: int) -> dict[str, Any]:
     """The same of real slices, and the files of the data as they are."""
-    paths = sorted(path for path in (folder / "brain-mri").rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    paths = sorted(
+        path for path in (folder / "brain-mri").rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")
+    )
     as_they_are = Counter(status_of(path.read_bytes()) for path in paths)
     kinds = {}
     for kind in KINDS:

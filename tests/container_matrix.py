@@ -433,9 +433,7 @@ def _bmp_kinds() -> Iterator[tuple[str, bytes]]:
     yield "565", _bmp(_info(16, 3), [row.tobytes() for row in wide], struct.pack("<3I", 0xF800, 0x7E0, 0x1F))
     yield (
         "555_masks",
-        _bmp(
-            _info(16, 3), [row.astype("<u2").tobytes() for row in words], struct.pack("<3I", 0x7C00, 0x3E0, 0x1F)
-        ),
+        _bmp(_info(16, 3), [row.astype("<u2").tobytes() for row in words], struct.pack("<3I", 0x7C00, 0x3E0, 0x1F)),
     )
     yield "24", _bmp(_info(24), [row.tobytes() for row in bgr])
     yield "24_core", _bmp(struct.pack("<IHHHH", 12, SIDE, SIDE, 1, 24), [row.tobytes() for row in bgr])
@@ -503,7 +501,10 @@ def _tiff_kinds() -> Iterator[tuple[str, bytes]]:
         "grey32": (wide.astype(np.uint32) << 12, {"photometric": "minisblack"}),
         "half": (grey.astype(np.float16) / 255, {"photometric": "minisblack"}),
         "rgb_float": (rgb.astype(np.float32) / 255, {"photometric": "rgb"}),
-        "planes16": (np.moveaxis(rgb.astype(np.uint16) * 200, 2, 0), {"photometric": "rgb", "planarconfig": "separate"}),
+        "planes16": (
+            np.moveaxis(rgb.astype(np.uint16) * 200, 2, 0),
+            {"photometric": "rgb", "planarconfig": "separate"},
+        ),
         "white": (255 - grey, {"photometric": "miniswhite"}),
         "bilevel": (grey > 60, {"photometric": "minisblack"}),
         "bilevel_white": (grey > 60, {"photometric": "miniswhite"}),
@@ -615,7 +616,6 @@ def _webps() -> Iterator[Entry]:
                 expected = upright(read_webp(plain), orientation)
                 yield Entry(f"webp_{name}_{kind}_{turn}.webp", made, expected)
                 yield Entry(f"webp_{name}_{kind}_{turn}_prefixed.webp", prefixed, expected)
-
 
     frame = _pillow(Image.fromarray(rgb[:20, :30].copy()), format="WEBP", lossless=True)
     for count in (1, 2):

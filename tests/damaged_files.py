@@ -181,9 +181,7 @@ def _tiff_data(content: bytes) -> Data:
     """Of the single strip of a little-endian TIFF; the new file has it at its end."""
     (at,) = struct.unpack_from("<I", content, 4)
     (count,) = struct.unpack_from("<H", content, at)
-    entries = {
-        struct.unpack_from("<H", content, one)[0]: one for one in range(at + 2, at + 2 + 12 * count, 12)
-    }
+    entries = {struct.unpack_from("<H", content, one)[0]: one for one in range(at + 2, at + 2 + 12 * count, 12)}
     values = {tag: struct.unpack_from("<HHII", content, one) for tag, one in entries.items()}
     assert values[273][2] == values[279][2] == 1, "one strip"
     start, length = (values[tag][3] & (0xFFFF if values[tag][1] == 3 else 0xFFFFFFFF) for tag in (273, 279))

@@ -1,4 +1,4 @@
-"""The pixels of a BMP, which no common decoder reads right in all its kinds: OpenCV ignores masks and darkens 16 bits."""
+"""The pixels of a BMP, read here since OpenCV ignores colour masks and darkens 16-bit pixels."""
 
 import numpy as np
 from numpy import uint8

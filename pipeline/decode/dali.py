@@ -5,9 +5,9 @@ DALI knows no bad file: one that it refuses fails its whole batch, and one that 
 this does it in a process that may die (`mribatch.pipeline.worker.supervisor`).
 
 Every batch that DALI sees has the same size: a place without a good file holds a black image. What DALI is not asked to
-decode (anything but 8-bit PNG and usual, sound JPEG that need not be turned, and so every slice of a DICOM or NIfTI file)
-is decoded on the CPU and passed through as a PGM file of the right size, which DALI copies as it is. So the batch is whole where DALI leaves
-it, also on the GPU, and nothing is moved afterwards.
+decode (anything but 8-bit PNG and usual, sound JPEG that need not be turned, and so every slice of a DICOM or NIfTI
+file) is decoded on the CPU and passed through as a PGM file of the right size, which DALI copies as it is. So the batch
+is whole where DALI leaves it, also on the GPU, and nothing is moved afterwards.
 """
 
 import itertools
@@ -26,8 +26,8 @@ from mribatch.core.errors import MribatchError
 from mribatch.core.install import install_command
 from mribatch.pipeline.decode.dali_graph import GraphOptions, Samples, prefetching, single
 from mribatch.pipeline.decode.file import decoded_file, read_and_probe, timed_out
-from mribatch.pipeline.decode.grey import decode_grey
 from mribatch.pipeline.decode.formats import png
+from mribatch.pipeline.decode.grey import decode_grey
 from mribatch.pipeline.decode.jpeg_data import is_read_alike
 from mribatch.pipeline.decode.study import StudyDecoder
 from mribatch.pipeline.records import DecodedBatch, DecodedFile, Flag, ImageFile, Status, Verdict

@@ -1,8 +1,8 @@
 """One whole image file -> grey pixels of the model's size: each format with the decoder that reads all of it right.
 
 The pixels are what the reference trained with: grey, turned upright, stretched with linear interpolation and no
-antialiasing. docs/reference/pixels.md has the rule, `pixel_rule` its code. A JPEG goes straight to grey (libjpeg's luma,
-never through RGB), which is 1.7 times faster.
+antialiasing. docs/reference/pixels.md has the rule, `pixel_rule` its code. A JPEG goes straight to grey (libjpeg's
+luma, never through RGB), which is 1.7 times faster.
 """
 
 import struct
@@ -132,11 +132,11 @@ def _decode_png(content: bytes, verdict: Verdict) -> _Stored:
     return _by_opencv(png.only_pixels(content), verdict), _orientation(content, verdict), ()
 
 
-def _decode_bmp(content: bytes, verdict: Verdict) -> _Stored:
+def _decode_bmp(content: bytes, _: Verdict) -> _Stored:
     return decode_bmp(content), 1, ()
 
 
-def _decode_tiff(content: bytes, verdict: Verdict) -> _Stored:
+def _decode_tiff(content: bytes, _: Verdict) -> _Stored:
     return (*decode_tiff(content), ())
 
 

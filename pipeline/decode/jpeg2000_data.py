@@ -33,7 +33,9 @@ def check_packets(content: bytes) -> None:
     for tile, parts in tile_parts(content, stream).items():
         data = b"".join(content[start:end] for start, end in parts)
         if not stream.style & _BYPASS and _NOT_CODED in data:
-            raise damaged(f"The JPEG 2000 data of tile {tile:,} hold a stretch of {len(_NOT_CODED)} zero bytes or more.")
+            raise damaged(
+                f"The JPEG 2000 data of tile {tile:,} hold a stretch of {len(_NOT_CODED)} zero bytes or more."
+            )
         _follow(stream, tile, data)
 
 

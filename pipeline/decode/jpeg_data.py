@@ -1,4 +1,4 @@
-"""Strict decoding of JPEG data: whether what libjpeg warns of changes pixels; and which JPEGs every decoder reads alike.
+"""Strict decoding of JPEG data: whether what libjpeg warns of changes pixels; which JPEGs all decoders read alike.
 
 libjpeg goes on after damage inside the entropy-coded data and says so only in a warning. libjpeg-turbo has the eleven
 warnings of the decoder that stand here (`JWRN_` in its jerror.h). TurboJPEG hands over the first one of a file only:

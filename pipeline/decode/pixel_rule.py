@@ -1,7 +1,7 @@
 """The one rule for pixels: grey from colour, 8 bits from others, upright by the orientation.
 
-docs/reference/pixels.md states it for users. Every decoder gives what this module makes of the stored samples, or leaves
-the file to one that does.
+docs/reference/pixels.md states it for users. Every decoder gives what this module makes of the stored samples, or
+leaves the file to one that does.
 """
 
 from collections.abc import Callable, Iterator

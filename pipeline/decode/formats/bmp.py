@@ -18,9 +18,9 @@ _MASKS_AT = 54  # behind BITMAPINFOHEADER, or in the place of a longer header th
 class Layout:
     """Where the pixels of a BMP are and how they are stored.
 
-    depth: bits per pixel. offset: of the first row. top_down: the first row is the uppermost. palette_at, palette_entry,
-    colours: where the palette begins, bytes of an entry and their number; none of a depth over 8. masks: of red, green
-    and blue in a little-endian number of a pixel; each is a run of ones, or zero.
+    depth: bits per pixel. offset: of the first row. top_down: the first row is the uppermost. palette_at,
+    palette_entry, colours: where the palette begins, bytes of an entry and their number; none of a depth over 8. masks:
+    of red, green and blue in a little-endian number of a pixel; each is a run of ones, or zero.
     """
 
     width: int

@@ -227,7 +227,9 @@ def _layout(content: bytes, image: Image | None) -> Layout:
         piece_height=down,
         piece_width=across,
         planar=planar,
-        pieces=_listed(tiff, at_tag, bytes_tag, ceil_div(height, down) * ceil_div(width, across) * (samples if planar else 1)),
+        pieces=_listed(
+            tiff, at_tag, bytes_tag, ceil_div(height, down) * ceil_div(width, across) * (samples if planar else 1)
+        ),
         colour_map=_colour_map(tiff, bits) if photometric == Photometric.PALETTE else (),
         orientation=_orientation(tiff),
         more_pages=0 < tiff.next_at < len(content),

@@ -52,9 +52,7 @@ def written(folder: Path, contents: dict[str, bytes]) -> list[list[ImageFile]]:
 
 def by_decoder(groups: Sequence[Sequence[ImageFile]]) -> dict[str, Found]:
     found: dict[str, Found] = {}
-    with OpenCvDecoder(
-        height=SIDE, width=SIDE, batch_size=BATCH, threads=2, max_pixels=10**8, timeout_s=60
-    ) as decoder:
+    with OpenCvDecoder(height=SIDE, width=SIDE, batch_size=BATCH, threads=2, max_pixels=10**8, timeout_s=60) as decoder:
         found["opencv"] = by_name(list(decoder.batches(groups)))
     if HAS_DALI:
         graph = GraphOptions(device=CPU, height=SIDE, width=SIDE, threads=2)
@@ -78,9 +76,7 @@ def test_the_matrix_is_large_and_its_names_are_unique(entries: list[Entry]) -> N
 
 
 @pytest.mark.parametrize("kind", sorted(LARGEST))
-def test_pixels_are_those_of_independent_readers(
-    kind: str, entries: list[Entry], decoded: dict[str, Found]
-) -> None:
+def test_pixels_are_those_of_independent_readers(kind: str, entries: list[Entry], decoded: dict[str, Found]) -> None:
     for decoder, found in decoded.items():
         largest, wrong = 0.0, []
         for entry in entries:
