@@ -4,7 +4,7 @@ import numpy as np
 from numpy import uint8
 from numpy.typing import NDArray
 
-from mribatch.pipeline.decode.formats.bmp import Layout, layout
+from mribatch.pipeline.decode.formats.bmp import BmpLayout, layout
 from mribatch.pipeline.decode.formats.container import damaged
 from mribatch.pipeline.decode.pixel_rule import luma, luma_of_table
 
@@ -37,7 +37,7 @@ def decode_bmp(content: bytes) -> NDArray[uint8]:
     return grey
 
 
-def _by_palette(rows: NDArray[uint8], found: Layout, content: bytes) -> NDArray[uint8]:
+def _by_palette(rows: NDArray[uint8], found: BmpLayout, content: bytes) -> NDArray[uint8]:
     entries = np.frombuffer(content, uint8, found.colours * found.palette_entry, found.palette_at)
     table = luma_of_table(entries.reshape(-1, found.palette_entry)[:, 2::-1])  # stored blue, green, red
     if found.depth < 8:
@@ -50,7 +50,7 @@ def _by_palette(rows: NDArray[uint8], found: Layout, content: bytes) -> NDArray[
     return np.ascontiguousarray(table[indices])
 
 
-def _colours(rows: NDArray[uint8], found: Layout) -> NDArray[uint8]:
+def _colours(rows: NDArray[uint8], found: BmpLayout) -> NDArray[uint8]:
     """Red, green and blue of some rows, uint8 (rows, width, 3)."""
     size = found.depth // 8
     stored = rows[:, : found.width * size].reshape(len(rows), found.width, size)

@@ -12,7 +12,7 @@ from numpy import uint8, uint32
 from numpy.typing import NDArray
 
 from mribatch.pipeline.decode.formats.container import Refused, damaged, truncated, unsupported
-from mribatch.pipeline.decode.formats.tiff import Compression, Layout, Photometric, SampleFormat, layout
+from mribatch.pipeline.decode.formats.tiff import Compression, Photometric, SampleFormat, TiffLayout, layout
 from mribatch.pipeline.decode.packed import (
     Damaged,
     OldLzw,
@@ -60,13 +60,13 @@ def decode_tiff(content: bytes) -> tuple[NDArray[Any], int]:
     return _grey(samples, found), found.orientation
 
 
-def _sample_type(found: Layout) -> np.dtype[Any]:
+def _sample_type(found: TiffLayout) -> np.dtype[Any]:
     """The type that holds a sample, in the machine's byte order."""
     size = 1 if found.bits <= 8 else 2 if found.bits <= 16 else found.bits // 8
     return np.dtype(f"{_CODES[found.form]}{size}")
 
 
-def _unpacked(piece: bytes, number: int, rows: int, found: Layout) -> NDArray[uint8]:
+def _unpacked(piece: bytes, number: int, rows: int, found: TiffLayout) -> NDArray[uint8]:
     """The bytes of a strip or tile, uint8 (rows, bytes of a row)."""
     if found.reversed_bits:
         piece = piece.translate(_REVERSED)
@@ -91,7 +91,7 @@ def _too_long(number: int, have: int, wanted: int) -> Refused:
     return damaged(f"The TIFF piece {number:,} unpacks to {have:,} bytes, not {wanted:,}.")
 
 
-def _values(rows_of_bytes: NDArray[uint8], rows: int, found: Layout) -> NDArray[Any]:
+def _values(rows_of_bytes: NDArray[uint8], rows: int, found: TiffLayout) -> NDArray[Any]:
     """Samples of a strip or tile, (rows, columns, samples), with the predictor undone."""
     shape = rows, found.piece_width, found.samples_in_piece
     if found.predictor == 3:
@@ -126,7 +126,7 @@ def _float_differences(rows_of_bytes: NDArray[uint8], shape: tuple[int, int, int
     return np.ascontiguousarray(np.moveaxis(planes, 1, 2)).view(f">f{size}").reshape(shape)
 
 
-def _grey(samples: NDArray[Any], found: Layout) -> NDArray[Any]:
+def _grey(samples: NDArray[Any], found: TiffLayout) -> NDArray[Any]:
     """Samples (height, width, samples) -> grey."""
     kind = found.photometric
     if kind == Photometric.RGB:

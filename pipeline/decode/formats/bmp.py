@@ -15,7 +15,7 @@ _MASKS_AT = 54  # behind BITMAPINFOHEADER, or in the place of a longer header th
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class BmpLayout:
     """Where the pixels of a BMP are and how they are stored.
 
     depth: bits per pixel. offset: of the first row. top_down: the first row is the uppermost. palette_at,
@@ -47,12 +47,12 @@ def walk(image: Image) -> None:
         raise truncated(f"The BMP has {size:,} bytes of {needed:,}.")
 
 
-def layout(content: bytes) -> Layout:
+def layout(content: bytes) -> BmpLayout:
     """The layout of a BMP that `walk` let through."""
     return _layout(content, None)
 
 
-def _layout(content: bytes, image: Image | None) -> Layout:
+def _layout(content: bytes, image: Image | None) -> BmpLayout:
     """Read the headers; what is known of the image goes into `image`, so that a refusal still carries it."""
     offset, header = struct.unpack_from("<II", content, 10)
     if header not in _HEADERS:
@@ -81,7 +81,7 @@ def _layout(content: bytes, image: Image | None) -> Layout:
         raise damaged(f"The BMP's pixels begin at byte {offset:,}, inside its header of {least:,} bytes.")
     if image is not None and depth == 32 and header in (56, 108, 124) and u32_little(content, 66)[0]:
         image.flags.append(Flag.ALPHA_DROPPED)
-    return Layout(
+    return BmpLayout(
         width=width,
         height=abs(height),
         depth=depth,

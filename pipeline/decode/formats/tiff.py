@@ -65,7 +65,7 @@ _READ: dict[Photometric, tuple[int, _Kinds]] = {  # -> samples without the extra
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class TiffLayout:
     """Where the pixels of a TIFF's first image are and how they are stored.
 
     byte_order: "<" or ">". samples: stored per pixel, of which the first `colours` count. piece_height, piece_width: of
@@ -184,12 +184,12 @@ def walk(image: Image) -> None:
     _check_pieces(image, found)
 
 
-def layout(content: bytes) -> Layout:
+def layout(content: bytes) -> TiffLayout:
     """The layout of a TIFF that `walk` let through."""
     return _layout(content, None)
 
 
-def _layout(content: bytes, image: Image | None) -> Layout:
+def _layout(content: bytes, image: Image | None) -> TiffLayout:
     """Read the first directory; what is known of the image goes into `image`, so that a refusal still carries it."""
     tiff = _Directory(content)
     bits, samples = tiff.one(_BITS, 1), tiff.one(_SAMPLES, 1)
@@ -211,7 +211,7 @@ def _layout(content: bytes, image: Image | None) -> Layout:
     tiled = _TILE_WIDTH in tiff.tags
     down, across = _piece_size(tiff, width, height, image)
     at_tag, bytes_tag = (_TILE_AT, _TILE_BYTES) if tiled else (_STRIP_AT, _STRIP_BYTES)
-    return Layout(
+    return TiffLayout(
         byte_order=tiff.order,
         width=width,
         height=height,
@@ -283,7 +283,7 @@ def _listed(tiff: _Directory, at_tag: int, bytes_tag: int, pieces: int) -> tuple
     return tuple(zip(starts, lengths, strict=True))
 
 
-def _check_pieces(image: Image, found: Layout) -> None:
+def _check_pieces(image: Image, found: TiffLayout) -> None:
     """Check that every strip or tile lies inside the file, and where it is not packed that it is long enough."""
     size = len(image.content)
     for number, ((start, length), (_, _, _, rows)) in enumerate(zip(found.pieces, found.places(), strict=True)):
