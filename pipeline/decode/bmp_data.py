@@ -42,7 +42,7 @@ def _by_palette(rows: NDArray[uint8], found: BmpLayout, content: bytes) -> NDArr
     table = luma_of_table(entries.reshape(-1, found.palette_entry)[:, 2::-1])  # stored blue, green, red
     if found.depth < 8:
         bits = np.unpackbits(rows, axis=1).reshape(found.height, -1, found.depth)
-        rows = np.packbits(bits, axis=2)[..., 0] >> (8 - found.depth)
+        rows = np.right_shift(np.packbits(bits, axis=2)[..., 0], np.uint8(8 - found.depth))
     indices = rows[:, : found.width]
     largest = int(indices.max())
     if largest >= len(table):
@@ -66,4 +66,5 @@ def _channel(numbers: NDArray[np.uint32], mask: int) -> NDArray[uint8]:
         return np.zeros(numbers.shape, uint8)
     lowest = mask & -mask
     values = (numbers & np.uint32(mask)) // np.uint32(lowest)
-    return np.rint(values * (255 / (mask // lowest))).astype(uint8)
+    spread: NDArray[uint8] = np.rint(values * (255 / (mask // lowest))).astype(uint8)
+    return spread

@@ -121,7 +121,8 @@ def _strings(codes: NDArray[intp], lengths: NDArray[intp]) -> NDArray[uint8]:
     literal = np.zeros(total, uint8)
     single = string < 0
     literal[starts[single]] = codes[single]
-    return literal.take(source)
+    found: NDArray[uint8] = literal.take(source)
+    return found
 
 
 def unpack_packbits(piece: bytes, most: int, row_bytes: int) -> NDArray[uint8]:

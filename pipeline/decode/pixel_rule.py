@@ -30,8 +30,13 @@ def luma(rgb: NDArray[Any]) -> NDArray[Any]:
     """
     eight = rgb.dtype == uint8
     kind = float32 if rgb.dtype.itemsize <= 2 else float64
-    weights = np.array(_WEIGHTS, kind)
-    return _by_rows(rgb, uint8 if eight else kind, lambda rows: _rounded(rows[..., :3].astype(kind) @ weights, eight))
+    weights: NDArray[Any] = np.array(_WEIGHTS, kind)
+
+    def grey(rows: NDArray[Any]) -> NDArray[Any]:
+        exact: NDArray[Any] = rows[..., :3].astype(kind)
+        return _rounded(np.dot(exact, weights), eight)
+
+    return _by_rows(rgb, uint8 if eight else kind, grey)
 
 
 def luma_of_table(colours: NDArray[uint8]) -> NDArray[uint8]:
@@ -84,7 +89,8 @@ def eight_bits(grey: NDArray[Any]) -> NDArray[uint8]:
     np.subtract(values, low * half, out=values)
     np.divide(values, high * half - low * half, out=values)  # at most 1, also where the range is subnormal
     np.multiply(values, 255, out=values)
-    return np.rint(values, out=values).astype(uint8)
+    rounded: NDArray[uint8] = np.rint(values, out=values).astype(uint8)
+    return rounded
 
 
 def upright(stored: NDArray[Any], orientation: int) -> NDArray[Any]:

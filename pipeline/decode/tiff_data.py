@@ -103,7 +103,8 @@ def _values(rows_of_bytes: NDArray[uint8], rows: int, found: TiffLayout) -> NDAr
         return stored
     unsigned = np.dtype(f"u{found.bits // 8}")  # sums wrap around, whatever the samples mean
     bits = stored.astype(stored.dtype.newbyteorder("=")).view(unsigned)
-    return np.cumsum(bits, axis=1, dtype=unsigned).view(_sample_type(found))
+    samples: NDArray[Any] = np.cumsum(bits, axis=1, dtype=unsigned).view(_sample_type(found))
+    return samples
 
 
 def _odd_bits(rows_of_bytes: NDArray[uint8], shape: tuple[int, int, int], bits: int) -> NDArray[Any]:

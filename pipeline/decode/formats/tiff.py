@@ -4,6 +4,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Literal
 
 from mribatch.pipeline.decode.formats.container import Image, ceil_div, damaged, truncated, unsupported
 from mribatch.pipeline.records import Flag
@@ -74,7 +75,7 @@ class TiffLayout:
     colour_map: of a palette, 16-bit red values, then green, then blue; else empty. orientation: 1 to 8.
     """
 
-    byte_order: str
+    byte_order: Literal["<", ">"]
     width: int
     height: int
     bits: int
@@ -119,7 +120,8 @@ class _Directory:
     __slots__ = ("next_at", "order", "tags", "types")
 
     def __init__(self, content: bytes) -> None:
-        order = self.order = "<" if content[:2] == b"II" else ">"
+        order: Literal["<", ">"] = "<" if content[:2] == b"II" else ">"
+        self.order = order
         (magic,) = struct.unpack_from(f"{order}H", content, 2)
         big = magic == 43
         if big and struct.unpack_from(f"{order}HH", content, 4) != (8, 0):
