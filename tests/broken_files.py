@@ -261,6 +261,8 @@ def _good_tiffs() -> dict[str, bytes]:
         "alpha.tif": tiff(np.dstack([colour, grey]), photometric="rgb", extrasamples=["unassalpha"]),
         "pages.tif": tiff(stack, photometric="minisblack"),
         "turned.tif": tiff(grey, extratags=[(274, 3, 1, 6, True)]),
+        "tiles_turned.tif": tiff(grey, tile=(48, 48), extratags=[(274, 3, 1, 6, True)]),
+        "half_float.tif": tiff(grey.astype(np.float16)),
     }
 
 
@@ -424,9 +426,8 @@ def _broken_tiffs() -> dict[str, tuple[bytes, Status]]:
         "packbits_short.tif": (plain_tiff(b"\x7f" + data[:128], {259: 32773}), Status.TRUNCATED),
         "jpeg_inside.tif": (plain_tiff(encode(".jpg", grey), {259: 7}), Status.UNSUPPORTED),
         "giant.tif": (plain_tiff(data, {256: 50_000, 257: 50_000}), Status.TOO_LARGE),
-        "tiles_turned.tif": (tiff(grey, tile=(48, 48), extratags=[(274, 3, 1, 6, True)]), Status.UNSUPPORTED),
         "fax.tif": (plain_tiff(data, {258: 1, 259: 4}), Status.UNSUPPORTED),
-        "half_float.tif": (tiff(grey.astype(np.float16)), Status.UNSUPPORTED),
+        "eight_bytes.tif": (tiff(grey.astype(np.uint64)), Status.UNSUPPORTED),
         "five_samples.tif": (
             tiff(np.dstack([grey] * 5), photometric="minisblack", planarconfig="contig"),
             Status.UNSUPPORTED,

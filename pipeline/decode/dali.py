@@ -5,9 +5,9 @@ DALI knows no bad file: one that it refuses fails its whole batch, and one that 
 this does it in a process that may die (`mribatch.pipeline.worker.supervisor`).
 
 Every batch that DALI sees has the same size: a place without a good file holds a black image. What DALI is not asked to
-decode (anything but 8-bit PNG and sound 8-bit JPEG, and so every slice of a DICOM or NIfTI file) is decoded on the CPU
-and passed through as a PGM file of the right size, which DALI copies as it is. So the batch is whole where DALI leaves
-it, also on the GPU, and nothing is moved afterwards.
+decode (anything but 8-bit PNG and usual, sound JPEG that need not be turned, and so every slice of a DICOM or NIfTI
+file) is decoded on the CPU and passed through as a PGM file of the right size, which DALI copies as it is. So the batch
+is whole where DALI leaves it, also on the GPU, and nothing is moved afterwards.
 """
 
 import itertools
@@ -26,13 +26,13 @@ from mribatch.core.errors import MribatchError
 from mribatch.core.install import install_command
 from mribatch.pipeline.decode.dali_graph import GraphOptions, Samples, prefetching, single
 from mribatch.pipeline.decode.file import decoded_file, read_and_probe, timed_out
+from mribatch.pipeline.decode.formats import png
 from mribatch.pipeline.decode.grey import decode_grey
-from mribatch.pipeline.decode.jpeg_data import is_without_warning
+from mribatch.pipeline.decode.jpeg_data import is_read_alike
 from mribatch.pipeline.decode.study import StudyDecoder
-from mribatch.pipeline.records import DecodedBatch, DecodedFile, ImageFile, Status, Verdict
+from mribatch.pipeline.records import DecodedBatch, DecodedFile, Flag, ImageFile, Status, Verdict
 from mribatch.pipeline.threads import WorkerThreads
 
-_FORMATS = ("jpeg", "png")
 _MAX_PIXELS = 25_000_000  # of one image; a batch of larger ones does not fit beside an engine into a small GPU
 _READ_AHEAD = 2  # batches whose files are read while DALI works on those before
 _REASON = 300  # characters of an error of DALI's
@@ -195,8 +195,9 @@ class DaliDecoder:
         content, verdict = read_and_probe(file.file, self._max_pixels)
         if content is None or verdict.status is not Status.OK:
             return _Sample(decoded_file(file, verdict, content, begin), self._black)
-        if _for_dali(verdict) and _is_sound(content, verdict):
-            return _Sample(decoded_file(file, verdict, content, begin), np.frombuffer(content, uint8), content)
+        given = _for_dali(content, verdict)
+        if given is not None:
+            return _Sample(decoded_file(file, verdict, content, begin), np.frombuffer(given, uint8), content)
         verdict, image = decode_grey(content, verdict, self._options.height, self._options.width)
         encoded = self._black if image is None else _pgm(image[:, :, 0])
         return _Sample(decoded_file(file, verdict, content, begin), encoded)
@@ -247,18 +248,19 @@ class DaliDecoder:
         return decode
 
 
-def _for_dali(verdict: Verdict) -> bool:
-    """8 bits a sample only: DALI scales 16 bits by 1/257, which leaves 12-bit slices nearly black."""
-    pixels = (verdict.width or 0) * (verdict.height or 0)
-    return verdict.format in _FORMATS and verdict.bits == 8 and pixels <= _MAX_PIXELS
+def _for_dali(content: bytes, verdict: Verdict) -> bytes | None:
+    """What DALI is given of a file that is ok, so that its pixels are `decode_grey`'s; None: it is not asked.
 
-
-def _is_sound(content: bytes, verdict: Verdict) -> bool:
-    """Whether the data may be DALI's, which hides damage inside those of a JPEG: libjpeg decodes them without a word.
-
-    Of what it warns, every decoder's verdict and pixels are `decode_grey`'s.
+    8 bits a sample only: DALI scales 16 bits by 1/257, which leaves 12-bit slices nearly black. Nothing that is to be
+    turned: DALI finds other orientations than the probe. Of JPEGs those that all decoders read alike: DALI takes inks
+    without Adobe's marker for black, and hides damage inside the data.
     """
-    return verdict.format != "jpeg" or is_without_warning(content)
+    pixels = (verdict.width or 0) * (verdict.height or 0)
+    if verdict.bits != 8 or pixels > _MAX_PIXELS or Flag.EXIF_ROTATED in verdict.flags:
+        return None
+    if verdict.format == "png":
+        return png.only_pixels(content)
+    return content if verdict.format == "jpeg" and is_read_alike(content) else None
 
 
 def _pgm(grey: NDArray[uint8]) -> NDArray[uint8]:

@@ -83,5 +83,6 @@ def _pixels(encoded: Any, options: GraphOptions) -> Any:
     where: dict[str, Any] = {"device": "cpu"}
     if options.device.number is not None:
         where = {"device": "mixed", "hw_decoder_load": HW_DECODER_LOAD}
-    grey = fn.decoders.image(encoded, output_type=types.GRAY, **where)
+    # What the orientation turns is not given to DALI (`dali._for_dali`), which sees some where the probe sees none.
+    grey = fn.decoders.image(encoded, output_type=types.GRAY, adjust_orientation=False, **where)
     return fn.resize(grey, size=(options.height, options.width), interp_type=types.INTERP_LINEAR, antialias=False)

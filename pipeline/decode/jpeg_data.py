@@ -1,4 +1,4 @@
-"""Strict decoding of JPEG data: whether what libjpeg warns of changes pixels.
+"""Strict decoding of JPEG data: whether what libjpeg warns of changes pixels; which JPEGs all decoders read alike.
 
 libjpeg goes on after damage inside the entropy-coded data and says so only in a warning. libjpeg-turbo has the eleven
 warnings of the decoder that stand here (`JWRN_` in its jerror.h). TurboJPEG hands over the first one of a file only:
@@ -12,7 +12,8 @@ from numpy import uint8
 from numpy.typing import NDArray
 
 from mribatch.pipeline.decode.formats.container import Refused
-from mribatch.pipeline.decode.formats.jpeg import first_scan, normalized
+from mribatch.pipeline.decode.formats.jpeg import coding, first_scan, normalized
+from mribatch.pipeline.decode.pixel_rule import luma_of_inks
 from mribatch.pipeline.records import Flag
 
 # Pixels are wrong, or a guess.
@@ -48,7 +49,7 @@ class RefusedJpeg(Exception):
 
 
 def decode_jpeg(content: bytes) -> tuple[NDArray[uint8], tuple[Flag, ...]]:
-    """Decode to libjpeg's luma, without the EXIF orientation.
+    """Decode to libjpeg's luma, or to that of four inks, without the EXIF orientation.
 
     Args:
         content: A whole JPEG that `probe` called ok.
@@ -64,19 +65,30 @@ def decode_jpeg(content: bytes) -> tuple[NDArray[uint8], tuple[Flag, ...]]:
     from simplejpeg import decode_jpeg as decode
 
     flags: tuple[Flag, ...] = ()
+    inks = len(coding(content).components) == 4
     for _ in range(_COPIES):
         try:
-            grey: NDArray[uint8] = decode(content, "GRAY", strict=True)
+            stored: NDArray[uint8] = decode(content, "CMYK" if inks else "GRAY", strict=True)
         except ValueError as error:
             words = str(error)
         else:
-            return grey[:, :, 0], flags
+            return luma_of_inks(stored) if inks else stored[:, :, 0], flags
         try:
             content, more = _without_cause(content, words)
         except (Refused, struct.error, IndexError):  # a marker by chance, and the copy is no JPEG any more
             raise DamagedJpeg(words) from None
         flags = flags or more
     raise DamagedJpeg(words)
+
+
+def is_read_alike(content: bytes) -> bool:
+    """Whether any decoder may have a JPEG that `probe` called ok: it holds nothing that decoders see differently.
+
+    That is grey, or YCbCr that no marker calls anything else, in a usual sampling, all components in the first scan,
+    and data that libjpeg decodes without a word.
+    """
+    kind = coding(content)
+    return kind.is_grey_or_ycc and kind.is_usually_sampled and kind.is_interleaved and is_without_warning(content)
 
 
 def is_without_warning(content: bytes) -> bool:

@@ -64,14 +64,12 @@ def probe(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Verdict:
 def exif_orientation(content: bytes, image_format: str) -> int:
     """EXIF orientation, 1 to 8, of an image that `probe` calls ok; 1 where there is none or it is out of range.
 
-    Asked for JPEG, PNG and WebP. (The TIFF decoder of OpenCV turns TIFF images itself.)
+    Asked for JPEG, PNG and WebP; a TIFF has its own in its directory.
     """
     try:
-        for block in _EXIF_BLOCKS[image_format](content):
-            return orientation_of(block)
+        return orientation_of(_EXIF_BLOCKS[image_format](content))
     except (struct.error, IndexError, Refused):
-        pass
-    return 1
+        return 1
 
 
 def unreadable(error: OSError) -> Verdict:

@@ -3,6 +3,7 @@
 import re
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from mribatch.pipeline.decode.formats.container import Image, ceil_div, damaged, truncated, u16, unsupported
 from mribatch.pipeline.decode.formats.exif import orientation_of
@@ -31,15 +32,17 @@ _FRAMES = {  # start-of-frame markers (T.81, table B.1) -> what is not read of t
     0xCE: "hierarchical",
     0xCF: "hierarchical",
 }
+_EXIF = b"Exif\0\0"
 _TABLES = frozenset({0xC4, 0xDB, 0xDC, _DRI, 0xFE, *range(0xE0, 0xF0)})  # may stand between scans
 _MAX_SCANS = 100  # a usual progressive file has ten; thousands of scans are an attack on the decoder's time
 _PROGRESSIVE = 0xC2
+_USUAL_SAMPLINGS = ((1, 1), (2, 1), (2, 2), (1, 2), (4, 1))  # of luma; chroma has one sample there
 
 
 class _Frame:
     """The frame header of a JPEG and what decides how many bytes a scan needs at least."""
 
-    __slots__ = ("components", "height", "progressive", "restart", "tallest", "widest", "width")
+    __slots__ = ("components", "height", "missing_bits", "progressive", "restart", "tallest", "widest", "width")
 
     def __init__(self, kind: int, width: int, height: int, components: dict[int, tuple[int, int]]) -> None:
         self.progressive = kind == _PROGRESSIVE
@@ -48,6 +51,17 @@ class _Frame:
         self.widest = max(across for across, _ in components.values())
         self.tallest = max(down for _, down in components.values())
         self.restart = 0  # MCUs between two restart markers; 0 = none
+        # Low bits of each coefficient that no scan has sent yet (T.81, G.1.2); 14 where nothing was sent.
+        self.missing_bits = {one: [14] * 64 for one in components} if self.progressive else {}
+
+    def add_scan(self, wanted: bytes, first: int, last: int, low: int) -> None:
+        """Note what a progressive scan sends: the coefficients `first` to `last`, but for their `low` lowest bits."""
+        for one in wanted if self.progressive else b"":
+            self.missing_bits[one][first : last + 1] = [low] * (last + 1 - first)
+
+    def unfinished(self) -> int:
+        """How many coefficients of the components no scan has sent in full."""
+        return sum(low > 0 for bits in self.missing_bits.values() for low in bits)
 
     def units(self, wanted: bytes) -> tuple[int, int]:
         """(MCUs, blocks) of a scan over the components `wanted` (T.81, A.2)."""
@@ -61,11 +75,47 @@ class _Frame:
         return mcus, mcus * sum(across * down for across, down in (self.components[one] for one in wanted))
 
 
+@dataclass(frozen=True, slots=True)
+class Coding:
+    """What decides how the samples of a JPEG become colours.
+
+    components: (id, horizontal, vertical sampling factor), in the order of the frame header. jfif: it has JFIF's marker
+    (ITU-T T.871). adobe: colour transform of Adobe's marker (APP14); None without it. scanned: components of the first
+    scan.
+    """
+
+    components: tuple[tuple[int, int, int], ...]
+    jfif: bool
+    adobe: int | None
+    scanned: int
+
+    @property
+    def is_grey_or_ycc(self) -> bool:
+        """Whether no decoder takes it for RGB or inks."""
+        if len(self.components) == 1:
+            return self.adobe in (None, 0)
+        ids = tuple(name for name, _, _ in self.components)
+        return ids == (1, 2, 3) and (self.adobe is None or self.adobe == 1)
+
+    @property
+    def is_usually_sampled(self) -> bool:
+        """Whether the sampling is one that every decoder knows: 4:4:4, 4:2:2, 4:2:0, 4:4:0 or 4:1:1."""
+        (_, across, down), *others = self.components
+        if not others:
+            return (across, down) == (1, 1)
+        return (across, down) in _USUAL_SAMPLINGS and all(factor[1:] == (1, 1) for factor in others)
+
+    @property
+    def is_interleaved(self) -> bool:
+        """Whether the first scan has all components, as most files do."""
+        return self.scanned == len(self.components)
+
+
 def walk(image: Image) -> None:
     """Walk the segments from SOI to EOI (T.81, B.1 and B.2); refuse what cannot be a whole image that is read."""
     content = image.content
     frame: _Frame | None = None
-    exif: bool = False
+    exif: list[bytes] = []
     position, restart, scans = 2, 0, 0
     while True:
         marker, start, end = _segment(content, position)
@@ -79,15 +129,16 @@ def walk(image: Image) -> None:
             frame.restart = restart
             position = _scan(content, frame, start, end)
         elif marker == _APP1:
-            if not exif and content.startswith(b"Exif\0\0", start):
-                exif = True
-                image.set_orientation(orientation_of(content[start + 6 : end]))
+            if not scans and content.startswith(_EXIF, start):
+                exif.append(content[start + len(_EXIF) : end])
         elif marker in _FRAMES:
             if frame is not None:
                 raise damaged(f"The JPEG has a second frame header at byte {start:,}.")
             frame = _frame_header(image, marker, start, end)
         elif marker == _EOI:
-            if scans:
+            if frame is not None and scans:
+                _check_finished(frame, scans)
+                image.set_orientation(orientation_of(exif))
                 if end < len(content):
                     image.flags.append(Flag.EXTRA_BYTES)
                 return
@@ -98,6 +149,22 @@ def walk(image: Image) -> None:
             raise damaged(f"The JPEG has an unexpected marker 0x{marker:02X} before byte {start:,}.")
 
 
+def coding(content: bytes) -> Coding:
+    """How the colours of a JPEG that `walk` let through are coded."""
+    position, jfif, adobe, components = 2, False, None, list[tuple[int, int, int]]()
+    while True:
+        marker, start, end = _segment(content, position)
+        position = end
+        if marker == _SOS:
+            return Coding(tuple(components), jfif, adobe, content[start])
+        if marker == _APP0 and content.startswith(b"JFIF\0", start):
+            jfif = True
+        elif marker == _APP14 and content.startswith(b"Adobe", start) and end - start >= 12:
+            adobe = content[start + 11]
+        elif marker in _FRAMES:
+            components = [(content[at], content[at + 1] >> 4, content[at + 1] & 15) for at in range(start + 6, end, 3)]
+
+
 def exif_blocks(content: bytes) -> Iterator[bytes]:
     """The EXIF blocks before the first scan: APP1 segments that begin with Exif (CIPA DC-008)."""
     position = 2
@@ -105,8 +172,8 @@ def exif_blocks(content: bytes) -> Iterator[bytes]:
         marker, start, end = _segment(content, position)
         if marker in (_SOS, _EOI):
             return
-        if marker == _APP1 and content.startswith(b"Exif\0\0", start):
-            yield content[start + 6 : end]
+        if marker == _APP1 and content.startswith(_EXIF, start):
+            yield content[start + len(_EXIF) : end]
         position = end
 
 
@@ -199,6 +266,16 @@ def _frame_header(image: Image, marker: int, start: int, end: int) -> _Frame:
     return _Frame(marker, width, height, components)
 
 
+def _check_finished(frame: _Frame, scans: int) -> None:
+    """Refuse a progressive JPEG whose last scans are missing: a decoder would show it less sharp."""
+    unfinished = frame.unfinished()
+    if unfinished:
+        raise truncated(
+            f"The progressive JPEG ends after {scans} scans, with {unfinished} of "
+            f"{64 * len(frame.components)} coefficients unfinished."
+        )
+
+
 def _scan(content: bytes, frame: _Frame, start: int, end: int) -> int:
     """Position of the marker that ends the scan whose header (T.81, B.2.3) is content[start:end]."""
     count = content[start]
@@ -206,6 +283,10 @@ def _scan(content: bytes, frame: _Frame, start: int, end: int) -> int:
     known = frame.components
     if not 1 <= count <= 4 or end - start != 4 + 2 * count or any(one not in known for one in wanted):
         raise damaged(f"The JPEG scan header at byte {start:,} is invalid.")
+    first, last = content[end - 3], content[end - 2]
+    if frame.progressive and not first <= last <= 63:
+        raise damaged(f"The JPEG scan header at byte {start:,} gives coefficients {first} to {last}.")
+    frame.add_scan(wanted, first, last, content[end - 1] & 15)
     found = _SCAN_END.search(content, end)
     if found is None:
         raise truncated(f"The JPEG ends after {len(content):,} bytes without an end-of-image marker.")

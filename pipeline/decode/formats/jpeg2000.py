@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from mribatch.pipeline.decode.formats.container import (
     Image,
@@ -17,24 +18,65 @@ from mribatch.pipeline.records import Flag, Status
 
 JP2_SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
 CODESTREAM_SIGNATURE = b"\xff\x4f\xff\x51"
-_COD, _CAP, _SOT, _EOC = 0xFF52, 0xFF50, 0xFF90, b"\xff\xd9"
+_COD, _COC, _CAP, _SOT, _SOD, _EOC = 0xFF52, 0xFF53, 0xFF50, 0xFF90, 0xFF93, b"\xff\xd9"
+_POC, _PPM, _PPT = 0xFF5F, 0xFF60, 0xFF61
+_SRGB, _GREY, _SYCC = 16, 17, 18  # enumerated colour spaces (T.800, table I.10)
 _MAX_LAYERS = 1_000
 _MAX_PRECINCTS = 1_000_000  # tiny precincts in a large image exhaust the decoder's memory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Codestream:
+    """What the main header says of tiles and packets.
+
+    first_tile: position of the first tile-part. progression, layers, levels, block_wide, block_tall (exponents), style
+    (of code-blocks): of the coding style (T.800, A.6.1). precincts: exponents of width and height by resolution.
+    is_plain: components have no coding style of their own, the order of packets never changes, and packet headers stand
+    with their packets.
+    """
+
+    width: int
+    height: int
+    components: int
+    tile_width: int
+    tile_height: int
+    first_tile: int
+    stop: int
+    progression: int
+    layers: int
+    levels: int
+    block_wide: int
+    block_tall: int
+    style: int
+    precincts: tuple[tuple[int, int], ...]
+    is_plain: bool
+
+    def tile_box(self, tile: int) -> tuple[int, int, int, int]:
+        """(left, top, right, bottom) of a tile (T.800, B.3)."""
+        row, column = divmod(tile, ceil_div(self.width, self.tile_width))
+        left, top = column * self.tile_width, row * self.tile_height
+        return left, top, min(left + self.tile_width, self.width), min(top + self.tile_height, self.height)
 
 
 def walk_jp2(image: Image) -> None:
     """Walk the boxes of a JP2 file (T.800, I) up to its codestream, and that; both must give the same size."""
     content = image.content
     promised: tuple[int, int] | None = None
+    channels = bits = 0
     for kind, start, end in _boxes(content, 12, len(content)):
         if kind == b"jp2h":
             for inner, first, last in _boxes(content, start, end):
                 if inner in (b"pclr", b"cmap"):
                     raise unsupported(f"This is a JPEG 2000 file with a palette (at byte {first:,}).")
+                if inner == b"colr" and content[first] == 1:
+                    _colour_space(u32(content, first + 3)[0], channels, bits)
+                if inner == b"cdef":
+                    _channels(content, first, last)
                 if inner == b"ihdr":
                     if last - first != 14:
                         raise damaged(f"The JPEG 2000 header has {last - first} bytes, not 14.")
                     promised = (u32(content, first + 4)[0], u32(content, first)[0])
+                    channels, bits = u16(content, first + 8)[0], content[first + 10] + 1
         elif kind == b"jp2c":
             if promised is None:
                 raise damaged(f"The JPEG 2000 data at byte {start:,} have no header before them.")
@@ -48,9 +90,80 @@ def walk_jp2(image: Image) -> None:
     raise truncated(f"The JPEG 2000 file of {len(content):,} bytes has no image data.")
 
 
+def _colour_space(space: int, channels: int, bits: int) -> None:
+    """Refuse a colour space (T.800, table I.10) of which grey is not made as of the others.
+
+    Of sYCC, grey is the first channel; OpenCV gives that of 8 bits only.
+    """
+    wide_ycc = space == _SYCC and bits > 8
+    if space not in (_SRGB, _GREY, _SYCC) or wide_ycc or (space == _GREY and channels > 2):
+        raise unsupported(f"This is a JPEG 2000 file of {channels} x {bits} bits in colour space {space}.")
+
+
+def _channels(content: bytes, first: int, last: int) -> None:
+    """Refuse a channel definition (T.800, I.5.3.6) by which anything but the last channel is no colour."""
+    (count,) = u16(content, first)
+    if last - first != 2 + 6 * count:
+        raise damaged(f"The JPEG 2000 channel definition has {last - first} bytes for {count} channels.")
+    for channel, kind, _ in struct.iter_unpack(">HHH", content[first + 2 : last]):
+        if kind != 0 and channel != count - 1:
+            raise unsupported(f"This JPEG 2000 file has channel {channel} of kind {kind} before its colours.")
+
+
 def walk_codestream(image: Image) -> None:
     """Walk a file that is a codestream without boxes (T.800, A)."""
     _codestream(image, 0, len(image.content))
+
+
+def codestream(content: bytes) -> Codestream:
+    """The main header of a file that `walk_jp2` or `walk_codestream` let through."""
+    start, stop = 0, len(content)
+    if content.startswith(JP2_SIGNATURE):
+        start, stop = next((first, last) for kind, first, last in _boxes(content, 12, stop) if kind == b"jp2c")
+    position, markers, coding = start + 2, set[int](), 0
+    while (marker := u16(content, position)[0]) != _SOT:
+        markers.add(marker)
+        if marker == _COD:
+            coding = position + 4
+        position += 2 + u16(content, position + 2)[0]
+    _, right, bottom, _, _, across, down, _, _, count = struct.unpack_from(">HIIIIIIIIH", content, start + 6)
+    style, progression, layers, _, levels, wide, tall, blocks, _ = struct.unpack_from(">BBHBBBBBB", content, coding)
+    sizes = content[coding + 10 : coding + 11 + levels] if style & 1 else b"\xff" * (levels + 1)
+    return Codestream(
+        width=right,
+        height=bottom,
+        components=count,
+        tile_width=across,
+        tile_height=down,
+        first_tile=position,
+        stop=stop,
+        progression=progression,
+        layers=layers,
+        levels=levels,
+        block_wide=wide + 2,
+        block_tall=tall + 2,
+        style=blocks,
+        precincts=tuple((size & 15, size >> 4) for size in sizes),
+        is_plain=progression <= 4 and not markers & {_COC, _POC, _PPM},
+    )
+
+
+def tile_parts(content: bytes, stream: Codestream) -> dict[int, list[tuple[int, int]]]:
+    """Tile -> (start, end) of the data of each of its parts; without tiles that have a coding style of their own."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    special: set[int] = set()
+    position = stream.first_tile
+    while position < stream.stop and u16(content, position)[0] == _SOT:
+        tile, length = struct.unpack_from(">HI", content, position + 4)
+        end = position + length if length else content.rfind(_EOC, position + 12, stream.stop)
+        at = position + 12
+        while (marker := u16(content, at)[0]) != _SOD:
+            if marker in (_COD, _COC, _POC, _PPT):
+                special.add(tile)
+            at += 2 + u16(content, at + 2)[0]
+        found.setdefault(tile, []).append((at + 2, end))
+        position = end
+    return {tile: parts for tile, parts in found.items() if tile not in special}
 
 
 def _boxes(content: bytes, position: int, stop: int) -> Iterator[tuple[bytes, int, int]]:

@@ -17,7 +17,7 @@ _ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
 def walk(image: Image) -> None:
     """Walk the chunks from IHDR to IEND; refuse what lacks a part that its pixels need (sections 5 and 11)."""
     content = image.content
-    colour, seen = -1, set[bytes]()
+    colour, seen, exif = -1, set[bytes](), list[bytes]()
     for kind, start, end in _chunks(content):
         if colour < 0:
             colour = _header(image, kind, start, end)
@@ -27,21 +27,35 @@ def walk(image: Image) -> None:
             image.flags.append(Flag.ALPHA_DROPPED)
         elif kind == b"acTL" and b"IDAT" not in seen and u32(content, start)[0] > 1:
             image.flags.append(Flag.FIRST_PAGE)
-        elif kind == b"eXIf" and kind not in seen:
-            image.set_orientation(orientation_of(content[start:end]))
+        elif kind == b"eXIf":
+            exif.append(content[start:end])
         seen.add(kind)
     if b"IDAT" not in seen:
         raise truncated(f"The PNG of {len(content):,} bytes has no image data.")
     if colour == 3 and b"PLTE" not in seen:
         raise damaged("The PNG has palette colour (type 3) but no palette.")
+    image.set_orientation(orientation_of(exif))
+
+
+def only_pixels(content: bytes) -> bytes:
+    """The PNG without the chunks that no pixel depends on, by the rule of docs/reference/pixels.md.
+
+    Of those, decoders apply gAMA and sRGB when they make grey of colour, and turn by eXIf; tRNS gives an alpha channel,
+    and acTL another first picture. What stays is the header, the palette, the data and the end.
+
+    Args:
+        content: A PNG that `walk` let through.
+    """
+    pixels = [(start, end) for kind, start, end in _chunks(content, check=False) if kind in _CRITICAL]
+    return SIGNATURE + b"".join(content[start - 8 : end + 4] for start, end in pixels)
 
 
 def exif_blocks(content: bytes) -> Iterator[bytes]:
     """The EXIF blocks: chunks eXIf (section 11.3)."""
-    return (content[start:end] for kind, start, end in _chunks(content) if kind == b"eXIf")
+    return (content[start:end] for kind, start, end in _chunks(content, check=False) if kind == b"eXIf")
 
 
-def _chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
+def _chunks(content: bytes, *, check: bool = True) -> Iterator[tuple[bytes, int, int]]:
     """(type, start, end) of every chunk's data up to IEND, checked by CRC where the pixels depend on it (section 5.3).
 
     A chunk whose type begins with a capital must be understood (section 5.4).
@@ -58,7 +72,7 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
         if end + 4 > size:
             raise truncated(f"The PNG ends after {size:,} bytes, inside a chunk that runs to byte {end + 4:,}.")
         if kind in _CRITICAL or kind in _ANIMATION:
-            if zlib.crc32(memoryview(content)[position + 4 : end]) != u32(content, end)[0]:
+            if check and zlib.crc32(memoryview(content)[position + 4 : end]) != u32(content, end)[0]:
                 raise damaged(f"The PNG chunk {kind.decode()} at byte {position:,} fails its checksum.")
         elif not kind[0] & 0x20:
             raise unsupported(f"The PNG needs an unknown chunk {kind.decode()} at byte {position:,}.")

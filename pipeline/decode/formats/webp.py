@@ -1,5 +1,6 @@
 """WebP (RFC 9649; lossy pictures: RFC 6386): every chunk of the RIFF container, and the header of the first picture."""
 
+import struct
 from collections.abc import Iterator
 
 from mribatch.pipeline.decode.formats.container import Image, damaged, truncated, u16_little, u32_little
@@ -7,13 +8,14 @@ from mribatch.pipeline.decode.formats.exif import orientation_of
 from mribatch.pipeline.records import Flag
 
 _ALPHA = 0x10  # among the features of VP8X
+_PICTURES = (b"VP8 ", b"VP8L")
 
 
 def walk(image: Image) -> None:
     """Walk the chunks (RFC 9649, 2.3 to 2.7); check the picture, or of an animation the first frame."""
     content = image.content
     stop = _container_end(content)
-    extended, frames, pictures, exif = False, 0, 0, False
+    extended, frames, pictures = False, 0, 0
     for kind, start, end in _chunks(content, 12, stop):
         if kind == b"VP8X" and not pictures:
             extended = True
@@ -22,7 +24,7 @@ def walk(image: Image) -> None:
             frames += 1
             if frames == 1:
                 _first_frame(image, start, end)
-        elif kind in (b"VP8 ", b"VP8L") and not pictures:
+        elif kind in _PICTURES and not pictures:
             pictures += 1
             size = _picture(image, kind, start, end)
             if extended and size != (image.width, image.height):
@@ -30,12 +32,10 @@ def walk(image: Image) -> None:
                     f"The WebP picture has {size[0]} x {size[1]} pixels, its canvas {image.width} x {image.height}."
                 )
             image.set_size(*size)
-        elif kind == b"EXIF" and not exif:
-            exif = True
-            image.set_orientation(orientation_of(content[start:end].removeprefix(b"Exif\0\0")))
     if not pictures and not frames:
         raise truncated(f"The WebP of {len(content):,} bytes has no image data.")
     image.bits = 8
+    image.set_orientation(orientation_of(exif_blocks(content)))
     if frames > 1:
         image.flags.append(Flag.FIRST_PAGE)
 
@@ -46,6 +46,26 @@ def exif_blocks(content: bytes) -> Iterator[bytes]:
         content[start:end] for kind, start, end in _chunks(content, 12, _container_end(content)) if kind == b"EXIF"
     )
     return (block.removeprefix(b"Exif\0\0") for block in blocks)
+
+
+def first_picture(content: bytes) -> tuple[bytes, bytes]:
+    """(chunk type, data) of the first picture of a WebP that `walk` let through: VP8 is lossy, VP8L lossless."""
+    pending = [(12, _container_end(content))]
+    while pending:
+        position, stop = pending.pop()
+        for kind, start, end in _chunks(content, position, stop):
+            if kind in _PICTURES:
+                return kind, content[start:end]
+            if kind == b"ANMF":
+                pending.append((start + 16, end))
+                break
+    raise damaged(f"The WebP of {len(content):,} bytes has no picture.")
+
+
+def simple_file(kind: bytes, picture: bytes) -> bytes:
+    """A WebP of nothing but a picture (RFC 9649, 2.5 and 2.6)."""
+    body = b"WEBP" + kind + struct.pack("<I", len(picture)) + picture + bytes(len(picture) & 1)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
 def _container_end(content: bytes) -> int:
@@ -87,7 +107,7 @@ def _first_frame(image: Image, start: int, end: int) -> None:
     left = 2 * int.from_bytes(image.content[start : start + 3], "little")
     top = 2 * int.from_bytes(image.content[start + 3 : start + 6], "little")
     for kind, first, last in _chunks(image.content, start + 16, end):
-        if kind in (b"VP8 ", b"VP8L"):
+        if kind in _PICTURES:
             width, height = _picture(image, kind, first, last)
             if left + width > image.width or top + height > image.height:
                 raise damaged(f"The WebP frame of {width} x {height} pixels at {left}, {top} leaves the canvas.")

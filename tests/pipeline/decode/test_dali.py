@@ -5,6 +5,7 @@ DALI runs on its CPU backend here: the same graph as on a GPU.
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from mribatch.pipeline.decode import dali as decode_dali
 from mribatch.pipeline.decode.dali import DaliDecoder
 from mribatch.pipeline.decode.dali_graph import CPU, FIRST_GPU, DaliDevice, GraphOptions
 from mribatch.pipeline.decode.opencv import OpenCvDecoder
+from mribatch.pipeline.decode.probe import probe
 from mribatch.pipeline.records import DecodedBatch, Flag, ImageFile, Status, Verdict
 from mribatch.pipeline.worker import supervisor
 from mribatch.trt.gpu import NoGpu, find_gpu
 from mribatch.trt.runtime.classifier import TensorRTClassifier
-from tests.broken_files import broken_files, encode, good_files, png, with_exif
-from tests.damaged_jpegs import damaged_jpegs
+from tests.broken_files import broken_files, encode, exif_block, good_files, jpeg_segment, png, png_chunk, with_exif
+from tests.damaged_files import damaged_jpegs
 from tests.folders import draw_images
 
 pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install '.[dali]'")
@@ -93,8 +95,6 @@ def test_exif_orientations(
     grey = (np.arange(48 * 64).reshape(48, 64) * 255 // (48 * 64)).astype(uint8)
     content = with_exif(encode(".jpg", grey), orientation)
     if suffix == ".png":
-        from tests.broken_files import exif_block, png_chunk
-
         content = png(grey, 64, 8, 0, before=png_chunk(b"eXIf", exif_block(orientation)))
     (file,) = written(tmp_path, {f"turned{suffix}": content})
     got, expected = dali.alone(file)[1], opencv.alone(file)[1]
@@ -163,7 +163,7 @@ def test_what_dali_refuses_even_alone_goes_to_opencv(
         again.append(len(samples))
         return really(self, samples)
 
-    monkeypatch.setattr(decode_dali, "_for_dali", lambda verdict: True)
+    monkeypatch.setattr(decode_dali, "_for_dali", lambda content, verdict: content)
     monkeypatch.setattr(DaliDecoder, "_image_by_image", image_by_image)
     got, expected = by_path(list(dali.batches(in_groups(listed)))), by_path(list(opencv.batches(in_groups(listed))))
     assert again == [BATCH] * 3, "three batches of five failed"
@@ -225,11 +225,22 @@ def test_an_error_of_ours_is_not_taken_for_dalis(dali: DaliDecoder, tmp_path: Pa
         list(dali.batches(groups()))
 
 
-def test_only_eight_bit_jpeg_and_png_are_dalis() -> None:
-    def verdict(**facts: object) -> Verdict:
-        return Verdict(Status.OK, **({"format": "jpeg", "width": 512, "height": 512, "bits": 8} | facts))  # type: ignore[arg-type]
+def given(content: bytes, **facts: object) -> bytes | None:
+    """What DALI is given of a file, with other facts in its verdict."""
+    return decode_dali._for_dali(content, replace(probe(content), **facts))  # type: ignore[arg-type]
 
-    assert decode_dali._for_dali(verdict()) and decode_dali._for_dali(verdict(format="png"))
-    assert not decode_dali._for_dali(verdict(format="png", bits=16))
-    assert not decode_dali._for_dali(verdict(format="tiff"))
-    assert not decode_dali._for_dali(verdict(width=9000, height=9000))
+
+def test_only_what_dali_reads_right_is_given_to_it() -> None:
+    """Usual 8-bit JPEGs as they are, and PNGs without the chunks that would change their pixels."""
+    files = good_files()
+    for name in ("grey.jpg", "colour.jpg", "progressive.jpg", "restart.jpg", "full_chroma.jpg", "thumbnail.jpg"):
+        assert given(files[name]) == files[name], name
+    for name in ("cmyk.jpg", "exif_3.jpg", "scan_per_component.jpg", "exif.png", "sixteen_bit.png", "grey.tif"):
+        assert given(files[name]) is None, name
+    assert given(files["grey.jpg"], width=9000, height=9000) is None
+    adobe = jpeg_segment(0xEE, b"Adobe\0\x64\0\0\0\0\0")
+    assert given(files["colour.jpg"][:2] + adobe + files["colour.jpg"][2:]) is None, "RGB, for some"
+    plain = files["palette.png"]
+    palette = plain.index(b"PLTE") - 4
+    tagged = plain[:palette] + png_chunk(b"gAMA", bytes([0, 0, 177, 143])) + plain[palette:]
+    assert given(plain) == given(tagged) == plain

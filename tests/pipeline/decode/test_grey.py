@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy import uint8
 from numpy.typing import NDArray
 
+from mribatch.pipeline.decode.formats.jpeg import coding
 from mribatch.pipeline.decode.grey import decode_grey, decoder_versions, opencv_version
 from mribatch.pipeline.decode.probe import probe
 from mribatch.pipeline.records import Flag, Status, Verdict
@@ -45,7 +46,12 @@ def stretched(image: NDArray[np.generic], height: int, width: int) -> NDArray[np
     return np.asarray(cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_LINEAR))
 
 
-@pytest.mark.parametrize("name", sorted(good_files()))
+ROUNDED = ("alpha.bmp", "cmyk.jpg")  # of these OpenCV rounds products down
+# OpenCV shows transparent parts on black, and refuses the others.
+OPENCV_CANNOT = ("alpha.tif", "half_float.tif", "tiles_turned.tif")
+
+
+@pytest.mark.parametrize("name", sorted(set(good_files()) - {*OPENCV_CANNOT}))
 def test_every_good_file_is_a_plain_decode_and_resize(name: str) -> None:
     content = good_files()[name]
     plain = np.asarray(cv2.imdecode(np.frombuffer(content, uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH))
@@ -58,7 +64,8 @@ def test_every_good_file_is_a_plain_decode_and_resize(name: str) -> None:
         plain = np.rint((values - finite.min()) / (finite.max() - finite.min()) * 255).astype(uint8)
     got = pixels_of(content, 50, 70)
     difference = np.abs(got.astype(int) - stretched(plain, 50, 70).astype(int))
-    assert difference.max() <= (1 if Flag.SCALED_TO_8_BIT in probe(content).flags else 0)  # rounding of a half
+    rounds = Flag.SCALED_TO_8_BIT in probe(content).flags
+    assert difference.max() <= (2 if name in ROUNDED else 1 if rounds else 0)  # rounding of a half
 
 
 @pytest.mark.parametrize(
@@ -86,7 +93,9 @@ def test_lossless_grey_is_exact(name: str) -> None:
     assert (pixels_of(good_files()[name]) == slice_pixels()).all()
 
 
-@pytest.mark.parametrize("name", ["colour.png", "alpha.png", "colour.bmp", "masks.bmp", "lossless.webp", "planes.tif"])
+@pytest.mark.parametrize(
+    "name", ["colour.png", "alpha.png", "colour.bmp", "masks.bmp", "lossless.webp", "planes.tif", "alpha.tif"]
+)
 def test_colour_is_luma(name: str) -> None:
     blue, green, red = (colour_pixels()[..., channel].astype(float) for channel in range(3))
     luma = 0.299 * red + 0.587 * green + 0.114 * blue  # ITU-R BT.601
@@ -274,7 +283,12 @@ def test_jpeg_of_any_colour_space_has_opencvs_pixels(name: str) -> None:
     content = odd_colour_jpegs()[name]
     expected = opencv_grey(content)
     assert expected is not None
-    assert (pixels_of(content) == expected).all()
+    assert differs_at_most(pixels_of(content), expected, name.startswith("cmyk"))
+
+
+def differs_at_most(pixels: NDArray[np.generic], expected: NDArray[np.generic], inks: bool) -> bool:
+    """Equal; of inks, OpenCV rounds two products down."""
+    return bool(np.abs(pixels.astype(int) - expected.astype(int)).max() <= (2 if inks else 0))
 
 
 def test_mutated_jpeg_is_refused_or_has_opencvs_pixels() -> None:
@@ -290,7 +304,9 @@ def test_mutated_jpeg_is_refused_or_has_opencvs_pixels() -> None:
         final, pixels = decode_grey(content, verdict, verdict.height, verdict.width)
         expected = opencv_grey(content)
         compared[final.status] += 1
-        assert pixels is None or (expected is not None and (pixels[..., 0] == expected).all()), number
+        if pixels is not None:
+            inks = len(coding(content).components) == 4
+            assert expected is not None and differs_at_most(pixels[..., 0], expected, inks), number
     assert compared[Status.OK] > 500 and compared[Status.DECODE_FAILED] > 50
 
 

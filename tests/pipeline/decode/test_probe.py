@@ -27,7 +27,8 @@ GOOD = sorted(good_files())
 BROKEN = sorted(broken_files())
 
 # What the decoder, not the walk, finds out: the container is whole and its checksums are right.
-FOUND_BY_DECODER = {"no_zlib.png", "few_rows.png"}
+FOUND_BY_DECODER = {"no_zlib.png", "few_rows.png", "lzw_garbled.tif", "deflate_garbled.tif", "deflate_short.tif"}
+FOUND_BY_DECODER |= {"packbits_short.tif"}
 
 FORMATS = {
     "jpeg_named.png": "jpeg",
@@ -50,6 +51,7 @@ FLAGS: dict[str, tuple[Flag, ...]] = {
     "exif_behind.png": (Flag.EXIF_ROTATED,),
     "exif.webp": (Flag.EXIF_ROTATED,),
     "turned.tif": (Flag.EXIF_ROTATED,),
+    "tiles_turned.tif": (Flag.EXIF_ROTATED,),
     "alpha.png": (Flag.ALPHA_DROPPED,),
     "grey_alpha.png": (Flag.ALPHA_DROPPED,),
     "palette_alpha.png": (Flag.ALPHA_DROPPED,),
@@ -67,6 +69,7 @@ FLAGS: dict[str, tuple[Flag, ...]] = {
             "sixteen_bit.tif",
             "sixteen_bit_lzw.tif",
             "signed.tif",
+            "half_float.tif",
             "float.tif",
             "double.tif",
             "not_finite.tif",
@@ -85,6 +88,7 @@ BITS = {
     "sixteen_bit_lzw.tif": 16,
     "sixteen_bit.jp2": 16,
     "signed.tif": 16,
+    "half_float.tif": 16,
     "float.tif": 32,
     "not_finite.tif": 32,
     "double.tif": 64,

@@ -22,7 +22,7 @@ _Read = tuple[bytes | None, Verdict]
 
 
 def no_probe(path: bytes, max_pixels: int) -> _Read:
-    """Whatever the probe refuses is handed to DALI all the same, as a PNG: libjpeg does not look at it first."""
+    """Whatever the probe refuses is handed to DALI all the same, as a PNG, and nobody looks at it first."""
     content, verdict = read_and_probe(path, max_pixels)
     refused = content and verdict.status in (Status.UNSUPPORTED, Status.TRUNCATED, Status.DECODE_FAILED)
     return content, Verdict(Status.OK, None, "png", 64, 64, (), 8) if refused else verdict
@@ -82,4 +82,6 @@ if __name__ == "__main__":
     hook = globals()[sys.argv[1]]
     for module in (decode_dali, decode_file):
         vars(module)["read_and_probe"] = hook
+    if hook is no_probe:
+        vars(decode_dali)["_for_dali"] = lambda content, verdict: content
     worker.main(sys.argv[2:])
