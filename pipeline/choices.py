@@ -4,11 +4,12 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Self
 
-from mribatch.core.errors import MribatchError
-from mribatch.core.install import install_command
+from mribatch.core.errors import MribatchError, end_sentence
+from mribatch.pipeline.decode.dali_package import format_dali_install
 from mribatch.pipeline.records import Choice
 from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
-from mribatch.trt.library import Flavor, find_installed_flavors, make_nothing_installed_error
+from mribatch.trt.library import Flavor, find_installed_flavors
+from mribatch.trt.support import choose_flavor, make_unusable_error, select_usable
 
 ONNXRUNTIME, TENSORRT = "onnxruntime", "tensorrt"
 OPENCV, DALI = "opencv", "dali"
@@ -42,16 +43,31 @@ def choose_backend(wanted: str, machine: Machine | None = None) -> Choice:
         return Choice(ONNXRUNTIME, "requested")
     machine = machine or Machine.inspect()
     if wanted == TENSORRT:
-        from mribatch.trt.backend import choose_flavor
-
         return Choice(TENSORRT, f"requested; {choose_flavor(machine.gpu, machine.flavors)}")
     if isinstance(machine.gpu, NoGpu):
         return Choice(ONNXRUNTIME, f"runs on every CPU; no GPU: {machine.gpu.reason}")
-    if not machine.flavors:
+    usable = select_usable(machine.gpu, machine.flavors)
+    if not usable:
+        error = make_unusable_error(machine.gpu, machine.flavors)
         return Choice(
-            ONNXRUNTIME, f"runs on every CPU; for the {machine.gpu}, {make_nothing_installed_error().problem}"
+            ONNXRUNTIME,
+            f"runs on every CPU; for the {machine.gpu}, {error.problem}",
+            warn_of_idle_gpu(machine.gpu, error),
         )
-    return Choice(TENSORRT, f"{machine.flavors[0]} on the {machine.gpu}")
+    return Choice(TENSORRT, f"{usable[0]} on the {machine.gpu}")
+
+
+def warn_of_idle_gpu(gpu: Gpu | NoGpu, error: MribatchError, what: str = "The model runs") -> str:
+    """Say that something is done on the CPU although there is a GPU.
+
+    Args:
+        gpu: As found; NoGpu where it went while it was to be used.
+        error: Why it is not used.
+        what: Subject and verb of the sentence.
+    """
+    who = "a GPU" if isinstance(gpu, NoGpu) else f"the {gpu}"
+    why = end_sentence(error.problem)
+    return f"{what} on the CPU, many times slower than on {who}: {why} Fix: {end_sentence(error.fix)}"
 
 
 def choose_decoder(wanted: str, machine: Machine | None = None) -> Choice:
@@ -73,12 +89,15 @@ def choose_decoder(wanted: str, machine: Machine | None = None) -> Choice:
         if not machine.dali:
             raise MribatchError(
                 "--decoder dali needs NVIDIA DALI, and it is not installed",
-                f"{install_command('dali')}, or use --decoder opencv (the same within a level or two)",
+                f"{format_dali_install()}, or use --decoder opencv (the same within a level or two)",
             )
         return Choice(DALI, f"requested; {where}")
     if machine.dali and not isinstance(gpu, NoGpu):
         return Choice(DALI, where)
-    return Choice(OPENCV, "the fastest on a CPU" if isinstance(gpu, NoGpu) else "NVIDIA DALI is not installed")
+    if isinstance(gpu, NoGpu):
+        return Choice(OPENCV, "the fastest on a CPU")
+    lack = MribatchError("NVIDIA DALI is not installed", format_dali_install())
+    return Choice(OPENCV, f"for the {gpu}, {lack.problem}", warn_of_idle_gpu(gpu, lack, what="Images are decoded"))
 
 
 def _is_dali_installed() -> bool:

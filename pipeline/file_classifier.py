@@ -37,6 +37,8 @@ def make_file_classifier(
         MribatchError: The backend, the decoder or the precision is not available.
     """
     backend, decoder = _choose_backend(options), choose_decoder(options.decoder)
+    for warning in filter(None, (backend.warning, decoder.warning)):
+        note(f"WARNING: {warning}")
     precision = choose_precision(options.precision, bundle, backend, files=files, threads=threads, note=note)
     default = min(BATCH_SIZE_PER_CORE * threads, MAX_BATCH_SIZE)
     if backend.name == TENSORRT or decoder.name == DALI:
@@ -45,7 +47,9 @@ def make_file_classifier(
         model=str(bundle.folder.absolute()),
         bundle_sha256=bundle.sha256,
         backend=backend,
+        backend_required=options.backend != AUTO,
         decoder=decoder,
+        decoder_required=options.decoder != AUTO,
         precision=precision,
         batch_size=options.batch_size or default,
         threads=threads,

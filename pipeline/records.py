@@ -199,10 +199,14 @@ class Decoder(Protocol):
 
 @dataclass(frozen=True)
 class Choice:
-    """A resolved option and the reason, both shown to the user."""
+    """A resolved option and the reason, both shown to the user.
+
+    warning: what the user must not overlook, in one or more sentences: that a GPU which is there is not used.
+    """
 
     name: str
     reason: str
+    warning: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

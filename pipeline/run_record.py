@@ -230,7 +230,8 @@ class RunRecord:
             backend=content.backend,
             decoder=content.decoder,
             precision=content.precision,
-            reasons=write_record(content.reasons),
+            reasons=write_record(replace(content.reasons, warning=None)),
+            warning=content.reasons.warning,
             model=self.model_name,
             notice=content.notice,
             skipped=content.listing.skipped_by_reason,
@@ -303,6 +304,7 @@ def _new_content(plan: Plan, facts: ListingFacts, fingerprint: Fingerprint, pseu
             backend=runs_with.backend.reason,
             decoder=runs_with.decoder.reason,
             precision=runs_with.precision.reason,
+            warning=" ".join(filter(None, (runs_with.backend.warning, runs_with.decoder.warning))) or None,
         ),
         versions={
             "python": platform.python_version(),

@@ -25,6 +25,9 @@ class Flavor(StrEnum):
     RTX = "tensorrt-rtx"
 
 
+NAMES = {Flavor.TENSORRT: "TensorRT", Flavor.RTX: "TensorRT for RTX"}
+"""As the libraries call themselves."""
+
 _MODULES = {Flavor.TENSORRT: "tensorrt", Flavor.RTX: "tensorrt_rtx"}
 # The distributions that carry the module's binary; their version is the module's own, and asking for it loads nothing.
 _DISTRIBUTIONS = {
@@ -49,7 +52,7 @@ def find_installed_version(flavor: Flavor) -> str | None:
 
 
 def find_installed_flavors() -> list[Flavor]:
-    """The flavors that are installed. TensorRT comes first: it supports every GPU."""
+    """The flavors that are installed, TensorRT first. Not each is for every GPU: see `mribatch.trt.support`."""
     return [flavor for flavor in Flavor if find_installed_version(flavor)]
 
 

@@ -23,8 +23,8 @@ from numpy import uint8
 from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
-from mribatch.core.install import install_command
 from mribatch.pipeline.decode.dali_graph import GraphOptions, Samples, prefetching, single
+from mribatch.pipeline.decode.dali_package import format_dali_install
 from mribatch.pipeline.decode.file import decoded_file, read_and_probe, timed_out
 from mribatch.pipeline.decode.grey import decode_grey
 from mribatch.pipeline.decode.jpeg_data import is_without_warning
@@ -242,7 +242,7 @@ class DaliDecoder:
             reason = " ".join(str(error).split())[:_REASON]
             raise MribatchError(
                 f"NVIDIA DALI does not work on the {self._options.device.name}: {reason}",
-                f"{install_command('dali', reinstall=True)}, or use --decoder opencv",
+                f"{format_dali_install(reinstall=True)}, or use --decoder opencv",
             ) from error
         return decode
 

@@ -9,10 +9,10 @@ from mribatch.core.bundle import Bundle
 from mribatch.core.errors import Interrupted, MribatchError
 from mribatch.core.gate import ON_CPU, gate
 from mribatch.core.model_spec import FP32
-from mribatch.pipeline.choices import DALI, ONNXRUNTIME, TENSORRT
+from mribatch.pipeline.choices import DALI, ONNXRUNTIME, OPENCV, TENSORRT, warn_of_idle_gpu
 from mribatch.pipeline.decode.study import StudyDecoder
 from mribatch.pipeline.decode.values import Window
-from mribatch.pipeline.inference.in_process import Backend, InProcessClassifier
+from mribatch.pipeline.inference.in_process import Backend, DecoderAtWork, InProcessClassifier
 from mribatch.pipeline.inference.order import WorkOrder
 from mribatch.pipeline.records import Choice, Decoder
 from mribatch.trt.engine.progress import BuildProgress, BuildStep
@@ -30,23 +30,21 @@ def assemble(bundle: Bundle, order: WorkOrder, note: Callable[[str], None]) -> I
         note: Receives a line about what takes long, such as building an engine.
     """
 
-    def make_decoder(backend: Choice) -> Decoder:
-        if order.decoder.name == DALI:
-            return make_dali_decoder(bundle, order, backend)
-        return make_opencv_decoder(bundle, order)
-
     return InProcessClassifier(
         bundle,
         order.batch_size,
         open_backend=partial(open_backend, bundle, order, note),
-        make_decoder=make_decoder,
-        decoder=order.decoder,
+        open_decoder=partial(open_decoder, bundle, order, note),
     )
 
 
 @contextlib.contextmanager
 def open_backend(bundle: Bundle, order: WorkOrder, note: Callable[[str], None]) -> Iterator[Backend]:
-    """The backend of an order at work. Where no TensorRT engine holds it is ONNX Runtime, with the reason."""
+    """The backend of an order at work. Where no TensorRT engine holds it is ONNX Runtime, with a warning.
+
+    Raises:
+        MribatchError: No backend can be had, or not the one that is required.
+    """
     choice, precision = order.backend, order.precision
     with contextlib.ExitStack() as stack:
         if choice.name == TENSORRT:
@@ -59,7 +57,11 @@ def open_backend(bundle: Bundle, order: WorkOrder, note: Callable[[str], None]) 
             except Interrupted:
                 raise
             except MribatchError as error:
-                choice = Choice(ONNXRUNTIME, f"fell back from tensorrt: {error.problem}")
+                if order.backend_required:
+                    raise
+                warning = warn_of_idle_gpu(find_gpu(), error)
+                note(f"WARNING: {warning}")
+                choice = Choice(ONNXRUNTIME, f"fell back from tensorrt: {error.problem}", warning)
                 precision = Choice(FP32, "fell back from tensorrt")
             else:
                 yield Backend(engine.classifier, Choice(TENSORRT, engine.reason), lambda: engine.report)
@@ -75,6 +77,32 @@ def _open_onnxruntime(bundle: Bundle, order: WorkOrder, choice: Choice, precisio
         # Every row is computed in a call of the same shape, so one batch size says all, and no place in it matters.
         ask = partial(gate, classifier, bundle, batch_sizes=(order.batch_size,), verified=ON_CPU, slices_repeated=0)
         yield Backend(classifier, choice, ask, precision.reason)
+
+
+@contextlib.contextmanager
+def open_decoder(
+    bundle: Bundle, order: WorkOrder, note: Callable[[str], None], backend: Choice
+) -> Iterator[DecoderAtWork]:
+    """The decoder of an order at work. Where DALI does not work on the GPU it is OpenCV, with a warning.
+
+    Raises:
+        MribatchError: No decoder can be had, or not the one that is required.
+    """
+    choice = order.decoder
+    with contextlib.ExitStack() as stack:
+        if choice.name == DALI:
+            try:
+                decoder = stack.enter_context(make_dali_decoder(bundle, order, backend))
+            except MribatchError as error:
+                if order.decoder_required:
+                    raise
+                warning = warn_of_idle_gpu(find_gpu(), error, what="Images are decoded")
+                note(f"WARNING: {warning}")
+                choice = Choice(OPENCV, f"fell back from dali: {error.problem}", warning)
+            else:
+                yield DecoderAtWork(decoder, choice)
+                return
+        yield DecoderAtWork(stack.enter_context(make_opencv_decoder(bundle, order)), choice)
 
 
 class NotedProgress(BuildProgress):

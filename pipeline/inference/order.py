@@ -16,7 +16,9 @@ class WorkOrder:
     model: str  # folder of the bundle
     bundle_sha256: str  # as the parent has checked it
     backend: Choice  # as chosen by the parent; where an engine does not hold, another backend takes its place
-    decoder: Choice
+    backend_required: bool = False  # the user asked for it: then nothing takes its place, and the run ends
+    decoder: Choice  # as the backend
+    decoder_required: bool = False
     precision: Choice  # of ONNX Runtime; where an engine takes its place, the engine's
     batch_size: int
     threads: int

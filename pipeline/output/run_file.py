@@ -63,6 +63,7 @@ class RunReasons:
     backend: str
     decoder: str
     precision: str | None = None  # absent in runs of earlier versions
+    warning: str | None = None  # what is done on the CPU although there is a GPU; absent where nothing is
 
 
 @dataclass(frozen=True, kw_only=True)

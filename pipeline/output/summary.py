@@ -37,6 +37,7 @@ class RunSummary:
     decoder: str
     precision: str
     reasons: Mapping[str, str]  # of backend, decoder and precision
+    warning: str | None  # what is done on the CPU although there is a GPU
     model: str
     notice: str | None  # said of a model that was never trained
     skipped: Mapping[str, int]  # by reason
@@ -92,6 +93,7 @@ class RunSummary:
     def to_text(self, screen: Screen = PLAIN) -> str:
         """A few lines for a terminal; text in tables, each remark once, below them."""
         lines = [*map(one_line, (self.label_warning or "").splitlines())]
+        lines += [one_line(f"WARNING: {self.warning}")] if self.warning else []
         lines += [f"NOTE: {self.notice}."] if self.notice else []
         lines += [describe_counts(self.files, self.images, self.not_ok, self.blank), *self._list_statuses(screen)]
         lines += ["Predicted:", *self._list_classes(screen), *self._list_series(screen)]

@@ -27,6 +27,7 @@ from mribatch.trt.image_agreement import compare_on_images
 from mribatch.trt.library import Flavor, find_installed_version
 from mribatch.trt.request import FP32, BatchProfile, EngineRequest
 from mribatch.trt.runtime.classifier import TensorRTClassifier, deserialize
+from mribatch.trt.support import supports
 from tests.trt.engine.watched import Watched
 
 pytestmark = pytest.mark.gpu
@@ -46,8 +47,8 @@ def gpu() -> Gpu:
 def request_for(request: pytest.FixtureRequest, gpu: Gpu) -> EngineRequest:
     if find_installed_version(request.param) is None:
         pytest.skip(f"{request.param} is not installed")
-    if request.param is Flavor.RTX and gpu.target == "sm90":
-        pytest.skip("TensorRT for RTX does not run on H100 and H200")
+    if not supports(request.param, gpu.target):
+        pytest.skip(f"{request.param} has no kernels for the {gpu}")
     return EngineRequest(flavor=request.param, target=gpu.target, batch=BATCH)
 
 

@@ -17,9 +17,10 @@ from mribatch.trt.engine.progress import BuildProgress, BuildStep
 from mribatch.trt.engine.sidecar import EngineIdentity, EngineSidecar, GateRecord, describe_model, new_sidecar
 from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
 from mribatch.trt.graph import CONVERTER_VERSION
-from mribatch.trt.library import Flavor, make_nothing_installed_error, require_version
+from mribatch.trt.library import NAMES, Flavor, make_nothing_installed_error, require_version
 from mribatch.trt.request import FP16, FP32, EngineRequest
 from mribatch.trt.runtime.classifier import TensorRTClassifier
+from mribatch.trt.support import make_unusable_error, select_usable, supports
 
 TURING = "sm75"
 
@@ -300,10 +301,18 @@ def choose_targets(flavor: Flavor | None, installed: list[Flavor], gpu: Gpu | No
     Raises:
         MribatchError: What is requested cannot be built here.
     """
+    if isinstance(gpu, Gpu):
+        if flavor and not supports(flavor, gpu.target):
+            raise MribatchError(
+                f"{NAMES[flavor]} has no kernels for the {gpu}",
+                "choose another --flavor, or name the GPU that the engine is for with --target",
+            )
+        usable = [flavor] if flavor else select_usable(gpu, installed)
+        if not usable:
+            raise make_unusable_error(gpu, installed)
+        return usable[0], (gpu.target,)
     if not installed and flavor is None:
         raise make_nothing_installed_error()
-    if isinstance(gpu, Gpu):
-        return flavor or installed[0], (gpu.target,)
     if flavor is Flavor.TENSORRT or (flavor is None and Flavor.RTX not in installed):
         raise MribatchError(
             f"TensorRT builds on the GPU that the engine is for, and there is none: {gpu.reason}",

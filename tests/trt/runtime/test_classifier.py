@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
 from mribatch.core.gate import gate
-from mribatch.pipeline.inference.in_process import Backend, InProcessClassifier
+from mribatch.pipeline.inference.in_process import Backend, DecoderAtWork, InProcessClassifier
 from mribatch.pipeline.records import Choice, DecodedBatch, DecodedFile, ImageFile, Status, Verdict
 from mribatch.pipeline.stopwatch import Stopwatch
 from mribatch.trt.gpu import Gpu
@@ -354,8 +354,7 @@ def test_dalis_batch_lives_until_it_has_been_read() -> None:
         bundle_like(),
         BATCH,
         open_backend=open_backend,
-        make_decoder=lambda backend: Decode(),  # type: ignore[arg-type,return-value]
-        decoder=chosen,
+        open_decoder=lambda backend: contextlib.nullcontext(DecoderAtWork(Decode(), chosen)),  # type: ignore[arg-type]
     )
     with pair as here:
         for place, batch in enumerate(here.batches(groups, Stopwatch())):
