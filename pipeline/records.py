@@ -180,6 +180,14 @@ class Decoder(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
+    @property
+    def groups_ahead(self) -> int:
+        """How many groups `batches` takes before it gives the first batch, and has taken ahead from then on.
+
+        Whoever waits for a batch before it gives another group must let so many be under way, or wait for ever.
+        """
+        ...
+
     def batches(self, groups: Iterable[Sequence[ImageFile]]) -> Iterator[DecodedBatch]:
         """One DecodedBatch per group, in order. A group has at most one batch of files.
 

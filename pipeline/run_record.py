@@ -169,6 +169,7 @@ class RunRecord:
             max_difference=agreement.max_difference,
             limit=agreement.limit,
             flips=agreement.flips,
+            row_spread=agreement.row_spread,
         )
         self._content = replace(self._content, proof=proof)
 

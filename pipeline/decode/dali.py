@@ -34,7 +34,9 @@ from mribatch.pipeline.threads import WorkerThreads
 
 _FORMATS = ("jpeg", "png")
 _MAX_PIXELS = 25_000_000  # of one image; a batch of larger ones does not fit beside an engine into a small GPU
-_READ_AHEAD = 2  # batches whose files are read while DALI works on those before
+READ_AHEAD = 2
+"""Batches whose files are read while DALI works on those before, unless told otherwise."""
+
 _REASON = 300  # characters of an error of DALI's
 _FAILED = "Critical error in pipeline"  # how DALI's own RuntimeErrors begin
 
@@ -98,6 +100,7 @@ class DaliDecoder:
         timeout_s: Seconds for reading one file, and for decoding it where OpenCV does that.
         studies: Decodes slices of DICOM and NIfTI files; None where there are none.
         place: Where the pixels go: `to_host`, or `on_gpu` for a model on the same GPU.
+        read_ahead: Batches whose files are read while DALI works on those before, at least 0.
     """
 
     name = "dali"
@@ -111,7 +114,9 @@ class DaliDecoder:
         timeout_s: float,
         studies: StudyDecoder | None = None,
         place: Place = to_host,
+        read_ahead: int = READ_AHEAD,
     ) -> None:
+        self._read_ahead = read_ahead
         self._studies = studies
         self._options = options
         self._batch_size = batch_size
@@ -127,6 +132,10 @@ class DaliDecoder:
         import nvidia.dali
 
         return str(nvidia.dali.__version__)
+
+    @property
+    def groups_ahead(self) -> int:
+        return self._read_ahead + self._options.prefetched
 
     def __enter__(self) -> Self:
         """Load DALI and let it decode an image.
@@ -152,7 +161,7 @@ class DaliDecoder:
     def batches(self, groups: Iterable[Sequence[ImageFile]]) -> Iterator[DecodedBatch]:
         """One batch per group, in order; some groups are read and two are in DALI while the caller works on one."""
         inside: deque[list[_Sample]] = deque()  # in DALI, oldest first
-        ready = self._pool.in_groups(groups, _READ_AHEAD)
+        ready = self._pool.in_groups(groups, self._read_ahead)
         pipeline = self._pipeline(ready, inside)
         while True:
             try:

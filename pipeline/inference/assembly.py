@@ -158,7 +158,13 @@ def make_dali_decoder(bundle: Bundle, order: WorkOrder, backend: Choice) -> Deco
     from mribatch.pipeline.decode.dali_graph import CPU, FIRST_GPU, GraphOptions
 
     device = CPU if isinstance(find_gpu(), NoGpu) else FIRST_GPU
-    graph = GraphOptions(device=device, height=bundle.spec.height, width=bundle.spec.width, threads=order.threads)
+    graph = GraphOptions(
+        device=device,
+        height=bundle.spec.height,
+        width=bundle.spec.width,
+        threads=order.threads,
+        prefetched=order.prefetch,
+    )
     return DaliDecoder(
         graph,
         batch_size=order.batch_size,
@@ -166,4 +172,5 @@ def make_dali_decoder(bundle: Bundle, order: WorkOrder, backend: Choice) -> Deco
         timeout_s=order.timeout_s,
         studies=_study_decoder(bundle, order),
         place=on_gpu if backend.name == TENSORRT and device is FIRST_GPU else to_host,
+        read_ahead=order.read_ahead,
     )

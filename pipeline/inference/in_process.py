@@ -102,6 +102,12 @@ class InProcessClassifier:
             decoder_version=decoder.decode.library_version,
         )
 
+    @property
+    def groups_ahead(self) -> int:
+        """As `Decoder.groups_ahead`, with the batches of the model."""
+        backend, decoder = self._require_entered()
+        return decoder.decode.groups_ahead + backend.classifier.calls_at_once - 1
+
     def gate(self) -> Agreement:
         """Compare the backend with the bundle's golden answers, at most once.
 

@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from mribatch.pipeline.decode.dali import READ_AHEAD
+from mribatch.pipeline.decode.dali_graph import PREFETCHED
 from mribatch.pipeline.records import Choice
 from mribatch.pipeline.studies.facts import Plane
 from mribatch.pipeline.studies.options import HeaderOptions
@@ -21,6 +23,8 @@ class WorkOrder:
     decoder_required: bool = False
     precision: Choice  # of ONNX Runtime; where an engine takes its place, the engine's
     batch_size: int
+    prefetch: int = PREFETCHED  # batches that DALI works on ahead
+    read_ahead: int = READ_AHEAD  # batches whose files are read ahead of those
     threads: int
     max_pixels: int
     timeout_s: float

@@ -118,6 +118,7 @@ class RunProof:
     max_difference: float
     limit: float
     flips: int
+    row_spread: float | None = None  # between rows of one slice in one batch; absent where no place can matter
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,7 +72,7 @@ def _serve(order: WorkOrder, requests: Connection, replies: Connection) -> None:
         _send(replies, StartupNote(text))
 
     with assemble(bundle, order, note) as classify_files:
-        _send(replies, Started(classify_files.runs_with, classify_files.gate()))
+        _send(replies, Started(classify_files.runs_with, classify_files.gate(), classify_files.groups_ahead))
         while True:
             request = incoming.get()
             if isinstance(request, OneByOne):

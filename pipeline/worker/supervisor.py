@@ -39,7 +39,7 @@ from mribatch.pipeline.worker.messages import (
 )
 from mribatch.pipeline.worker.process import Death, WorkerDied, WorkerProcess
 
-_AHEAD = 8  # batches without an answer: more than decoder and model hold back before the first one comes out
+_IN_PIPE = 3  # batches that wait for the worker, beyond those that it holds back before the first answer comes out
 _SLICE = 8  # files of one OneByOne: small, so that also a worker that is killed every second or two gets on
 _STRIKES = 3  # deaths on a file alone that make it a decoder_crash; one or two may be somebody's kill
 _HANGS = 2  # as _STRIKES, for a file over which the worker hangs
@@ -128,12 +128,18 @@ class SupervisedClassifier:
             if not whole:
                 self._end_worker()  # what it still answers is not for the files that come next
 
+    @property
+    def _ahead(self) -> int:
+        """Batches without an answer. The worker says what it needs, so that neither side waits for the other."""
+        needed = self._first_start.groups_ahead if self._first_start is not None else 0
+        return needed + _IN_PIPE
+
     def _classify_ahead(self, remaining: Iterator[Sequence[ImageFile]], watch: Stopwatch) -> Iterator[ClassifiedBatch]:
         sent: deque[Sequence[ImageFile]] = deque()  # without an answer, oldest first
         more = True
         while more or sent:
             try:
-                while more and len(sent) < _AHEAD:
+                while more and len(sent) < self._ahead:
                     group = next(remaining, None)
                     if group is None:
                         more = False

@@ -333,3 +333,19 @@ _STUDY_IMAGES = st.builds(
 def test_what_decides_the_pixels_of_a_slice_gets_through(images: list[tuple[bytes, StudyImage | None]]) -> None:
     request = Batch(tuple(ImageFile(place, 0, "", name, study=study) for place, (name, study) in enumerate(images)))
     assert read_request(request_bytes(request)) == request
+
+
+@pytest.mark.parametrize("read_ahead, prefetch", [(9, 7)])
+def test_no_depth_of_reading_ahead_lets_parent_and_worker_wait_for_each_other(
+    make: Make, tmp_path: Path, read_ahead: int, prefetch: int
+) -> None:
+    pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install '.[dali]'")
+    wanted = groups(draw_images(tmp_path, 24 * BATCH - 3))
+    dali = Choice("dali", "a test")
+
+    def patience(timeout_s: float, rounds: int) -> float:
+        return 20.0  # a worker that waits for more than it gets is killed, which is counted
+
+    with make(decoder=dali, read_ahead=read_ahead, prefetch=prefetch, patience=patience) as supervised:
+        answers = [len(batch.files) for batch in supervised.batches(wanted, Stopwatch())]
+        assert answers == [len(group) for group in wanted] and supervised.deaths == 0
