@@ -15,6 +15,7 @@ from mribatch.trt.library import find_installed_flavors
 from mribatch.trt.request import FP16, FP32, BatchProfile, EngineRequest
 from mribatch.trt.runtime.classifier import TensorRTClassifier
 from mribatch.trt.runtime.cuda import require_cuda
+from mribatch.trt.runtime.device import OutOfGpuMemory
 from mribatch.trt.support import choose_flavor
 
 
@@ -45,6 +46,7 @@ def open_backend(
 
     Raises:
         MribatchError: No GPU, no library, or no engine holds; gives each one's reason.
+        OutOfGpuMemory: Batches of this size do not fit into the GPU.
         Interrupted: `progress.step` returned False.
     """
     gpu = find_gpu()
@@ -66,6 +68,7 @@ def open_first_that_holds(provider: EngineProvider, requests: Sequence[EngineReq
 
     Raises:
         MribatchError: None does; gives each one's reason.
+        OutOfGpuMemory: Batches of this size do not fit; nothing else is tried.
         Interrupted: The user stopped it; nothing else is tried.
     """
     refusals: list[str] = []
@@ -73,7 +76,7 @@ def open_first_that_holds(provider: EngineProvider, requests: Sequence[EngineReq
         with contextlib.ExitStack() as stack:
             try:
                 candidate = stack.enter_context(provider.open(request))
-            except Interrupted:
+            except (Interrupted, OutOfGpuMemory):  # FP32 needs more memory, not less
                 raise
             except MribatchError as error:
                 refusals.append(f"{request}: {error.problem}")

@@ -31,6 +31,7 @@ from mribatch.pipeline.decode.jpeg_data import is_without_warning
 from mribatch.pipeline.decode.study import StudyDecoder
 from mribatch.pipeline.records import DecodedBatch, DecodedFile, ImageFile, Status, Verdict
 from mribatch.pipeline.threads import WorkerThreads
+from mribatch.trt.runtime.device import OutOfGpuMemory, is_out_of_memory
 
 _FORMATS = ("jpeg", "png")
 _MAX_PIXELS = 25_000_000  # of one image; a batch of larger ones does not fit beside an engine into a small GPU
@@ -170,6 +171,7 @@ class DaliDecoder:
                 assert not inside, "DALI gave fewer batches than it was given"
                 return
             except RuntimeError as error:
+                self._raise_if_out_of_memory(error)
                 if not inside or not str(error).startswith(_FAILED):
                     raise
                 self._single = self._proven_single()  # where this fails, no file is to blame
@@ -231,12 +233,19 @@ class DaliDecoder:
         assert self._single is not None, "enter first"
         try:
             return decoded, to_host(self._single(sample.encoded))[0]
-        except RuntimeError:
+        except RuntimeError as error:
+            self._raise_if_out_of_memory(error)
             self._single = self._proven_single()  # the failed one is not used again, as above
             if sample.content is None:
                 raise  # a PGM of ours: whatever is broken, it is not the file
         verdict, image = decode_grey(sample.content, decoded.verdict, self._options.height, self._options.width)
         return DecodedFile(decoded.file, verdict, decoded.bytes, decoded.sha256, decoded.seconds), image
+
+    def _raise_if_out_of_memory(self, error: Exception) -> None:
+        """Raises OutOfGpuMemory where that is the reason: then no file is to blame, and the next batch would fail, too."""
+        if self._options.device.number is not None and is_out_of_memory(error):
+            reason = " ".join(str(error).split())[:_REASON]
+            raise OutOfGpuMemory(f"NVIDIA DALI cannot decode on the {self._options.device.name}: {reason}") from error
 
     def _proven_single(self) -> Callable[[NDArray[uint8]], Any]:
         """A pipeline of batch size one that has decoded an image of ours: where one fails, so would every file.
@@ -248,6 +257,7 @@ class DaliDecoder:
             decode = single(self._options)
             decode(self._black)
         except (ImportError, OSError, RuntimeError) as error:
+            self._raise_if_out_of_memory(error)
             reason = " ".join(str(error).split())[:_REASON]
             raise MribatchError(
                 f"NVIDIA DALI does not work on the {self._options.device.name}: {reason}",

@@ -17,6 +17,7 @@ from mribatch.pipeline.inference.order import WorkOrder
 from mribatch.pipeline.records import Choice, Decoder
 from mribatch.trt.engine.progress import BuildProgress, BuildStep
 from mribatch.trt.gpu import NoGpu, find_gpu
+from mribatch.trt.runtime.device import OutOfGpuMemory
 
 _SECONDS_BETWEEN_NOTES = 10.0
 
@@ -54,7 +55,7 @@ def open_backend(bundle: Bundle, order: WorkOrder, note: Callable[[str], None]) 
                 engine = stack.enter_context(
                     tensorrt.open_backend(bundle, order.batch_size, progress=NotedProgress(note))
                 )
-            except Interrupted:
+            except (Interrupted, OutOfGpuMemory):  # the supervisor tries smaller batches
                 raise
             except MribatchError as error:
                 if order.backend_required:
@@ -93,6 +94,8 @@ def open_decoder(
         if choice.name == DALI:
             try:
                 decoder = stack.enter_context(make_dali_decoder(bundle, order, backend))
+            except OutOfGpuMemory:
+                raise
             except MribatchError as error:
                 if order.decoder_required:
                     raise

@@ -75,6 +75,7 @@ class EngineProvider:
         progress: Receives why an engine is built although one exists, what is waited for, and the steps of a build;
             None: nobody does.
         gpu: The GPU of this machine; None: whatever CUDA finds.
+        measure_ratio: Build each FP16 engine in FP32 as well, to compare the sizes; with TensorRT, that takes minutes.
         make_classifier: Makes the classifier of an engine, not entered.
     """
 
@@ -85,12 +86,14 @@ class EngineProvider:
         progress: BuildProgress | None = None,
         *,
         gpu: Gpu | NoGpu | None = None,
+        measure_ratio: bool = False,
         make_classifier: Callable[[Bundle, bytes, EngineRequest], TensorRTClassifier] = TensorRTClassifier,
     ) -> None:
         self._bundle = bundle
         self._cache = cache
         self._progress = progress or BuildProgress()
         self._gpu = gpu or find_gpu()
+        self._measure_ratio = measure_ratio
         self._make_classifier = make_classifier
         self._half: _Graph | None = None
         self._emulated: dict[str, GateReport] = {}  # sha256 of an FP16 graph -> what the gate found
@@ -195,8 +198,8 @@ class EngineProvider:
         ):  # what can be compared without the engine is compared before it is built
             self._gate_without_gpu(request, graph)
         serialized = self._serialize(request, identity, graph)
-        fp32_bytes = len(serialized.content)
-        if request.precision == FP16:
+        fp32_bytes = len(serialized.content) if request.precision == FP32 else None
+        if request.precision == FP16 and self._measure_ratio:
             single = dataclasses.replace(request, precision=FP32)
             fp32_bytes = len(self._serialize(single, identity, self._convert(single)).content)
         record, gated = self._gate(request, graph, serialized.content, stack)

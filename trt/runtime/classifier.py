@@ -31,7 +31,15 @@ from mribatch.trt.library import (
     require_version,
 )
 from mribatch.trt.request import EngineRequest
-from mribatch.trt.runtime.device import Buffer, Device, Event, HostBuffer, Stream
+from mribatch.trt.runtime.device import (
+    Buffer,
+    Device,
+    Event,
+    HostBuffer,
+    OutOfGpuMemory,
+    Stream,
+    is_out_of_memory,
+)
 from mribatch.trt.runtime.device_array import DeviceArray, DeviceImages, check_device_images
 
 SLOTS = 2
@@ -334,4 +342,5 @@ def _try_quietly(action: Callable[[], None]) -> None:
 
 def _refuse(flavor: Flavor, action: str, messages: Messages, otherwise: str) -> MribatchError:
     fix = "build the engine again: mribatch engine build, or use --backend onnxruntime"
-    return make_refusal(flavor, action, messages.errors() or otherwise, fix)
+    error = make_refusal(flavor, action, messages.errors() or otherwise, fix)
+    return OutOfGpuMemory(error.problem) if is_out_of_memory(error.problem) else error

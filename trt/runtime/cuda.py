@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
 from mribatch.trt.gpu import Gpu, NoGpu, find_gpu, format_cuda_install
-from mribatch.trt.runtime.device import Buffer, HostBuffer, Stream
+from mribatch.trt.runtime.device import Buffer, HostBuffer, OutOfGpuMemory, Stream, is_out_of_memory
 
 
 def require_cuda() -> None:
@@ -144,6 +144,7 @@ def _translating_errors(action: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        memory = "OUT_OF_MEMORY" in str(error) or "MemoryAllocation" in str(error)
-        fix = "use a smaller --batch-size, or end what else uses the GPU" if memory else "see docs/how-to/gpu.md"
-        raise MribatchError(f"the GPU could not {action}: {reason}", fix) from error
+        problem = f"the GPU could not {action}: {reason}"
+        if is_out_of_memory(error):
+            raise OutOfGpuMemory(problem) from error
+        raise MribatchError(problem, "see docs/how-to/gpu.md") from error

@@ -124,8 +124,14 @@ def test_an_engine_is_built_verified_and_found_again(
     assert sidecar.engine_sha256 == sha256(first.file.path.read_bytes()).hexdigest()
     assert sidecar.identity == EngineIdentity.of(REQUEST, tiny_half.sha256) and sidecar.key == sidecar.identity.key
     assert (sidecar.profile.min, sidecar.profile.opt, sidecar.profile.max) == (1, 2, 4)
-    assert 0 < sidecar.ratio_to_fp32 < 1.2
-    assert not progress.notes and progress.engines == {"tiny fp16 sm89", "tiny fp32 sm89"}
+    assert sidecar.ratio_to_fp32 is None and sidecar.fp32_bytes is None
+    assert not progress.notes and progress.engines == {"tiny fp16 sm89"}, "nothing is built that nobody asked for"
+
+
+def test_the_fp32_engine_is_built_where_the_ratio_is_wanted(tiny: Bundle, cache: EngineCache, progress: Watched) -> None:
+    sidecar = EngineProvider(tiny, cache, progress, measure_ratio=True).find_or_build(REQUEST).file.sidecar
+    assert sidecar.fp32_bytes and sidecar.ratio_to_fp32 == round(sidecar.engine_bytes / sidecar.fp32_bytes, 4)
+    assert progress.engines == {"tiny fp16 sm89", "tiny fp32 sm89"}
 
 
 def test_fp32_without_a_gpu_says_that_nothing_was_verified(provider: EngineProvider) -> None:
