@@ -67,6 +67,11 @@ FEW_FILES = 10  # whose rows are printed
 @click.option("--xlsx", is_flag=True, help="Also write predictions.xlsx, an Excel workbook; needs openpyxl.")
 @click.option("--dry-run", is_flag=True, help="Count the files by type, estimate the time, write nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in --out. Other files are never deleted.")
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Classify only the I-th of N shares, for array jobs; mribatch merge puts them together.",
+)
 @click.option("--add-new", is_flag=True, help="Add the files that are new since the run in --out; keep its rows.")
 @click.option("--keep-going", is_flag=True, help="Continue even if the first 1,000 files all fail.")
 @click.option(
@@ -142,7 +147,7 @@ def classify(
     if as_json:
         click.echo(json.dumps(result.to_json(), allow_nan=False))
     elif not quiet:
-        _print_result(result, show_rows=not dry_run and result.images <= FEW_FILES)
+        _print_result(result, show_rows=not dry_run and chosen.get("shard") is None and result.images <= FEW_FILES)
     return ExitCode(result.exit_code)
 
 

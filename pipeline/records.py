@@ -243,6 +243,11 @@ class FileClassifier(Protocol):
         ...
 
     @property
+    def smallest_batch(self) -> int:
+        """Rows of the smallest batches so far: fewer than batch_size where a GPU had too little memory for those."""
+        ...
+
+    @property
     def runs_with(self) -> RunsWith:
         """Known once entered, since a backend that does not pass the gate is replaced by another."""
         ...

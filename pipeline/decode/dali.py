@@ -233,8 +233,7 @@ class DaliDecoder:
         assert self._single is not None, "enter first"
         try:
             return decoded, to_host(self._single(sample.encoded))[0]
-        except RuntimeError as error:
-            self._raise_if_out_of_memory(error)
+        except RuntimeError:
             self._single = self._proven_single()  # the failed one is not used again, as above
             if sample.content is None:
                 raise  # a PGM of ours: whatever is broken, it is not the file
@@ -242,7 +241,7 @@ class DaliDecoder:
         return DecodedFile(decoded.file, verdict, decoded.bytes, decoded.sha256, decoded.seconds), image
 
     def _raise_if_out_of_memory(self, error: Exception) -> None:
-        """Raises OutOfGpuMemory where that is the reason: then no file is to blame, and the next batch would fail, too."""
+        """Raises OutOfGpuMemory where that is the reason: no file is to blame, and the next batch would fail as well."""
         if self._options.device.number is not None and is_out_of_memory(error):
             reason = " ".join(str(error).split())[:_REASON]
             raise OutOfGpuMemory(f"NVIDIA DALI cannot decode on the {self._options.device.name}: {reason}") from error

@@ -11,7 +11,10 @@ from typing import Any
 from numpy import uint8
 from numpy.typing import NDArray
 
-HW_DECODER_LOAD = 0.65  # share of JPEGs for the GPU's own JPEG engine, where it has one; DALI's default, made explicit
+HW_DECODER_LOAD = 1.0
+"""Share of the JPEGs for the GPU's own JPEG engine, where it has one. Nothing between 0 and 1: DALI would split every batch
+by place, and the two decoders need not give the same bits, so that an image's pixels would depend on its neighbours."""
+
 PREFETCHED = 2
 """Batches that DALI works on ahead of the one that is asked for, unless told otherwise."""
 _INPUT = "encoded"

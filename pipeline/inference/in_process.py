@@ -92,6 +92,10 @@ class InProcessClassifier:
         self._entered.__exit__(kind, error, trace)
 
     @property
+    def smallest_batch(self) -> int:
+        return self.batch_size
+
+    @property
     def runs_with(self) -> RunsWith:
         backend, decoder = self._require_entered()
         return RunsWith(

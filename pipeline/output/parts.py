@@ -235,8 +235,12 @@ class RowCounts:
     new_correct: int = 0  # of these
 
 
-def count_rows(run: Path, images: int) -> RowCounts:
+def count_rows(run: Path, rows: range) -> RowCounts:
     """Read every part once and check that there is exactly one row per image, in order.
+
+    Args:
+        run: The run folder.
+        rows: Of the listing that the parts must hold: all, or those of a shard.
 
     Raises:
         RunError: Rows are missing, doubled or out of order; says where.
@@ -244,12 +248,13 @@ def count_rows(run: Path, images: int) -> RowCounts:
     counts = RowCounts(0, Counter(), Counter(), 0, 0, 0)
     for table in read_parts(run, ["index", "status", "predicted", "label", "flags"]):
         indices = table.column("index").to_pylist()
-        if indices != list(range(counts.rows, counts.rows + len(indices))):
-            raise RunError(f"{run / PARTS_FOLDER} lacks row {counts.rows} or has it twice", _CLASSIFY_AGAIN)
+        due = rows.start + counts.rows
+        if indices != list(range(due, due + len(indices))):
+            raise RunError(f"{run / PARTS_FOLDER} lacks row {due} or has it twice", _CLASSIFY_AGAIN)
         counts = _add_part(counts, table)
-    if counts.rows != images:
+    if counts.rows != len(rows):
         raise RunError(
-            f"{run / PARTS_FOLDER} holds {counts.rows} rows for {images} images", "type the same command again"
+            f"{run / PARTS_FOLDER} holds {counts.rows} rows for {len(rows)} images", "type the same command again"
         )
     return counts
 

@@ -37,6 +37,7 @@ from mribatch.pipeline.worker.messages import (
     read_request,
     reply_bytes,
 )
+from mribatch.trt.runtime.device import OutOfGpuMemory
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -49,7 +50,8 @@ def main(arguments: Sequence[str]) -> None:
     try:
         _serve(order, requests, replies)
     except MribatchError as error:
-        _send(replies, WorkerFailed(error.problem, error.fix))
+        lacks_memory = isinstance(error, OutOfGpuMemory)
+        _send(replies, WorkerFailed(error.problem, error.fix, out_of_memory=lacks_memory))
     except MemoryError:
         _send(
             replies,

@@ -82,11 +82,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class WorkerFailed:
-    """Why the worker ends. bug: a traceback, where the reason is not an error that a user can fix."""
+    """Why the worker ends.
+
+    bug: A traceback, where the reason is not an error that a user can fix. out_of_memory: Whether the GPU had too little
+    memory; it may have enough for smaller batches.
+    """
 
     problem: str
     fix: str
     bug: str | None = None
+    out_of_memory: bool = False
 
 
 Request = Batch | OneByOne | NoMore

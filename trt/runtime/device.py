@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from mribatch.core.errors import MribatchError
 from mribatch.trt.gpu import Gpu
 
-
 _OUT_OF_MEMORY = re.compile(
     r"out.of.memory|MemoryAllocation|CUDA allocation failed|can't allocate .* on device|(unable|failed) to allocate"
     r"|could not be allocated|ALLOCATOR_FAILURE",

@@ -128,7 +128,9 @@ def test_an_engine_is_built_verified_and_found_again(
     assert not progress.notes and progress.engines == {"tiny fp16 sm89"}, "nothing is built that nobody asked for"
 
 
-def test_the_fp32_engine_is_built_where_the_ratio_is_wanted(tiny: Bundle, cache: EngineCache, progress: Watched) -> None:
+def test_the_fp32_engine_is_built_where_the_ratio_is_wanted(
+    tiny: Bundle, cache: EngineCache, progress: Watched
+) -> None:
     sidecar = EngineProvider(tiny, cache, progress, measure_ratio=True).find_or_build(REQUEST).file.sidecar
     assert sidecar.fp32_bytes and sidecar.ratio_to_fp32 == round(sidecar.engine_bytes / sidecar.fp32_bytes, 4)
     assert progress.engines == {"tiny fp16 sm89", "tiny fp32 sm89"}
