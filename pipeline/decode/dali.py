@@ -241,7 +241,7 @@ class DaliDecoder:
         return DecodedFile(decoded.file, verdict, decoded.bytes, decoded.sha256, decoded.seconds), image
 
     def _raise_if_out_of_memory(self, error: Exception) -> None:
-        """Raises OutOfGpuMemory where that is the reason: no file is to blame, and the next batch would fail as well."""
+        """Raises OutOfGpuMemory where that is the reason: no file is to blame, and the next batch would fail, too."""
         if self._options.device.number is not None and is_out_of_memory(error):
             reason = " ".join(str(error).split())[:_REASON]
             raise OutOfGpuMemory(f"NVIDIA DALI cannot decode on the {self._options.device.name}: {reason}") from error

@@ -12,8 +12,8 @@ from numpy import uint8
 from numpy.typing import NDArray
 
 HW_DECODER_LOAD = 1.0
-"""Share of the JPEGs for the GPU's own JPEG engine, where it has one. Nothing between 0 and 1: DALI would split every batch
-by place, and the two decoders need not give the same bits, so that an image's pixels would depend on its neighbours."""
+"""Share of the JPEGs for the GPU's own JPEG engine, where it has one. Nothing between 0 and 1: DALI would split every
+batch by place, and the two decoders need not give the same bits: pixels would depend on the image's neighbours."""
 
 PREFETCHED = 2
 """Batches that DALI works on ahead of the one that is asked for, unless told otherwise."""

@@ -84,8 +84,8 @@ class Answer:
 class WorkerFailed:
     """Why the worker ends.
 
-    bug: A traceback, where the reason is not an error that a user can fix. out_of_memory: Whether the GPU had too little
-    memory; it may have enough for smaller batches.
+    bug: A traceback, where the reason is not an error that a user can fix. out_of_memory: Whether the GPU had too
+    little memory; it may have enough for smaller batches.
     """
 
     problem: str

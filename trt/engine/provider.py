@@ -76,7 +76,7 @@ class EngineProvider:
             None: nobody does.
         gpu: The GPU of this machine; None: whatever CUDA finds.
         measure_ratio: Build each FP16 engine in FP32 as well, to compare the sizes; with TensorRT, that takes minutes.
-        make_classifier: Makes the classifier of an engine, not entered.
+        make_classifier: Makes the classifier of an engine, not entered, from the arguments of TensorRTClassifier.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class EngineProvider:
         *,
         gpu: Gpu | NoGpu | None = None,
         measure_ratio: bool = False,
-        make_classifier: Callable[[Bundle, bytes, EngineRequest], TensorRTClassifier] = TensorRTClassifier,
+        make_classifier: Callable[..., TensorRTClassifier] = TensorRTClassifier,
     ) -> None:
         self._bundle = bundle
         self._cache = cache
@@ -272,8 +272,14 @@ class EngineProvider:
         return GateRecord.of(report, None)
 
     def _open_and_gate(self, request: EngineRequest, content: bytes, stack: contextlib.ExitStack) -> GatedEngine:
-        classifier = stack.enter_context(self._make_classifier(self._bundle, content, request))
-        return GatedEngine(classifier, gate(classifier, self._bundle, batch_sizes=request.batch.gate_sizes))
+        digest = sha256(content).hexdigest()
+        kept = self._cache.read_kernels(digest)
+        classifier = stack.enter_context(self._make_classifier(self._bundle, content, request, kernels=kept))
+        report = gate(classifier, self._bundle, batch_sizes=request.batch.gate_sizes)
+        compiled = classifier.compiled_kernels()
+        if report.holds and compiled is not None and compiled != kept:
+            self._cache.store_kernels(digest, compiled)
+        return GatedEngine(classifier, report)
 
     def _find_gpu_for(self, request: EngineRequest) -> Gpu | None:
         """The GPU of this machine, if the engine is for it."""

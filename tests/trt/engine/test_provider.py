@@ -73,9 +73,12 @@ class GpuInMemory:
     def __init__(self, change: Callable[[NDArray[float32], str], Any] = lambda answers, precision: answers) -> None:
         self.change = change
         self.devices: list[MemoryDevice] = []
+        self.engines: list[MemoryEngine] = []
         self.batches: list[int] = []
 
-    def make_classifier(self, bundle: Bundle, content: bytes, request: EngineRequest) -> TensorRTClassifier:
+    def make_classifier(
+        self, bundle: Bundle, content: bytes, request: EngineRequest, kernels: bytes | None
+    ) -> TensorRTClassifier:
         device = MemoryDevice()
         self.devices.append(device)
 
@@ -85,7 +88,8 @@ class GpuInMemory:
             return changed
 
         engine = MemoryEngine(device, bundle, request.batch.maximum, compute)
-        return TensorRTClassifier(bundle, content, request, device=device, deserialize=engine.open)
+        self.engines.append(engine)
+        return TensorRTClassifier(bundle, content, request, kernels=kernels, device=device, deserialize=engine.open)
 
     @property
     def open_devices(self) -> int:
@@ -401,3 +405,21 @@ main.main(["engine", "build", sys.argv[1], "--flavor", "tensorrt-rtx", "--target
     assert result.returncode == exit_code, result.stderr
     assert result.stderr.startswith("Error: stopped by a signal while building") and result.stderr.count("\n") == 1
     assert not list((tmp_path / "cache").glob("*engine*"))
+
+
+def test_what_tensorrt_for_rtx_has_compiled_is_kept_for_the_next_start(
+    gpu: GpuInMemory, tiny: Bundle, cache: EngineCache
+) -> None:
+    def count_compiled() -> int:
+        with provider_on(gpu, tiny, cache).open(REQUEST):
+            return gpu.engines[-1].compiled
+
+    assert [count_compiled(), count_compiled()] == [1, 0]
+    (kernels,) = cache.folder.glob("kernels-*.cache")
+    assert kernels.stat().st_mode & 0o777 == 0o600
+    kernels.write_bytes(kernels.read_bytes()[:-1])
+    assert [count_compiled(), count_compiled()] == [1, 0], "a damaged file is not given to the library, but replaced"
+    cache.clean(lambda sidecar: True)
+    assert kernels.exists()
+    cache.clean()
+    assert not list(cache.folder.glob("kernels-*"))

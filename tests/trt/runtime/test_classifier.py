@@ -388,3 +388,31 @@ def test_a_row_that_differs_from_the_others_is_recorded_and_refused_where_it_is_
     assert [check.rows_alike for check in report.checks] == alike and report.holds is all(alike)
     assert report.row_spread == pytest.approx(by, abs=1e-7) and (report.row_spread > 0) is (by > 0)
     assert all(check.agreement is not None and check.agreement.holds for check in report.checks)
+
+
+def test_tensorrt_for_rtx_compiles_before_the_first_answer_and_once_for_all_starts() -> None:
+    pixels, engines = images(3 * BATCH), list[MemoryEngine]()
+    classify, _ = make(change=engines.append)
+    with classify:
+        np.testing.assert_array_equal(classify(pixels), answers(pixels))  # none by a kernel that is replaced later
+        kept = classify.compiled_kernels()
+    assert kept and engines[0].compiled == 1
+    for known, compiled in ((kept, 0), (b"of another GPU", 1), (None, 1)):
+        device = MemoryDevice()
+        engine = MemoryEngine(device, bundle_like(), BATCH, answers)
+        request = EngineRequest(flavor=Flavor.RTX, target="sm89", batch=BatchProfile(BATCH, BATCH))
+        again = TensorRTClassifier(
+            bundle_like(), b"plan", request, kernels=known, device=device, deserialize=engine.open
+        )
+        with again:
+            np.testing.assert_array_equal(again(pixels), answers(pixels))
+            assert again.compiled_kernels() == kept and engine.compiled == compiled
+
+
+def test_tensorrt_itself_has_nothing_to_compile() -> None:
+    device = MemoryDevice()
+    engine = MemoryEngine(device, bundle_like(), BATCH, answers)
+    request = EngineRequest(flavor=Flavor.TENSORRT, target="sm89", batch=BatchProfile(BATCH, BATCH))
+    with TensorRTClassifier(bundle_like(), b"", request, device=device, deserialize=engine.open) as classify:
+        np.testing.assert_array_equal(classify(images(BATCH)), answers(images(BATCH)))
+        assert classify.compiled_kernels() is None and engine.compiled == 0
