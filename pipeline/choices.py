@@ -67,7 +67,7 @@ def warn_of_idle_gpu(gpu: Gpu | NoGpu, error: MribatchError, what: str = "The mo
     """
     who = "a GPU" if isinstance(gpu, NoGpu) else f"the {gpu}"
     why = end_sentence(error.problem)
-    return f"{what} on the CPU, many times slower than on {who}: {why} Fix: {end_sentence(error.fix)}"
+    return f"{what} on the CPU, not on {who}: {why} Fix: {end_sentence(error.fix)}"
 
 
 def choose_decoder(wanted: str, machine: Machine | None = None) -> Choice:
