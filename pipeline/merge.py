@@ -216,6 +216,7 @@ def _copy_parts(found: Sequence[_ShardRun], merged: RunFile, out: Path, progress
             if part not in done:
                 _copy_part(one.path, out, part)
                 progress.advance(len(layout.rows(part)), 0)
+                progress.published(part, len(layout.rows(part)))
 
 
 def _copy_part(shard: Path, out: Path, part: int) -> None:

@@ -144,7 +144,7 @@ def _classify_missing(
     layout = record.layout
     facts = parquet.PartFacts(plan.bundle.spec.classes, record.part_facts(), record.run_id)
     heads = read_partials(plan.folder.path, layout, facts, done)
-    writer = parquet.PartWriter(plan.folder.path, layout, facts, heads)
+    writer = parquet.PartWriter(plan.folder.path, layout, facts, heads, progress.published)
     missing, wanted = [part for part in record.own_parts if part not in done], len(record.own_rows)
     before = layout.count_rows(done) + sum(head.num_rows for head in heads.values())
     guard = _FirstFailures(active=0 in missing and not plan.options.keep_going)
