@@ -2,6 +2,7 @@
 
 import importlib.util
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Self
 
 from mribatch.core.errors import MribatchError, end_sentence
@@ -11,22 +12,29 @@ from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
 from mribatch.trt.library import Flavor, find_installed_flavors
 from mribatch.trt.support import choose_flavor, make_unusable_error, select_usable
 
-ONNXRUNTIME, TENSORRT = "onnxruntime", "tensorrt"
+ONNXRUNTIME, ONNXRUNTIME_CUDA, TENSORRT = "onnxruntime", "onnxruntime-cuda", "tensorrt"
 OPENCV, DALI = "opencv", "dali"
+INSTALL_CUDA_PROVIDER = "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
+"""Both are the same Python package."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the choices depend on. flavors: of TensorRT, those that are installed. dali: whether it is installed."""
+    """What the choices depend on.
+
+    flavors: Of TensorRT, those that are installed. dali, cuda_provider: Whether DALI, and ONNX Runtime with its CUDA
+    provider, are installed.
+    """
 
     gpu: Gpu | NoGpu
     flavors: tuple[Flavor, ...]
     dali: bool
+    cuda_provider: bool = False
 
     @classmethod
     def inspect(cls) -> Self:
         """This machine."""
-        return cls(find_gpu(), tuple(find_installed_flavors()), _is_dali_installed())
+        return cls(find_gpu(), tuple(find_installed_flavors()), _is_dali_installed(), has_cuda_provider())
 
 
 def choose_backend(wanted: str, machine: Machine | None = None) -> Choice:
@@ -44,17 +52,44 @@ def choose_backend(wanted: str, machine: Machine | None = None) -> Choice:
     machine = machine or Machine.inspect()
     if wanted == TENSORRT:
         return Choice(TENSORRT, f"requested; {choose_flavor(machine.gpu, machine.flavors)}")
+    if wanted == ONNXRUNTIME_CUDA:
+        return _require_cuda_provider(machine)
     if isinstance(machine.gpu, NoGpu):
         return Choice(ONNXRUNTIME, f"runs on every CPU; no GPU: {machine.gpu.reason}")
     usable = select_usable(machine.gpu, machine.flavors)
     if not usable:
         error = make_unusable_error(machine.gpu, machine.flavors)
-        return Choice(
-            ONNXRUNTIME,
-            f"runs on every CPU; for the {machine.gpu}, {error.problem}",
-            warn_of_idle_gpu(machine.gpu, error),
-        )
+        if machine.cuda_provider:
+            return Choice(ONNXRUNTIME_CUDA, f"on the {machine.gpu}; {error.problem}")
+        error = MribatchError(error.problem, f"{error.fix}, or {INSTALL_CUDA_PROVIDER}")
+        reason = f"runs on every CPU; for the {machine.gpu}, {error.problem}"
+        return Choice(ONNXRUNTIME, reason, warn_of_idle_gpu(machine.gpu, error))
     return Choice(TENSORRT, f"{usable[0]} on the {machine.gpu}")
+
+
+def has_cuda_provider() -> bool:
+    """Whether the package of ONNX Runtime with the CUDA provider is installed. Loads nothing."""
+    try:
+        version("onnxruntime-gpu")
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _require_cuda_provider(machine: Machine) -> Choice:
+    """The choice of --backend onnxruntime-cuda.
+
+    Raises:
+        MribatchError: There is no GPU, or the package is missing.
+    """
+    wanted, gpu = f"--backend {ONNXRUNTIME_CUDA}", machine.gpu
+    if isinstance(gpu, NoGpu):
+        problem = f"{wanted} needs an NVIDIA GPU, and there is none: {gpu.reason}"
+        raise MribatchError(problem, f"{gpu.fix}, or use --backend onnxruntime")
+    if not machine.cuda_provider:
+        problem = f"{wanted} needs the package onnxruntime-gpu, and it is not installed"
+        raise MribatchError(problem, f"{INSTALL_CUDA_PROVIDER}, or use --backend onnxruntime")
+    return Choice(ONNXRUNTIME_CUDA, f"requested; on the {gpu}")
 
 
 def warn_of_idle_gpu(gpu: Gpu | NoGpu, error: MribatchError, what: str = "The model runs") -> str:

@@ -80,6 +80,7 @@ _EXTRAS: dict[str, tuple[str, Sequence[str]]] = {
 _STAND_INS = {
     "tensorflow": ("tensorflow-cpu",),
     "nvidia-dali-cuda120": ("nvidia-dali-cuda130",),
+    "onnxruntime": ("onnxruntime-gpu",),
     "opencv-python-headless": ("opencv-python", "opencv-contrib-python"),
 }
 

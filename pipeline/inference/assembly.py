@@ -3,13 +3,22 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 from mribatch.core.bundle import Bundle
 from mribatch.core.errors import Interrupted, MribatchError
-from mribatch.core.gate import ON_CPU, gate
+from mribatch.core.gate import ON_CPU, GateFailed, gate
 from mribatch.core.model_spec import FP32
-from mribatch.pipeline.choices import DALI, ONNXRUNTIME, OPENCV, TENSORRT, warn_of_idle_gpu
+from mribatch.pipeline.choices import (
+    DALI,
+    ONNXRUNTIME,
+    ONNXRUNTIME_CUDA,
+    OPENCV,
+    TENSORRT,
+    has_cuda_provider,
+    warn_of_idle_gpu,
+)
 from mribatch.pipeline.decode.study import StudyDecoder
 from mribatch.pipeline.decode.values import Window
 from mribatch.pipeline.inference.in_process import Backend, DecoderAtWork, InProcessClassifier
@@ -41,33 +50,69 @@ def assemble(bundle: Bundle, order: WorkOrder, note: Callable[[str], None]) -> I
 
 @contextlib.contextmanager
 def open_backend(bundle: Bundle, order: WorkOrder, note: Callable[[str], None]) -> Iterator[Backend]:
-    """The backend of an order at work. Where no TensorRT engine holds it is ONNX Runtime, with a warning.
+    """The backend of an order at work. Where none on the GPU can be had it is ONNX Runtime on the CPU, with a warning.
 
     Raises:
         MribatchError: No backend can be had, or not the one that is required.
     """
     choice, precision = order.backend, order.precision
+    refusals: list[MribatchError] = []
     with contextlib.ExitStack() as stack:
-        if choice.name == TENSORRT:
-            from mribatch.trt import backend as tensorrt
-
+        for name in _list_on_gpu(order):
             try:
-                engine = stack.enter_context(
-                    tensorrt.open_backend(bundle, order.batch_size, progress=NotedProgress(note))
-                )
+                backend = stack.enter_context(_ON_GPU[name](bundle, order, note))
             except (Interrupted, OutOfGpuMemory):  # the supervisor tries smaller batches
                 raise
             except MribatchError as error:
                 if order.backend_required:
                     raise
-                warning = warn_of_idle_gpu(find_gpu(), error)
-                note(f"WARNING: {warning}")
-                choice = Choice(ONNXRUNTIME, f"fell back from tensorrt: {error.problem}", warning)
-                precision = Choice(FP32, "fell back from tensorrt")
-            else:
-                yield Backend(engine.classifier, Choice(TENSORRT, engine.reason), lambda: engine.report)
-                return
+                refusals.append(error)
+                continue
+            if refusals:
+                backend = replace(backend, choice=Choice(name, f"fell back from tensorrt: {refusals[0].problem}"))
+            yield backend
+            return
+        if refusals:
+            warning = warn_of_idle_gpu(find_gpu(), refusals[0])
+            note(f"WARNING: {warning}")
+            fell_back = f"fell back from {order.backend.name}"
+            choice = Choice(ONNXRUNTIME, f"{fell_back}: {refusals[0].problem}", warning)
+            precision = Choice(FP32, fell_back)
         yield stack.enter_context(_open_onnxruntime(bundle, order, choice, precision))
+
+
+def _list_on_gpu(order: WorkOrder) -> list[str]:
+    """The backends to try on the GPU, in order."""
+    if order.backend.name == TENSORRT and not order.backend_required and has_cuda_provider():
+        return [TENSORRT, ONNXRUNTIME_CUDA]
+    return [order.backend.name] if order.backend.name in _ON_GPU else []
+
+
+@contextlib.contextmanager
+def _open_tensorrt(bundle: Bundle, order: WorkOrder, note: Callable[[str], None]) -> Iterator[Backend]:
+    from mribatch.trt import backend as tensorrt
+
+    with tensorrt.open_backend(bundle, order.batch_size, progress=NotedProgress(note)) as engine:
+        yield Backend(engine.classifier, Choice(TENSORRT, engine.reason), lambda: engine.report)
+
+
+@contextlib.contextmanager
+def _open_cuda_provider(bundle: Bundle, order: WorkOrder) -> Iterator[Backend]:
+    from mribatch.pipeline.inference.cuda_provider import CudaProviderClassifier
+
+    with CudaProviderClassifier(bundle, order.batch_size) as classifier:
+        # Every call has the full size, whatever is asked, so one size says all but the place.
+        report = gate(classifier, bundle, batch_sizes=(order.batch_size,))
+        if not report.holds:
+            raise GateFailed(str(report), "use --backend onnxruntime (the CPU)")
+        yield Backend(classifier, order.backend, lambda: report)
+
+
+_Open = Callable[[Bundle, WorkOrder, Callable[[str], None]], contextlib.AbstractContextManager[Backend]]
+_ON_GPU: dict[str, _Open] = {
+    TENSORRT: _open_tensorrt,
+    ONNXRUNTIME_CUDA: lambda bundle, order, _: _open_cuda_provider(bundle, order),
+}
 
 
 @contextlib.contextmanager

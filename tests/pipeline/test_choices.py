@@ -1,5 +1,7 @@
 """What `auto` picks where, with the reason; the machine is made up, the choice is real."""
 
+from dataclasses import replace
+
 import pytest
 
 from mribatch.core.errors import MribatchError
@@ -52,6 +54,19 @@ def test_a_gpu_that_is_not_used_is_a_warning_with_its_fix(gpu: Gpu, flavors: tup
     assert f"on the CPU, not on the {gpu}: " in warning and " Fix: pip install " in warning
     named = choose_backend("onnxruntime", machine), choose_decoder("opencv", machine)
     assert not any(choice.warning for choice in named), "it was asked for"
+
+
+def test_onnx_runtimes_cuda_provider_comes_between_tensorrt_and_the_cpu() -> None:
+    machine = Machine(H100, (Flavor.RTX,), True, cuda_provider=True)
+    choice = choose_backend("auto", machine)
+    assert choice.name == "onnxruntime-cuda" and choice.warning is None
+    assert choice.reason.startswith("on the NVIDIA H100 (compute capability 9.0); TensorRT for RTX has no kernels")
+    assert choose_backend("auto", replace(machine, flavors=(Flavor.TENSORRT,))).name == "tensorrt"
+    assert choose_backend("onnxruntime-cuda", machine).reason == f"requested; on the {H100}"
+    with pytest.raises(MribatchError, match="needs an NVIDIA GPU.*or use --backend onnxruntime"):
+        choose_backend("onnxruntime-cuda", replace(machine, gpu=NONE))
+    with pytest.raises(MribatchError, match="onnxruntime-gpu, and it is not installed. Fix: pip uninstall onnxruntime"):
+        choose_backend("onnxruntime-cuda", replace(machine, cuda_provider=False))
 
 
 def test_what_is_to_be_installed_is_what_is_for_this_gpu() -> None:

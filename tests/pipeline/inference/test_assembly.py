@@ -112,6 +112,19 @@ def test_nothing_takes_the_place_of_a_backend_that_was_asked_for(bundle: Bundle)
         pytest.fail("it was opened")
 
 
+def test_a_cuda_provider_that_does_not_load_is_the_cpu_by_auto_and_an_error_where_it_was_asked_for(
+    bundle: Bundle,
+) -> None:
+    order, notes = order_for(bundle, backend=Choice("onnxruntime-cuda", "by auto")), list[str]()
+    with assemble(bundle, order, notes.append) as pair:
+        backend = pair.runs_with.backend
+        assert backend.name == "onnxruntime" and backend.reason.startswith("fell back from onnxruntime-cuda: ONNX Run")
+        assert notes == [f"WARNING: {backend.warning}"] and pair.gate().holds
+    required = replace(order, backend_required=True)
+    with pytest.raises(MribatchError, match="Fix: pip uninstall"), assemble(bundle, required, pytest.fail):
+        pytest.fail("it was opened")
+
+
 def test_a_pair_in_this_process_and_a_worker_for_what_may_crash(bundle: Bundle) -> None:
     options = ClassifyOptions(model=str(bundle.folder), backend="onnxruntime", decoder="opencv", batch_size=4)
     pair = make_file_classifier(bundle, options, threads=1, log=None, note=pytest.fail)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,27 +39,32 @@ class FakeMachine:
     def with_gpus(self, *gpus: str) -> "FakeMachine":
         return replace(self, gpus=gpus)
 
-    def environment(self, **more: str) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CUDA_", "PYTHON"))}
         return inherited | {
             "PYTHONPATH": str(ROOT),
             "LD_LIBRARY_PATH": str(self.libraries),
             "FAKE_GPUS": ",".join(self.gpus),
             "MRIBATCH_CACHE": str(self.cache),
-            **more,
         }
 
-    def run(self, *arguments: str | Path, check: bool = True, **more: str) -> "subprocess.CompletedProcess[str]":
-        """Run its Python with these arguments."""
+    def run(
+        self, *arguments: str | Path, check: bool = True, more: Mapping[str, str] | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run its Python with these arguments; more: variables of the environment."""
         command = [str(self.python), *map(str, arguments)]
-        done = subprocess.run(command, env=self.environment(**more), capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            command, env=self.environment() | dict(more or {}), capture_output=True, text=True, timeout=300
+        )
         if check and done.returncode:
             pytest.fail(f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
         return done
 
-    def mribatch(self, *arguments: str | Path, check: bool = True, **more: str) -> "subprocess.CompletedProcess[str]":
+    def mribatch(
+        self, *arguments: str | Path, check: bool = True, more: Mapping[str, str] | None = None
+    ) -> "subprocess.CompletedProcess[str]":
         """Run the command on it."""
-        return self.run("-m", "mribatch", *arguments, check=check, **more)
+        return self.run("-m", "mribatch", *arguments, check=check, more=more)
 
 
 def build_libcuda(folder: Path) -> Path:

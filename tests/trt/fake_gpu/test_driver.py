@@ -77,7 +77,7 @@ def test_the_first_visible_gpu_is_the_one(
     machine: FakeMachine, visible: str | None, name: str | None, count: int
 ) -> None:
     chosen = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    kind, facts, _ = json.loads(machine.with_gpus(H100, T4).run("-c", FIND, **chosen).stdout)
+    kind, facts, _ = json.loads(machine.with_gpus(H100, T4).run("-c", FIND, more=chosen).stdout)
     if name is None:
         assert kind == "NoGpu" and facts["reason"] == "CUDA lists no device"
         assert facts["fix"] == "check nvidia-smi and CUDA_VISIBLE_DEVICES"

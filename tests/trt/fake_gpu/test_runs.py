@@ -36,10 +36,16 @@ def slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def classify(
-    machine: FakeMachine, slices: Path, out: Path, model: Path, *options: str, check: bool = True, **environment: str
+    machine: FakeMachine,
+    slices: Path,
+    out: Path,
+    model: Path,
+    *options: str,
+    check: bool = True,
+    more: dict[str, str] | None = None,
 ) -> "subprocess.CompletedProcess[str]":
-    command = ("classify", slices, "--out", out, "--model", model, "--threads", "2", *options)
-    return machine.mribatch(*command, check=check, **environment)
+    command: list[str | Path] = ["classify", slices, "--out", out, "--model", model, "--threads", "2", *options]
+    return machine.mribatch(*command, check=check, more=more)
 
 
 def answers(out: Path) -> dict[str, list[float]]:
@@ -99,13 +105,13 @@ def test_an_engine_that_cannot_be_had_is_a_warning_by_auto_and_an_error_where_it
     (broken / "__init__.py").write_text("raise ImportError('libnvinfer.so.11: cannot open shared object file')\n")
     paths = {"PYTHONPATH": f"{broken.parent}:{machine.environment()['PYTHONPATH']}"}
     paths |= {"MRIBATCH_CACHE": str(tmp_path / "cache")}
-    done = classify(machine, slices, tmp_path / "run", tiny_model, "--decoder", "opencv", **paths)
+    done = classify(machine, slices, tmp_path / "run", tiny_model, "--decoder", "opencv", more=paths)
     run = check_answers(tmp_path / "run", on_cpu)
     warning = run.reasons.warning
     assert run.backend == "onnxruntime" and warning and "libnvinfer.so.11: cannot open" in warning
     assert f"WARNING: {warning}" in done.stderr and done.stdout.startswith(f"WARNING: {warning}")
     asked = ("--decoder", "opencv", "--backend", "tensorrt")
-    failed = classify(machine, slices, tmp_path / "asked", tiny_model, *asked, check=False, **paths)
+    failed = classify(machine, slices, tmp_path / "asked", tiny_model, *asked, check=False, more=paths)
     assert failed.returncode == 1 and "libnvinfer.so.11: cannot open shared object file" in failed.stderr
     assert not (tmp_path / "asked" / "predictions").exists()
 
@@ -117,7 +123,9 @@ def test_two_runs_side_by_side_have_a_gpu_each(
     two, targets = machine.with_gpus(L4, T4), {"0": "sm89", "1": "sm75"}
 
     def run_on(visible: str) -> None:
-        classify(two, slices, tmp_path / visible, tiny_model, "--decoder", "opencv", CUDA_VISIBLE_DEVICES=visible)
+        classify(
+            two, slices, tmp_path / visible, tiny_model, "--decoder", "opencv", more={"CUDA_VISIBLE_DEVICES": visible}
+        )
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(run_on, targets))
@@ -134,7 +142,7 @@ def test_where_dali_does_not_work_on_the_gpu_opencv_decodes_and_it_is_told(
     machine = make_machine(tmp_path / "machine", libraries, [L4], [TENSORRT, DALI])
     done = classify(machine, slices, tmp_path / "run", tiny_model)
     run = check_answers(tmp_path / "run", on_cpu)
-    assert (run.backend, run.decoder) == ("tensorrt", "opencv") and run.reasons.warning in done.stdout
+    assert (run.backend, run.decoder) == ("tensorrt", "opencv") and f"WARNING: {run.reasons.warning}" in done.stdout
     assert (run.reasons.warning or "").startswith("Images are decoded on the CPU, not on the NVIDIA L4")
     asked = classify(machine, slices, tmp_path / "asked", tiny_model, "--decoder", "dali", check=False)
     assert asked.returncode == 1 and "NVIDIA DALI does not work on the GPU 0" in asked.stderr

@@ -386,7 +386,7 @@ def test_a_row_that_differs_from_the_others_is_recorded_and_refused_where_it_is_
     with TensorRTClassifier(found, b"", request, device=device, deserialize=engine.open) as classify:
         report = gate(classify, found, batch_sizes=(1, 3, 4))
     assert [check.rows_alike for check in report.checks] == alike and report.holds is all(alike)
-    assert report.row_spread == pytest.approx(by, abs=1e-7) and (report.row_spread > 0) is (by > 0)
+    assert report.row_spread == pytest.approx(by, abs=1e-7) and bool(report.row_spread) is (by > 0)
     assert all(check.agreement is not None and check.agreement.holds for check in report.checks)
 
 

@@ -59,7 +59,8 @@ class ILogger:
 class IProgressMonitor:
     def phase_start(self, name: str, parent: str | None, steps: int) -> None: ...
 
-    def step_complete(self, name: str, step: int) -> bool: ...
+    def step_complete(self, name: str, step: int) -> bool:
+        return True
 
     def phase_finish(self, name: str) -> None: ...
 
@@ -226,7 +227,7 @@ class ICudaEngine:
         }
 
     def get_tensor_name(self, index: int) -> str:
-        return list(self.tensors)[index]
+        return str(list(self.tensors)[index])
 
     def get_tensor_mode(self, name: str) -> TensorIOMode:
         return self.tensors[name][0]
@@ -258,7 +259,7 @@ class IExecutionContext:
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self._shape = tuple(shape)
-        return name == self._input
+        return bool(name == self._input)
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self._addresses[name] = address
@@ -268,7 +269,8 @@ class IExecutionContext:
         source, target = self._addresses[self._input], self._addresses[self._output]
         sizes = int(np.prod(self._shape)), self._shape[0] * self._classes * 4
         launch = _driver().fake_launch
-        launch.argtypes = [ctypes.c_void_p, _Kernel, *[ctypes.c_void_p, ctypes.c_size_t] * 2]
+        array = (ctypes.c_void_p, ctypes.c_size_t)
+        launch.argtypes = [ctypes.c_void_p, _Kernel, *array, *array]
         return bool(launch(stream, self._kernel, source, sizes[0], target, sizes[1]) == 0)
 
     def _compute(self, source: int, target: int) -> int:
