@@ -1,7 +1,7 @@
 """TensorRT and TensorRT for RTX: which is installed, in which version, and the module itself, loaded on demand.
 
 Both flavors are used through one strongly typed path, with names that exist in TensorRT 10.12 to 11 and in TensorRT
-for RTX 1.7 (tests/trt/test_api_contract.py). What only one flavor has is in trt/engine/rtx.py and nowhere else.
+for RTX 1.7 (tests/trt/test_api_contract.py). What only one flavor has is in the two modules rtx.py and nowhere else.
 """
 
 import contextlib
