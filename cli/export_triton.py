@@ -31,8 +31,8 @@ def export_triton(bundle: str, out: Path, file: Path | None, batch_size: int) ->
     """Write BUNDLE (a name or a folder) into a model repository of NVIDIA Triton Inference Server.
 
     Writes config.pbtxt with dynamic batching, the classes, and the ONNX graph or an engine. The served model takes grey
-    pixels, not files: who sends them must prepare them as config.pbtxt says under "preprocessing". No probe, no statuses
-    and no gate are part of it.
+    pixels, not files: whoever sends them must prepare them as config.pbtxt says under "preprocessing". Nothing checks
+    them there, and nothing checks the answers.
 
     \b
     Example:
