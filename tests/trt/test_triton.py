@@ -35,7 +35,7 @@ def triton_schema() -> Any:
     assert specification is not None and specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    return module.ModelConfig  # type: ignore[attr-defined]
+    return module.ModelConfig
 
 
 def test_the_configuration_is_one_by_tritons_schema(bundle: Bundle, tmp_path: Path) -> None:
