@@ -16,6 +16,14 @@ STAMP_TRAIN := $(VENV)/.installed-train
 STAMP_RTX := $(VENV)/.installed-rtx
 STAMP_DEV := $(VENV)/.installed-dev
 
+# On a host with a GPU: TensorRT and DALI for one CUDA major version, in a separate environment, because DALI for CUDA 12 and
+# DALI for CUDA 13 are the same Python package. With a driver older than R580: GPU_EXTRA=gpu-cu12. Without access to NVIDIA's
+# own index, and not on H100 or other GPUs of servers: GPU_EXTRA=rtx, which is TensorRT for RTX.
+GPU_EXTRA ?= gpu-cu13
+GPU_EXTRAS := gpu-cu13 gpu-cu12 rtx
+HAS_GPU := $(shell command -v nvidia-smi)
+GPU_VENV := $(if $(HAS_GPU),.venv-$(GPU_EXTRA),$(VENV))
+
 .PHONY: help demo classify report train engines doctor test coverage test-lowest test-slow test-gpu lint format docs picture dist models bench race clean
 
 help: ## Show this list
@@ -43,8 +51,8 @@ train: $(if $(and $(RECIPE),$(DATA),$(OUT)),$(STAMP_TRAIN)) ## Train a bundle: m
 	@test -n "$(RECIPE)" -a -n "$(DATA)" -a -n "$(OUT)" || { echo "Error: RECIPE, DATA and OUT are needed. Fix: make train RECIPE=cnn DATA=folder OUT=bundle" >&2; exit 2; }
 	$(BIN)/mribatch train "$(RECIPE)" "$(DATA)" --out "$(OUT)" $(if $(GROUPS_CSV),--groups "$(GROUPS_CSV)")
 
-engines: $(STAMP_RTX) ## Build TensorRT engines for every shipped bundle, or find them in the cache: make engines [CACHE=folder]
-	@$(BIN)/mribatch engine build $(if $(CACHE),--cache "$(CACHE)")
+engines: $(if $(HAS_GPU),$(GPU_VENV)/.installed,$(STAMP_RTX)) ## Build TensorRT engines for every shipped bundle, or find them in the cache: make engines [CACHE=folder]
+	@$(GPU_VENV)/bin/mribatch engine build $(if $(CACHE),--cache "$(CACHE)")
 
 doctor: $(STAMP_USE) ## Show what this machine has and what is missing
 	@$(BIN)/mribatch doctor
@@ -64,8 +72,8 @@ test-lowest: ## Run the quick tests with the lowest versions that setup.cfg allo
 test-slow: $(STAMP_DEV) ## Run the tests that take minutes: kills, fuzzing, large folders
 	$(BIN)/python -m pytest -m slow
 
-test-gpu: $(STAMP_DEV) ## Run the tests that need an NVIDIA GPU
-	$(BIN)/python -m pytest -m gpu
+test-gpu: $(if $(HAS_GPU),$(GPU_VENV)/.installed,$(STAMP_DEV)) ## Run the tests that need an NVIDIA GPU; where none of them can run, this fails
+	$(GPU_VENV)/bin/python -m pytest -m gpu
 
 lint: $(STAMP_DEV) ## Check style and types
 	$(BIN)/ruff check .
@@ -97,27 +105,21 @@ dist: $(STAMP_DEV) ## Build a wheel and a source distribution in dist/, check th
 models: $(STAMP_DEV) ## Rebuild the untrained bundle that the tests use
 	$(BIN)/python -m tests.make_models tests/models/placeholder
 
-# On a host with a GPU: TensorRT and DALI for one CUDA major version, in a separate environment, because DALI for CUDA 12 and
-# DALI for CUDA 13 are the same Python package. With a driver older than R580: make bench GPU_EXTRA=gpu-cu12
-GPU_EXTRA ?= gpu-cu13
-HAS_GPU := $(shell command -v nvidia-smi)
-BENCH_VENV := $(if $(HAS_GPU),.venv-$(GPU_EXTRA),$(VENV))
-
-bench: $(if $(HAS_GPU),$(BENCH_VENV)/.installed,$(STAMP_DEV)) ## Measure every stage, whole runs and folders with broken files, on the CPU and on a GPU if there is one
-	$(BENCH_VENV)/bin/python -m benchmarks.cpu_ceiling
-	$(BENCH_VENV)/bin/python -m benchmarks.stages
-	$(BENCH_VENV)/bin/python -m benchmarks.broken_folder
+bench: $(if $(HAS_GPU),$(GPU_VENV)/.installed,$(STAMP_DEV)) ## Measure every stage, whole runs and folders with broken files, on the CPU and on a GPU if there is one
+	$(GPU_VENV)/bin/python -m benchmarks.cpu_ceiling
+	$(GPU_VENV)/bin/python -m benchmarks.stages
+	$(GPU_VENV)/bin/python -m benchmarks.broken_folder
 
 race: $(STAMP_DEV) ## Race against other tools on this machine: make race [DATA=folder] [REPEATS=3] [PEERS=a,b]
 	$(BIN)/python -m benchmarks.race $(if $(DATA),--data "$(DATA)") $(if $(REPEATS),--repeats $(REPEATS)) $(if $(PEERS),--peers $(PEERS))
 
-.venv-gpu-%/.installed: setup.cfg pyproject.toml
+$(GPU_EXTRAS:%=.venv-%/.installed): .venv-%/.installed: setup.cfg pyproject.toml
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
-	PYTHONWARNINGS=ignore $(@D)/bin/python -m pip install --quiet --editable '.[dev,gpu-$*]'
+	PYTHONWARNINGS=ignore $(@D)/bin/python -m pip install --quiet --editable '.[dev,$*]' || { echo "Error: $* cannot be installed. Fix: see docs/how-to/gpu.md, or add GPU_EXTRA= with another of: $(GPU_EXTRAS)" >&2; exit 1; }
 	@touch $@
 
 clean: ## Remove everything that make has built, including the environments
-	rm -rf build $(VENV) .venv-gpu-* .venv-lowest
+	rm -rf build $(VENV) .venv-gpu-* .venv-rtx .venv-lowest
 
 $(STAMP_USE): setup.cfg pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mribatch.pipeline.options import ClassifyOptions
     from mribatch.pipeline.progress import Progress
 
-BACKENDS = ("auto", "onnxruntime", "tensorrt")
+BACKENDS = ("auto", "onnxruntime", "onnxruntime-cuda", "tensorrt")
 DECODERS = ("auto", "opencv", "dali")
 PLANES = ("axial", "coronal", "sagittal")
 PRECISIONS = ("auto", "fp32", "int8")

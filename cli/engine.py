@@ -95,6 +95,7 @@ def engine() -> None:
     help="Precision of the engines.",
 )
 @_batch_size_option
+@click.option("--ratio", is_flag=True, help="FP32 engines as well, to compare the sizes of those that are built.")
 @_cache_option
 @_json_option
 @click.option("--quiet", is_flag=True, help="No output except errors.")
@@ -104,6 +105,7 @@ def build(
     target: str | None,
     precision: str,
     batch_size: str,
+    ratio: bool,
     folder: Path | None,
     as_json: bool,
     quiet: bool,
@@ -123,7 +125,8 @@ def build(
     chosen, targets = _parse_targets(flavor, target)
     profile = _parse_batch_size(batch_size)
     requests = [EngineRequest(flavor=chosen, target=one, precision=precision, batch=profile) for one in targets]
-    rows, failures = _find_or_build(bundles or tuple(shipped_models()), requests, folder, quiet)
+    names = bundles or tuple(shipped_models())
+    rows, failures = _find_or_build(names, requests, folder, measure_ratio=ratio, quiet=quiet)
     if failures and not rows:
         raise failures[0]
     _print_built(rows, folder, as_json=as_json, quiet=quiet)
@@ -243,7 +246,12 @@ def _print_built(rows: "Sequence[EngineRow]", folder: Path | None, *, as_json: b
 
 
 def _find_or_build(
-    bundles: Sequence[str], requests: "Sequence[EngineRequest]", folder: Path | None, quiet: bool
+    bundles: Sequence[str],
+    requests: "Sequence[EngineRequest]",
+    folder: Path | None,
+    *,
+    measure_ratio: bool,
+    quiet: bool,
 ) -> "tuple[list[EngineRow], list[MribatchError]]":
     """The engines that were found or built, and why the others were not."""
     from mribatch.core.bundle import load_bundle
@@ -255,7 +263,7 @@ def _find_or_build(
     failures: list[MribatchError] = []
     with show_progress(quiet) as progress:
         for name in bundles:
-            provider = EngineProvider(load_bundle(name), EngineCache(folder), progress)
+            provider = EngineProvider(load_bundle(name), EngineCache(folder), progress, measure_ratio=measure_ratio)
             for request in requests:
                 try:
                     found = provider.find_or_build(request)

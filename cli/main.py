@@ -32,6 +32,7 @@ COMMANDS = {
     ),
     "features": ("mribatch.cli.features", "Draw what every convolutional layer of a Keras model makes of one image."),
     "engine": ("mribatch.cli.engine", "Build, check and manage TensorRT engines."),
+    "export-triton": ("mribatch.cli.export_triton", "Write a model bundle as a model of Triton Inference Server."),
     "doctor": ("mribatch.cli.doctor", "Show what this machine has, what auto picks, and what is missing."),
     "demo": ("mribatch.cli.demo", "Draw a small folder of synthetic slices to try mribatch on."),
 }
@@ -56,7 +57,7 @@ class LazyGroup(SuggestingGroup):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(COMMANDS[name][0]), name)
+        command: click.Command = getattr(import_module(COMMANDS[name][0]), name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -14,13 +14,15 @@ class Agreement:
     """How far `got` is from `expected`.
 
     max_difference: largest |Δp| of any class, NaN where anything is not finite. flips: rows whose class differs
-    although the expected margin exceeds the tolerance's.
+    although the expected margin exceeds the tolerance's. row_spread: largest |Δp| between rows of one image in a batch,
+    for a backend in which the place may matter; None where it was not measured.
     """
 
     rows: int
     max_difference: float
     flips: int
     limit: float
+    row_spread: float | None = None
 
     @property
     def holds(self) -> bool:

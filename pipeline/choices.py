@@ -2,30 +2,39 @@
 
 import importlib.util
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Self
 
-from mribatch.core.errors import MribatchError
-from mribatch.core.install import install_command
+from mribatch.core.errors import MribatchError, end_sentence
+from mribatch.pipeline.decode.dali_package import format_dali_install
 from mribatch.pipeline.records import Choice
 from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
-from mribatch.trt.library import Flavor, find_installed_flavors, make_nothing_installed_error
+from mribatch.trt.library import Flavor, find_installed_flavors
+from mribatch.trt.support import choose_flavor, make_unusable_error, select_usable
 
-ONNXRUNTIME, TENSORRT = "onnxruntime", "tensorrt"
+ONNXRUNTIME, ONNXRUNTIME_CUDA, TENSORRT = "onnxruntime", "onnxruntime-cuda", "tensorrt"
 OPENCV, DALI = "opencv", "dali"
+INSTALL_CUDA_PROVIDER = "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
+"""Both are the same Python package."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the choices depend on. flavors: of TensorRT, those that are installed. dali: whether it is installed."""
+    """What the choices depend on.
+
+    flavors: Of TensorRT, those that are installed. dali, cuda_provider: Whether DALI, and ONNX Runtime with its CUDA
+    provider, are installed.
+    """
 
     gpu: Gpu | NoGpu
     flavors: tuple[Flavor, ...]
     dali: bool
+    cuda_provider: bool = False
 
     @classmethod
     def inspect(cls) -> Self:
         """This machine."""
-        return cls(find_gpu(), tuple(find_installed_flavors()), _is_dali_installed())
+        return cls(find_gpu(), tuple(find_installed_flavors()), _is_dali_installed(), has_cuda_provider())
 
 
 def choose_backend(wanted: str, machine: Machine | None = None) -> Choice:
@@ -42,16 +51,58 @@ def choose_backend(wanted: str, machine: Machine | None = None) -> Choice:
         return Choice(ONNXRUNTIME, "requested")
     machine = machine or Machine.inspect()
     if wanted == TENSORRT:
-        from mribatch.trt.backend import choose_flavor
-
         return Choice(TENSORRT, f"requested; {choose_flavor(machine.gpu, machine.flavors)}")
+    if wanted == ONNXRUNTIME_CUDA:
+        return _require_cuda_provider(machine)
     if isinstance(machine.gpu, NoGpu):
         return Choice(ONNXRUNTIME, f"runs on every CPU; no GPU: {machine.gpu.reason}")
-    if not machine.flavors:
-        return Choice(
-            ONNXRUNTIME, f"runs on every CPU; for the {machine.gpu}, {make_nothing_installed_error().problem}"
-        )
-    return Choice(TENSORRT, f"{machine.flavors[0]} on the {machine.gpu}")
+    usable = select_usable(machine.gpu, machine.flavors)
+    if not usable:
+        error = make_unusable_error(machine.gpu, machine.flavors)
+        if machine.cuda_provider:
+            return Choice(ONNXRUNTIME_CUDA, f"on the {machine.gpu}; {error.problem}")
+        error = MribatchError(error.problem, f"{error.fix}, or {INSTALL_CUDA_PROVIDER}")
+        reason = f"runs on every CPU; for the {machine.gpu}, {error.problem}"
+        return Choice(ONNXRUNTIME, reason, warn_of_idle_gpu(machine.gpu, error))
+    return Choice(TENSORRT, f"{usable[0]} on the {machine.gpu}")
+
+
+def has_cuda_provider() -> bool:
+    """Whether the package of ONNX Runtime with the CUDA provider is installed. Loads nothing."""
+    try:
+        version("onnxruntime-gpu")
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _require_cuda_provider(machine: Machine) -> Choice:
+    """The choice of --backend onnxruntime-cuda.
+
+    Raises:
+        MribatchError: There is no GPU, or the package is missing.
+    """
+    wanted, gpu = f"--backend {ONNXRUNTIME_CUDA}", machine.gpu
+    if isinstance(gpu, NoGpu):
+        problem = f"{wanted} needs an NVIDIA GPU, and there is none: {gpu.reason}"
+        raise MribatchError(problem, f"{gpu.fix}, or use --backend onnxruntime")
+    if not machine.cuda_provider:
+        problem = f"{wanted} needs the package onnxruntime-gpu, and it is not installed"
+        raise MribatchError(problem, f"{INSTALL_CUDA_PROVIDER}, or use --backend onnxruntime")
+    return Choice(ONNXRUNTIME_CUDA, f"requested; on the {gpu}")
+
+
+def warn_of_idle_gpu(gpu: Gpu | NoGpu, error: MribatchError, what: str = "The model runs") -> str:
+    """Say that something is done on the CPU although there is a GPU.
+
+    Args:
+        gpu: As found; NoGpu where it went while it was to be used.
+        error: Why it is not used.
+        what: Subject and verb of the sentence.
+    """
+    who = "a GPU" if isinstance(gpu, NoGpu) else f"the {gpu}"
+    why = end_sentence(error.problem)
+    return f"{what} on the CPU, not on {who}: {why} Fix: {end_sentence(error.fix)}"
 
 
 def choose_decoder(wanted: str, machine: Machine | None = None) -> Choice:
@@ -73,12 +124,15 @@ def choose_decoder(wanted: str, machine: Machine | None = None) -> Choice:
         if not machine.dali:
             raise MribatchError(
                 "--decoder dali needs NVIDIA DALI, and it is not installed",
-                f"{install_command('dali')}, or use --decoder opencv (the same within a level or two)",
+                f"{format_dali_install()}, or use --decoder opencv (the same within a level or two)",
             )
         return Choice(DALI, f"requested; {where}")
     if machine.dali and not isinstance(gpu, NoGpu):
         return Choice(DALI, where)
-    return Choice(OPENCV, "the fastest on a CPU" if isinstance(gpu, NoGpu) else "NVIDIA DALI is not installed")
+    if isinstance(gpu, NoGpu):
+        return Choice(OPENCV, "the fastest on a CPU")
+    lack = MribatchError("NVIDIA DALI is not installed", format_dali_install())
+    return Choice(OPENCV, f"for the {gpu}, {lack.problem}", warn_of_idle_gpu(gpu, lack, what="Images are decoded"))
 
 
 def _is_dali_installed() -> bool:

@@ -17,6 +17,7 @@ from mribatch.core.errors import MribatchError
 from mribatch.core.install import install_command
 from mribatch.core.tables import PLAIN, Cell, Column, Screen, format_table
 from mribatch.pipeline.choices import choose_backend, choose_decoder
+from mribatch.pipeline.decode.dali_package import find_gpu_extra
 from mribatch.pipeline.options import AUTO
 from mribatch.pipeline.records import Choice
 
@@ -77,7 +78,12 @@ _EXTRAS: dict[str, tuple[str, Sequence[str]]] = {
 
 
 # distribution -> others that bring the same package
-_STAND_INS = {"tensorflow": ("tensorflow-cpu",), "opencv-python-headless": ("opencv-python", "opencv-contrib-python")}
+_STAND_INS = {
+    "tensorflow": ("tensorflow-cpu",),
+    "nvidia-dali-cuda120": ("nvidia-dali-cuda130",),
+    "onnxruntime": ("onnxruntime-gpu",),
+    "opencv-python-headless": ("opencv-python", "opencv-contrib-python"),
+}
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,7 @@ class Diagnosis:
     default_model: str
     notice: str | None
     extras: tuple[Extra, ...]
+    gpu_extra: str | None  # the one of which something is installed: only one of them can be
     problems: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -130,6 +137,8 @@ class Diagnosis:
             return Cell("installed", "green")
         if extra.needs_gpu and not self.gpus and not self.driver:
             return Cell("needs an NVIDIA GPU")
+        if extra.needs_gpu and self.gpu_extra not in (None, extra.name):
+            return Cell(f"not beside {self.gpu_extra}")
         missing = ", ".join(name for name, found in extra.packages.items() if not found)
         return Cell(f"lacks {missing}: {install_command(extra.name)}")
 
@@ -158,6 +167,8 @@ def diagnose(find: Callable[[str], str | None] = find_version, driver_file: Path
         notice = load_bundle(DEFAULT_MODEL).spec.notice
     except MribatchError as error:
         problems.append(str(error))
+    backend, decoder = choose_backend(AUTO), choose_decoder(AUTO)
+    problems += filter(None, (backend.warning, decoder.warning))
     return Diagnosis(
         mribatch=__version__,
         python=platform.python_version(),
@@ -167,14 +178,15 @@ def diagnose(find: Callable[[str], str | None] = find_version, driver_file: Path
         gpus=_gpus(),
         driver=_read_driver(driver_file),
         libraries=libraries,
-        backend=choose_backend(AUTO),
-        decoder=choose_decoder(AUTO),
+        backend=backend,
+        decoder=decoder,
         models=tuple(shipped_models()),
         default_model=DEFAULT_MODEL,
         notice=notice,
         extras=tuple(
             Extra(name, adds, {one: find(one) for one in packages}) for name, (adds, packages) in _EXTRAS.items()
         ),
+        gpu_extra=find_gpu_extra(find),
         problems=tuple(problems),
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mribatch.core.bundle import Bundle
-from mribatch.pipeline.choices import DALI, ONNXRUNTIME, OPENCV, TENSORRT, choose_backend, choose_decoder
+from mribatch.pipeline.choices import DALI, ONNXRUNTIME, OPENCV, choose_backend, choose_decoder
 from mribatch.pipeline.inference.assembly import assemble
 from mribatch.pipeline.inference.order import WorkOrder
 from mribatch.pipeline.options import AUTO, BATCH_SIZE_PER_CORE, MAX_BATCH_SIZE, ClassifyOptions
@@ -49,15 +49,19 @@ def make_work_order(
         MribatchError: The backend, the decoder or the precision is not available.
     """
     backend, decoder = _choose_backend(options), choose_decoder(options.decoder)
+    for warning in filter(None, (backend.warning, decoder.warning)):
+        note(f"WARNING: {warning}")
     precision = choose_precision(options.precision, bundle, backend, files=files, threads=threads, note=note)
     default = min(BATCH_SIZE_PER_CORE * threads, MAX_BATCH_SIZE)
-    if backend.name == TENSORRT or decoder.name == DALI:
+    if backend.name != ONNXRUNTIME or decoder.name == DALI:
         default = DEFAULT_BATCH.maximum
     return WorkOrder(
         model=str(bundle.folder.absolute()),
         bundle_sha256=bundle.sha256,
         backend=backend,
+        backend_required=options.backend != AUTO,
         decoder=decoder,
+        decoder_required=options.decoder != AUTO,
         precision=precision,
         batch_size=options.batch_size or default,
         threads=threads,

@@ -30,7 +30,7 @@ AUTO = "auto"
 ALL = "all"
 PLANES = ("axial", "coronal", "sagittal")
 NONE = "none"
-BACKENDS = (AUTO, "onnxruntime", "tensorrt")
+BACKENDS = (AUTO, "onnxruntime", "onnxruntime-cuda", "tensorrt")
 DECODERS = (AUTO, "opencv", "dali")
 PRECISIONS = (AUTO, "fp32", "int8")
 BATCH_SIZE_PER_CORE = 8  # default; one slice of the ONNX Runtime backend for each core
@@ -63,7 +63,7 @@ class ClassifyOptions:
     model: str = DEFAULT_MODEL  # name of a shipped model, or folder of a model bundle
     batch_size: int | None = None  # images per batch; None: chosen for the machine
     threads: int | None = None  # cores to use; None: all that this process may use
-    backend: str = AUTO  # "auto", "onnxruntime" or "tensorrt"
+    backend: str = AUTO  # "auto", "onnxruntime", "onnxruntime-cuda" or "tensorrt"
     decoder: str = AUTO  # "auto", "opencv" or "dali"
     precision: str = AUTO  # "auto", "fp32" or "int8"; of onnxruntime, TensorRT's engines compute in FP16
     labels: str = AUTO  # "auto": from folder names; "none"; or a CSV file with the columns path,label
@@ -103,6 +103,9 @@ class ClassifyOptions:
         _check_choice("--precision", self.precision, PRECISIONS)
         if self.backend == "tensorrt" and self.precision != AUTO:
             problem = f"--precision {self.precision} is for onnxruntime, and --backend tensorrt computes in fp16"
+            raise OptionError(problem, "leave one of them out")
+        if self.backend == "onnxruntime-cuda" and self.precision == "int8":
+            problem = "--precision int8 is for onnxruntime, and --backend onnxruntime-cuda computes in fp32"
             raise OptionError(problem, "leave one of them out")
         if self.add_new and self.overwrite:
             raise MribatchError("--add-new and --overwrite exclude each other", "choose one of them")

@@ -22,7 +22,7 @@ from mribatch.core.gate import ON_CPU, gate
 from mribatch.core.model_spec import FP16, FP32, INT8
 from mribatch.core.processor import find_processor
 from mribatch.core.typed_json import read_record, write_record
-from mribatch.pipeline.choices import ONNXRUNTIME
+from mribatch.pipeline.choices import ONNXRUNTIME, ONNXRUNTIME_CUDA
 from mribatch.pipeline.inference.onnxruntime import ROWS_PER_CALL, OnnxRuntimeClassifier
 from mribatch.pipeline.records import Choice
 
@@ -80,6 +80,8 @@ def choose_precision(
     Raises:
         OptionError: INT8 is asked for and not available.
     """
+    if backend.name == ONNXRUNTIME_CUDA:
+        return Choice(FP32, "the only one of this backend")
     if backend.name != ONNXRUNTIME:
         return Choice(FP16, "that of TensorRT's engines")
     if wanted == INT8 and not bundle.has_int8:

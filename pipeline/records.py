@@ -182,6 +182,14 @@ class Decoder(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
+    @property
+    def groups_ahead(self) -> int:
+        """How many groups `batches` takes before it gives the first batch, and has taken ahead from then on.
+
+        Whoever waits for a batch before it gives another group must let so many be under way, or wait for ever.
+        """
+        ...
+
     def batches(self, groups: Iterable[Sequence[ImageFile]]) -> Iterator[DecodedBatch]:
         """One DecodedBatch per group, in order. A group has at most one batch of files.
 
@@ -201,10 +209,14 @@ class Decoder(Protocol):
 
 @dataclass(frozen=True)
 class Choice:
-    """A resolved option and the reason, both shown to the user."""
+    """A resolved option and the reason, both shown to the user.
+
+    warning: what the user must not overlook, in one or more sentences: that a GPU which is there is not used.
+    """
 
     name: str
     reason: str
+    warning: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +242,11 @@ class FileClassifier(Protocol):
     @property
     def batch_size(self) -> int:
         """Rows of every batch; a group has at most as many files."""
+        ...
+
+    @property
+    def smallest_batch(self) -> int:
+        """Rows of the smallest batches so far: fewer than batch_size where a GPU had too little memory for those."""
         ...
 
     @property

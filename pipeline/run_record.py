@@ -209,6 +209,7 @@ class RunRecord:
             max_difference=agreement.max_difference,
             limit=agreement.limit,
             flips=agreement.flips,
+            row_spread=agreement.row_spread,
         )
         self._content = replace(self._content, proof=proof)
 
@@ -229,6 +230,8 @@ class RunRecord:
             raise
         finally:
             self._change_attempt(error=reason, ended=_now(), rows=self.new_rows, seconds=_round_all(watch.seconds))
+            if self._plan.classifier.smallest_batch < self._content.batch_size:
+                self._change_attempt(batch_size=self._plan.classifier.smallest_batch)
             with contextlib.suppress(MribatchError):  # a full disk must not hide what happened first
                 self._save(ended)
 
@@ -336,6 +339,7 @@ def _new_content(plan: Plan, facts: ListingFacts, fingerprint: Fingerprint, pseu
             backend=runs_with.backend.reason,
             decoder=runs_with.decoder.reason,
             precision=runs_with.precision.reason,
+            warning=" ".join(filter(None, (runs_with.backend.warning, runs_with.decoder.warning))) or None,
         ),
         versions={
             "python": platform.python_version(),

@@ -7,6 +7,8 @@ import pytest
 
 from mribatch.core.synthetic import golden_slices
 from mribatch.training.export.int8_bundle import add_int8, divide_slices
+from tests.gpu_session import pytest_sessionfinish as pytest_sessionfinish
+from tests.gpu_session import pytest_terminal_summary as pytest_terminal_summary
 from tests.make_models import make_convolutional, make_tiny
 
 

@@ -10,12 +10,13 @@ from mribatch.core.gate import GateReport
 from mribatch.trt.engine.cache import EngineCache
 from mribatch.trt.engine.progress import BuildProgress
 from mribatch.trt.engine.provider import EngineProvider
-from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
-from mribatch.trt.library import Flavor, find_installed_flavors, make_nothing_installed_error
+from mribatch.trt.gpu import Gpu, find_gpu
+from mribatch.trt.library import find_installed_flavors
 from mribatch.trt.request import FP16, FP32, BatchProfile, EngineRequest
 from mribatch.trt.runtime.classifier import TensorRTClassifier
-
-_ON_CPU = "or use --backend onnxruntime (the same results on the CPU)"
+from mribatch.trt.runtime.cuda import require_cuda
+from mribatch.trt.runtime.device import OutOfGpuMemory
+from mribatch.trt.support import choose_flavor
 
 
 @dataclass(frozen=True)
@@ -29,22 +30,6 @@ class TensorRTBackend:
     classifier: TensorRTClassifier
     report: GateReport
     reason: str
-
-
-def choose_flavor(gpu: Gpu | NoGpu, installed: Sequence[Flavor]) -> Flavor:
-    """The flavor that a run uses on this machine: TensorRT first, else TensorRT for RTX.
-
-    Raises:
-        MribatchError: Neither is installed, or there is no GPU; says what to do.
-    """
-    if isinstance(gpu, NoGpu):
-        raise MribatchError(
-            f"--backend tensorrt needs an NVIDIA GPU, and there is none: {gpu.reason}", f"{gpu.fix}, {_ON_CPU}"
-        )
-    if not installed:
-        error = make_nothing_installed_error()
-        raise MribatchError(f"--backend tensorrt cannot run: {error.problem}", f"{error.fix}, {_ON_CPU}")
-    return installed[0]
 
 
 @contextlib.contextmanager
@@ -61,11 +46,13 @@ def open_backend(
 
     Raises:
         MribatchError: No GPU, no library, or no engine holds; gives each one's reason.
+        OutOfGpuMemory: Batches of this size do not fit into the GPU.
         Interrupted: `progress.step` returned False.
     """
     gpu = find_gpu()
     flavor = choose_flavor(gpu, find_installed_flavors())
     assert isinstance(gpu, Gpu)
+    require_cuda()  # now, rather than when an engine has been built for minutes
     provider = EngineProvider(bundle, cache or EngineCache(), progress)
     batch = BatchProfile(batch_size, batch_size)
     requests = [
@@ -81,6 +68,7 @@ def open_first_that_holds(provider: EngineProvider, requests: Sequence[EngineReq
 
     Raises:
         MribatchError: None does; gives each one's reason.
+        OutOfGpuMemory: Batches of this size do not fit; nothing else is tried.
         Interrupted: The user stopped it; nothing else is tried.
     """
     refusals: list[str] = []
@@ -88,7 +76,7 @@ def open_first_that_holds(provider: EngineProvider, requests: Sequence[EngineReq
         with contextlib.ExitStack() as stack:
             try:
                 candidate = stack.enter_context(provider.open(request))
-            except Interrupted:
+            except (Interrupted, OutOfGpuMemory):  # FP32 needs more memory, not less
                 raise
             except MribatchError as error:
                 refusals.append(f"{request}: {error.problem}")

@@ -1,7 +1,7 @@
 """TensorRT and TensorRT for RTX: which is installed, in which version, and the module itself, loaded on demand.
 
 Both flavors are used through one strongly typed path, with names that exist in TensorRT 10.12 to 11 and in TensorRT
-for RTX 1.7 (tests/trt/test_api_contract.py). What only one flavor has is in trt/engine/rtx.py and nowhere else.
+for RTX 1.7 (tests/trt/test_api_contract.py). What only one flavor has is in the two modules rtx.py and nowhere else.
 """
 
 import contextlib
@@ -24,6 +24,9 @@ class Flavor(StrEnum):
     TENSORRT = "tensorrt"
     RTX = "tensorrt-rtx"
 
+
+NAMES = {Flavor.TENSORRT: "TensorRT", Flavor.RTX: "TensorRT for RTX"}
+"""As the libraries call themselves."""
 
 _MODULES = {Flavor.TENSORRT: "tensorrt", Flavor.RTX: "tensorrt_rtx"}
 # The distributions that carry the module's binary; their version is the module's own, and asking for it loads nothing.
@@ -49,7 +52,7 @@ def find_installed_version(flavor: Flavor) -> str | None:
 
 
 def find_installed_flavors() -> list[Flavor]:
-    """The flavors that are installed. TensorRT comes first: it supports every GPU."""
+    """The flavors that are installed, TensorRT first. Not each is for every GPU: see `mribatch.trt.support`."""
     return [flavor for flavor in Flavor if find_installed_version(flavor)]
 
 

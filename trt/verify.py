@@ -20,8 +20,9 @@ from mribatch.trt.gpu import NoGpu, find_gpu
 from mribatch.trt.graph.emulation import RoundingClassifier, gate_emulated
 from mribatch.trt.graph.fp16 import convert_bundle
 from mribatch.trt.image_agreement import GOAL, ImageAgreement, compare_on_images
-from mribatch.trt.library import find_installed_flavors, make_nothing_installed_error
+from mribatch.trt.library import find_installed_flavors
 from mribatch.trt.request import BatchProfile, EngineRequest
+from mribatch.trt.support import make_unusable_error, select_usable
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,10 @@ def verify(
             with RoundingClassifier(half.model) as emulated:
                 compared = _compare(images, emulated, progress)
         return Verification(bundle.spec.name, CPU_EMULATED, report, compared)
-    if not find_installed_flavors():
-        raise make_nothing_installed_error()
-    request = EngineRequest(flavor=find_installed_flavors()[0], target=gpu.target, batch=batch)
+    usable = select_usable(gpu, find_installed_flavors())
+    if not usable:
+        raise make_unusable_error(gpu, find_installed_flavors())
+    request = EngineRequest(flavor=usable[0], target=gpu.target, batch=batch)
     with EngineProvider(bundle, cache, progress).open(request) as gated:
         compared = _compare(images, gated.classifier, progress) if images else None
         return Verification(bundle.spec.name, ON_GPU, gated.report, compared)

@@ -23,8 +23,8 @@ from numpy import uint8
 from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
-from mribatch.core.install import install_command
 from mribatch.pipeline.decode.dali_graph import GraphOptions, Samples, prefetching, single
+from mribatch.pipeline.decode.dali_package import format_dali_install
 from mribatch.pipeline.decode.file import decoded_file, read_and_probe, timed_out
 from mribatch.pipeline.decode.formats import png
 from mribatch.pipeline.decode.grey import decode_grey
@@ -32,9 +32,12 @@ from mribatch.pipeline.decode.jpeg_data import is_read_alike
 from mribatch.pipeline.decode.study import StudyDecoder
 from mribatch.pipeline.records import DecodedBatch, DecodedFile, Flag, ImageFile, Status, Verdict
 from mribatch.pipeline.threads import WorkerThreads
+from mribatch.trt.runtime.device import OutOfGpuMemory, is_out_of_memory
 
 _MAX_PIXELS = 25_000_000  # of one image; a batch of larger ones does not fit beside an engine into a small GPU
-_READ_AHEAD = 2  # batches whose files are read while DALI works on those before
+READ_AHEAD = 2
+"""Batches whose files are read while DALI works on those before, unless told otherwise."""
+
 _REASON = 300  # characters of an error of DALI's
 _FAILED = "Critical error in pipeline"  # how DALI's own RuntimeErrors begin
 
@@ -98,6 +101,7 @@ class DaliDecoder:
         timeout_s: Seconds for reading one file, and for decoding it where OpenCV does that.
         studies: Decodes slices of DICOM and NIfTI files; None where there are none.
         place: Where the pixels go: `to_host`, or `on_gpu` for a model on the same GPU.
+        read_ahead: Batches whose files are read while DALI works on those before, at least 0.
     """
 
     name = "dali"
@@ -111,7 +115,9 @@ class DaliDecoder:
         timeout_s: float,
         studies: StudyDecoder | None = None,
         place: Place = to_host,
+        read_ahead: int = READ_AHEAD,
     ) -> None:
+        self._read_ahead = read_ahead
         self._studies = studies
         self._options = options
         self._batch_size = batch_size
@@ -127,6 +133,10 @@ class DaliDecoder:
         import nvidia.dali
 
         return str(nvidia.dali.__version__)
+
+    @property
+    def groups_ahead(self) -> int:
+        return self._read_ahead + self._options.prefetched
 
     def __enter__(self) -> Self:
         """Load DALI and let it decode an image.
@@ -152,7 +162,7 @@ class DaliDecoder:
     def batches(self, groups: Iterable[Sequence[ImageFile]]) -> Iterator[DecodedBatch]:
         """One batch per group, in order; some groups are read and two are in DALI while the caller works on one."""
         inside: deque[list[_Sample]] = deque()  # in DALI, oldest first
-        ready = self._pool.in_groups(groups, _READ_AHEAD)
+        ready = self._pool.in_groups(groups, self._read_ahead)
         pipeline = self._pipeline(ready, inside)
         while True:
             try:
@@ -161,6 +171,7 @@ class DaliDecoder:
                 assert not inside, "DALI gave fewer batches than it was given"
                 return
             except RuntimeError as error:
+                self._raise_if_out_of_memory(error)
                 if not inside or not str(error).startswith(_FAILED):
                     raise
                 self._single = self._proven_single()  # where this fails, no file is to blame
@@ -230,6 +241,12 @@ class DaliDecoder:
         verdict, image = decode_grey(sample.content, decoded.verdict, self._options.height, self._options.width)
         return DecodedFile(decoded.file, verdict, decoded.bytes, decoded.sha256, decoded.seconds), image
 
+    def _raise_if_out_of_memory(self, error: Exception) -> None:
+        """Raises OutOfGpuMemory where that is the reason: no file is to blame, and the next batch would fail, too."""
+        if self._options.device.number is not None and is_out_of_memory(error):
+            reason = " ".join(str(error).split())[:_REASON]
+            raise OutOfGpuMemory(f"NVIDIA DALI cannot decode on the {self._options.device.name}: {reason}") from error
+
     def _proven_single(self) -> Callable[[NDArray[uint8]], Any]:
         """A pipeline of batch size one that has decoded an image of ours: where one fails, so would every file.
 
@@ -240,10 +257,11 @@ class DaliDecoder:
             decode = single(self._options)
             decode(self._black)
         except (ImportError, OSError, RuntimeError) as error:
+            self._raise_if_out_of_memory(error)
             reason = " ".join(str(error).split())[:_REASON]
             raise MribatchError(
                 f"NVIDIA DALI does not work on the {self._options.device.name}: {reason}",
-                f"{install_command('dali', reinstall=True)}, or use --decoder opencv",
+                f"{format_dali_install(reinstall=True)}, or use --decoder opencv",
             ) from error
         return decode
 

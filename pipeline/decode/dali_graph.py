@@ -11,8 +11,12 @@ from typing import Any
 from numpy import uint8
 from numpy.typing import NDArray
 
-HW_DECODER_LOAD = 0.65  # share of JPEGs for the GPU's own JPEG engine, where it has one; DALI's default, made explicit
-_PREFETCHED = 2  # batches that DALI works on ahead of the one that is asked for
+HW_DECODER_LOAD = 1.0
+"""Share of the JPEGs for the GPU's own JPEG engine, where it has one. Nothing between 0 and 1: DALI would split every
+batch by place, and the two decoders need not give the same bits: pixels would depend on the image's neighbours."""
+
+PREFETCHED = 2
+"""Batches that DALI works on ahead of the one that is asked for, unless told otherwise."""
 _INPUT = "encoded"
 
 Samples = Sequence[NDArray[uint8]]  # of one batch: each the bytes of an image file, uint8 (n,)
@@ -34,23 +38,24 @@ CPU, FIRST_GPU = DaliDevice(None), DaliDevice(0)
 
 @dataclass(frozen=True, kw_only=True)
 class GraphOptions:
-    """What the graph is built for. height, width: of the pixels it gives."""
+    """What the graph is built for. height, width: of the pixels it gives. prefetched: batches, at least 1."""
 
     device: DaliDevice
     height: int
     width: int
     threads: int
+    prefetched: int = PREFETCHED
 
 
 def prefetching(options: GraphOptions, batch_size: int, next_samples: Callable[[], Samples]) -> Any:
-    """A pipeline that asks `next_samples` for a batch, _PREFETCHED of them ahead, until it raises StopIteration."""
+    """A pipeline that asks `next_samples` for a batch, `prefetched` of them ahead, until it raises StopIteration."""
     from nvidia.dali import Pipeline, fn, types
 
     pipeline = Pipeline(
         batch_size=batch_size,
         num_threads=options.threads,
         device_id=options.device.number,
-        prefetch_queue_depth=_PREFETCHED,
+        prefetch_queue_depth=options.prefetched,
     )
     with pipeline:
         encoded = fn.external_source(source=next_samples, batch=True, dtype=types.UINT8, ndim=1)

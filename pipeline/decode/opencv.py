@@ -57,6 +57,10 @@ class OpenCvDecoder:
     def library_version(self) -> str:
         return decoder_versions()
 
+    @property
+    def groups_ahead(self) -> int:
+        return _BATCHES_AHEAD + 1
+
     def __enter__(self) -> Self:
         import cv2
 

@@ -2,8 +2,8 @@
 
     python -P -m mribatch.pipeline.executor REQUESTS REPLIES
 
-Both are descriptors of pipes. The process ends when its parent closes the requests or dies. It ignores SIGINT and
-SIGTERM, which may reach the whole group: what they mean is for the parent to decide.
+Both are descriptors of pipes. The process ends when its parent closes the requests or dies. It ignores SIGINT,
+SIGTERM and SIGHUP, which may reach the whole group: what they mean is for the parent to decide.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ class _Parent:
 
 def main(arguments: Sequence[str]) -> None:
     """Serve until the parent closes the requests or sends a Halt."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     requests, replies = Connection(int(arguments[0]), writable=False), Connection(int(arguments[1]), readable=False)
     parent = _Parent(requests, replies)

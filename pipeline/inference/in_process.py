@@ -44,6 +44,14 @@ class Backend:
     precision_reason: str = "the only one of this backend"
 
 
+@dataclass(frozen=True)
+class DecoderAtWork:
+    """A decoder, entered. choice: Which one it is, and why."""
+
+    decode: Decoder
+    choice: Choice
+
+
 class InProcessClassifier:
     """Files to probabilities, decoded and classified in this process.
 
@@ -51,8 +59,7 @@ class InProcessClassifier:
         bundle: Whose golden answers the backend must reproduce.
         batch_size: Rows of every batch.
         open_backend: Gives the backend for as long as it is entered.
-        make_decoder: Gives the decoder, not entered, for the backend that was opened.
-        decoder: Which one that is, and why.
+        open_decoder: The same of the decoder, for the backend that was opened.
     """
 
     def __init__(
@@ -61,23 +68,21 @@ class InProcessClassifier:
         batch_size: int,
         *,
         open_backend: Callable[[], AbstractContextManager[Backend]],
-        make_decoder: Callable[[Choice], Decoder],
-        decoder: Choice,
+        open_decoder: Callable[[Choice], AbstractContextManager[DecoderAtWork]],
     ) -> None:
         self.batch_size = batch_size
         self._bundle = bundle
         self._open_backend = open_backend
-        self._make_decoder = make_decoder
-        self._decoder = decoder
+        self._open_decoder = open_decoder
         self._backend: Backend | None = None
-        self._decode: Decoder | None = None
+        self._decoder: DecoderAtWork | None = None
         self._report: GateReport | None = None
         self._entered = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self._backend = stack.enter_context(self._open_backend())
-            self._decode = stack.enter_context(self._make_decoder(self._backend.choice))
+            self._decoder = stack.enter_context(self._open_decoder(self._backend.choice))
             self._entered = stack.pop_all()
         return self
 
@@ -87,15 +92,25 @@ class InProcessClassifier:
         self._entered.__exit__(kind, error, trace)
 
     @property
+    def smallest_batch(self) -> int:
+        return self.batch_size
+
+    @property
     def runs_with(self) -> RunsWith:
-        backend, decode = self._require_entered()
+        backend, decoder = self._require_entered()
         return RunsWith(
             backend=backend.choice,
             backend_version=backend.classifier.library_version,
             precision=Choice(backend.classifier.precision, backend.precision_reason),
-            decoder=self._decoder,
-            decoder_version=decode.library_version,
+            decoder=decoder.choice,
+            decoder_version=decoder.decode.library_version,
         )
+
+    @property
+    def groups_ahead(self) -> int:
+        """As `Decoder.groups_ahead`, with the batches of the model."""
+        backend, decoder = self._require_entered()
+        return decoder.decode.groups_ahead + backend.classifier.calls_at_once - 1
 
     def gate(self) -> Agreement:
         """Compare the backend with the bundle's golden answers, at most once.
@@ -117,11 +132,11 @@ class InProcessClassifier:
 
     def batches(self, groups: Iterable[Sequence[ImageFile]], watch: Stopwatch) -> Iterator[ClassifiedBatch]:
         """One ClassifiedBatch per group, in order; `calls_at_once` batches of the model are under way."""
-        backend, decode = self._require_entered()
+        backend, decoder = self._require_entered()
         classify = backend.classifier
         under_way: deque[tuple[DecodedBatch, Future[NDArray[float32]] | None]] = deque()
         with ThreadPoolExecutor(classify.calls_at_once, thread_name_prefix="mribatch-batch") as pool:
-            for batch in watch.waiting(decode.batches(groups)):
+            for batch in watch.waiting(decoder.decode.batches(groups)):
                 good = any(decoded.verdict.status is Status.OK for decoded in batch.files)
                 batch = replace(batch, files=flag_training_images(batch, self._bundle.training_images))
                 under_way.append((batch, pool.submit(classify, batch.pixels) if good else None))
@@ -137,12 +152,12 @@ class InProcessClassifier:
             files: To decode in this order.
             begin: Receives the position of each file before it is decoded, and None before the model runs.
         """
-        backend, decode = self._require_entered()
+        backend, decoder = self._require_entered()
         spec, decoded = self._bundle.spec, []
         pixels = np.zeros((len(files), spec.height, spec.width, 1), uint8)  # the backends pad by themselves
         for position, file in enumerate(files):
             begin(position)
-            answer, image = decode.alone(file)
+            answer, image = decoder.decode.alone(file)
             decoded.append(answer)
             if image is not None:
                 pixels[position] = image
@@ -151,9 +166,9 @@ class InProcessClassifier:
         flagged = flag_training_images(DecodedBatch(tuple(decoded), pixels), self._bundle.training_images)
         return ClassifiedBatch(flagged, backend.classifier(pixels) if good else None)
 
-    def _require_entered(self) -> tuple[Backend, Decoder]:
-        assert self._backend is not None and self._decode is not None, "enter first"
-        return self._backend, self._decode
+    def _require_entered(self) -> tuple[Backend, DecoderAtWork]:
+        assert self._backend is not None and self._decoder is not None, "enter first"
+        return self._backend, self._decoder
 
 
 def _collect(batch: DecodedBatch, answer: Future[NDArray[float32]] | None, watch: Stopwatch) -> ClassifiedBatch:

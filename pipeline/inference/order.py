@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from mribatch.pipeline.decode.dali import READ_AHEAD
+from mribatch.pipeline.decode.dali_graph import PREFETCHED
 from mribatch.pipeline.records import Choice
 from mribatch.pipeline.studies.facts import Plane
 from mribatch.pipeline.studies.options import HeaderOptions
@@ -16,9 +18,13 @@ class WorkOrder:
     model: str  # folder of the bundle
     bundle_sha256: str  # as the parent has checked it
     backend: Choice  # as chosen by the parent; where an engine does not hold, another backend takes its place
-    decoder: Choice
+    backend_required: bool = False  # the user asked for it: then nothing takes its place, and the run ends
+    decoder: Choice  # as the backend
+    decoder_required: bool = False
     precision: Choice  # of ONNX Runtime; where an engine takes its place, the engine's
     batch_size: int
+    prefetch: int = PREFETCHED  # batches that DALI works on ahead
+    read_ahead: int = READ_AHEAD  # batches whose files are read ahead of those
     threads: int
     max_pixels: int
     timeout_s: float

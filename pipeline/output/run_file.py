@@ -65,6 +65,7 @@ class RunReasons:
     backend: str
     decoder: str
     precision: str | None = None  # absent in runs of earlier versions
+    warning: str | None = None  # what is done on the CPU although there is a GPU; absent where nothing is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,7 @@ class RunAttempt:
     ended: str | None = None
     rows: int | None = None
     seconds: Mapping[str, float] | None = None  # wall seconds by stage; decoding in core-seconds
+    batch_size: int | None = None  # of its last batches, where the GPU had too little memory for those of the run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +122,7 @@ class RunProof:
     max_difference: float
     limit: float
     flips: int
+    row_spread: float | None = None  # between rows of one slice in one batch; absent where no place can matter
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class RunSummary:
     decoder: str
     precision: str
     reasons: Mapping[str, str]  # of backend, decoder and precision
+    warning: str | None  # what is done on the CPU although there is a GPU
     model: str
     notice: str | None  # said of a model that was never trained
     skipped: Mapping[str, int]  # by reason
@@ -96,6 +97,7 @@ class RunSummary:
     def to_text(self, screen: Screen = PLAIN) -> str:
         """A few lines for a terminal; text in tables, each remark once, below them."""
         lines = [*map(one_line, (self.label_warning or "").splitlines())]
+        lines += [one_line(f"WARNING: {self.warning}")] if self.warning else []
         lines += [f"NOTE: {self.notice}."] if self.notice else []
         lines += [*self._describe_images(), *self._list_statuses(screen)]
         lines += ["Predicted:", *self._list_classes(screen), *self._list_series(screen)]
@@ -200,7 +202,8 @@ def summarize(out: Path, run: RunFile, counts: RowCounts) -> RunSummary:
         backend=run.backend,
         decoder=run.decoder,
         precision=run.precision,
-        reasons=write_record(run.reasons),
+        reasons=write_record(replace(run.reasons, warning=None)),
+        warning=run.reasons.warning,
         model=run.model_name,
         notice=run.notice,
         skipped=run.listing.skipped_by_reason,

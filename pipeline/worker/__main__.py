@@ -38,6 +38,7 @@ from mribatch.pipeline.worker.messages import (
     read_request,
     reply_bytes,
 )
+from mribatch.trt.runtime.device import OutOfGpuMemory
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -56,7 +57,8 @@ def main(arguments: Sequence[str]) -> None:
             WorkerFailed("the worker process ran out of memory", "choose a smaller --batch-size or --max-pixels"),
         )
     except MribatchError as error:
-        _send(replies, WorkerFailed(error.problem, error.fix))
+        lacks_memory = isinstance(error, OutOfGpuMemory)
+        _send(replies, WorkerFailed(error.problem, error.fix, out_of_memory=lacks_memory))
     except BrokenPipeError:
         pass  # the parent is gone, and so is the reader of any reason
     except Exception:
@@ -74,7 +76,7 @@ def _serve(order: WorkOrder, requests: Connection, replies: Connection) -> None:
         _send(replies, StartupNote(text))
 
     with assemble(bundle, order, note) as classify_files:
-        _send(replies, Started(classify_files.runs_with, classify_files.gate()))
+        _send(replies, Started(classify_files.runs_with, classify_files.gate(), classify_files.groups_ahead))
         while True:
             request = incoming.get()
             if isinstance(request, OneByOne):

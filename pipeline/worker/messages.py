@@ -62,6 +62,7 @@ class Started:
 
     runs_with: RunsWith
     agreement: Agreement
+    groups_ahead: int  # batches that must be under way before it answers the first one
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class WorkerFailed:
-    """Why the worker ends. bug: a traceback, where the reason is not an error that a user can fix."""
+    """Why the worker ends.
+
+    bug: A traceback, where the reason is not an error that a user can fix. out_of_memory: Whether the GPU had too
+    little memory; it may have enough for smaller batches.
+    """
 
     problem: str
     fix: str
     bug: str | None = None
+    out_of_memory: bool = False
 
 
 Request = Batch | OneByOne | NoMore
@@ -157,7 +163,7 @@ def reply_bytes(reply: Reply) -> bytes:
         }
         probabilities = b"" if scores is None else np.ascontiguousarray(scores, float32).tobytes()
     elif isinstance(reply, Started):
-        content = {"runs_with": asdict(reply.runs_with), "agreement": asdict(reply.agreement)}
+        content = asdict(reply)
     else:
         content = asdict(reply)
     return json.dumps([type(reply).__name__, content]).encode() + b"\n" + probabilities
@@ -170,7 +176,8 @@ def read_reply(message: bytes) -> Reply:
         files = tuple(_decode_file(position, facts) for position, facts in enumerate(content["files"]))
         return Answer(ClassifiedBatch(files, _decode_scores(content["shape"], rest)), content["seconds"])
     if kind == "Started":
-        return Started(RunsWith(**read_choices(content["runs_with"])), Agreement(**content["agreement"]))
+        runs_with = RunsWith(**read_choices(content["runs_with"]))
+        return Started(runs_with, Agreement(**content["agreement"]), content["groups_ahead"])
     plain: dict[str, Callable[..., Reply]] = {
         "StartupNote": StartupNote,
         "FileBegun": FileBegun,

@@ -42,11 +42,13 @@ class Death:
         how: The end of the sentence "it was …".
         hung: We killed it, since it said nothing for long.
         error: Its own last words, where it had any: a GPU that no longer answers, a file that is missing.
+        out_of_memory: The GPU had too little.
     """
 
     how: str
     hung: bool = False
     error: MribatchError | None = None
+    out_of_memory: bool = False
 
 
 class WorkerDied(Exception):
@@ -180,9 +182,8 @@ class WorkerProcess(ChildProcess):
         if isinstance(reply, WorkerFailed):
             if reply.bug is not None:
                 raise RuntimeError(f"the worker process failed:\n{reply.bug}")
-            raise WorkerDied(
-                Death(f"ended by an error: {reply.problem}", error=MribatchError(reply.problem, reply.fix))
-            )
+            error, how = MribatchError(reply.problem, reply.fix), f"ended by an error: {reply.problem}"
+            raise WorkerDied(Death(how, error=error, out_of_memory=reply.out_of_memory))
         return reply
 
 

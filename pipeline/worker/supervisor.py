@@ -5,12 +5,14 @@ answer are done again: in small slices, each file decoded with nothing else unde
 that kills the process is known by name. It is tried again, since the reason may have lain outside (memory, a person);
 the file on which the process dies alone time after time gets the status decoder_crash. Rows do not depend on
 neighbours, so those of the other files are the same as if nothing had happened.
+
+Where the GPU has too little memory, no file is to blame: the next worker gets half the batch size and prefetches half.
 """
 
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -39,12 +41,13 @@ from mribatch.pipeline.worker.messages import (
 )
 from mribatch.pipeline.worker.process import Death, WorkerDied, WorkerProcess
 
-_AHEAD = 8  # batches without an answer: more than decoder and model hold back before the first one comes out
+_IN_PIPE = 3  # batches that wait for the worker, beyond those that it holds back before the first answer comes out
 _SLICE = 8  # files of one OneByOne: small, so that also a worker that is killed every second or two gets on
 _STRIKES = 3  # deaths on a file alone that make it a decoder_crash; one or two may be somebody's kill
 _HANGS = 2  # as _STRIKES, for a file over which the worker hangs
 _FRUITLESS = 10  # deaths in a row without an answer and without a file to blame
 _FAILED_STARTS = 3  # of them before the worker ever started
+_SMALLEST = 8  # rows of a batch; where not even these fit, smaller ones would hardly help
 _START_PATIENCE_S = 3600.0  # building an engine takes minutes
 _SPARE_S = 30.0  # beyond what the files may take
 
@@ -78,6 +81,7 @@ class SupervisedClassifier:
         self._command = command
         self._worker: WorkerProcess | None = None
         self._first_start: Started | None = None
+        self._last_start: Started | None = None
         self._fruitless = 0
         self.deaths = 0  # so far
 
@@ -105,6 +109,10 @@ class SupervisedClassifier:
         return self._worker.pid if self._worker is not None else None
 
     @property
+    def smallest_batch(self) -> int:
+        return self._order.batch_size
+
+    @property
     def runs_with(self) -> RunsWith:
         assert self._first_start is not None, "enter first"
         return self._first_start.runs_with
@@ -128,30 +136,53 @@ class SupervisedClassifier:
             if not whole:
                 self._end_worker()  # what it still answers is not for the files that come next
 
+    @property
+    def _ahead(self) -> int:
+        """Batches without an answer. The worker says what it needs, so that neither side waits for the other."""
+        return (self._last_start.groups_ahead if self._last_start is not None else 0) + _IN_PIPE
+
     def _classify_ahead(self, remaining: Iterator[Sequence[ImageFile]], watch: Stopwatch) -> Iterator[ClassifiedBatch]:
-        sent: deque[Sequence[ImageFile]] = deque()  # without an answer, oldest first
+        sent: deque[_Group] = deque()  # without an answer, oldest first
         more = True
         while more or sent:
             try:
-                while more and len(sent) < _AHEAD:
-                    group = next(remaining, None)
-                    if group is None:
+                for group in sent:
+                    self._send(group)  # again, where another worker was given them
+                while more and sum(group.under_way for group in sent) < self._ahead:
+                    files = next(remaining, None)
+                    if files is None:
                         more = False
-                        if self._worker is not None:
-                            self._worker.send(NoMore())
                     else:
-                        sent.append(group)  # first, so that it is not lost with the worker
-                        self._ensure_worker().send(Batch(tuple(group)))
-                if sent:
-                    batch = self._receive_answer(sent[0], watch)
+                        sent.append(_Group(files))  # first, so that it is not lost with the worker
+                        self._send(sent[-1])
+                if not more and self._worker is not None:
+                    self._worker.send(NoMore())
+                while sent and (not more or sum(group.under_way for group in sent) >= self._ahead):
+                    batch = self._receive_group(sent[0], watch)
                     sent.popleft()
                     yield batch
             except WorkerDied as died:
-                self._note_death(died.death)
+                if self._note_death(died.death):
+                    for group in sent:
+                        group.forget()
+                    continue
                 while sent:
                     with watch.measure(WAITING):
-                        batch = self._classify_carefully(sent.popleft())
+                        batch = self._classify_carefully(sent.popleft().files)
                     yield batch
+
+    def _send(self, group: "_Group") -> None:
+        """Send a group that the worker has not got, in batches of the size that it takes."""
+        worker, size = self._ensure_worker(), self._order.batch_size
+        while group.sent < len(group.files):
+            piece = tuple(group.files[group.sent : group.sent + size])
+            worker.send(Batch(piece))
+            group.pieces.append(piece)
+
+    def _receive_group(self, group: "_Group", watch: Stopwatch) -> ClassifiedBatch:
+        while len(group.answers) < len(group.pieces):
+            group.answers.append(self._receive_answer(group.pieces[len(group.answers)], watch))
+        return _join(group.answers)
 
     def _receive_answer(self, files: Sequence[ImageFile], watch: Stopwatch) -> ClassifiedBatch:
         rounds = math.ceil(len(files) / self._order.threads)
@@ -180,8 +211,10 @@ class SupervisedClassifier:
                 answer = self._classify_one_by_one([files[place] for place in left], begun)
                 return _merge(len(files), left, answer, condemned)
             except WorkerDied as died:
-                self._note_death(died.death, blames=begun.position is not None)
-                if begun.position is not None:
+                blames = begun.position is not None and not died.death.out_of_memory
+                self._note_death(died.death, blames=blames)
+                if blames:
+                    assert begun.position is not None
                     place = left[begun.position]
                     blame[place] += 1
                     if blame[place] >= (_HANGS if died.death.hung else _STRIKES):
@@ -219,13 +252,12 @@ class SupervisedClassifier:
                 while isinstance(started := worker.receive(_START_PATIENCE_S), StartupNote):
                     self._note(started.text)
             except WorkerDied as died:
-                self._note_death(died.death)
-                if died.death.error is not None:
+                if not self._note_death(died.death) and died.death.error is not None:
                     raise died.death.error from died
                 continue
             assert isinstance(started, Started), f"{type(started).__name__} where the worker should have started"
             self._check_same(started)
-            self._first_start = self._first_start or started
+            self._first_start, self._last_start = self._first_start or started, started
         return self._worker
 
     def _check_same(self, started: Started) -> None:
@@ -242,8 +274,11 @@ class SupervisedClassifier:
                 f"{self._advise()}, then type the same command again",
             )
 
-    def _note_death(self, death: Death, blames: bool = False) -> None:
+    def _note_death(self, death: Death, blames: bool = False) -> bool:
         """Take note of a death; give up where nothing seems to help.
+
+        Returns:
+            Whether the next worker will need less memory of the GPU, so that the same may be tried again.
 
         Raises:
             MribatchError: It died too often in a row without an answer, or before it ever started; its own
@@ -253,8 +288,11 @@ class SupervisedClassifier:
         self._worker.note(f"worker {self._worker.pid} died: it was {death.how}")
         self._end_worker()
         self.deaths += 1
+        if death.out_of_memory and self._halve(death):
+            return True
         self._fruitless += not blames
-        if self._fruitless >= (_FRUITLESS if self._first_start is not None else _FAILED_STARTS):
+        patient = self._first_start is not None and not death.out_of_memory
+        if self._fruitless >= (_FRUITLESS if patient else _FAILED_STARTS):
             if death.error is not None:
                 raise death.error
             when = "without an answer in between" if self._first_start is not None else "while it started"
@@ -262,6 +300,20 @@ class SupervisedClassifier:
                 f"the worker process died {self._fruitless} times {when}; the last time it was {death.how}",
                 f"{self._advise()}, or use --backend onnxruntime --decoder opencv",
             )
+        return False
+
+    def _halve(self, death: Death) -> bool:
+        """Give the next worker half the batch size and prefetched batches; False where both are small already."""
+        before = self._order
+        if before.batch_size <= _SMALLEST and before.prefetch <= 1:
+            return False
+        size = max(min(_SMALLEST, before.batch_size), before.batch_size // 2)
+        self._order = replace(before, batch_size=size, prefetch=max(1, before.prefetch // 2))
+        self._note(
+            f"WARNING: the GPU has too little memory for batches of {before.batch_size}, so the run goes on with "
+            f"batches of {size}: {death.how}"
+        )
+        return True
 
     def _advise(self) -> str:
         return f"see {self._log}" if self._log is not None else "classify without --dry-run, for a log"
@@ -275,6 +327,29 @@ class SupervisedClassifier:
 def _choose_patience(timeout_s: float, rounds: int) -> float:
     """Seconds of silence after which a worker is taken to hang, where it may spend `timeout_s` that many times."""
     return timeout_s * rounds + _SPARE_S
+
+
+@dataclass
+class _Group:
+    """A group of files on its way. pieces: as the worker got it; answers: to the first of them."""
+
+    files: Sequence[ImageFile]
+    pieces: list[tuple[ImageFile, ...]] = field(default_factory=list)
+    answers: list[ClassifiedBatch] = field(default_factory=list)
+
+    @property
+    def sent(self) -> int:
+        """How many of its files the worker has got."""
+        return sum(map(len, self.pieces))
+
+    @property
+    def under_way(self) -> int:
+        return len(self.pieces) - len(self.answers)
+
+    def forget(self) -> None:
+        """Note that the worker is gone."""
+        self.pieces.clear()
+        self.answers.clear()
 
 
 @dataclass
@@ -304,6 +379,6 @@ def _join(slices: Sequence[ClassifiedBatch]) -> ClassifiedBatch:
     known = next((one.probabilities for one in slices if one.probabilities is not None), None)
     if known is None:
         return ClassifiedBatch(files, None)
-    nothing = np.zeros((_SLICE, known.shape[1]), float32)
+    nothing = np.zeros((max(len(one.files) for one in slices), known.shape[1]), float32)
     rows = [(nothing if one.probabilities is None else one.probabilities)[: len(one.files)] for one in slices]
     return ClassifiedBatch(files, np.concatenate(rows))

@@ -100,18 +100,36 @@ def test_rows_that_depend_on_their_place_fail_though_within_the_tolerance(bundle
     assert not report.holds and "batch 16: rows of one slice differ by 5.00e-03" in str(report)
 
 
-@pytest.mark.parametrize("by, on_a_cpu", [(0.0, True), (6e-8, True), (9e-7, True), (2e-6, False)])
-def test_rows_of_one_slice_differ_by_nothing_on_a_gpu_and_by_roundings_on_a_cpu(
-    bundle: Bundle, by: float, on_a_cpu: bool
+@pytest.mark.parametrize(
+    "by, on_a_cpu, on_a_gpu",
+    [
+        (0.0, True, True),
+        (6e-8, True, True),
+        (9e-7, True, True),
+        (2e-6, False, True),
+        (9e-4, False, True),
+        (2e-3,) + (False,) * 2,
+    ],
+)
+def test_rows_of_one_slice_differ_by_a_step_of_half_on_a_gpu_and_by_roundings_of_float_on_a_cpu(
+    bundle: Bundle, by: float, on_a_cpu: bool, on_a_gpu: bool
 ) -> None:
     def by_tile(answers: Answers, images: NDArray[uint8]) -> Answers:
         answers[8:] += float32(by)
         return answers
 
-    assert passed(bundle, by_tile).holds is (by == 0)
+    on_gpu = passed(bundle, by_tile)
+    assert on_gpu.holds is on_a_gpu and on_gpu.row_spread == pytest.approx(by, abs=1e-7)
+    assert on_gpu.agreement.row_spread == on_gpu.row_spread, "it is recorded"
+    assert ("rows of one slice" in str(on_gpu)) is (by > 0)
     report = gate(GoldenClassifier(bundle, by_tile), bundle, batch_sizes=SIZES, verified=CPU_EMULATED)
     assert report.holds is on_a_cpu
-    assert report.holds or "batch 16: rows of one slice differ by 2." in str(report)
+    assert report.holds or "batch 16: rows of one slice differ by " in str(report)
+
+
+def test_no_spread_is_said_where_no_place_can_matter(bundle: Bundle) -> None:
+    report = gate(GoldenClassifier(bundle), bundle, batch_sizes=SIZES, verified=ON_CPU, slices_repeated=0)
+    assert report.holds and report.row_spread is None and report.agreement.row_spread is None
 
 
 def test_the_class_of_every_row_counts_also_where_two_are_as_good_as_equal(bundle: Bundle) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from mribatch.core.install import install_command
 from mribatch.pipeline import doctor
+from mribatch.pipeline.decode.dali_package import find_gpu_extra
 
 
 def test_a_healthy_machine() -> None:
@@ -49,3 +50,22 @@ def test_the_driver_is_read_from_its_own_file(tmp_path: Path) -> None:
     file = tmp_path / "version"
     file.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n")
     assert doctor.diagnose(driver_file=file).driver == "580.65.06"
+
+
+def test_what_is_for_another_cuda_is_not_advised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho 'NVIDIA L4, 580.65.06, 23034 MiB'\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with_cuda_13 = {"nvidia-dali-cuda130": "2.4.0", "cuda-core": "1.2.2", "cuda-bindings": "13.5.0", "onnx": "1.23"}
+    text = doctor.diagnose(lambda name: with_cuda_13.get(name)).to_text()
+    states = {line.split()[0]: line for line in text.splitlines() if line.startswith(("gpu-cu", "dali"))}
+    assert states["gpu-cu12"].endswith("not beside gpu-cu13") and "lacks tensorrt-cu13" in states["gpu-cu13"]
+
+
+@pytest.mark.parametrize(
+    "installed, extra",
+    [("nvidia-dali-cuda130", "gpu-cu13"), ("tensorrt-cu12", "gpu-cu12"), ("nvidia-dali-cuda120", None)],
+)
+def test_the_extra_of_which_something_is_installed(installed: str, extra: str | None) -> None:
+    assert find_gpu_extra(lambda name: "1" if name == installed else None) == extra

@@ -583,7 +583,7 @@ class FakePair:
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_run_passes_each_batch_through_every_stage(fails: bool) -> None:
-    from mribatch.pipeline.inference.in_process import Backend, InProcessClassifier
+    from mribatch.pipeline.inference.in_process import Backend, DecoderAtWork, InProcessClassifier
     from mribatch.pipeline.records import Choice, ImageFile
     from mribatch.pipeline.stopwatch import Stopwatch
 
@@ -600,8 +600,7 @@ def test_run_passes_each_batch_through_every_stage(fails: bool) -> None:
         pair,
         4,
         open_backend=lambda: contextlib.nullcontext(backend),
-        make_decoder=lambda choice: pair,
-        decoder=chosen,
+        open_decoder=lambda choice: contextlib.nullcontext(DecoderAtWork(pair, chosen)),
     ) as classify_files:
         got = [len(batch) for batch in make_rows(groups, classify_files, ("a", "b"), sink, Stopwatch())]
     assert got == [4, 2]

@@ -45,6 +45,8 @@ RETURNS = {
     ("Runtime", "deserialize_cuda_engine"): "ICudaEngine",
     ("ICudaEngine", "create_execution_context"): "IExecutionContext",
     ("ICudaEngine", "create_engine_inspector"): "EngineInspector",
+    ("ICudaEngine", "create_runtime_config"): "IRuntimeConfig",
+    ("IRuntimeConfig", "create_runtime_cache"): "IRuntimeCache",
     ("ICudaEngine", "get_tensor_mode"): "TensorIOMode",
     ("ICudaEngine", "get_tensor_dtype"): "DataType",
 }
@@ -159,7 +161,15 @@ def test_the_walk_sees_what_the_code_does() -> None:
         ("IExecutionContext", "set_tensor_address"),
         ("IExecutionContext", "execute_async_v3"),
         ("EngineInspector", "get_engine_information"),
+        ("IRuntimeConfig", "dynamic_shapes_kernel_specialization_strategy"),
+        ("IRuntimeConfig", "set_runtime_cache"),
+        ("IRuntimeCache", "deserialize"),
     }
+
+
+def test_tensorrt_for_rtx_can_be_told_to_compile_eagerly() -> None:
+    """The code asks the value that is there for its type, which the walk cannot follow."""
+    assert "EAGER" in LISTINGS["tensorrt_rtx-1.7.1.116"]["DynamicShapesKernelSpecializationStrategy"]
 
 
 PLANTED = {

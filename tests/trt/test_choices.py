@@ -7,13 +7,14 @@ import pytest
 
 from mribatch.core.bundle import load_bundle
 from mribatch.core.errors import MribatchError
-from mribatch.trt.backend import choose_flavor, open_backend
+from mribatch.trt.backend import open_backend
 from mribatch.trt.engine import rtx
 from mribatch.trt.engine.build import build_engine
 from mribatch.trt.engine.provider import choose_targets
 from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
 from mribatch.trt.library import Flavor, Messages, find_installed_version, load_library
 from mribatch.trt.request import BatchProfile
+from mribatch.trt.support import RTX_TARGETS, choose_flavor
 
 no_gpu_here = pytest.mark.skipif(not isinstance(find_gpu(), NoGpu), reason="there is a GPU")
 
@@ -24,6 +25,12 @@ def test_what_is_built_where_nothing_is_asked_for() -> None:
     assert choose_targets(None, both, ada) == (Flavor.TENSORRT, ("sm89",))
     assert choose_targets(Flavor.RTX, both, ada) == (Flavor.RTX, ("sm89",))
     assert choose_targets(None, both, none) == (Flavor.RTX, rtx.TARGETS)
+    hopper = Gpu("hopper", "9.0", 1, "13.0", "13.0")
+    assert choose_targets(None, both, hopper) == (Flavor.TENSORRT, ("sm90",))
+    with pytest.raises(MribatchError, match="TensorRT for RTX has no kernels for the hopper.*choose another --flavor"):
+        choose_targets(Flavor.RTX, both, hopper)
+    with pytest.raises(MribatchError, match="has no kernels for the hopper .*, and TensorRT is not installed"):
+        choose_targets(None, [Flavor.RTX], hopper)
     for flavor, installed in ((Flavor.TENSORRT, both), (None, [Flavor.TENSORRT])):
         with pytest.raises(MribatchError, match="there is none: no driver"):
             choose_targets(flavor, installed, none)
@@ -56,6 +63,12 @@ def test_another_missing_library_names_its_extra(monkeypatch: pytest.MonkeyPatch
         load_library(Flavor.RTX)
 
 
+def test_the_gpus_of_tensorrt_for_rtx_are_those_that_it_lists() -> None:
+    trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install '.[rtx]'")
+    assert {name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM")} == set(RTX_TARGETS)
+    assert set(rtx.TARGETS) < set(RTX_TARGETS)
+
+
 def test_tensorrt_comes_before_tensorrt_for_rtx() -> None:
     ada = Gpu("ada", "8.9", 1, "13.0", "13.0")
     assert choose_flavor(ada, [Flavor.TENSORRT, Flavor.RTX]) is Flavor.TENSORRT
@@ -83,22 +96,18 @@ def test_tensorrt_itself_builds_nothing_without_its_gpu(tmp_path: Path, monkeypa
     monkeypatch.delitem(sys.modules, "tensorrt")
 
 
-def test_without_cuda_bindings_there_is_no_gpu_and_no_traceback(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@no_gpu_here
+def test_a_driver_whose_library_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n")  # the sign of a driver
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    for name in ("cuda", "cuda.bindings"):
-        monkeypatch.setitem(sys.modules, name, None)
     found = find_gpu()
-    assert isinstance(found, NoGpu) and "cuda-bindings is not installed" in found.reason and "gpu-cu13" in found.fix
+    assert isinstance(found, NoGpu) and found.reason == "the driver's libcuda.so.1 cannot be loaded"
+    assert found.fix.startswith("start a container with --gpus all")
 
 
 @no_gpu_here
-def test_without_a_driver_nothing_is_said_of_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("cuda", "cuda.bindings"):
-        monkeypatch.setitem(sys.modules, name, None)
+def test_without_a_driver_nothing_is_said_of_packages() -> None:
     assert find_gpu() == NoGpu(
         "no NVIDIA driver is loaded", "install or update NVIDIA's driver; nvidia-smi must list the GPU"
     )
@@ -133,6 +142,7 @@ def test_cuda_core_has_what_the_device_uses() -> None:
         "Event": ("sync",),
         "LegacyPinnedMemoryResource": ("allocate",),
         "StreamOptions": ("nonblocking",),
+        "EventOptions": ("blocking_sync",),
     }
     for name, members in used.items():
         fields = set(dir(getattr(core, name))) | set(getattr(getattr(core, name), "__annotations__", ()))

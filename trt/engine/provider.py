@@ -17,9 +17,10 @@ from mribatch.trt.engine.progress import BuildProgress, BuildStep
 from mribatch.trt.engine.sidecar import EngineIdentity, EngineSidecar, GateRecord, describe_model, new_sidecar
 from mribatch.trt.gpu import Gpu, NoGpu, find_gpu
 from mribatch.trt.graph import CONVERTER_VERSION
-from mribatch.trt.library import Flavor, make_nothing_installed_error, require_version
+from mribatch.trt.library import NAMES, Flavor, make_nothing_installed_error, require_version
 from mribatch.trt.request import FP16, FP32, EngineRequest
 from mribatch.trt.runtime.classifier import TensorRTClassifier
+from mribatch.trt.support import make_unusable_error, select_usable, supports
 
 TURING = "sm75"
 
@@ -74,7 +75,8 @@ class EngineProvider:
         progress: Receives why an engine is built although one exists, what is waited for, and the steps of a build;
             None: nobody does.
         gpu: The GPU of this machine; None: whatever CUDA finds.
-        make_classifier: Makes the classifier of an engine, not entered.
+        measure_ratio: Build each FP16 engine in FP32 as well, to compare the sizes; with TensorRT, that takes minutes.
+        make_classifier: Makes the classifier of an engine, not entered, from the arguments of TensorRTClassifier.
     """
 
     def __init__(
@@ -84,12 +86,14 @@ class EngineProvider:
         progress: BuildProgress | None = None,
         *,
         gpu: Gpu | NoGpu | None = None,
-        make_classifier: Callable[[Bundle, bytes, EngineRequest], TensorRTClassifier] = TensorRTClassifier,
+        measure_ratio: bool = False,
+        make_classifier: Callable[..., TensorRTClassifier] = TensorRTClassifier,
     ) -> None:
         self._bundle = bundle
         self._cache = cache
         self._progress = progress or BuildProgress()
         self._gpu = gpu or find_gpu()
+        self._measure_ratio = measure_ratio
         self._make_classifier = make_classifier
         self._half: _Graph | None = None
         self._emulated: dict[str, GateReport] = {}  # sha256 of an FP16 graph -> what the gate found
@@ -194,8 +198,8 @@ class EngineProvider:
         ):  # what can be compared without the engine is compared before it is built
             self._gate_without_gpu(request, graph)
         serialized = self._serialize(request, identity, graph)
-        fp32_bytes = len(serialized.content)
-        if request.precision == FP16:
+        fp32_bytes = len(serialized.content) if request.precision == FP32 else None
+        if request.precision == FP16 and self._measure_ratio:
             single = dataclasses.replace(request, precision=FP32)
             fp32_bytes = len(self._serialize(single, identity, self._convert(single)).content)
         record, gated = self._gate(request, graph, serialized.content, stack)
@@ -268,8 +272,14 @@ class EngineProvider:
         return GateRecord.of(report, None)
 
     def _open_and_gate(self, request: EngineRequest, content: bytes, stack: contextlib.ExitStack) -> GatedEngine:
-        classifier = stack.enter_context(self._make_classifier(self._bundle, content, request))
-        return GatedEngine(classifier, gate(classifier, self._bundle, batch_sizes=request.batch.gate_sizes))
+        digest = sha256(content).hexdigest()
+        kept = self._cache.read_kernels(digest)
+        classifier = stack.enter_context(self._make_classifier(self._bundle, content, request, kernels=kept))
+        report = gate(classifier, self._bundle, batch_sizes=request.batch.gate_sizes)
+        compiled = classifier.compiled_kernels()
+        if report.holds and compiled is not None and compiled != kept:
+            self._cache.store_kernels(digest, compiled)
+        return GatedEngine(classifier, report)
 
     def _find_gpu_for(self, request: EngineRequest) -> Gpu | None:
         """The GPU of this machine, if the engine is for it."""
@@ -300,10 +310,18 @@ def choose_targets(flavor: Flavor | None, installed: list[Flavor], gpu: Gpu | No
     Raises:
         MribatchError: What is requested cannot be built here.
     """
+    if isinstance(gpu, Gpu):
+        if flavor and not supports(flavor, gpu.target):
+            raise MribatchError(
+                f"{NAMES[flavor]} has no kernels for the {gpu}",
+                "choose another --flavor, or name the GPU that the engine is for with --target",
+            )
+        usable = [flavor] if flavor else select_usable(gpu, installed)
+        if not usable:
+            raise make_unusable_error(gpu, installed)
+        return usable[0], (gpu.target,)
     if not installed and flavor is None:
         raise make_nothing_installed_error()
-    if isinstance(gpu, Gpu):
-        return flavor or installed[0], (gpu.target,)
     if flavor is Flavor.TENSORRT or (flavor is None and Flavor.RTX not in installed):
         raise MribatchError(
             f"TensorRT builds on the GPU that the engine is for, and there is none: {gpu.reason}",

@@ -193,8 +193,8 @@ class EngineSidecar:
     cuda_runtime: str | None
     builder: BuilderSettings
     layers: LayerCounts
-    fp32_bytes: int  # size of the same model's FP32 engine
-    ratio_to_fp32: float
+    fp32_bytes: int | None  # size of the same model's FP32 engine, where that was built for comparison
+    ratio_to_fp32: float | None
     seconds: float  # for parsing and building
     verified: str  # where the gate computed: "gpu", "cpu-emulated", or NOT_VERIFIED
     parity: Parity | None  # None where it is not verified
@@ -208,7 +208,7 @@ class EngineSidecar:
         holds |= {
             "keras_sha256": self.keras_sha256 is None or bool(_SHA256.fullmatch(self.keras_sha256)),
             "engine_bytes": 0 <= self.engine_bytes <= _MAX_BYTES,
-            "fp32_bytes": 0 < self.fp32_bytes <= _MAX_BYTES,
+            "fp32_bytes": self.fp32_bytes is None or 0 < self.fp32_bytes <= _MAX_BYTES,
             "precision.mode": self.precision.mode in (FP16, FP32),
             "profile": 1 == self.profile.min <= self.profile.opt <= self.profile.max <= MAX_BATCH,
             "target": bool(_TARGET.fullmatch(self.target)),
@@ -296,7 +296,7 @@ def new_sidecar(
     *,
     source_sha256: str,
     fp32_nodes: tuple[str, ...] | None,
-    fp32_bytes: int,
+    fp32_bytes: int | None,
     gate: GateRecord,
 ) -> EngineSidecar:
     """Describe an engine that has just been built.
@@ -320,7 +320,7 @@ def new_sidecar(
         builder=BuilderSettings(opt_level=OPTIMIZATION_LEVEL, workspace=WORKSPACE_BYTES, tf32=False),
         layers=LayerCounts(half=engine.half_layers, float32=engine.float_layers),
         fp32_bytes=fp32_bytes,
-        ratio_to_fp32=round(len(engine.content) / fp32_bytes, 4),
+        ratio_to_fp32=None if fp32_bytes is None else round(len(engine.content) / fp32_bytes, 4),
         seconds=round(engine.seconds, 2),
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         tool_version=__version__,

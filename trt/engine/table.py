@@ -31,7 +31,7 @@ class EngineRow:
             at.target,
             at.precision.mode,
             f"{at.engine_bytes / 1e6:.2f}",
-            f"{at.ratio_to_fp32:.2f}",
+            "–" if at.ratio_to_fp32 is None else f"{at.ratio_to_fp32:.2f}",
             f"{at.seconds:.1f}" + (" (cached)" if self.from_cache else ""),
             at.verified,
         )

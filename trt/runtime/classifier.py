@@ -31,8 +31,17 @@ from mribatch.trt.library import (
     require_version,
 )
 from mribatch.trt.request import EngineRequest
-from mribatch.trt.runtime.device import Buffer, Device, Event, HostBuffer, Stream
+from mribatch.trt.runtime.device import (
+    Buffer,
+    Device,
+    Event,
+    HostBuffer,
+    OutOfGpuMemory,
+    Stream,
+    is_out_of_memory,
+)
 from mribatch.trt.runtime.device_array import DeviceArray, DeviceImages, check_device_images
+from mribatch.trt.runtime.rtx import EagerContext, create_eager_context
 
 SLOTS = 2
 
@@ -97,6 +106,7 @@ class TensorRTClassifier:
         bundle: Whose graph the engine was built from.
         content: The engine's bytes, checked (`mribatch.trt.engine.cache`).
         request: What the engine is.
+        kernels: What an earlier classifier of this engine compiled (`compiled_kernels`); only TensorRT for RTX uses it.
         device: The GPU; by default the first one, through CUDA.
         deserialize: Loads the engine.
     """
@@ -110,6 +120,7 @@ class TensorRTClassifier:
         content: bytes,
         request: EngineRequest,
         *,
+        kernels: bytes | None = None,
         device: Device | None = None,
         deserialize: Deserialize = deserialize,
     ) -> None:
@@ -119,8 +130,10 @@ class TensorRTClassifier:
         self._request = request
         self._device = device
         self._deserialize = deserialize
+        self._kernels = kernels
         self._opened: OpenEngine | None = None
         self._context: Any = None
+        self._eager: EagerContext | None = None
         self._stream: Stream | None = None
         self._slots: list[_Slot] = []
         self._free: queue.SimpleQueue[_Slot] = queue.SimpleQueue()  # those of them that no call uses
@@ -159,7 +172,7 @@ class TensorRTClassifier:
         try:
             self._opened = self._deserialize(self._request.flavor, self._content)
             self._check_tensors(self._opened.engine)
-            self._context = self._opened.engine.create_execution_context()
+            self._context = self._create_context(self._opened.engine)
             if self._context is None:
                 raise self._refuse("make an execution context; it may lack memory")
             self._stream = self._device.stream()
@@ -286,6 +299,17 @@ class TensorRTClassifier:
         self._buffers.append(buffer)
         return buffer
 
+    def compiled_kernels(self) -> bytes | None:
+        """What TensorRT for RTX has compiled so far, for the next classifier of this engine; None with TensorRT."""
+        return self._eager.serialize_kernels() if self._eager is not None else None
+
+    def _create_context(self, engine: Any) -> Any:
+        """An IExecutionContext; None where the library refuses."""
+        if self._request.flavor is Flavor.TENSORRT:
+            return engine.create_execution_context()
+        self._eager = create_eager_context(engine, self._kernels)
+        return self._eager.context
+
     def _check_tensors(self, engine: Any) -> None:
         """Inputs and outputs must be what the bundle says: addresses carry neither type nor size."""
         shape = self._shape_in
@@ -315,7 +339,7 @@ class TensorRTClassifier:
         self._slots, self._free = [], queue.SimpleQueue()
         while self._buffers:
             _try_quietly(self._buffers.pop().close)
-        self._context = None
+        self._context = self._eager = None
         self._opened = None
         if self._stream is not None:
             _try_quietly(self._stream.close)
@@ -334,4 +358,5 @@ def _try_quietly(action: Callable[[], None]) -> None:
 
 def _refuse(flavor: Flavor, action: str, messages: Messages, otherwise: str) -> MribatchError:
     fix = "build the engine again: mribatch engine build, or use --backend onnxruntime"
-    return make_refusal(flavor, action, messages.errors() or otherwise, fix)
+    error = make_refusal(flavor, action, messages.errors() or otherwise, fix)
+    return OutOfGpuMemory(error.problem) if is_out_of_memory(error.problem) else error

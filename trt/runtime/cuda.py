@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,19 @@ from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
 from mribatch.trt.gpu import Gpu, NoGpu, find_gpu, format_cuda_install
-from mribatch.trt.runtime.device import Buffer, HostBuffer, Stream
+from mribatch.trt.runtime.device import Buffer, HostBuffer, OutOfGpuMemory, Stream, is_out_of_memory
+
+
+def require_cuda() -> None:
+    """Load what the device needs besides the driver.
+
+    Raises:
+        MribatchError: It is not installed, or not usable.
+    """
+    try:
+        import_module("cuda.core")
+    except ImportError as error:
+        raise MribatchError(f"cuda-core and cuda-bindings cannot be used: {error}", format_cuda_install()) from error
 
 
 class CudaDevice:
@@ -27,12 +40,9 @@ class CudaDevice:
                 f"there is no GPU to run on: {gpu.reason}",
                 f"{gpu.fix}; or use --backend onnxruntime (the same results on the CPU)",
             )
-        try:
-            from cuda.core import Device, LegacyPinnedMemoryResource
-        except ImportError as error:
-            raise MribatchError(
-                f"cuda-core and cuda-bindings cannot be used: {error}", format_cuda_install()
-            ) from error
+        require_cuda()
+        from cuda.core import Device, LegacyPinnedMemoryResource
+
         with _translating_errors("open the GPU"):
             self._device = Device(0)
             self._device.set_current()
@@ -88,8 +98,11 @@ class _CudaStream:
         self.handle = int(stream.handle)
 
     def record(self) -> "_CudaEvent":
+        from cuda.core import EventOptions
+
         with _translating_errors("record an event"):
-            return _CudaEvent(self.stream.record())
+            # whoever waits sleeps: spinning would take a core from the threads that read files
+            return _CudaEvent(self.stream.record(options=EventOptions(blocking_sync=True)))
 
     def wait_for(self, producer: int) -> None:
         from cuda.core import LEGACY_DEFAULT_STREAM, PER_THREAD_DEFAULT_STREAM, Stream
@@ -131,6 +144,7 @@ def _translating_errors(action: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        memory = "OUT_OF_MEMORY" in str(error) or "MemoryAllocation" in str(error)
-        fix = "use a smaller --batch-size, or end what else uses the GPU" if memory else "see docs/how-to/gpu.md"
-        raise MribatchError(f"the GPU could not {action}: {reason}", fix) from error
+        problem = f"the GPU could not {action}: {reason}"
+        if is_out_of_memory(error):
+            raise OutOfGpuMemory(problem) from error
+        raise MribatchError(problem, "see docs/how-to/gpu.md") from error

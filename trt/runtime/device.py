@@ -4,12 +4,32 @@ Everything on a stream happens in order and later: a call that puts work there r
 event that was recorded after it has been waited for, no buffer that the work uses may be read, written or closed.
 """
 
+import re
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mribatch.core.errors import MribatchError
 from mribatch.trt.gpu import Gpu
+
+_OUT_OF_MEMORY = re.compile(
+    r"out.of.memory|MemoryAllocation|CUDA allocation failed|can't allocate .* on device|(unable|failed) to allocate"
+    r"|could not be allocated|ALLOCATOR_FAILURE",
+    re.IGNORECASE,
+)
+
+
+class OutOfGpuMemory(MribatchError):
+    """The GPU has too little memory; with smaller batches it may have enough."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem, "use a smaller --batch-size, or end what else uses the GPU")
+
+
+def is_out_of_memory(error: Exception | str) -> bool:
+    """Whether an error of CUDA, TensorRT, DALI or nvJPEG, in their own words, is a lack of memory."""
+    return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
 
 
 class Buffer(Protocol):
@@ -65,7 +85,7 @@ class Stream(Protocol):
 
 
 class Device(Protocol):
-    """One GPU. Every method raises MribatchError where CUDA refuses."""
+    """One GPU. Every method raises MribatchError where CUDA refuses, and OutOfGpuMemory where that is the reason."""
 
     def open(self) -> Gpu:
         """Find the GPU and make it current in this thread; nothing touches it before."""

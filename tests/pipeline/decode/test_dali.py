@@ -21,9 +21,7 @@ from mribatch.pipeline.decode.dali_graph import CPU, FIRST_GPU, DaliDevice, Grap
 from mribatch.pipeline.decode.opencv import OpenCvDecoder
 from mribatch.pipeline.decode.probe import probe
 from mribatch.pipeline.records import DecodedBatch, Flag, ImageFile, Status, Verdict
-from mribatch.pipeline.worker import supervisor
 from mribatch.trt.gpu import NoGpu, find_gpu
-from mribatch.trt.runtime.classifier import TensorRTClassifier
 from tests.broken_files import broken_files, encode, exif_block, good_files, jpeg_segment, png, png_chunk, with_exif
 from tests.damaged_files import damaged_jpegs
 from tests.folders import draw_images
@@ -203,17 +201,21 @@ def test_where_dali_cannot_begin_it_is_one_line_with_its_fix(monkeypatch: pytest
         decoder_on(CPU).__enter__()
 
 
-def test_the_supervisor_sends_more_batches_ahead_than_are_held_back(dali: DaliDecoder, tmp_path: Path) -> None:
-    """Else it would wait for an answer that needs the batch after those that it sends."""
+@pytest.mark.parametrize("read_ahead, prefetched", [(2, 2), (0, 1), (1, 3), (6, 2), (7, 5)])
+def test_the_groups_that_are_held_back_are_as_many_as_is_said(read_ahead: int, prefetched: int, tmp_path: Path) -> None:
+    """Whoever sends fewer waits for ever for an answer that needs the next one."""
+    options = GraphOptions(device=CPU, height=HEIGHT, width=WIDTH, threads=2, prefetched=prefetched)
     asked: list[int] = []
+    drawn = files(draw_images(tmp_path, 40))
 
     def groups() -> Iterator[Sequence[ImageFile]]:
-        for number, group in enumerate(in_groups(files(draw_images(tmp_path, 12 * BATCH)))):
+        for number in range(0, 40, 2):
             asked.append(number)
-            yield group
+            yield drawn[number : number + 2]
 
-    held = max(len(asked) - answered for answered, _ in enumerate(dali.batches(groups())))
-    assert held + TensorRTClassifier.calls_at_once - 1 < supervisor._AHEAD
+    with DaliDecoder(options, batch_size=2, max_pixels=10**8, timeout_s=60, read_ahead=read_ahead) as decoder:
+        held = [len(asked) - answered for answered, _ in enumerate(decoder.batches(groups()))]
+    assert max(held) == decoder.groups_ahead and len(held) == 20
 
 
 def test_an_error_of_ours_is_not_taken_for_dalis(dali: DaliDecoder, tmp_path: Path) -> None:

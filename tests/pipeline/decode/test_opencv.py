@@ -58,3 +58,17 @@ def test_it_reads_only_a_few_batches_ahead(tmp_path: Path) -> None:
         batches = decode.batches(groups())
         next(batches)
         assert taken <= 5
+
+
+def test_the_groups_that_are_held_back_are_as_many_as_is_said(tmp_path: Path) -> None:
+    asked: list[int] = []
+    listed = files(draw_images(tmp_path, 24))
+
+    def groups() -> Iterator[list[ImageFile]]:
+        for number in range(0, 24, 2):
+            asked.append(number)
+            yield listed[number : number + 2]
+
+    with decoder() as decode:
+        held = [len(asked) - answered for answered, _ in enumerate(decode.batches(groups()))]
+        assert max(held) == decode.groups_ahead

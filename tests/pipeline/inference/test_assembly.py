@@ -3,6 +3,7 @@
 import contextlib
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from mribatch.core.bundle import Bundle, load_bundle
 from mribatch.core.errors import MribatchError
 from mribatch.core.gate import GateFailed, gate
 from mribatch.pipeline.file_classifier import make_file_classifier
-from mribatch.pipeline.inference.assembly import NotedProgress, assemble, make_opencv_decoder
+from mribatch.pipeline.inference.assembly import NotedProgress, assemble, open_decoder
 from mribatch.pipeline.inference.in_process import Backend, InProcessClassifier
 from mribatch.pipeline.inference.order import WorkOrder
 from mribatch.pipeline.options import ClassifyOptions
@@ -71,8 +72,7 @@ def test_a_backend_that_comes_with_its_report_is_not_asked_again(bundle: Bundle)
         bundle,
         8,
         open_backend=lambda: contextlib.nullcontext(backend),
-        make_decoder=lambda choice: make_opencv_decoder(bundle, order),
-        decoder=order.decoder,
+        open_decoder=partial(open_decoder, bundle, order, pytest.fail),
     )
     with pair:
         assert pair.gate() == pair.gate() == report.agreement and pair.runs_with.precision.name == "fp16"
@@ -93,10 +93,36 @@ def test_other_golden_answers_end_the_run_with_the_difference_and_the_limit(bund
 
 @no_gpu_here
 def test_where_no_engine_can_be_had_onnx_runtime_takes_its_place_and_says_why(bundle: Bundle) -> None:
-    with assemble(bundle, order_for(bundle, backend=Choice("tensorrt", "requested")), pytest.fail) as pair:
+    notes = list[str]()
+    with assemble(bundle, order_for(bundle, backend=Choice("tensorrt", "by auto")), notes.append) as pair:
         backend = pair.runs_with.backend
         assert backend.name == "onnxruntime" and backend.reason.startswith("fell back from tensorrt: --backend tensor")
         assert pair.gate().holds
+    assert backend.warning and notes == [f"WARNING: {backend.warning}"]
+    assert backend.warning.startswith("The model runs on the CPU, not on a GPU: ")
+
+
+@no_gpu_here
+def test_nothing_takes_the_place_of_a_backend_that_was_asked_for(bundle: Bundle) -> None:
+    order = order_for(bundle, backend=Choice("tensorrt", "requested"), backend_required=True)
+    with (
+        pytest.raises(MribatchError, match="--backend tensorrt needs an NVIDIA GPU"),
+        assemble(bundle, order, pytest.fail),
+    ):
+        pytest.fail("it was opened")
+
+
+def test_a_cuda_provider_that_does_not_load_is_the_cpu_by_auto_and_an_error_where_it_was_asked_for(
+    bundle: Bundle,
+) -> None:
+    order, notes = order_for(bundle, backend=Choice("onnxruntime-cuda", "by auto")), list[str]()
+    with assemble(bundle, order, notes.append) as pair:
+        backend = pair.runs_with.backend
+        assert backend.name == "onnxruntime" and backend.reason.startswith("fell back from onnxruntime-cuda: ONNX Run")
+        assert notes == [f"WARNING: {backend.warning}"] and pair.gate().holds
+    required = replace(order, backend_required=True)
+    with pytest.raises(MribatchError, match="Fix: pip uninstall"), assemble(bundle, required, pytest.fail):
+        pytest.fail("it was opened")
 
 
 def test_a_pair_in_this_process_and_a_worker_for_what_may_crash(bundle: Bundle) -> None:

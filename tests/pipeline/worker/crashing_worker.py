@@ -15,8 +15,10 @@ from mribatch.core.errors import MribatchError
 from mribatch.pipeline.decode import dali as decode_dali
 from mribatch.pipeline.decode import file as decode_file
 from mribatch.pipeline.decode.file import read_and_probe
+from mribatch.pipeline.inference.order import WorkOrder
 from mribatch.pipeline.records import Status, Verdict
 from mribatch.pipeline.worker import __main__ as worker
+from mribatch.trt.runtime.device import OutOfGpuMemory
 
 _Read = tuple[bytes | None, Verdict]
 
@@ -64,6 +66,19 @@ def no_memory(path: bytes, max_pixels: int) -> _Read:
         mark.touch()
         raise MemoryError
     return read_and_probe(path, max_pixels)
+
+
+def little_gpu_memory(path: bytes, max_pixels: int) -> _Read:
+    """A GPU whose memory is enough for batches of 12, and not while more than one is prefetched."""
+    order = WorkOrder.from_json(sys.argv[2])
+    if order.batch_size > 12 or order.prefetch > 1:
+        raise OutOfGpuMemory("the GPU could not allocate 9,000 bytes on the GPU: CUDA_ERROR_OUT_OF_MEMORY")
+    return read_and_probe(path, max_pixels)
+
+
+def no_gpu_memory(path: bytes, max_pixels: int) -> _Read:
+    """A GPU whose memory another process has."""
+    raise OutOfGpuMemory("the GPU could not allocate 9,000 bytes on the GPU: CUDA_ERROR_OUT_OF_MEMORY")
 
 
 def hangs(path: bytes, max_pixels: int) -> _Read:

@@ -333,3 +333,59 @@ _STUDY_IMAGES = st.builds(
 def test_what_decides_the_pixels_of_a_slice_gets_through(images: list[tuple[bytes, StudyImage | None]]) -> None:
     request = Batch(tuple(ImageFile(place, 0, "", name, study=study) for place, (name, study) in enumerate(images)))
     assert read_request(request_bytes(request)) == request
+
+
+@pytest.mark.parametrize("read_ahead, prefetch", [(9, 7)])
+def test_no_depth_of_reading_ahead_lets_parent_and_worker_wait_for_each_other(
+    make: Make, tmp_path: Path, read_ahead: int, prefetch: int
+) -> None:
+    pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install '.[dali]'")
+    wanted = groups(draw_images(tmp_path, 24 * BATCH - 3))
+    dali = Choice("dali", "a test")
+
+    def patience(timeout_s: float, rounds: int) -> float:
+        return 20.0  # a worker that waits for more than it gets is killed, which is counted
+
+    with make(decoder=dali, read_ahead=read_ahead, prefetch=prefetch, patience=patience) as supervised:
+        answers = [len(batch.files) for batch in supervised.batches(wanted, Stopwatch())]
+        assert answers == [len(group) for group in wanted] and supervised.deaths == 0
+
+
+def in_groups_of(size: int, paths: Sequence[Path]) -> list[list[ImageFile]]:
+    files = [ImageFile(index, 0, path.name, bytes(path)) for index, path in enumerate(paths)]
+    return [files[start : start + size] for start in range(0, len(files), size)]
+
+
+def test_out_of_memory_halves_the_batch_and_every_row_is_as_it_would_have_been(
+    order: WorkOrder, make: Make, tmp_path: Path
+) -> None:
+    wanted = in_groups_of(40, draw_images(tmp_path, 93))
+    with make(batch_size=40) as supervised:
+        expected = list(supervised.batches(wanted, Stopwatch()))
+    notes = list[str]()
+    command = (sys.executable, str(CRASHING), "little_gpu_memory")
+    short = replace(order, batch_size=40)
+    with SupervisedClassifier(short, None, notes.append, command=command) as supervised:
+        got = list(supervised.batches(wanted, Stopwatch()))
+        assert (supervised.batch_size, supervised.smallest_batch, supervised.deaths) == (40, 10, 2)
+    for one, same in zip(got, expected, strict=True):
+        assert [file.file for file in one.files] == [file.file for file in same.files]
+        assert [file.verdict for file in one.files] == [file.verdict for file in same.files]
+        assert one.probabilities is not None and same.probabilities is not None
+        np.testing.assert_array_equal(one.probabilities[: len(one.files)], same.probabilities[: len(same.files)])
+    assert [note.partition(": ended by")[0] for note in notes] == [
+        "WARNING: the GPU has too little memory for batches of 40, so the run goes on with batches of 20",
+        "WARNING: the GPU has too little memory for batches of 20, so the run goes on with batches of 10",
+    ]
+
+
+def test_a_gpu_without_any_memory_ends_the_run_with_the_reason(order: WorkOrder, tmp_path: Path) -> None:
+    command = (sys.executable, str(CRASHING), "no_gpu_memory")
+    notes = list[str]()
+    files = in_groups_of(16, draw_images(tmp_path, 16))
+    with (
+        SupervisedClassifier(replace(order, batch_size=16), None, notes.append, command=command) as supervised,
+        pytest.raises(MribatchError, match="could not allocate 9,000 bytes.*smaller --batch-size, or end what else"),
+    ):
+        list(supervised.batches(files, Stopwatch()))
+    assert len(notes) == 1

@@ -73,9 +73,12 @@ class GpuInMemory:
     def __init__(self, change: Callable[[NDArray[float32], str], Any] = lambda answers, precision: answers) -> None:
         self.change = change
         self.devices: list[MemoryDevice] = []
+        self.engines: list[MemoryEngine] = []
         self.batches: list[int] = []
 
-    def make_classifier(self, bundle: Bundle, content: bytes, request: EngineRequest) -> TensorRTClassifier:
+    def make_classifier(
+        self, bundle: Bundle, content: bytes, request: EngineRequest, kernels: bytes | None
+    ) -> TensorRTClassifier:
         device = MemoryDevice()
         self.devices.append(device)
 
@@ -85,7 +88,8 @@ class GpuInMemory:
             return changed
 
         engine = MemoryEngine(device, bundle, request.batch.maximum, compute)
-        return TensorRTClassifier(bundle, content, request, device=device, deserialize=engine.open)
+        self.engines.append(engine)
+        return TensorRTClassifier(bundle, content, request, kernels=kernels, device=device, deserialize=engine.open)
 
     @property
     def open_devices(self) -> int:
@@ -124,8 +128,16 @@ def test_an_engine_is_built_verified_and_found_again(
     assert sidecar.engine_sha256 == sha256(first.file.path.read_bytes()).hexdigest()
     assert sidecar.identity == EngineIdentity.of(REQUEST, tiny_half.sha256) and sidecar.key == sidecar.identity.key
     assert (sidecar.profile.min, sidecar.profile.opt, sidecar.profile.max) == (1, 2, 4)
-    assert 0 < sidecar.ratio_to_fp32 < 1.2
-    assert not progress.notes and progress.engines == {"tiny fp16 sm89", "tiny fp32 sm89"}
+    assert sidecar.ratio_to_fp32 is None and sidecar.fp32_bytes is None
+    assert not progress.notes and progress.engines == {"tiny fp16 sm89"}, "nothing is built that nobody asked for"
+
+
+def test_the_fp32_engine_is_built_where_the_ratio_is_wanted(
+    tiny: Bundle, cache: EngineCache, progress: Watched
+) -> None:
+    sidecar = EngineProvider(tiny, cache, progress, measure_ratio=True).find_or_build(REQUEST).file.sidecar
+    assert sidecar.fp32_bytes and sidecar.ratio_to_fp32 == round(sidecar.engine_bytes / sidecar.fp32_bytes, 4)
+    assert progress.engines == {"tiny fp16 sm89", "tiny fp32 sm89"}
 
 
 def test_fp32_without_a_gpu_says_that_nothing_was_verified(provider: EngineProvider) -> None:
@@ -393,3 +405,21 @@ main.main(["engine", "build", sys.argv[1], "--flavor", "tensorrt-rtx", "--target
     assert result.returncode == exit_code, result.stderr
     assert result.stderr.startswith("Error: stopped by a signal while building") and result.stderr.count("\n") == 1
     assert not list((tmp_path / "cache").glob("*engine*"))
+
+
+def test_what_tensorrt_for_rtx_has_compiled_is_kept_for_the_next_start(
+    gpu: GpuInMemory, tiny: Bundle, cache: EngineCache
+) -> None:
+    def count_compiled() -> int:
+        with provider_on(gpu, tiny, cache).open(REQUEST):
+            return gpu.engines[-1].compiled
+
+    assert [count_compiled(), count_compiled()] == [1, 0]
+    (kernels,) = cache.folder.glob("kernels-*.cache")
+    assert kernels.stat().st_mode & 0o777 == 0o600
+    kernels.write_bytes(kernels.read_bytes()[:-1])
+    assert [count_compiled(), count_compiled()] == [1, 0], "a damaged file is not given to the library, but replaced"
+    cache.clean(lambda sidecar: True)
+    assert kernels.exists()
+    cache.clean()
+    assert not list(cache.folder.glob("kernels-*"))

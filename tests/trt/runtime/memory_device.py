@@ -267,10 +267,49 @@ class TensorIOMode(Enum):
     OUTPUT = 2
 
 
+class MemoryRuntimeConfig:
+    """An IRuntimeConfig of TensorRT for RTX, which compiles lazily unless it is told otherwise."""
+
+    class Strategy(Enum):
+        LAZY = 0
+        EAGER = 1
+        NONE = 2
+
+    def __init__(self) -> None:
+        self.dynamic_shapes_kernel_specialization_strategy = self.Strategy.LAZY
+        self.cache: MemoryRuntimeCache | None = None
+
+    def create_runtime_cache(self) -> "MemoryRuntimeCache":
+        return MemoryRuntimeCache()
+
+    def set_runtime_cache(self, cache: "MemoryRuntimeCache") -> bool:
+        self.cache = cache
+        return True
+
+
+class MemoryRuntimeCache:
+    """An IRuntimeCache. It takes nothing that another GPU or version has compiled."""
+
+    _HEAD = b"compiled for "
+
+    def __init__(self) -> None:
+        self.shapes: list[str] = []
+
+    def deserialize(self, blob: bytes) -> bool:
+        if not blob.startswith(self._HEAD):
+            return False
+        self.shapes = blob.removeprefix(self._HEAD).decode().split(";")
+        return True
+
+    def serialize(self) -> bytes | None:
+        return self._HEAD + ";".join(self.shapes).encode() if self.shapes else None
+
+
 class MemoryEngine:
     """An ICudaEngine whose kernels are a NumPy function: uint8 (batch, h, w, 1) -> float32 (batch, classes).
 
-    refuse: name of the method of its context that returns False, and at which call (from 1).
+    refuse: name of the method of its context that returns False, and at which call (from 1). compiled: how often a
+    context of TensorRT for RTX has compiled kernels for a shape.
     """
 
     def __init__(
@@ -284,6 +323,7 @@ class MemoryEngine:
     ) -> None:
         spec = bundle.spec
         self.device, self.compute, self.refuse, self.no_context = device, compute, refuse, no_context
+        self.compiled = 0
         self.shape_in, self.shape_out = (batch, spec.height, spec.width, 1), (batch, len(spec.classes))
         self.tensors: dict[str, tuple[TensorIOMode, DataType, tuple[int, ...]]] = {
             "images": (TensorIOMode.INPUT, DataType.UINT8, (-1, spec.height, spec.width, 1)),
@@ -310,8 +350,11 @@ class MemoryEngine:
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
         return [(1, *self.shape_in[1:]), self.shape_in, self.shape_in]
 
-    def create_execution_context(self) -> "MemoryContext | None":
-        return None if self.no_context else MemoryContext(self)
+    def create_runtime_config(self) -> MemoryRuntimeConfig:
+        return MemoryRuntimeConfig()
+
+    def create_execution_context(self, runtime_config: MemoryRuntimeConfig | None = None) -> "MemoryContext | None":
+        return None if self.no_context else MemoryContext(self, runtime_config)
 
     def open(self, flavor: Flavor, plan: bytes) -> OpenEngine:
         """To be given as `deserialize`."""
@@ -321,8 +364,9 @@ class MemoryEngine:
 class MemoryContext:
     """An IExecutionContext. shapes: of every batch that was run."""
 
-    def __init__(self, engine: MemoryEngine) -> None:
+    def __init__(self, engine: MemoryEngine, config: MemoryRuntimeConfig | None) -> None:
         self._engine = engine
+        self._config = config
         self._addresses: dict[str, int] = {}
         self._shape: tuple[int, ...] = ()
         self._calls: dict[str, int] = {}
@@ -348,14 +392,28 @@ class MemoryContext:
         if pixels.size != int(np.prod(engine.shape_in)) or answers.size != int(np.prod(engine.shape_out)) * 4:
             raise RuleBroken(f"buffers of {pixels.size} and {answers.size} bytes for this engine")
 
+        general = self._compile()
+
         def do() -> None:
             if not pixels.complete:
                 raise RuleBroken("an array is read before its producer's stream has been waited for")
-            result = engine.compute(pixels.alive.reshape(engine.shape_in))
+            result = engine.compute(pixels.alive.reshape(engine.shape_in)) + float32(1e-4 if general else 0)
             answers.alive[:] = np.ascontiguousarray(result, float32).view(uint8).reshape(-1)
 
         device.put((pixels, answers), do)
         return True
+
+    def _compile(self) -> bool:
+        """Whether the next batch is answered by general kernels, since those for its shape are not compiled yet."""
+        if self._config is None:
+            return False
+        cache, shape = self._config.cache or MemoryRuntimeCache(), str(self._shape)
+        ready = shape in cache.shapes
+        if not ready:
+            self._engine.compiled += 1
+            cache.shapes.append(shape)
+        eager = self._config.dynamic_shapes_kernel_specialization_strategy is MemoryRuntimeConfig.Strategy.EAGER
+        return not ready and not eager
 
     def _allowed(self, method: str) -> bool:
         if self._refused:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
 from mribatch.core.gate import gate
-from mribatch.pipeline.inference.in_process import Backend, InProcessClassifier
+from mribatch.pipeline.inference.in_process import Backend, DecoderAtWork, InProcessClassifier
 from mribatch.pipeline.records import Choice, DecodedBatch, DecodedFile, ImageFile, Status, Verdict
 from mribatch.pipeline.stopwatch import Stopwatch
 from mribatch.trt.gpu import Gpu
@@ -354,8 +354,7 @@ def test_dalis_batch_lives_until_it_has_been_read() -> None:
         bundle_like(),
         BATCH,
         open_backend=open_backend,
-        make_decoder=lambda backend: Decode(),  # type: ignore[arg-type,return-value]
-        decoder=chosen,
+        open_decoder=lambda backend: contextlib.nullcontext(DecoderAtWork(Decode(), chosen)),  # type: ignore[arg-type]
     )
     with pair as here:
         for place, batch in enumerate(here.batches(groups, Stopwatch())):
@@ -365,18 +364,20 @@ def test_dalis_batch_lives_until_it_has_been_read() -> None:
     assert device.uploads == 0
 
 
-@pytest.mark.parametrize("bits, alike", [(0, [True, True, True]), (1, [True, False, False])])
-def test_one_last_bit_in_one_row_of_an_engine_is_caught(
-    bits: int, alike: list[bool], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "by, alike", [(0.0, [True, True, True]), (1e-7, [True, True, True]), (2e-3, [True, False, False])]
+)
+def test_a_row_that_differs_from_the_others_is_recorded_and_refused_where_it_is_no_rounding(
+    by: float, alike: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through the inference loop itself, on the GPU in memory; the answers are golden but for that bit."""
+    """Through the inference loop itself, on the GPU in memory; the answers are golden but for that row."""
     monkeypatch.setattr("mribatch.trt.runtime.classifier.require_version", lambda flavor: "1")
     found = bundle_of(efficientnet_like().model())
     golden, padding = GoldenClassifier(found), np.zeros((1, 4), float32)
 
     def compute(images: NDArray[uint8]) -> NDArray[float32]:
         rows = np.concatenate([golden(image[None]) if image.any() else padding for image in images])
-        rows.view(np.uint32)[2, 1] += bits
+        rows[2, 1] += by
         return rows
 
     device = MemoryDevice()
@@ -385,4 +386,33 @@ def test_one_last_bit_in_one_row_of_an_engine_is_caught(
     with TensorRTClassifier(found, b"", request, device=device, deserialize=engine.open) as classify:
         report = gate(classify, found, batch_sizes=(1, 3, 4))
     assert [check.rows_alike for check in report.checks] == alike and report.holds is all(alike)
+    assert report.row_spread == pytest.approx(by, abs=1e-7) and bool(report.row_spread) is (by > 0)
     assert all(check.agreement is not None and check.agreement.holds for check in report.checks)
+
+
+def test_tensorrt_for_rtx_compiles_before_the_first_answer_and_once_for_all_starts() -> None:
+    pixels, engines = images(3 * BATCH), list[MemoryEngine]()
+    classify, _ = make(change=engines.append)
+    with classify:
+        np.testing.assert_array_equal(classify(pixels), answers(pixels))  # none by a kernel that is replaced later
+        kept = classify.compiled_kernels()
+    assert kept and engines[0].compiled == 1
+    for known, compiled in ((kept, 0), (b"of another GPU", 1), (None, 1)):
+        device = MemoryDevice()
+        engine = MemoryEngine(device, bundle_like(), BATCH, answers)
+        request = EngineRequest(flavor=Flavor.RTX, target="sm89", batch=BatchProfile(BATCH, BATCH))
+        again = TensorRTClassifier(
+            bundle_like(), b"plan", request, kernels=known, device=device, deserialize=engine.open
+        )
+        with again:
+            np.testing.assert_array_equal(again(pixels), answers(pixels))
+            assert again.compiled_kernels() == kept and engine.compiled == compiled
+
+
+def test_tensorrt_itself_has_nothing_to_compile() -> None:
+    device = MemoryDevice()
+    engine = MemoryEngine(device, bundle_like(), BATCH, answers)
+    request = EngineRequest(flavor=Flavor.TENSORRT, target="sm89", batch=BatchProfile(BATCH, BATCH))
+    with TensorRTClassifier(bundle_like(), b"", request, device=device, deserialize=engine.open) as classify:
+        np.testing.assert_array_equal(classify(images(BATCH)), answers(images(BATCH)))
+        assert classify.compiled_kernels() is None and engine.compiled == 0
