@@ -1,7 +1,7 @@
-"""What is fuzzed: readers of strangers' bytes, each with the inputs that the fuzzer begins with.
+"""What is fuzzed: readers of strangers' bytes, each with the inputs that it begins with.
 
-A reader may refuse its input by a `MribatchError`, or a `ValueError` where its documentation says so. Anything else that
-it raises, and an answer that contradicts itself, is a finding.
+A reader may refuse its input by a `MribatchError`, or a `ValueError` where its documentation says so. Anything else
+that it raises, and an answer that contradicts itself, is a finding.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ class Target:
     mutator: Mutator | None = None
 
 
-def _images(folder: Path) -> Case:
+def _images(_: Path) -> Case:
     from tests.pipeline.decode.test_fuzz import run_case
 
     def case(data: bytes) -> bool:
@@ -118,7 +118,7 @@ def _bundle_seeds() -> list[bytes]:
     return [*seeds, b"t" + hashes.to_bytes()]
 
 
-def _graphs(folder: Path) -> Case:
+def _graphs(_: Path) -> Case:
     def case(data: bytes) -> bool:
         try:
             read_graph_facts(data)
@@ -176,18 +176,18 @@ def _tables(folder: Path) -> Case:
 
 def _table_seeds() -> list[bytes]:
     return [
-        b"lpath,label\na/1.jpg,no_tumor\n\"a/2,3.jpg\",Glioma Tumor\n",
+        b'lpath,label\na/1.jpg,no_tumor\n"a/2,3.jpg",Glioma Tumor\n',
         b"l\xef\xbb\xbfpath,label\r\n.\\a\\1.jpg,no_tumor\r\n,\r\n",
-        b"gpath,patient_id,series\na/1.jpg,P1,S1\na/2.jpg,P1,\"S\"\"2\"\n",
+        b'gpath,patient_id,series\na/1.jpg,P1,S1\na/2.jpg,P1,"S""2"\n',
         b"gpath,group_id\n./a/1.jpg, 7\n",
         b"na/1.jpg\nb 2.png\r\n\n",
         b"n\xff\xfea\0/\0001\0\n\0",
         b"na\0b\0",
-        b"ra,b\n1,2,3\n4\n\"x\ny\",\xe9\n",
+        b'ra,b\n1,2,3\n4\n"x\ny",\xe9\n',
     ]
 
 
-def _records(folder: Path) -> Case:
+def _records(_: Path) -> Case:
     """The first byte says which: run.json, or the sidecar of an engine."""
 
     def case(data: bytes) -> bool:

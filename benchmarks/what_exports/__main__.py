@@ -102,8 +102,8 @@ def _try_all(cases: list[tuple[str, str]], limit: float) -> Iterator[Outcome]:
             waiting.pop(0)
         if waiting:
             group, name = waiting.pop(0)
-            remark = f"the process ended or took longer than {limit:.0f} s"
-            yield Outcome(group=group, name=name, exports=False, remark=remark)
+            remark = f"not finished: the process ended or took longer than {limit:.0f} s"
+            yield Outcome(group=group, name=name, exports=None, remark=remark)
 
 
 def _one_child(cases: list[tuple[str, str]], limit: float) -> Iterator[Outcome]:

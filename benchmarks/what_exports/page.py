@@ -7,6 +7,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "what-exports.json"
+ROUNDING = ROOT / "benchmarks" / "results" / "what-exports-rounding.json"
 PAGE = ROOT / "docs" / "reference" / "what-exports.md"
 _INTRO = """# What exports
 

@@ -113,9 +113,7 @@ def test_a_few_hundred_mutated_files_get_a_verdict(tmp_path: Path) -> None:
 def test_repacked_files_hold_the_same_data_set(tmp_path: Path) -> None:
     whole = SEEDS[0]
     assert whole.startswith(meta(EXPLICIT))
-    assert (
-        run_case(tmp_path / "case", repacked(whole)) == run_case(tmp_path / "case", whole) == ("dicom", "ok", False)
-    )
+    assert run_case(tmp_path / "case", repacked(whole)) == run_case(tmp_path / "case", whole) == ("dicom", "ok", False)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,41 @@
+"""Tables and lists from strangers: read, or refused in one line with a fix."""
+
+from pathlib import Path
+
+import pytest
+
+from mribatch.pipeline.options import ClassifyOptions
+from mribatch.pipeline.run import classify
+from tests.folders import draw_images
+from tests.strangers.commands import Answer, run_commands
+from tests.strangers.hostile_tables import HOSTILE_LISTS, HOSTILE_TABLES
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Answer]:
+    folder = tmp_path_factory.mktemp("tables")
+    draw_images(folder / "data", 2)
+    classify([folder / "data"], folder / "run", ClassifyOptions(model=str(tiny_model)))
+    commands: dict[str, list[object]] = {}
+    begin = ["classify", "--model", tiny_model, "--quiet", "--out"]
+    for number, (name, write) in enumerate(HOSTILE_TABLES.items()):
+        table = folder / f"{number}.csv"
+        write(table)
+        commands[f"labels: {name}"] = [*begin, folder / f"labels-{number}", folder / "data", "--labels", table]
+        commands[f"groups: {name}"] = ["report", folder / "run", "--no-html", "--groups", table]
+    for number, (name, write) in enumerate(HOSTILE_LISTS.items()):
+        names = folder / f"{number}.txt"
+        write(names)
+        commands[f"list: {name}"] = [*begin, folder / f"list-{number}", "--from-file", names]
+        commands[f"null: {name}"] = [*begin, folder / f"null-{number}", "--null", "--from-file", names]
+    return run_commands(commands, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [f"{kind}: {name}" for kinds, names in ((("labels", "groups"), HOSTILE_TABLES), (("list", "null"), HOSTILE_LISTS))
+     for kind in kinds for name in names],
+)  # fmt: skip
+def test_a_hostile_table_is_read_or_refused_in_one_line(name: str, answers: dict[str, Answer]) -> None:
+    assert not answers[name].problem and answers[name].shows_plain_text
