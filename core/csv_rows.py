@@ -76,7 +76,8 @@ class CsvTable:
         Empty lines are skipped. A cell is None where its row is too short; cells beyond the header are ignored.
 
         Raises:
-            MribatchError: Not UTF-8, a NUL byte, a line of a million characters, a field over `csv.field_size_limit()`, or misplaced quotes.
+            MribatchError: Not UTF-8, a NUL byte, a line of a million characters, a field over
+                `csv.field_size_limit()`, or misplaced quotes.
         """
         for line, cells in self._records():
             yield line, tuple(cells[i] if i < len(cells) else None for i in columns)

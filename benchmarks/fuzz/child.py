@@ -1,7 +1,7 @@
 """Fuzzes one target until libFuzzer ends it: python -m benchmarks.fuzz.child TARGET WORK OWN [option of libFuzzer ...]
 
-WORK holds the corpus, the counters and the inputs that were found to be wrong; OWN is for the files of a case. An option
-that is a file is run once, and nothing else. Started by `python -m benchmarks.fuzz`.
+WORK holds the corpus, the counters and the inputs that were found to be wrong; OWN is for the files of a case. An
+option that is a file is run once, and nothing else. Started by `python -m benchmarks.fuzz`.
 """
 
 import resource
@@ -36,12 +36,8 @@ def main(arguments: list[str]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
     given = arguments[3:]
     alone = any(not option.startswith("-") for option in given)
-    options = [
-        f"-max_len={target.longest}",
-        f"-artifact_prefix={work}/findings/",
-        *given,
-        *([] if alone else [f"{work}/corpus"]),
-    ]
+    options = [f"-max_len={target.longest}", f"-artifact_prefix={work}/findings/", *given]
+    options += [] if alone else [f"{work}/corpus"]
     mutator = {"custom_mutator": target.mutator} if target.mutator else {}
     atheris.Setup([sys.argv[0], *options], _counted(case, Counters(work / "counters")), **mutator)
     atheris.Fuzz()
