@@ -52,7 +52,9 @@ RESULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
 def test_a_result_becomes_lines_and_what_failed_is_bold(name: str, tmp_path: Path) -> None:
     content, wanted = RESULTS[name]
     (tmp_path / name).write_text(json.dumps(content))
-    code = "import sys; from pathlib import Path; from docs.make_reliability import table; print(table(Path(sys.argv[1])))"
+    code = (
+        "import sys; from pathlib import Path; from docs.make_reliability import table; print(table(Path(sys.argv[1])))"
+    )
     command = [sys.executable, "-c", code, str(tmp_path)]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for text in wanted:
@@ -60,7 +62,9 @@ def test_a_result_becomes_lines_and_what_failed_is_bold(name: str, tmp_path: Pat
 
 
 def test_no_result_is_no_line(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from docs.make_reliability import table; print(table(Path(sys.argv[1])))"
+    code = (
+        "import sys; from pathlib import Path; from docs.make_reliability import table; print(table(Path(sys.argv[1])))"
+    )
     command = [sys.executable, "-c", code, str(tmp_path)]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert len(shown.splitlines()) == 2

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.what_exports.case import Outcome
-from benchmarks.what_exports.page import PAGE, RESULTS, page
+from benchmarks.what_exports.page import PAGE, RESULTS, page, read_rounding
 from benchmarks.what_exports.trial import names, versions
 
 LIMIT = 1200.0  # seconds for one model
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif not options.page:
         chosen = [one for one in names() if options.only.lower() in f"{one[0]} {one[1]}".lower()]
         _keep(_try_all(chosen, options.limit))
-    PAGE.write_text(page(json.loads(RESULTS.read_text(encoding="utf-8"))), encoding="utf-8")
+    PAGE.write_text(page(json.loads(RESULTS.read_text(encoding="utf-8")), read_rounding()), encoding="utf-8")
     print(f"written: {PAGE}")
 
 

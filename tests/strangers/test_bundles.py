@@ -1,5 +1,7 @@
 """Bundles from strangers: `classify` works with them, or refuses them in one line with a fix."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.folders import draw_images
@@ -8,9 +10,8 @@ from tests.strangers.commands import Answer, run_commands
 from tests.strangers.hostile_bundles import HOSTILE_BUNDLES
 
 
-@pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
-    folder = tmp_path_factory.mktemp("bundles")
+def try_bundles(folder: Path) -> dict[str, Answer]:
+    """The answer of `classify` to every bundle; `folder` is made."""
     draw_images(folder / "data", 2)
     commands: dict[str, list[object]] = {}
     for number, (name, change) in enumerate(HOSTILE_BUNDLES.items()):
@@ -18,6 +19,11 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
         change(bundle)
         commands[name] = ["classify", folder / "data", "--out", folder / f"out-{number}", "--model", bundle, "--quiet"]
     return run_commands(commands, folder)
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
+    return try_bundles(tmp_path_factory.mktemp("strangers") / "bundles")
 
 
 @pytest.mark.slow

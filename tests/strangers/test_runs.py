@@ -21,13 +21,11 @@ COMMANDS = {
 }
 
 
-@pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Answer]:
-    """The answer of every command to every run."""
-    folder = tmp_path_factory.mktemp("strangers")
+def try_runs(folder: Path, model: Path) -> dict[str, Answer]:
+    """The answer of every command to every run; `folder` is made."""
     draw_images(folder / "data", 8)
     write_series(folder / "data" / "series", 3)
-    classify([folder / "data"], folder / "good", ClassifyOptions(model=str(tiny_model)))
+    classify([folder / "data"], folder / "good", ClassifyOptions(model=str(model)))
     commands = {}
     for name, change in HOSTILE_RUNS.items():
         run = Path(shutil.copytree(folder / "good", folder / name.replace(" ", "-")))
@@ -35,6 +33,11 @@ def answers(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[
         for command, words in COMMANDS.items():
             commands[f"{command}: {name}"] = [word.format(run=run, good=folder / "good") for word in words]
     return run_commands(commands, folder)
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Answer]:
+    return try_runs(tmp_path_factory.mktemp("strangers") / "runs", tiny_model)
 
 
 @pytest.mark.slow

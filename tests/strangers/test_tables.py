@@ -11,13 +11,12 @@ from tests.strangers.commands import Answer, run_commands
 from tests.strangers.hostile_tables import HOSTILE_LISTS, HOSTILE_TABLES
 
 
-@pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Answer]:
-    folder = tmp_path_factory.mktemp("tables")
+def try_tables(folder: Path, model: Path) -> dict[str, Answer]:
+    """The answer to every table and list, each in two ways; `folder` is made."""
     draw_images(folder / "data", 2)
-    classify([folder / "data"], folder / "run", ClassifyOptions(model=str(tiny_model)))
+    classify([folder / "data"], folder / "run", ClassifyOptions(model=str(model)))
     commands: dict[str, list[object]] = {}
-    begin = ["classify", "--model", tiny_model, "--quiet", "--out"]
+    begin = ["classify", "--model", model, "--quiet", "--out"]
     for number, (name, write) in enumerate(HOSTILE_TABLES.items()):
         table = folder / f"{number}.csv"
         write(table)
@@ -31,11 +30,18 @@ def answers(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[
     return run_commands(commands, folder)
 
 
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Answer]:
+    return try_tables(tmp_path_factory.mktemp("strangers") / "tables", tiny_model)
+
+
+NAMES = [
+    *(f"{kind}: {name}" for kind in ("labels", "groups") for name in HOSTILE_TABLES),
+    *(f"{kind}: {name}" for kind in ("list", "null") for name in HOSTILE_LISTS),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [f"{kind}: {name}" for kinds, names in ((("labels", "groups"), HOSTILE_TABLES), (("list", "null"), HOSTILE_LISTS))
-     for kind in kinds for name in names],
-)  # fmt: skip
+@pytest.mark.parametrize("name", NAMES)
 def test_a_hostile_table_is_read_or_refused_in_one_line(name: str, answers: dict[str, Answer]) -> None:
     assert not answers[name].problem and answers[name].shows_plain_text
