@@ -34,10 +34,10 @@ EfficientNetB0 by 4e-04. Whether such a difference is rounding is measured [belo
 
 _ROUNDING = """## Rounding
 
-By `python -m benchmarks.what_exports.rounding NETWORK [--head SPREAD]`: the same weights, answered by Keras in float32, by
-the converted graph, and by Keras in float64. An error of the conversion would put the graph far from float64 where Keras
-in float32 is near; rounding puts both about equally far, and then a limit of 1e-04 says nothing about the graph. The limit
-stays as it is, since trained networks are not like this: what `export` refuses there is to be looked at."""
+By `python -m benchmarks.what_exports.rounding NETWORK [--head SPREAD]`: the same weights, answered by Keras in float32,
+by the converted graph, and by Keras in float64. An error of the conversion would put the graph far from float64 where
+Keras in float32 is near; rounding puts both about equally far, and then a limit of 1e-04 says nothing about the graph.
+The limit stays as it is, since trained networks are not like this: what `export` refuses there is to be looked at."""
 
 
 def page(content: dict[str, Any], rounding: Sequence[dict[str, Any]] = ()) -> str:
@@ -79,7 +79,7 @@ def is_rounding(line: dict[str, Any]) -> bool:
 
 def _rounding_table(lines: Sequence[dict[str, Any]]) -> str:
     rows = [
-        "| network | deviation of the logits | spread | graph to Keras | Keras to float64 | graph to float64 | rounding |",
+        "| network | logits' deviation | spread | graph to Keras | Keras to float64 | graph to float64 | rounding |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for one in lines:
