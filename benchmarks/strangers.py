@@ -37,7 +37,7 @@ def main() -> int:
         "command": "python -m benchmarks.strangers",
         "conditions": facts,
         "address_space_bytes": MEMORY_BYTES,
-        "seconds_limit": SECONDS,
+        "core_seconds_limit": SECONDS,
         "kinds": kinds,
     }
     write_json(RESULTS / f"strangers-{machine(facts)}.json", content)
@@ -51,7 +51,7 @@ def _count(answers: Mapping[str, Answer]) -> dict[str, Any]:
     return {
         "tried": len(answers),
         "refused": sum(one.code in (1, 2) for one in answers.values()),
-        "slowest_seconds": round(max(one.seconds for one in answers.values()), 1),
+        "slowest_core_seconds": round(max(one.seconds for one in answers.values()), 1),
         "problems": [f"{one.name}: {one.problem[-200:]}" for one in bad],
     }
 
