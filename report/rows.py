@@ -66,10 +66,7 @@ def read_rows(run: Path, columns: Sequence[str]) -> "pa.Table":
     """
     import pyarrow as pa
 
-    try:
-        parts = list(read_parts(run, columns))
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise MribatchError(f"the predictions in {run} are damaged: {str(error).splitlines()[0]}", RESTORE) from error
+    parts = list(read_parts(run, columns))
     if not parts:
         raise MribatchError(f"{run / PARTS_FOLDER} holds no part-*.parquet", RESTORE)
     for part in parts:

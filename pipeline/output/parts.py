@@ -312,12 +312,7 @@ def read_table(run: Path) -> pa.Table:
     Raises:
         RunError: There is no part, or one is damaged.
     """
-    try:
-        parts = list(read_parts(run))
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise RunError(
-            f"the predictions in {run} are damaged: {str(error).splitlines()[0]}", _CLASSIFY_AGAIN
-        ) from error
+    parts = list(read_parts(run))
     if not parts:
         raise RunError(f"{run / PARTS_FOLDER} holds no part-*.parquet", _CLASSIFY_AGAIN)
     metadata = {key: value for key, value in (parts[0].schema.metadata or {}).items() if key != _PART_KEY}
