@@ -92,5 +92,5 @@ def _write_out(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _are_equal(found: pa.DataType, wanted: pa.DataType) -> bool:
     if pa.types.is_list(wanted):  # the name of the values differs between versions of Arrow
-        return pa.types.is_list(found) and found.value_type == wanted.value_type
+        return bool(pa.types.is_list(found) and found.value_type == wanted.value_type)
     return bool(found == wanted)

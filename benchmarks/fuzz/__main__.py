@@ -31,6 +31,7 @@ WORK = ROOT / "build" / "fuzz"
 _HANG_S = 30  # for one input
 _MEMORY_MIB = 3072
 _MEMORY_FOLDER = Path("/dev/shm")
+ONCE = "not repeated: "
 _SHORTEST_S = 2  # a turn
 _GRACE_S = 900  # to prepare, and to run the corpus once
 
@@ -60,7 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run_turn(name: str, seconds: float, work: Path) -> list[str]:
-    """Fuzz one target in children until the time is over; return what was found, one line each."""
+    """Fuzz one target in children until the time is over; return what was found, one line each.
+
+    What did not go wrong again begins with `ONCE`, and is no finding.
+    """
     work.mkdir(parents=True, exist_ok=True)
     stop, findings = time.monotonic() + seconds, []
     while (left := stop - time.monotonic()) > _SHORTEST_S / 2:
@@ -106,7 +110,7 @@ def _run_child(name: str, seconds: float, work: Path) -> str:
             capture_output=True,
             check=False,
         )
-        return problem if again.returncode else ""  # a busy machine makes an input hang that does not
+        return problem if again.returncode else f"{ONCE}{problem}"  # a busy machine makes an input hang that does not
 
 
 def _describe(code: int, log: str) -> str:
@@ -129,7 +133,8 @@ def _keep(path: Path, facts: dict[str, Any], name: str, work: Path, seconds: flo
         "taken": before["taken"] + taken,
         "seconds": round(before["seconds"] + seconds),
         "corpus": sum(1 for _ in (work / "corpus").iterdir()),
-        "findings": [*before["findings"], *findings],
+        "findings": [*before["findings"], *(one for one in findings if not one.startswith(ONCE))],
+        "not_repeated": [*before.get("not_repeated", []), *(one for one in findings if one.startswith(ONCE))],
     }
     done = {one: known["targets"][one] for one in TARGETS if one in known["targets"]}
     content = {

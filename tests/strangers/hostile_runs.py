@@ -22,7 +22,7 @@ from mribatch.pipeline.output.parts import part_path
 from mribatch.pipeline.output.run_file import RUN_FILE
 from mribatch.pipeline.output.series import SERIES_FILE
 
-Change = Callable[[Path], None]
+Change = Callable[[Path], object]
 NAME = '\x1b[2J\n=HYPERLINK("http://x")</td><script>alert(1)</script>\u202e'  # what no terminal, sheet or page may get
 
 
@@ -36,7 +36,7 @@ def _edit_run_file(change: Callable[[dict[str, Any]], object]) -> Change:
 
 
 def _write_run_file(content: bytes) -> Change:
-    return lambda run: (run / RUN_FILE).write_bytes(content) and None
+    return lambda run: (run / RUN_FILE).write_bytes(content)
 
 
 def _replace(name: str, make: Callable[[Path], object]) -> Change:
@@ -161,12 +161,12 @@ HOSTILE_RUNS: dict[str, Change] = {
     "part has an index of its own": _part(_column("index", lambda rows: [1 << 62] * rows)),
     "part has no columns": _part(lambda table: table.select([])),
     "part lacks a column": _part(lambda table: table.drop_columns(["status"])),
-    "part is named in other digits": lambda run: (run / _PART).rename(run / "predictions/part-٠.parquet") and None,
-    "part has a name without a number": lambda run: (run / _PART).rename(run / "predictions/part-x.parquet") and None,
+    "part is named in other digits": lambda run: (run / _PART).rename(run / "predictions/part-٠.parquet"),
+    "part has a name without a number": lambda run: (run / _PART).rename(run / "predictions/part-x.parquet"),
     "hashes have no end": _replace(HASHES_FILE, lambda path: path.symlink_to(_ENDLESS)),
     "hashes block": _replace(HASHES_FILE, os.mkfifo),
-    "hash of a part with a number of 5,000 digits": lambda run: (
-        (run / HASHES_FILE).write_text(f"{'0' * 64}  predictions/part-{'9' * 5000}.parquet\n") and None
+    "hash of a part with a number of 5,000 digits": lambda run: (run / HASHES_FILE).write_text(
+        f"{'0' * 64}  predictions/part-{'9' * 5000}.parquet\n"
     ),
     "listing blocks": _replace(LISTING_FILE, os.mkfifo),
     "listing has no end": _replace(LISTING_FILE, lambda path: path.symlink_to(_ENDLESS)),
