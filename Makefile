@@ -89,6 +89,7 @@ docs: $(STAMP_DEV) ## Write the generated pages again: command line, Python, run
 	$(BIN)/python docs/make_python_reference.py
 	$(BIN)/python docs/make_run_json_reference.py
 	$(BIN)/python -m docs.make_readme
+	$(BIN)/python -m docs.make_reliability
 
 picture: $(STAMP_DEV) ## Draw the pictures of README and docs again from the demo, and run the quickstart notebook again
 	$(BIN)/python docs/make_readme_picture.py

@@ -3,6 +3,7 @@
 import io
 import json
 import lzma
+import os
 import struct
 import zipfile
 import zlib
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from mribatch.core.errors import BundleError
 from mribatch.core.model_spec import INPUT_NAME, INT8, OUTPUT_NAME, ModelSpec
 from mribatch.core.onnx_graph import STANDARD_DOMAINS, TensorDeclaration, read_graph_facts
+from mribatch.core.regular_file import read_file
 from mribatch.core.training_images import TrainingImages, check_arrays
 
 DEFAULT_MODEL = "efficientnet-lite2"
@@ -31,6 +33,7 @@ _FLOAT32, _UINT8 = 1, 2  # TensorProto.DataType
 _MAX_JSON_BYTES = 1 << 20
 _MAX_MODEL_BYTES = 1 << 31  # protobuf's own limit
 _MAX_GOLDEN_BYTES = 1 << 28
+_MAX_NODES = 50_000  # NASNetLarge has 2,000
 # RuntimeError: an encrypted entry, or an unknown compression (NotImplementedError). MemoryError: a header that promises
 # an array of any size.
 _ARCHIVE_ERRORS = (
@@ -147,10 +150,7 @@ def _normalise_name(name: str) -> str:
 
 def _read_file(path: Path, limit: int) -> bytes:
     try:
-        size = path.stat().st_size
-        if size > limit:
-            raise BundleError(f"{path} has {size} bytes, more than the {limit} allowed", _FIX)
-        return path.read_bytes()
+        return read_file(os.fsencode(path), limit)
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror or error}", _FIX) from error
 
@@ -175,6 +175,8 @@ def _check_graph(path: Path, model: bytes, spec: ModelSpec) -> None:
     elif foreign or facts.functions:
         named = f" of {', '.join(foreign)}" if foreign else ""
         problem = f"uses custom operators{named} and defines {facts.functions} functions; only ONNX's own are allowed"
+    elif facts.nodes > _MAX_NODES:
+        problem = f"has {facts.nodes:,} nodes, more than the {_MAX_NODES:,} allowed"
     elif len(facts.inputs) != 1 or len(facts.outputs) != 1:
         problem = f"has {len(facts.inputs)} inputs and {len(facts.outputs)} outputs, a bundle's graph has 1 and 1"
     elif facts.inputs[0] != wanted_input:

@@ -11,12 +11,16 @@ A file that is not what it should be is a MribatchError that names the line; the
 import contextlib
 import csv
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 from mribatch.core.errors import MribatchError
 
 Cells = tuple[str | None, ...]
+
+_MOST_TITLES, _LONGEST_TITLE = 20, 80  # in a message
+_LONGEST_LINE = 1 << 20  # characters; a file without line ends would come into memory whole
 
 
 class CsvTable:
@@ -28,7 +32,7 @@ class CsvTable:
     def __init__(self, stream: TextIO, name: str, fix: str) -> None:
         self.name = name
         self._fix = fix
-        self._reader = csv.reader(self._check_lines(stream), strict=True)
+        self._reader = csv.reader(self._check_lines(iter(partial(stream.readline, _LONGEST_LINE), "")), strict=True)
         self.header: tuple[str, ...] = tuple(next(self._records(), (1, []))[1])
 
     def find_column(self, *names: str) -> int | None:
@@ -56,9 +60,15 @@ class CsvTable:
         """
         position = self.find_column(*names)
         if position is None:
-            titles = ", ".join(self.header) or "none"
-            raise self.error(f"has no column '{names[0]}'; its columns: {titles}")
+            raise self.error(f"has no column '{names[0]}'; its columns: {self.titles}")
         return position
+
+    @property
+    def titles(self) -> str:
+        """The names of the columns for a message: the first of them, cut where they are long."""
+        shown = [title[:_LONGEST_TITLE] for title in self.header]
+        more = f" and {len(shown) - _MOST_TITLES:,} more" if len(shown) > _MOST_TITLES else ""
+        return ", ".join(shown[:_MOST_TITLES]) + more or "none"
 
     def rows(self, columns: Sequence[int]) -> Iterator[tuple[int, Cells]]:
         """Yield (line, cells) for every row below the header: the line where it begins, and its cells of `columns`.
@@ -66,7 +76,8 @@ class CsvTable:
         Empty lines are skipped. A cell is None where its row is too short; cells beyond the header are ignored.
 
         Raises:
-            MribatchError: Not UTF-8, a NUL byte, a field over `csv.field_size_limit()`, or misplaced quotes.
+            MribatchError: Not UTF-8, a NUL byte, a line of a million characters, a field over
+                `csv.field_size_limit()`, or misplaced quotes.
         """
         for line, cells in self._records():
             yield line, tuple(cells[i] if i < len(cells) else None for i in columns)
@@ -94,6 +105,8 @@ class CsvTable:
     def _check_lines(self, lines: Iterable[str]) -> Iterator[str]:
         """The lines, which were decoded with surrogates in the place of what is not UTF-8."""
         for number, line in enumerate(lines, start=1):
+            if len(line) == _LONGEST_LINE:
+                raise self.error(f"more than {_LONGEST_LINE:,} characters; this is not a table of short texts", number)
             if "\0" in line:
                 raise self.error("a NUL byte; this is not a text file in UTF-8", number)
             if not line.isascii():

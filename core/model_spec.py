@@ -110,15 +110,13 @@ class ModelSpec:
     def __post_init__(self) -> None:
         _check(bool(_CLASS_NAME.fullmatch(self.name)), "name", self.name)
         _check(2 <= len(self.classes) <= MAX_CLASSES, "classes", f"{len(self.classes)} of them")
-        _check(len(set(map(normalise_label, self.classes))) == len(self.classes), "classes", self.classes)
-        for name in self.classes:
-            _check(bool(_CLASS_NAME.fullmatch(name)), "classes", name)
+        wrong = next((name for name in self.classes if not _CLASS_NAME.fullmatch(name)), None)
+        _check(wrong is None, "classes", wrong)
+        _check(are_class_names(self.classes), "classes", self.classes)
+        classes, spelled = set(self.classes), set(map(normalise_label, self.classes))  # a table may have many aliases
         for alias, target in self.aliases.items():
-            _check(
-                target in self.classes and normalise_label(alias) not in map(normalise_label, self.classes),
-                "aliases",
-                f"{alias} -> {target}",
-            )
+            fits = target in classes and normalise_label(alias) not in spelled
+            _check(fits, "aliases", f"{alias} -> {target}")
         _check(1 <= self.height <= MAX_SIDE and 1 <= self.width <= MAX_SIDE, "input", f"{self.height}x{self.width}")
         _check(bool(_SHA256.fullmatch(self.model_sha256)), "model_sha256", self.model_sha256)
         _check(bool(_SHA256.fullmatch(self.golden_sha256)), "golden_sha256", self.golden_sha256)
@@ -219,6 +217,11 @@ class ModelSpec:
             licences=_take(content, "licences", dict),
             int8=_take_optional(content, "int8", dict) or {},
         )
+
+
+def are_class_names(names: Sequence[str]) -> bool:
+    """Whether a bundle may have these classes: distinct, and of letters, digits and `_.-` alone."""
+    return len(set(map(normalise_label, names))) == len(names) and all(map(_CLASS_NAME.fullmatch, names))
 
 
 def normalise_label(text: str) -> str:

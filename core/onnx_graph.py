@@ -26,6 +26,7 @@ _CHILDREN = {
     "Shape": {1: "Dimension"},
 }
 _MAX_DEPTH = 32
+_MAX_MESSAGES = 500_000  # nodes, tensors and the like; a graph of 2,000 nodes has 20,000
 _EXTERNAL = 1  # TensorProto.DataLocation.EXTERNAL
 
 
@@ -48,6 +49,7 @@ class GraphFacts:
     external_tensors: int = 0
     functions: int = 0
     nodes: int = 0
+    messages: int = field(default=0, compare=False)  # that were looked into
 
 
 def read_graph_facts(model: bytes) -> GraphFacts:
@@ -69,6 +71,9 @@ def read_graph_facts(model: bytes) -> GraphFacts:
 def _walk(message: memoryview, kind: str, facts: GraphFacts, initializers: set[str], depth: int) -> None:
     if depth > _MAX_DEPTH:
         raise ValueError(f"messages are nested more than {_MAX_DEPTH} deep")
+    facts.messages += 1
+    if facts.messages > _MAX_MESSAGES:
+        raise ValueError(f"it has more than {_MAX_MESSAGES:,} nodes and tensors")
     children = _CHILDREN.get(kind, {})
     if kind in ("Input", "Output"):
         (facts.inputs if kind == "Input" else facts.outputs).append(_declaration(message))

@@ -35,18 +35,18 @@ def ask_again(call: Callable[[], Result]) -> Result:
     return call()
 
 
-def read_file(path: bytes) -> bytes:
+def read_file(path: bytes, limit: int = MAX_FILE_BYTES) -> bytes:
     """All bytes of a regular file.
 
     A FIFO without a writer does not block: the open is non-blocking and anything but a regular file is refused.
 
     Raises:
-        OSError: The file is gone, forbidden, no regular file, or larger than 2 GiB.
+        OSError: The file is gone, forbidden, no regular file, or larger than `limit` bytes.
     """
-    return ask_again(lambda: _read_file(path))
+    return ask_again(lambda: _read_file(path, limit))
 
 
-def _read_file(path: bytes) -> bytes:
+def _read_file(path: bytes, limit: int) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
@@ -54,14 +54,14 @@ def _read_file(path: bytes) -> bytes:
         chunks: list[bytes] = []
         total = 0
         wanted = status.st_size + 1  # one more byte than expected, so that a file of the expected size ends in one read
-        while total <= MAX_FILE_BYTES and status.st_size <= MAX_FILE_BYTES:
+        while total <= limit and status.st_size <= limit:
             chunk = os.read(descriptor, max(wanted - total, 1 << 16))
             if not chunk:
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
             chunks.append(chunk)
             total += len(chunk)
         size = max(status.st_size, total)
-        raise OSError(errno.EFBIG, f"it has {size:,} bytes; the limit is {MAX_FILE_BYTES:,}", path)
+        raise OSError(errno.EFBIG, f"it has {size:,} bytes; the limit is {limit:,}", path)
     finally:
         os.close(descriptor)
 
@@ -112,6 +112,11 @@ def digest_file(path: bytes) -> tuple[int, str]:
     with open_regular(path) as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return stream.tell(), digest
+
+
+def check_regular(path: bytes) -> None:
+    """Raises OSError where there is no regular file; for libraries that open a file by its name."""
+    _check_regular(os.stat(path).st_mode, path)
 
 
 def _check_regular(mode: int, path: bytes) -> None:

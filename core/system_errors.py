@@ -74,7 +74,8 @@ def reading(what: object) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        named = name_system_error(f"could not read {what}", error)
+        too_large = error.errno == errno.EFBIG  # to be read at once; nothing is full
+        named = None if too_large else name_system_error(f"could not read {what}", error)
         if named is None:
             raise
         raise named from error

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from mribatch.core.files import publishing, write_json
 from mribatch.core.local_paths import arrow_path
-from mribatch.pipeline.output.csv_table import BYTE_ORDER_MARK, disarm_formulas
+from mribatch.core.text import one_line
+from mribatch.pipeline.output.csv_table import BYTE_ORDER_MARK, make_safe
 from mribatch.report.metrics_file import METRICS_JSON, MetricsFile
 from mribatch.report.patient_table import SEVERAL, PatientTable
 from mribatch.report.text.page import format_page
@@ -64,7 +65,7 @@ def _list_metadata(content: MetricsFile) -> dict[str, str]:
         "mribatch.tool_version": content.tool_version,
         "mribatch.research_notice": content.research_notice,
         "mribatch.notices": json.dumps(content.notices),
-        "mribatch.model": str(content.run.model),
+        "mribatch.model": one_line(content.run.model),
     }
 
 
@@ -78,10 +79,10 @@ def _write_patients(run: Path, patients: PatientTable, metadata: Mapping[str, st
         pq.write_table(table.replace_schema_metadata(metadata), arrow_path(temporary))
     texts = {i: field.name for i, field in enumerate(table.schema) if pa.types.is_string(field.type)}
     for i, name in texts.items():
-        table = table.set_column(i, name, disarm_formulas(table[name]))
+        table = table.set_column(i, name, make_safe(table[name]))
     with publishing(run / PATIENTS_CSV) as temporary, temporary.open("wb") as stream:
         stream.write(BYTE_ORDER_MARK)
-        pacsv.write_csv(table, stream)
+        pacsv.write_csv(table.rename_columns([one_line(name) for name in table.column_names]), stream)
 
 
 def patients_to_arrow(patients: PatientTable) -> "pa.Table":

@@ -76,7 +76,7 @@ def find_kinds(path: Path, *, name: str, fix: str) -> list[str]:
         kinds = [kind for kind, names in COLUMN_NAMES.items() if table.find_column(*names) is not None]
         if not kinds:
             known = ", ".join(COLUMN_NAMES)
-            raise table.error(f"has none of the columns {known}; its columns: {', '.join(table.header) or 'none'}")
+            raise table.error(f"has none of the columns {known}; its columns: {table.titles}")
         return kinds
 
 

@@ -1,5 +1,6 @@
 """The rows of a finished run as arrays, for the report; the counts are checked."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
 from mribatch.core.local_paths import arrow_path
+from mribatch.core.regular_file import check_regular
 from mribatch.pipeline.output.parts import PARTS_FOLDER, has_flag, read_parts
 from mribatch.pipeline.output.run_file import RUN_FILE
 from mribatch.pipeline.records import Flag, Status
@@ -64,10 +66,7 @@ def read_rows(run: Path, columns: Sequence[str]) -> "pa.Table":
     """
     import pyarrow as pa
 
-    try:
-        parts = list(read_parts(run, columns))
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise MribatchError(f"the predictions in {run} are damaged: {str(error).splitlines()[0]}", RESTORE) from error
+    parts = list(read_parts(run, columns))
     if not parts:
         raise MribatchError(f"{run / PARTS_FOLDER} holds no part-*.parquet", RESTORE)
     for part in parts:
@@ -83,6 +82,7 @@ def list_group_columns(run: Path) -> list[str]:
 
     for part in sorted((run / PARTS_FOLDER).glob("part-*.parquet")):
         try:
+            check_regular(os.fsencode(part))
             schema = pq.read_schema(arrow_path(part))
         except (OSError, pa.ArrowException) as error:
             raise MribatchError(f"{part} is damaged: {str(error).splitlines()[0]}", RESTORE) from error

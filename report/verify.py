@@ -25,8 +25,10 @@ from mribatch.pipeline.output.parts import (
     count_rows,
     is_of_run,
     parse_part,
+    part_number,
     part_path,
     predictions_schema,
+    read_part,
 )
 from mribatch.pipeline.output.run_file import RUN_FILE, RunFile, read_finished_run
 from mribatch.pipeline.output.series import SERIES_FILE, read_series, tabulate_series
@@ -147,9 +149,10 @@ def _read_listing(run: _Run) -> Iterator[list[ImageFile]]:
 
 def _find_strays(run: _Run) -> Iterator[str]:
     """Files that readers would take for parts and that are none."""
-    wanted = {part_path(run.path, part) for part in range(run.file.layout.parts)}
-    for path in sorted(set((run.path / PARTS_FOLDER).glob("*.parquet")) - wanted):
-        yield f"{path.name} is no part of this run"
+    for path in sorted((run.path / PARTS_FOLDER).glob("*.parquet")):
+        part = part_number(path)
+        if part is None or part >= run.file.layout.parts or path != part_path(run.path, part):
+            yield f"{path.name} is no part of this run"
 
 
 def _read_part(run: _Run, part: int, found: _Findings) -> "pa.Table | None":
@@ -159,7 +162,7 @@ def _read_part(run: _Run, part: int, found: _Findings) -> "pa.Table | None":
     path, facts = part_path(run.path, part), run.file
     try:
         with reading(path):
-            content = path.read_bytes()
+            content = read_part(path)
         if differs_from_record(content, part, run.hashes):
             found.take([f"{path.name}: its SHA-256 is not the one in {HASHES_FILE}"])
             return None
@@ -271,14 +274,11 @@ def _without_zeros(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _check_series(run: _Run) -> Iterator[str]:
-    import pyarrow as pa
-
     expected = tabulate_series(run.path, run.file.bundle.classes)
     try:
-        with reading(run.path / SERIES_FILE):
-            written = read_series(run.path)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        yield f"{SERIES_FILE} is damaged: {str(error).splitlines()[0]}"
+        written = read_series(run.path)
+    except RunError as error:
+        yield error.problem
         return
     if (0 if written is None else written.num_rows) != expected.num_rows:
         yield f"{SERIES_FILE} has {0 if written is None else written.num_rows:,} series of {expected.num_rows:,}"

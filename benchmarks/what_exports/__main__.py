@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.what_exports.case import Outcome
-from benchmarks.what_exports.page import PAGE, RESULTS, page
+from benchmarks.what_exports.page import PAGE, RESULTS, page, read_rounding
 from benchmarks.what_exports.trial import names, versions
 
 LIMIT = 1200.0  # seconds for one model
@@ -30,13 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", default="", help="Names or groups that contain this word; other outcomes are kept.")
     parser.add_argument("--page", action="store_true", help="Only write the page from the committed outcomes.")
     parser.add_argument("--onnx", type=Path, help="Folder of ONNX models with their options.")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="Seconds for one model (default: %(default)s).")
     options = parser.parse_args(arguments)
     if options.onnx:
-        _keep(_try_onnx(options.onnx))
+        _keep(_try_onnx(options.onnx, options.limit))
     elif not options.page:
-        everything = names()
-        _keep(_try_all([one for one in everything if options.only.lower() in f"{one[0]} {one[1]}".lower()]))
-    PAGE.write_text(page(json.loads(RESULTS.read_text(encoding="utf-8"))), encoding="utf-8")
+        chosen = [one for one in names() if options.only.lower() in f"{one[0]} {one[1]}".lower()]
+        _keep(_try_all(chosen, options.limit))
+    PAGE.write_text(page(json.loads(RESULTS.read_text(encoding="utf-8")), read_rounding()), encoding="utf-8")
     print(f"written: {PAGE}")
 
 
@@ -53,7 +54,7 @@ def _keep(outcomes: Iterator[Outcome]) -> None:
         RESULTS.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _try_onnx(folder: Path) -> Iterator[Outcome]:
+def _try_onnx(folder: Path, limit: float) -> Iterator[Outcome]:
     """Run the command itself on every model of a folder."""
     for model in sorted(folder.glob("*.onnx")):
         given = json.loads(model.with_suffix(".json").read_text(encoding="utf-8"))["options"]
@@ -72,7 +73,7 @@ def _try_onnx(folder: Path) -> Iterator[Outcome]:
             ]
             start = time.perf_counter()
             done = subprocess.run(
-                [*command, "--classes", classes, *given], capture_output=True, text=True, timeout=LIMIT
+                [*command, "--classes", classes, *given], capture_output=True, text=True, timeout=limit
             )
             seconds = round(time.perf_counter() - start, 1)
         shown = " ".join(given)
@@ -92,20 +93,20 @@ def _try_onnx(folder: Path) -> Iterator[Outcome]:
         )
 
 
-def _try_all(cases: list[tuple[str, str]]) -> Iterator[Outcome]:
+def _try_all(cases: list[tuple[str, str]], limit: float) -> Iterator[Outcome]:
     """Try the cases one after the other; a child that dies or hangs costs its case, and a new one goes on after it."""
     waiting = list(cases)
     while waiting:
-        for outcome in _one_child(waiting):
+        for outcome in _one_child(waiting, limit):
             yield outcome
             waiting.pop(0)
         if waiting:
             group, name = waiting.pop(0)
-            remark = f"the process ended or took longer than {LIMIT:.0f} s"
-            yield Outcome(group=group, name=name, exports=False, remark=remark)
+            remark = f"not finished: the process ended or took longer than {limit:.0f} s"
+            yield Outcome(group=group, name=name, exports=None, remark=remark)
 
 
-def _one_child(cases: list[tuple[str, str]]) -> Iterator[Outcome]:
+def _one_child(cases: list[tuple[str, str]], limit: float) -> Iterator[Outcome]:
     command = [sys.executable, "-m", "benchmarks.what_exports.trial"]
     child = subprocess.Popen(
         command,
@@ -122,7 +123,7 @@ def _one_child(cases: list[tuple[str, str]]) -> Iterator[Outcome]:
     lines: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_read_lines, args=(child, lines), daemon=True).start()
     try:
-        while line := lines.get(timeout=LIMIT):
+        while line := lines.get(timeout=limit):
             yield Outcome(**json.loads(line))
     except queue.Empty:
         pass

@@ -19,7 +19,7 @@ SIDE = 24
 _LOGIT_SPREAD = 1.5
 # Deep networks with random weights give every image nearly the same features. A head that makes much of the little that
 # differs makes as much of the rounding.
-_DEEP_LOGIT_SPREAD = 0.15
+DEEP_LOGIT_SPREAD = 0.15
 Layer = Callable[[Any], Any]
 
 _SMALLEST = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
@@ -44,11 +44,15 @@ def _applications() -> Iterator[Case]:
 
     for name in sorted(name for name in dir(keras.applications) if name[0].isupper()):
         yield Case(
-            group="keras.applications", name=name, build=partial(_application, name), skipped=_SKIPPED.get(name, "")
+            group="keras.applications",
+            name=name,
+            build=partial(build_application, name),
+            skipped=_SKIPPED.get(name, ""),
         )
 
 
-def _application(name: str) -> Any:
+def build_application(name: str, spread: float = DEEP_LOGIT_SPREAD) -> Any:
+    """Build a network of keras.applications as a classifier; `spread` is the deviation of its logits."""
     import keras
 
     side = _SMALLEST.get(name, 64)
@@ -57,7 +61,7 @@ def _application(name: str) -> Any:
     features = pixels if prepared else keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels)
     build = getattr(keras.applications, name)
     base = build(include_top=False, weights=None, input_shape=(side, side, 3), pooling="avg")
-    return _finish(pixels, base(features), _DEEP_LOGIT_SPREAD)
+    return _finish(pixels, base(features), spread)
 
 
 def _around(layer: Layer, group: str) -> Any:

@@ -15,7 +15,8 @@ from mribatch.core.errors import RunError
 from mribatch.core.local_paths import arrow_path
 from mribatch.core.scratch_database import open_scratch
 from mribatch.core.system_errors import reading
-from mribatch.pipeline.listing.table import LISTING_FILE, LISTING_SCHEMA, PATHS_FILE, ListingWriter
+from mribatch.pipeline.listing.table import LISTING_FILE, LISTING_SCHEMA, PATHS_FILE, ListingWriter, open_listing
+from mribatch.pipeline.parquet_file import read_groups
 
 _CACHE_KIB = 4096
 GROWN_LISTING = ".grown.parquet"
@@ -104,13 +105,13 @@ def _rows(folder: Path, images: int | None) -> Iterator[tuple[Any, ...]]:
     """The rows of a listing as tuples in the order of its columns, then the real path; at most the first `images`."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(reading(folder / LISTING_FILE))
-        table = stack.enter_context(pq.ParquetFile(arrow_path(folder / LISTING_FILE)))
+        table = stack.enter_context(open_listing(folder / LISTING_FILE))
         paths = None
         if (folder / PATHS_FILE).exists():
             paths = stack.enter_context(pq.ParquetFile(arrow_path(folder / PATHS_FILE)))
         left = table.metadata.num_rows if images is None else images
         for group in range(table.metadata.num_row_groups):
-            rows = table.read_row_group(group).slice(0, left)
+            rows = read_groups(table, [group]).slice(0, left)
             real: list[bytes | None] = [None] * rows.num_rows
             if paths is not None:
                 real = paths.read_row_group(group, ["real_path"]).column(0).to_pylist()[: rows.num_rows]

@@ -7,6 +7,7 @@ none of this is part of a name.
 import codecs
 import itertools
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import BinaryIO
 
 from mribatch.core.errors import MribatchError
@@ -32,12 +33,15 @@ def read_names(stream: BinaryIO, title: str, *, null: bool) -> Iterator[tuple[in
 
 
 def _lines(stream: BinaryIO, title: str) -> Iterator[bytes]:
-    first = stream.readline()
-    lines: Iterable[bytes] = itertools.chain([first.removeprefix(codecs.BOM_UTF8)], stream)
+    first = stream.readline(_CHUNK)
+    further = iter(partial(stream.readline, _CHUNK), b"")
+    lines: Iterable[bytes] = itertools.chain([first.removeprefix(codecs.BOM_UTF8)], further)
     if first.startswith(_UTF16_MARKS) and b"\0" in first:
-        lines = _utf16_lines(itertools.chain([first], stream), title)
+        lines = _utf16_lines(itertools.chain([first], further), title)
     for number, line in enumerate(lines, start=1):
         name = line.rstrip(b"\r\n")
+        if len(name) >= _CHUNK:
+            raise _too_long(title, f"line {number}")
         if b"\0" in name:
             raise MribatchError(
                 f"line {number} of the list {title} holds a NUL byte, and --null is not given",
@@ -51,10 +55,19 @@ def _utf16_lines(chunks: Iterable[bytes], title: str) -> Iterator[bytes]:
     try:
         for chunk in chunks:
             *lines, rest = (rest + decoder.decode(chunk)).split("\n")
+            if len(rest) > _CHUNK:
+                raise _too_long(title)
             yield from (line.encode() for line in lines)
         yield (rest + decoder.decode(b"", final=True)).encode()
     except UnicodeError as error:
         raise MribatchError(f"the list {title} is not in UTF-16, as it begins: {error}", "save it in UTF-8") from error
+
+
+def _too_long(title: str, where: str = "a line") -> MribatchError:
+    return MribatchError(
+        f"{where} of the list {title} has more than {_CHUNK:,} bytes, as no path has",
+        "give one path per line, or say that NUL bytes end the names",
+    )
 
 
 def _split_at_nul(stream: BinaryIO, title: str) -> Iterator[bytes]:

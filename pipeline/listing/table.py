@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mribatch.core.errors import RunError
 from mribatch.core.files import publishing
 from mribatch.core.local_paths import arrow_path
 from mribatch.core.system_errors import reading
@@ -26,6 +27,7 @@ from mribatch.core.text import decode_name
 from mribatch.pipeline.listing.discover import Discovery, FoundFile, Input, ListingProgress, SkipReason
 from mribatch.pipeline.listing.headers import write_entry
 from mribatch.pipeline.listing.labels import Labels
+from mribatch.pipeline.parquet_file import ParquetProblem, open_parquet, read_groups
 from mribatch.pipeline.records import Flag, ImageFile, SliceSource, Status, StudyImage, Verdict
 from mribatch.pipeline.studies.pseudonyms import Pseudonyms
 
@@ -68,6 +70,8 @@ SKIPPED_SCHEMA = pa.schema(
 )
 PLAIN = "image"  # beside "dicom" and "nifti", in counts by format
 _ROW_GROUP = 4_096  # rows held in memory at once
+_MOST_TOGETHER = 1 << 17  # rows of a row group that are read; earlier versions wrote more of them together
+_SAMPLE_COLUMNS = ("input", "path", "raw_path", "series", "slice", "sampled")
 _MAX_SUFFIXES, _OTHERS = 100, "(others)"
 _FIRST_NAMES = 20
 _UNREAD = (SkipReason.UNREADABLE_FOLDER, SkipReason.UNREADABLE_FILE)
@@ -312,6 +316,21 @@ class ListingWriter:
         self._rows += 1
 
 
+def open_listing(path: Path) -> pq.ParquetFile:
+    """Open a listing.parquet, which may be anyone's; a context.
+
+    Raises:
+        ParquetProblem: It is of another make.
+        OSError: There is no regular file; also pa.ArrowException.
+    """
+    table = open_parquet(path, LISTING_SCHEMA, most=_MOST_TOGETHER)
+    needed = {field.name for field in LISTING_SCHEMA if not field.nullable} | {"label", "raw_path"}
+    if lacking := sorted(needed - set(table.schema_arrow.names)):
+        table.close()
+        raise ParquetProblem(f"it has no column '{lacking[0]}'")
+    return table
+
+
 class Listing:
     """The listing of a run, read in pieces of one part or less.
 
@@ -323,15 +342,29 @@ class Listing:
     def __init__(self, folder: Path, inputs: Sequence[Input]) -> None:
         self._path, self._paths = folder / LISTING_FILE, folder / PATHS_FILE
         self._roots = [item.root for item in inputs]
-        with reading(self._path):
-            self.files: int = pq.read_metadata(arrow_path(self._path)).num_rows
+        with self._refusing(), reading(self._path), open_listing(self._path) as table:
+            self.files: int = table.metadata.num_rows
         self._samples: dict[str, tuple[SliceSource, ...]] | None = None
 
+    @contextlib.contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Turn what a damaged listing, or one of another make, makes of its readers into an error about it."""
+        try:
+            yield
+        except (OSError, ValueError, IndexError, KeyError, pa.ArrowException) as error:
+            problem = f"{self._path} is damaged: {str(error).splitlines()[0]}"
+            raise RunError(problem, "restore the folder, or classify the images again") from error
+
     def slices(self, wanted: Iterable[range]) -> Iterator[list[ImageFile]]:
-        """Yield the images of the wanted row numbers, which must ascend. One piece is in memory at a time."""
+        """Yield the images of the wanted row numbers, which must ascend. One piece is in memory at a time.
+
+        Raises:
+            RunError: The listing is damaged.
+        """
         with contextlib.ExitStack() as stack:
+            stack.enter_context(self._refusing())
             stack.enter_context(reading(self._path))
-            table = stack.enter_context(pq.ParquetFile(arrow_path(self._path)))
+            table = stack.enter_context(open_listing(self._path))
             paths = self._open_paths(stack)
             starts = [0]
             for group in range(table.metadata.num_row_groups):
@@ -343,8 +376,8 @@ class Listing:
                     if end <= span.start or begin >= span.stop:
                         continue
                     if group != loaded:
-                        loaded, rows = group, table.read_row_group(group)
-                        names = names if paths is None else paths.read_row_group(group)
+                        loaded, rows = group, read_groups(table, [group])
+                        names = names if paths is None else read_groups(paths, [group])
                     low, high = max(span.start, begin) - begin, min(span.stop, end) - begin
                     files += self._image_files(rows.slice(low, high - low), names.slice(low, high - low))
                 yield files
@@ -352,7 +385,7 @@ class Listing:
     def _open_paths(self, stack: contextlib.ExitStack) -> pq.ParquetFile | None:
         if not self._paths.exists():
             return None
-        return stack.enter_context(pq.ParquetFile(arrow_path(self._paths)))
+        return stack.enter_context(open_parquet(self._paths, PATHS_SCHEMA, most=_MOST_TOGETHER))
 
     def _image_files(self, rows: pa.Table, names: pa.Table) -> Iterator[ImageFile]:
         real = names.column("real_path").to_pylist() or [None] * rows.num_rows
@@ -363,6 +396,8 @@ class Listing:
         raw: bytes | None = row["raw_path"]
         name = raw if raw is not None else row["path"].encode() if real is None else real
         file = os.path.join(self._roots[row["input"]], name)
+        if b"\0" in file:
+            raise ValueError(f"row {row['index']} has a path with a NUL byte")
         study = self._study_image(row) if row.get("format") is not None else None
         facts = (row["bytes"], row["mtime_ns"])
         return ImageFile(
@@ -396,11 +431,11 @@ class Listing:
         if self._samples is None:
             found: dict[str, list[SliceSource]] = {}
             with contextlib.ExitStack() as stack:
-                table = stack.enter_context(pq.ParquetFile(arrow_path(self._path)))
+                table = stack.enter_context(open_listing(self._path))
                 paths = self._open_paths(stack)
                 for group in range(table.metadata.num_row_groups):
-                    rows = table.read_row_group(group, ["input", "path", "raw_path", "series", "slice", "sampled"])
-                    names = None if paths is None else paths.read_row_group(group, ["real_path"])
+                    rows = read_groups(table, [group], _SAMPLE_COLUMNS)
+                    names = None if paths is None else read_groups(paths, [group], ["real_path"])
                     self._add_samples(found, rows, names)
             self._samples = {series: tuple(sources) for series, sources in found.items()}
         return self._samples

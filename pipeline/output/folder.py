@@ -17,7 +17,15 @@ from mribatch.pipeline.listing.table import LISTING_FILE, PATHS_FILE, SKIPPED_FI
 from mribatch.pipeline.output.difference import describe_difference
 from mribatch.pipeline.output.part_hashes import HASHES_FILE
 from mribatch.pipeline.output.parts import PARTS_FOLDER
-from mribatch.pipeline.output.run_file import RUN_FILE, ForeignRunFile, JsonScalar, RunFile, RunState, parse_run_file
+from mribatch.pipeline.output.run_file import (
+    RUN_FILE,
+    ForeignRunFile,
+    JsonScalar,
+    RunFile,
+    RunState,
+    parse_run_file,
+    read_run_bytes,
+)
 
 KEY_FILE = "pseudonym.key"  # only where the run has pseudonyms of its own
 CSV_FILE, XLSX_FILE = "predictions.csv", "predictions.xlsx"
@@ -128,7 +136,7 @@ class RunFolder:
             RunError: There is a run.json that is damaged or not ours.
         """
         try:
-            return parse_run_file((self.path / RUN_FILE).read_bytes())
+            return parse_run_file(read_run_bytes(self.path / RUN_FILE))
         except FileNotFoundError:
             return None
         except OSError as error:

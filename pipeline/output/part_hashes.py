@@ -5,6 +5,7 @@ file, is of an earlier version; and a line without a part is of a process that w
 lines of one part, the last one counts.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from hashlib import sha256
@@ -12,9 +13,11 @@ from pathlib import Path
 
 from mribatch.core.errors import RunError
 from mribatch.core.files import append_line
+from mribatch.core.regular_file import read_file
 
 HASHES_FILE = "parts.sha256"
-_LINE = re.compile(rb"([0-9a-f]{64})  predictions/part-(\d{5,})\.parquet")
+_LINE = re.compile(rb"([0-9a-f]{64})  predictions/part-([0-9]{5,15})\.parquet")
+_MAX_BYTES = 1 << 30  # of nine million parts
 
 
 def record_part(run: Path, part: int, content: bytes) -> None:
@@ -34,7 +37,7 @@ def recorded_hashes(run: Path) -> dict[int, str]:
     """
     path = run / HASHES_FILE
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = read_file(os.fsencode(path), _MAX_BYTES).split(b"\n")
     except FileNotFoundError:
         return {}
     except OSError as error:

@@ -8,11 +8,17 @@ from collections.abc import Container
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from mribatch.core.local_paths import arrow_path
 from mribatch.pipeline.output.layout import PartLayout
-from mribatch.pipeline.output.parts import PARTS_FOLDER, PartFacts, is_of_run, partial_path, predictions_schema
+from mribatch.pipeline.output.parts import (
+    PARTS_FOLDER,
+    PartFacts,
+    is_of_run,
+    parse_part,
+    partial_path,
+    predictions_schema,
+    read_part,
+)
 
 _PREFIX, _SUFFIX = ".part-", ".partial"
 
@@ -51,7 +57,7 @@ def read_partial(run: Path, layout: PartLayout, facts: PartFacts, part: int) -> 
 def _read_head(path: Path, rows: range, facts: PartFacts) -> pa.Table | None:
     """Return the first rows of a part, or None where the file does not hold them."""
     with contextlib.suppress(OSError, ValueError, pa.ArrowException):
-        head = pq.read_table(arrow_path(path))
+        head = parse_part(read_part(path))
         expected = list(rows[: head.num_rows])
         fits = is_of_run(head.schema.metadata, facts.run_id) and head.schema.equals(predictions_schema(facts.classes))
         if fits and 0 < head.num_rows < len(rows) and head.column("index").to_pylist() == expected:

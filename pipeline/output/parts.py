@@ -5,6 +5,8 @@ a signal interrupted are kept in a partial file (`partial.py`) and become the be
 """
 
 import json
+import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,13 +20,17 @@ import pyarrow.parquet as pq
 from mribatch.core.errors import RunError
 from mribatch.core.files import publishing
 from mribatch.core.local_paths import arrow_path
+from mribatch.core.regular_file import check_regular, read_file
 from mribatch.core.system_errors import reading
 from mribatch.pipeline.output.layout import PART_ROWS, PartLayout
 from mribatch.pipeline.output.part_hashes import differs_from_record, record_part, recorded_hashes
-from mribatch.pipeline.records import Flag, Prediction
+from mribatch.pipeline.parquet_file import ParquetProblem, open_parquet, read_groups
+from mribatch.pipeline.records import Flag, Prediction, Status
 
 SCHEMA_VERSION = 2
 PARTS_FOLDER = "predictions"
+_PART_NAME = re.compile(r"part-([0-9]{5,15})\.parquet")
+_MAX_BYTES = 1 << 28
 _METADATA_PREFIX = "mribatch."
 _PART_KEY = b"mribatch.part"
 _CHANGED = "has changed since it was published: its SHA-256 is not the one in parts.sha256"
@@ -198,7 +204,8 @@ def done_parts(run: Path, layout: PartLayout, run_id: str) -> set[int]:
     """
     done, hashes = set(), recorded_hashes(run)
     for path in sorted((run / PARTS_FOLDER).glob("part-*.parquet")):
-        part = int(path.stem.removeprefix("part-")) if path.stem.removeprefix("part-").isdecimal() else -1
+        number = part_number(path)
+        part = -1 if number is None else number
         problem = _part_problem(path, part, layout, run_id) or _change(path, part, hashes)
         if problem:
             raise RunError(f"{path} {problem}", "delete that file and type the same command again")
@@ -211,6 +218,7 @@ def _part_problem(path: Path, part: int, layout: PartLayout, run_id: str) -> str
         return "is no part of this run"
     try:
         with reading(path):
+            check_regular(os.fsencode(path))
             found = pq.read_metadata(arrow_path(path))
     except (OSError, pa.ArrowException) as error:
         return f"is damaged: {str(error).splitlines()[0]}"
@@ -223,7 +231,7 @@ def _part_problem(path: Path, part: int, layout: PartLayout, run_id: str) -> str
 
 def _change(path: Path, part: int, hashes: Mapping[int, str]) -> str | None:
     with reading(path):
-        return _CHANGED if differs_from_record(path.read_bytes(), part, hashes) else None
+        return _CHANGED if differs_from_record(read_part(path), part, hashes) else None
 
 
 def is_of_run(metadata: Mapping[bytes, bytes] | None, run_id: str) -> bool:
@@ -307,12 +315,7 @@ def read_table(run: Path) -> pa.Table:
     Raises:
         RunError: There is no part, or one is damaged.
     """
-    try:
-        parts = list(read_parts(run))
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise RunError(
-            f"the predictions in {run} are damaged: {str(error).splitlines()[0]}", _CLASSIFY_AGAIN
-        ) from error
+    parts = list(read_parts(run))
     if not parts:
         raise RunError(f"{run / PARTS_FOLDER} holds no part-*.parquet", _CLASSIFY_AGAIN)
     metadata = {key: value for key, value in (parts[0].schema.metadata or {}).items() if key != _PART_KEY}
@@ -325,15 +328,57 @@ def read_parts(run: Path, columns: Sequence[str] | None = None) -> Iterator[pa.T
     Columns that a run of schema version 1 lacks are null.
 
     Raises:
-        RunError: A part has changed since it was published.
+        RunError: A part has changed since it was published, or is damaged.
     """
     hashes = recorded_hashes(run)
-    for path in sorted((run / PARTS_FOLDER).glob("part-*.parquet"), key=lambda path: int(path.stem[5:])):
-        with reading(path):
-            content = path.read_bytes()
-        if differs_from_record(content, int(path.stem[5:]), hashes):
-            raise RunError(f"{path} {_CHANGED}", _CLASSIFY_AGAIN)
-        yield _with_study_columns(parse_part(content, columns), columns)
+    for part, path in sorted(_number_parts(run)):
+        try:
+            with reading(path):
+                content = read_part(path)
+            if differs_from_record(content, part, hashes):
+                raise RunError(f"{path} {_CHANGED}", _CLASSIFY_AGAIN)
+            table = parse_part(content, columns)
+            _check_columns(table, columns)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise RunError(f"{path} is damaged: {str(error).splitlines()[0]}", _CLASSIFY_AGAIN) from error
+        yield _with_study_columns(table, columns)
+
+
+def _check_columns(table: pa.Table, columns: Sequence[str] | None) -> None:
+    """Raises ParquetProblem where the columns that every part has are not there, or hold what no part holds."""
+    always = {field.name for field in predictions_schema(())} - {field.name for field in STUDY_FIELDS}
+    if lacking := sorted((always if columns is None else always & set(columns)) - set(table.column_names)):
+        raise ParquetProblem(f"it has no column '{lacking[0]}'")
+    for field in table.schema:
+        if field.name.startswith("p_") and field.type != pa.float32():
+            raise ParquetProblem(f"column '{field.name}' is {field.type}, not float")
+    if "status" in table.column_names:
+        unknown = set(table["status"].to_pylist()) - set(Status)
+        if unknown:
+            raise ParquetProblem(f"the status '{min(map(str, unknown))[:80]}' does not exist")
+
+
+def _number_parts(run: Path) -> Iterator[tuple[int, Path]]:
+    for path in (run / PARTS_FOLDER).glob("part-*.parquet"):
+        part = part_number(path)
+        if part is None:
+            raise RunError(f"{path} is no part of this run", "delete that file")
+        yield part, path
+
+
+def part_number(path: Path) -> int | None:
+    """The number in a part file's name; None where it has none."""
+    found = _PART_NAME.fullmatch(path.name)
+    return int(found[1]) if found else None
+
+
+def read_part(path: Path) -> bytes:
+    """The bytes of a part file.
+
+    Raises:
+        OSError: Missing, forbidden, no regular file, or larger than any part.
+    """
+    return read_file(os.fsencode(path), _MAX_BYTES)
 
 
 def parse_part(content: bytes, columns: Sequence[str] | None = None) -> pa.Table:
@@ -342,8 +387,13 @@ def parse_part(content: bytes, columns: Sequence[str] | None = None) -> pa.Table
     Raises:
         OSError: The bytes are damaged; also pa.ArrowException and ValueError.
     """
-    with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as part:
-        return part.read(columns=list(columns) if columns is not None else None)
+    with open_parquet(content, predictions_schema(()), most=PART_ROWS) as part:
+        if part.metadata.num_rows > PART_ROWS:
+            raise ParquetProblem(f"it has {part.metadata.num_rows:,} rows, a part has at most {PART_ROWS:,}")
+        names = (
+            part.schema_arrow.names if columns is None else [one for one in part.schema_arrow.names if one in columns]
+        )
+        return read_groups(part, range(part.metadata.num_row_groups), names)
 
 
 def _with_study_columns(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:

@@ -61,7 +61,7 @@ def _list_cells(row: dict[str, Any], classes: Sequence[str], labelled: bool) -> 
     cells: list[str | Cell] = [_name(row), Cell(row["status"], "red" if Status(row["status"]).is_failure else "green")]
     cells += [row["label"] or "-"] if labelled else []
     cells += [Cell(row["predicted"] or "-", "yellow" if wrong else "bold" if ok else "")]
-    return [*cells, _format_number(row["confidence"]), *(_format_number(row[f"p_{name}"]) for name in classes)]
+    return [*cells, _format_number(row["confidence"]), *(_format_number(row.get(f"p_{name}")) for name in classes)]
 
 
 def _format_paragraph(row: dict[str, Any], classes: Sequence[str], screen: Screen) -> str:

@@ -5,6 +5,7 @@ three. Only `RunRecord` and `RunFolder` write the file.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from mribatch.core.errors import RunError
+from mribatch.core.model_spec import are_class_names
+from mribatch.core.regular_file import read_file
 from mribatch.core.typed_json import read_record, write_record
 from mribatch.pipeline.listing.table import ListingFacts
 from mribatch.pipeline.output.layout import PartLayout
 from mribatch.pipeline.output.shard import Shard
 
 RUN_FILE = "run.json"
+_MAX_BYTES = 1 << 26
 TOOL = "mribatch"
 _RESTORE = "restore the folder, or classify the images again"
 
@@ -206,6 +210,15 @@ def parse_run_file(content: bytes) -> RunFile:
     return read_record(RunFile, values | {"counts": values.get("counts") or None})
 
 
+def read_run_bytes(path: Path) -> bytes:
+    """The bytes of a run.json.
+
+    Raises:
+        OSError: Missing, forbidden, no regular file, or larger than any run.json.
+    """
+    return read_file(os.fsencode(path), _MAX_BYTES)
+
+
 def read_run_file(run: Path) -> RunFile:
     """Read run.json of a run folder, complete or not.
 
@@ -214,7 +227,7 @@ def read_run_file(run: Path) -> RunFile:
     """
     path = run / RUN_FILE
     try:
-        return parse_run_file(path.read_bytes())
+        return parse_run_file(read_run_bytes(path))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(
             f"{run} is not the output folder of a run: it has no {RUN_FILE}", "name a folder that classify wrote"
@@ -242,7 +255,7 @@ def read_finished_run(run: Path) -> RunFile:
             f"the run in {run} is not complete: its state is '{facts.state}'",
             "repeat the classify command; it continues where it stopped",
         )
-    if facts.counts is None or len(facts.bundle.classes) < 2:
+    if facts.counts is None or len(facts.bundle.classes) < 2 or not are_class_names(facts.bundle.classes):
         raise RunError(f"{run / RUN_FILE} is damaged or of another version: it has no counts or classes", _RESTORE)
     return facts
 

@@ -20,14 +20,18 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from mribatch.core.about import RESEARCH_NOTICE, __version__
+from mribatch.core.errors import RunError
 from mribatch.core.files import publishing
 from mribatch.core.local_paths import arrow_path
 from mribatch.core.model_spec import find_no_tumor_class
-from mribatch.pipeline.listing.table import LISTING_FILE
+from mribatch.core.system_errors import reading
+from mribatch.pipeline.listing.table import LISTING_FILE, open_listing
 from mribatch.pipeline.output.parts import STUDY_FIELDS, read_parts
+from mribatch.pipeline.parquet_file import ParquetProblem, open_parquet, read_groups
 from mribatch.pipeline.records import Status
 
 SERIES_FILE = "series.parquet"
+_MOST_SERIES = 1 << 22  # that are read
 RULE = "the class with the highest mean probability over the classified slices; ties take the first class"
 MISSING, DOUBLED = "missing_positions", "doubled_positions"
 MIXED_SIZES, MIXED_PLANES, MIXED_LABELS = "mixed_sizes", "mixed_planes", "mixed_labels"
@@ -176,9 +180,22 @@ def tabulate_series(run: Path, classes: Sequence[str]) -> pa.Table:
 
 
 def read_series(run: Path) -> pa.Table | None:
-    """Read series.parquet of a run; None where the run has no series."""
+    """Read series.parquet of a run; None where the run has no series.
+
+    Raises:
+        RunError: The file is damaged, or of another make.
+    """
     path = run / SERIES_FILE
-    return pq.read_table(arrow_path(path), page_checksum_verification=True) if path.is_file() else None
+    if not path.exists():
+        return None
+    try:
+        with reading(path), open_parquet(path, series_schema(()), most=_MOST_SERIES) as file:
+            lacking = sorted({field.name for field in series_schema(())} - set(file.schema_arrow.names))
+            if lacking or file.metadata.num_rows > _MOST_SERIES:
+                raise ParquetProblem(f"it has no column '{lacking[0]}'" if lacking else "it has too many rows")
+            return read_groups(file, range(file.metadata.num_row_groups))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise RunError(f"{path} is damaged: {str(error).splitlines()[0]}", "restore the folder") from error
 
 
 def select_suspicious(series: pa.Table, top: int | None) -> list[dict[str, Any]]:
@@ -230,9 +247,12 @@ def _read_study_rows(run: Path, classes: Sequence[str]) -> Iterator[pa.Table]:
 def _read_positions(run: Path) -> NDArray[float64] | None:
     """Where each image of the listing lies, in mm, NaN where it is not known; None without a listing that says so."""
     path = run / LISTING_FILE
-    if not path.is_file() or "position" not in pq.read_schema(arrow_path(path)).names:
+    if not path.exists():
         return None
-    column = pq.read_table(arrow_path(path), columns=["position"])["position"]
+    with open_listing(path) as listing:
+        if "position" not in listing.schema_arrow.names:
+            return None
+        column = read_groups(listing, range(listing.metadata.num_row_groups), ["position"])["position"]
     return np.asarray(column.to_numpy(), float64)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from mribatch.core.errors import MribatchError
 from mribatch.core.files import publishing
-from mribatch.core.text import one_line
 from mribatch.pipeline.output.csv_table import flatten
 from mribatch.pipeline.output.parts import read_parts
 
@@ -45,7 +44,7 @@ def write_xlsx(run: Path, target: Path, model: str, sheet_rows: int = SHEET_ROWS
                 sheet, left = book.create_sheet("predictions"), sheet_rows
                 sheet.append(header)
             for row in chunk:
-                sheet.append([one_line(cell) if isinstance(cell, str) else cell for cell in row])
+                sheet.append(row)
             left -= len(chunk)
     with publishing(target) as temporary:
         book.save(temporary)

@@ -101,3 +101,23 @@ def test_rows_come_while_the_file_is_read(tmp_path: Path) -> None:
         assert len(list(itertools.islice(rows, 100_000))) == 100_000
         with pytest.raises(MribatchError, match="line 100002"):
             next(rows)
+
+
+def test_a_line_without_end_is_refused_before_it_is_in_memory(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"path,label\n" + b"x" * 3_000_000)
+    with (
+        open_csv(tmp_path / "t.csv", name="t.csv", fix="give a table") as table,
+        pytest.raises(MribatchError) as caught,
+    ):
+        list(table.rows([0]))
+    assert str(caught.value).startswith("t.csv, line 2: more than 1,048,576 characters")
+
+
+def test_a_message_names_few_of_many_columns(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(",".join(f"column{i}" for i in range(1000)) + "," + "x" * 500)
+    with (
+        open_csv(tmp_path / "t.csv", name="t.csv", fix="give a table") as table,
+        pytest.raises(MribatchError) as caught,
+    ):
+        table.column("path")
+    assert str(caught.value).endswith("column19 and 981 more. Fix: give a table")

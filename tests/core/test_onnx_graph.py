@@ -65,7 +65,9 @@ def _external(tensor: onnx.TensorProto) -> bool:
 def _declared(value: onnx.ValueInfoProto) -> TensorDeclaration:
     kind = value.type.tensor_type
     shape = tuple(size.dim_value if size.HasField("dim_value") else None for size in kind.shape.dim)
-    return TensorDeclaration(value.name, kind.elem_type, shape)
+    name: str | bytes = value.name  # bytes where it is not UTF-8
+    shown = name if isinstance(name, str) else name.decode("utf-8", "backslashreplace")
+    return TensorDeclaration(shown, kind.elem_type, shape)
 
 
 # --- real models ---------------------------------------------------------------------------------------

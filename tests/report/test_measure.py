@@ -435,7 +435,7 @@ def test_a_missing_part_is_noticed(run: Path) -> None:
 def test_a_damaged_part_is_noticed(run: Path) -> None:
     part = run / "predictions" / "part-00001.parquet"
     part.write_bytes(part.read_bytes()[:-20])
-    with pytest.raises(MribatchError, match=r"predictions in .* are damaged"):
+    with pytest.raises(MribatchError, match=r"part-00001\.parquet is damaged"):
         report(ReportOptions(run=run, html=False))
 
 

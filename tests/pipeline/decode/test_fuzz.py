@@ -119,14 +119,19 @@ def mutated(files: Sequence[bytes], seed: int, number: int) -> bytes:
         if data:
             dice.choice(MUTATIONS)(data, dice)
     if dice.random() < 0.7:
-        if data.startswith(b"\x89PNG"):
-            _mend_png(data)
-        elif data.startswith(b"RIFF"):
-            _mend_riff(data)
+        mend_checks(data)
     return bytes(data)
 
 
-def _corpus() -> list[bytes]:
+def mend_checks(data: bytearray) -> None:
+    """Make right again what would keep the damage from the decoder: checksums of a PNG, the length of a WebP."""
+    if data.startswith(b"\x89PNG"):
+        _mend_png(data)
+    elif data.startswith(b"RIFF"):
+        _mend_riff(data)
+
+
+def corpus() -> list[bytes]:
     """Every file once, but each format with the same weight: a JPEG is no more likely than a WebP."""
     groups: dict[str, list[bytes]] = {}
     for data in good_files().values():
@@ -139,7 +144,7 @@ def _corpus() -> list[bytes]:
 # ------------------------------------------------------------------------------------------------------------ the child
 
 
-def _run_case(data: bytes) -> tuple[str, str, bool]:
+def run_case(data: bytes) -> tuple[str, str, bool]:
     """(format, final status, did the decoder refuse what the probe let through); raises where a promise is broken."""
     verdict = probe(data, MAX_PIXELS)
     final, pixels = decode_grey(data, verdict, 40, 40)
@@ -157,7 +162,7 @@ def run_child(
 
     Args:
         files: What is mutated.
-        run_case: As `_run_case`.
+        run_case: As `run_case`.
         arguments: Seed, first case, seconds, and the file for the number, as `_supervise` gives them.
     """
     seed, first, seconds, progress = int(arguments[0]), int(arguments[1]), float(arguments[2]), arguments[3]
@@ -235,8 +240,8 @@ def test_no_mutated_file_crashes_or_hangs() -> None:
 
 def test_the_supervisor_sees_a_dead_child(tmp_path: Path) -> None:
     """The slow test proves something only if a child that dies in a case is reported with that case."""
-    corpus = _corpus()
-    assert mutated(corpus, 5, 17) == mutated(corpus, 5, 17) != mutated(corpus, 5, 18)
+    files = corpus()
+    assert mutated(files, 5, 17) == mutated(files, 5, 17) != mutated(files, 5, 18)
     problem, _, last = _supervise(__name__, 5, DEADLY_CASE, 5, tmp_path)
     assert problem.startswith(f"exits with -{signal.SIGABRT:d}")
     assert last == DEADLY_CASE
@@ -244,6 +249,6 @@ def test_the_supervisor_sees_a_dead_child(tmp_path: Path) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "--case":
-        print(_run_case(mutated(_corpus(), int(sys.argv[2]), int(sys.argv[3]))))
+        print(run_case(mutated(corpus(), int(sys.argv[2]), int(sys.argv[3]))))
     else:
-        run_child(_corpus(), _run_case, sys.argv[1:])
+        run_child(corpus(), run_case, sys.argv[1:])

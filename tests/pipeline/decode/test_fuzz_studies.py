@@ -34,19 +34,19 @@ OPTIONS = HeaderOptions(max_pixels=1_000_000, any_modality=True, dicom_anywhere=
 _LARGEST_SEED = 20_000  # bytes: small files are read fast, and each of their bytes is hit more often
 
 
-def _corpus() -> list[bytes]:
+def corpus() -> list[bytes]:
     """Small files of both formats, about as many of each: our own, broken ones, and those of pydicom's test set."""
     from benchmarks.dicom_files import find_files
 
     found = (path.read_bytes() for path in find_files() if path.stat().st_size < _LARGEST_SEED)
-    # Without preambles, which would take a third of the changes; `_run_case` puts them back.
+    # Without preambles, which would take a third of the changes; `run_case` puts them back.
     dicom = [content[len(PREAMBLE) :] for content in [*SEEDS * 30, *found] if content.startswith(PREAMBLE[-4:], 128)]
     volumes = [nifti(), nifti(version=2), gzip.compress(nifti()), *(content for content, _ in broken().values())]
     volumes *= max(1, len(dicom) // len(volumes))
     return [content for content in dicom + volumes if 0 < len(content) < _LARGEST_SEED]
 
 
-def _run_case(path: Path, data: bytes) -> tuple[str, str, bool]:
+def run_case(path: Path, data: bytes) -> tuple[str, str, bool]:
     """(format, final status, did the decoder refuse what the header let through); raises where a promise is broken."""
     kind = tell_kind(data[:HEAD_BYTES], b"case", dicom_anywhere=True)
     if data.startswith(b"\2\0"):
@@ -101,9 +101,9 @@ def test_no_mutated_study_file_crashes_or_hangs() -> None:
 
 
 def test_a_few_hundred_mutated_files_get_a_verdict(tmp_path: Path) -> None:
-    files, counts = _corpus(), Counter[str]()
+    files, counts = corpus(), Counter[str]()
     for number in range(400):
-        kind, status, _ = _run_case(tmp_path / "case", mutated(files, 13, number))
+        kind, status, _ = run_case(tmp_path / "case", mutated(files, 13, number))
         counts[kind] += 1
         counts[status] += 1
     assert min(counts["dicom"], counts["nifti"]) > 50
@@ -113,14 +113,12 @@ def test_a_few_hundred_mutated_files_get_a_verdict(tmp_path: Path) -> None:
 def test_repacked_files_hold_the_same_data_set(tmp_path: Path) -> None:
     whole = SEEDS[0]
     assert whole.startswith(meta(EXPLICIT))
-    assert (
-        _run_case(tmp_path / "case", repacked(whole)) == _run_case(tmp_path / "case", whole) == ("dicom", "ok", False)
-    )
+    assert run_case(tmp_path / "case", repacked(whole)) == run_case(tmp_path / "case", whole) == ("dicom", "ok", False)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "--case":
         with tempfile.TemporaryDirectory() as folder:
-            print(_run_case(Path(folder) / "case", mutated(_corpus(), int(sys.argv[2]), int(sys.argv[3]))))
+            print(run_case(Path(folder) / "case", mutated(corpus(), int(sys.argv[2]), int(sys.argv[3]))))
     else:
-        run_child(_corpus(), partial(_run_case, Path(sys.argv[4]).with_name("case")), sys.argv[1:])
+        run_child(corpus(), partial(run_case, Path(sys.argv[4]).with_name("case")), sys.argv[1:])

@@ -28,7 +28,7 @@ def test_the_workbook_has_the_rows_of_the_csv_copy(tiny_model: Path, tmp_path: P
     with (out / "predictions.csv").open(encoding="utf-8-sig", newline="") as stream:
         expected = list(csv.reader(stream))
     assert [len(row) for row in rows] == [len(row) for row in expected]
-    assert list(rows[0]) == expected[0] and [row[2] for row in rows[3:]] == [row[2] for row in expected[3:]]
+    assert list(rows[0]) == expected[0] and [row[2] for row in rows] == [row[2] for row in expected]
     assert rows[1][2] == "'=cmd|' C calc'!A0.jpg" and rows[2][2] == "dark\\x01.jpg"
     column = expected[0].index("confidence")
     assert rows[-1][column] == pytest.approx(float(expected[-1][column]))
