@@ -205,6 +205,7 @@ class RunRecord:
                 correct=counts.correct,
                 seen_in_training=counts.training_exact + counts.training_near or None,
                 near_match=counts.training_near or None,
+                unlike_training=counts.unlike_training or None,
             ),
         )
         self._change_attempt(seconds=_round_all(watch.seconds))
@@ -330,6 +331,7 @@ def _describe_bundle(bundle: Bundle) -> RunBundle:
         classes=bundle.spec.classes,
         trained=bundle.spec.trained,
         training_images=None if bundle.training_images is None else len(bundle.training_images),
+        unlike_false_alarms=None if bundle.training_look is None else bundle.training_look.false_alarms,
     )
 
 

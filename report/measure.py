@@ -11,7 +11,13 @@ from typing import Any
 
 from mribatch.core.about import RESEARCH_NOTICE, __version__
 from mribatch.core.errors import RequirementNotMetError
-from mribatch.report.counts import count_files, count_predictions, count_training_images, explain_no_metrics
+from mribatch.report.counts import (
+    count_files,
+    count_predictions,
+    count_training_images,
+    count_unlike_images,
+    explain_no_metrics,
+)
 from mribatch.report.files import write_files
 from mribatch.report.html.page import HTML_PAGE, write_page
 from mribatch.report.levels import measure_level, select_images, select_patients
@@ -154,6 +160,7 @@ def _assemble(
         patients=None if patients is None else patients.counts,
         requirements=(),
         seen_in_training=count_training_images(facts, rows),
+        unlike_training=count_unlike_images(facts, rows),
     )
     image = content.image_level
     return replace(content, requirements=tuple(each.judge(image, no_metrics) for each in requirements))

@@ -20,6 +20,7 @@ from mribatch.pipeline.listing.table import LISTING_FILE, PATHS_FILE, Listing
 from mribatch.pipeline.output.part_hashes import HASHES_FILE, differs_from_record, recorded_hashes
 from mribatch.pipeline.output.parts import (
     PARTS_FOLDER,
+    PICTURE_FIELD,
     STUDY_FIELDS,
     count_rows,
     is_of_run,
@@ -83,6 +84,12 @@ class _Run:
         schema = predictions_schema(self.file.bundle.classes)
         later = {one.name for one in STUDY_FIELDS} if self.file.schema_version == 1 else set()
         return pa.schema([one for one in schema if one.name not in later])
+
+    def has_columns(self, schema: "pa.Schema") -> bool:
+        """Whether a part has the columns of this run; those of earlier versions lack the perceptual hash."""
+        expected = self.schema
+        place = expected.get_field_index(PICTURE_FIELD.name)
+        return bool(schema.equals(expected) or schema.equals(expected.remove(place)))
 
 
 def verify_run(path: Path, *, inputs: bool = False) -> RunVerification:
@@ -173,7 +180,7 @@ def _read_part(run: _Run, part: int, found: _Findings) -> "pa.Table | None":
         found.take([f"{path.name} says that it is of another run or another part"])
     if metadata.get(b"mribatch.bundle_sha256") != facts.bundle.bundle_sha256.encode():
         found.take([f"{path.name} was made with another model bundle than {RUN_FILE} says"])
-    if not table.schema.equals(run.schema):
+    if not run.has_columns(table.schema):
         found.take([f"{path.name} has other columns than a run of this model"])
         return None
     return table

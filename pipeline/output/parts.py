@@ -29,6 +29,9 @@ _PART_KEY = b"mribatch.part"
 _CHANGED = "has changed since it was published: its SHA-256 is not the one in parts.sha256"
 _CLASSIFY_AGAIN = "classify the images again, into a new folder"
 
+# Beside sha256: equal or nearly equal where two pictures are nearly the same. Runs of earlier versions lack it.
+PICTURE_FIELD = pa.field("perceptual_hash", pa.string())
+
 # Since schema version 2: which slice of which study a row is of; all null for a plain image.
 STUDY_FIELDS = (
     pa.field("slice", pa.int32()),
@@ -61,6 +64,7 @@ def predictions_schema(classes: Sequence[str]) -> pa.Schema:
             pa.field("height", pa.int32()),
             pa.field("bytes", pa.int64()),
             pa.field("sha256", pa.string()),
+            PICTURE_FIELD,
         ]
     )
 
@@ -233,6 +237,7 @@ class RowCounts:
     training_near: int = 0  # likewise, where only nearly the same picture was found
     new_labelled_ok: int = 0  # of labelled_ok, rows whose image was not in training
     new_correct: int = 0  # of these
+    unlike_training: int = 0  # rows that are ok and do not look like the images that the model was trained on
 
 
 def count_rows(run: Path, images: int) -> RowCounts:
@@ -260,6 +265,7 @@ def _add_part(before: RowCounts, part: pa.Table) -> RowCounts:
     scored = pc.and_(labelled, classified)
     correct = pc.fill_null(pc.equal(label, predicted), False)
     seen, near = has_flag(part.column("flags"), Flag.SEEN_IN_TRAINING), has_flag(part.column("flags"), Flag.NEAR_MATCH)
+    unlike = has_flag(part.column("flags"), Flag.UNLIKE_TRAINING)
     return RowCounts(
         rows=before.rows + part.num_rows,
         by_status=before.by_status + Counter(part.column("status").to_pylist()),
@@ -271,6 +277,7 @@ def _add_part(before: RowCounts, part: pa.Table) -> RowCounts:
         training_near=before.training_near + _count_true(pc.and_(classified, near)),
         new_labelled_ok=before.new_labelled_ok + _count_true(pc.and_not(scored, seen)),
         new_correct=before.new_correct + _count_true(pc.and_not(correct, seen)),
+        unlike_training=before.unlike_training + _count_true(pc.and_(classified, unlike)),
     )
 
 
@@ -305,7 +312,7 @@ def read_table(run: Path) -> pa.Table:
 def read_parts(run: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Yield the part files of a run as tables, in order, one in memory at a time; all columns, or those named.
 
-    Columns that a run of schema version 1 lacks are null.
+    Columns that a run of an earlier version lacks are null.
 
     Raises:
         RunError: A part has changed since it was published.
@@ -315,7 +322,7 @@ def read_parts(run: Path, columns: Sequence[str] | None = None) -> Iterator[pa.T
         content = path.read_bytes()
         if differs_from_record(content, int(path.stem[5:]), hashes):
             raise RunError(f"{path} {_CHANGED}", _CLASSIFY_AGAIN)
-        yield _with_study_columns(parse_part(content, columns), columns)
+        yield _with_later_columns(parse_part(content, columns), columns)
 
 
 def parse_part(content: bytes, columns: Sequence[str] | None = None) -> pa.Table:
@@ -328,7 +335,9 @@ def parse_part(content: bytes, columns: Sequence[str] | None = None) -> pa.Table
         return part.read(columns=list(columns) if columns is not None else None)
 
 
-def _with_study_columns(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+def _with_later_columns(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+    if PICTURE_FIELD.name not in table.column_names and (columns is None or PICTURE_FIELD.name in columns):
+        table = table.append_column(PICTURE_FIELD, pa.nulls(table.num_rows, PICTURE_FIELD.type))
     for field in STUDY_FIELDS:
         if field.name not in table.column_names and (columns is None or field.name in columns):
             place = table.column_names.index("label") if "label" in table.column_names else table.num_columns
@@ -360,6 +369,7 @@ def _columns(rows: Sequence[Prediction], classes: Sequence[str]) -> dict[str, li
         "height": [row.decoded.verdict.height for row in rows],
         "bytes": [row.decoded.bytes for row in rows],
         "sha256": [row.decoded.sha256 for row in rows],
+        PICTURE_FIELD.name: [_as_hex(row.decoded.perceptual_hash) for row in rows],
     }
     for column, name in enumerate(classes):
         columns[f"p_{name}"] = [row.probabilities[column] if row.probabilities else None for row in rows]
@@ -369,6 +379,10 @@ def _columns(rows: Sequence[Prediction], classes: Sequence[str]) -> dict[str, li
 def _flags(row: Prediction) -> list[str]:
     flags = [flag.value for flag in row.decoded.verdict.flags]
     return [Flag.NAME_ESCAPED.value, *flags] if row.decoded.file.name_escaped else flags
+
+
+def _as_hex(value: int | None) -> str | None:
+    return None if value is None else f"{value:016x}"
 
 
 def _as_text(value: Any) -> str:

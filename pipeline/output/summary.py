@@ -14,7 +14,7 @@ from mribatch.pipeline.listing.label_advice import warn_of_unknown_labels
 from mribatch.pipeline.output.parts import PARTS_FOLDER, RowCounts
 from mribatch.pipeline.output.row_table import format_series
 from mribatch.pipeline.output.series import read_series, select_suspicious
-from mribatch.pipeline.records import Status
+from mribatch.pipeline.records import Flag, Status
 
 _SERIES_SHOWN = 10
 _LOST = (SkipReason.UNREADABLE_FOLDER,)
@@ -87,6 +87,8 @@ class RunSummary:
                 "labelled_not_in_training": counts.new_labelled_ok,
                 "correct_not_in_training": counts.new_correct,
             }
+        if counts.unlike_training:
+            content["unlike_training"] = counts.unlike_training
         return content | {"predictions": str(self.out / PARTS_FOLDER), "research_notice": RESEARCH_NOTICE}
 
     def to_text(self, screen: Screen = PLAIN) -> str:
@@ -99,7 +101,7 @@ class RunSummary:
             share = self.counts.correct / self.counts.labelled_ok
             agree = f"{self.counts.correct:,} of {self.counts.labelled_ok:,} ({share:.2%})"
             lines += [f"Labels agree with {agree}; what that is worth: mribatch report {self.out}"]
-        lines += self._training_images()
+        lines += [*self._training_images(), *self._unlike_training()]
         lines += self._remarks()
         lines += [f"Model {self.model}, {self.backend} ({self.precision}) + {self.decoder}. {self._speed()}"]
         lines += [one_line(" ".join(f"{getattr(self, what)}: {reason}." for what, reason in self.reasons.items()))]
@@ -148,6 +150,14 @@ class RunSummary:
         elif counts.labelled_ok:
             line += "; without them no labelled image is left"
         return [line]
+
+    def _unlike_training(self) -> list[str]:
+        """How many images the model knows nothing like."""
+        unlike = self.counts.unlike_training
+        if not unlike:
+            return []
+        known = self.counts.by_status[Status.OK]
+        return [f"{unlike:,} of {known:,} look unlike the training images (flag {Flag.UNLIKE_TRAINING}): check them"]
 
     def _remarks(self) -> list[str]:
         remarks = []

@@ -15,7 +15,7 @@ from mribatch.core.bundle import SPEC_FILE, TRAINING_IMAGES_FILE, load_bundle
 from mribatch.core.errors import BundleError
 from mribatch.core.synthetic import draw_slice
 from mribatch.core.training_images import TrainingImages, TrainingMatch, perceptual_hashes
-from mribatch.training.export.training_images import add_training_images
+from mribatch.training.export.training_images import KnownImages, add_training_images
 
 EXACT, NEAR = TrainingMatch.EXACT, TrainingMatch.NEAR
 
@@ -67,7 +67,7 @@ def bundle(tiny_model: Path, tmp_path: Path) -> Path:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "bundle"))
     spec = load_bundle(str(folder)).spec
     pixels = np.random.default_rng(0).integers(0, 256, (5, spec.height, spec.width, 1), uint8)
-    add_training_images(folder, TrainingImages.of_pixels(pixels))
+    add_training_images(folder, KnownImages(TrainingImages.of_pixels(pixels)))
     return folder
 
 

@@ -18,7 +18,7 @@ from mribatch.pipeline.output.run_file import run_file_schema
 from mribatch.pipeline.run import classify
 from mribatch.report.measure import ReportOptions, report
 from mribatch.report.metrics_file import metrics_schema
-from mribatch.training.export.training_images import add_training_images
+from mribatch.training.export.training_images import KnownImages, add_training_images
 from tests.folders import draw_images, rows
 
 
@@ -30,7 +30,8 @@ def trained_on_some(tiny_model: Path, tmp_path: Path) -> Path:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     spec = load_bundle(str(folder)).spec
     pixels = [decode_file(bytes(path), spec.height, spec.width).pixels for path in paths[:12]]
-    add_training_images(folder, TrainingImages.of_pixels(np.stack([image for image in pixels if image is not None])))
+    known = TrainingImages.of_pixels(np.stack([image for image in pixels if image is not None]))
+    add_training_images(folder, KnownImages(known))
     image = cv2.imread(str(paths[0]), cv2.IMREAD_GRAYSCALE)
     assert image is not None
     cv2.imwrite(str(paths[0]), image + 1, [cv2.IMWRITE_JPEG_QUALITY, 95])

@@ -66,7 +66,7 @@ def dismiss(dialog: "Dialog", found: Opened) -> None:
 
 
 def column(page: "Page", number: int) -> list[str]:
-    cells = page.locator(f"#triage-table tbody tr:visible td:nth-child({number})")
+    cells = page.locator(f"#look-table tbody tr:visible td:nth-child({number})")
     return [text.strip() for text in cells.all_inner_texts()]
 
 
