@@ -31,6 +31,12 @@ from mribatch.cli.elements import LocalPath
     "With @low, the lower bound of the interval is compared. Repeatable.",
 )
 @click.option(
+    "--require-low",
+    multiple=True,
+    metavar="REQUIREMENT",
+    help="The same for the lower bound of the 95 % interval: 'sensitivity[glioma_tumor]>=0.9'. Repeatable.",
+)
+@click.option(
     "--protocol", metavar="TEXT", help="How test and training images were kept apart; quoted beside every figure."
 )
 @click.option(
@@ -45,6 +51,7 @@ def report(
     groups: str | None,
     group_by: str | None,
     require: tuple[str, ...],
+    require_low: tuple[str, ...],
     protocol: str | None,
     seed: int,
     no_html: bool,
@@ -73,7 +80,14 @@ def report(
     if no_html and open_page:
         raise OptionError("--open and --no-html exclude each other", "choose one of them")
     options = ReportOptions(
-        run=run, groups=groups, group_by=group_by, require=require, protocol=protocol, seed=seed, html=not no_html
+        run=run,
+        groups=groups,
+        group_by=group_by,
+        require=require,
+        require_low=require_low,
+        protocol=protocol,
+        seed=seed,
+        html=not no_html,
     )
     result = write_report(options, note=_show_on_terminal)
     if as_json:

@@ -20,6 +20,7 @@ from numpy import float32, float64, int64, uint8
 from numpy.typing import NDArray
 
 FEWEST_IMAGES, FEWEST_UNITS = 100, 10  # with fewer there is no telling what they look like
+FEWEST_PIXELS = 16  # along a side
 MAX_FALSE_ALARMS = 0.005  # share of the training images beyond each of the two limits
 _CELLS, _EDGE_CELLS = 16, 8  # along a side
 _COMPONENTS = 20  # of the layout
@@ -79,7 +80,7 @@ class TrainingLook:
     def of_images(
         cls, pixels: NDArray[uint8], sizes: Sequence[tuple[int, int]], units: NDArray[int64]
     ) -> Self | None:
-        """Describe images; None where they are too few.
+        """Describe images; None where they are too few or too small.
 
         Args:
             pixels: uint8 (n, height, width, 1), of the model's size.
@@ -87,7 +88,8 @@ class TrainingLook:
             units: int64 (n,); equal numbers are of one series or patient, and are left out together.
         """
         numbers = np.unique(units, return_inverse=True)[1]
-        if len(pixels) < FEWEST_IMAGES or numbers.max(initial=-1) + 1 < FEWEST_UNITS:
+        few = len(pixels) < FEWEST_IMAGES or numbers.max(initial=-1) + 1 < FEWEST_UNITS
+        if few or min(pixels.shape[1:3]) < FEWEST_PIXELS:
             return None
         values = _describe_all(pixels)
         order = np.random.Generator(np.random.PCG64(0)).permutation(int(numbers.max()) + 1)

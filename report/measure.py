@@ -50,6 +50,7 @@ class ReportOptions:
     groups: str | None = None  # FILE.csv, FILE.csv:COLUMN, or a column of the predictions
     group_by: str | None = None  # patient=REGEX or patient=FILE.csv
     require: tuple[str, ...] = ()
+    require_low: tuple[str, ...] = ()  # likewise, of the lower bound of the interval
     protocol: str | None = None
     seed: int = 0  # of the bootstrap
     html: bool = True  # also write report.html
@@ -103,6 +104,9 @@ def report(options: ReportOptions, note: Callable[[str], None] = ignore_note) ->
     """
     facts = read_facts(options.run)
     requirements = [parse_requirement(text, facts.classes) for text in options.require]
+    requirements += [
+        parse_requirement(text, facts.classes, option="--require-low", bound="low") for text in options.require_low
+    ]
     rows = load_rows(options.run, facts, find_predictions_column(options.groups, options.run))
     patients = _find_patients(options, facts, rows)
     levels, aggregated = _measure(options, facts, rows, patients)
