@@ -16,7 +16,6 @@ BACKENDS = ("auto", "onnxruntime", "tensorrt")
 DECODERS = ("auto", "opencv", "dali")
 PLANES = ("axial", "coronal", "sagittal")
 PRECISIONS = ("auto", "fp32", "int8")
-FEW_FILES = 10  # whose rows are printed
 
 
 @click.command(short_help="Classify every image of a folder into Parquet, one row per image.")
@@ -142,7 +141,7 @@ def classify(
     if as_json:
         click.echo(json.dumps(result.to_json(), allow_nan=False))
     elif not quiet:
-        _print_result(result, show_rows=not dry_run and result.images <= FEW_FILES)
+        _print_result(result, may_show_rows=not dry_run)
     return ExitCode(result.exit_code)
 
 
@@ -158,12 +157,13 @@ def _run(inputs: Sequence[str], out: str | None, options: "ClassifyOptions", pro
     return classify_folder(inputs, out or "", options, progress)
 
 
-def _print_result(result: Any, *, show_rows: bool) -> None:
-    """Print the summary; the rows of a few files come first."""
+def _print_result(result: Any, *, may_show_rows: bool) -> None:
+    """Print the summary; the rows of a few images come first."""
     from mribatch.core.tables import Screen
+    from mribatch.pipeline.output.summary import FEW_IMAGES
 
     screen = Screen.of_stdout()
-    if show_rows:
+    if may_show_rows and result.images <= FEW_IMAGES:
         from mribatch.pipeline.output.row_table import format_rows
         from mribatch.pipeline.output.selection import RowSelection, select_rows
 

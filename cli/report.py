@@ -1,7 +1,6 @@
 """mribatch report: from a finished run to metrics."""
 
 import json
-import sys
 from pathlib import Path
 
 import click
@@ -72,6 +71,7 @@ def report(
     """
     from mribatch.core.errors import OptionError
     from mribatch.core.tables import Screen
+    from mribatch.pipeline.progress import track_on_terminal
     from mribatch.report.html.page import HTML_PAGE
     from mribatch.report.measure import ReportOptions
     from mribatch.report.measure import report as write_report
@@ -89,7 +89,7 @@ def report(
         seed=seed,
         html=not no_html,
     )
-    result = write_report(options, note=_show_on_terminal)
+    result = write_report(options, track_on_terminal)
     if as_json:
         click.echo(json.dumps(result.content, allow_nan=False))
     else:
@@ -97,9 +97,3 @@ def report(
     if open_page:
         click.launch(str(run / HTML_PAGE))
     result.check()
-
-
-def _show_on_terminal(text: str) -> None:
-    """Say what takes long to somebody who waits; not to a file or a program."""
-    if sys.stderr is not None and sys.stderr.isatty():
-        click.echo(text, err=True)

@@ -243,7 +243,9 @@ def _read_training_look(folder: Path, spec: ModelSpec) -> TrainingLook | None:
     content = _read_file(path, _MAX_GOLDEN_BYTES)
     _check_hash(path, content, spec.training_look_sha256)
     try:
-        return TrainingLook.of_arrays(_read_arrays(path, content, TrainingLook.names(), "statistics of training images"))
+        return TrainingLook.of_arrays(
+            _read_arrays(path, content, TrainingLook.names(), "statistics of training images")
+        )
     except ValueError as error:
         raise BundleError(f"{path} does not hold statistics of training images: {error}", _FIX) from error
 

@@ -2,10 +2,11 @@
 
 pixels of the model's size --_describe--> layout, statistics --Mahalanobis distance--> beyond its limit: unlike
 
-*Layout* is where the picture is bright and where it changes: means over 16 x 16 cells, and mean differences of neighbours
-over 8 x 8 cells, reduced to their principal components. *Statistics* are quantiles of the grey values, the brightness
-of the four borders, contrast and sharpness. Beside both, the stored size must be near those of training. The limits are
-quantiles of the distances of training images that were left out of the fit, series by series. No image is kept.
+*Layout* is where the picture is bright and where it changes: means over 16 x 16 cells, and mean differences of
+neighbours over 8 x 8 cells, reduced to their principal components. *Statistics* are quantiles of the grey values, the
+brightness of the four borders, contrast and sharpness. Beside both, the stored size must be near those of training. The
+limits are quantiles of the distances of training images that were left out of the fit, series by series. No image is
+kept.
 docs/decisions/0014-unlike-training.md has the figures, and why these are not features of the network.
 """
 
@@ -77,9 +78,7 @@ class TrainingLook:
     false_alarms: float
 
     @classmethod
-    def of_images(
-        cls, pixels: NDArray[uint8], sizes: Sequence[tuple[int, int]], units: NDArray[int64]
-    ) -> Self | None:
+    def of_images(cls, pixels: NDArray[uint8], sizes: Sequence[tuple[int, int]], units: NDArray[int64]) -> Self | None:
         """Describe images; None where they are too few or too small.
 
         Args:

@@ -3,7 +3,7 @@
 read_facts, load_rows -> find_groups, find_patients -> measure_level -> MetricsFile -> write_files
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 from mribatch.core.about import RESEARCH_NOTICE, __version__
 from mribatch.core.errors import RequirementNotMetError
+from mribatch.pipeline.progress import Track, track_silently
 from mribatch.report.counts import (
     count_files,
     count_predictions,
@@ -19,7 +20,7 @@ from mribatch.report.counts import (
     explain_no_metrics,
 )
 from mribatch.report.files import write_files
-from mribatch.report.html.page import HTML_PAGE, write_page
+from mribatch.report.html.page import write_page
 from mribatch.report.levels import measure_level, select_images, select_patients
 from mribatch.report.metrics import Metric
 from mribatch.report.metrics_file import SCHEMA_VERSION, Level, MeasuredRun, MetricsFile
@@ -36,10 +37,6 @@ from mribatch.report.row_groups import (
 from mribatch.report.rows import RunRows, load_rows
 from mribatch.report.run_facts import RunFacts, read_facts
 from mribatch.report.text.console import format_table
-
-
-def ignore_note(text: str) -> None:
-    """Say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +85,7 @@ class Report:
             )
 
 
-def report(options: ReportOptions, note: Callable[[str], None] = ignore_note) -> Report:
+def report(options: ReportOptions, track: Track = track_silently) -> Report:
     """Measure a complete run; write metrics.parquet, metrics.json, report.md and report.html into its folder.
 
     With `group_by` patients.parquet and patients.csv, too, with or without labels. Without a single label the other
@@ -97,7 +94,7 @@ def report(options: ReportOptions, note: Callable[[str], None] = ignore_note) ->
 
     Args:
         options: See ReportOptions.
-        note: Receives a line about what takes long.
+        track: Shows how far the pictures are.
 
     Raises:
         MribatchError: Not a complete run, a damaged one, or an option that does not fit it.
@@ -116,8 +113,7 @@ def report(options: ReportOptions, note: Callable[[str], None] = ignore_note) ->
     table = None if patients is None else tabulate_patients(rows, patients, facts.classes)
     write_files(options.run, content, table)
     if options.html:
-        note(f"Drawing {HTML_PAGE} with pictures of the images ...")
-        write_page(options.run, content, rows)
+        write_page(options.run, content, rows, track)
     return Report(content, format_table(content, patients=table), table)
 
 

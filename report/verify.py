@@ -30,6 +30,7 @@ from mribatch.pipeline.output.parts import (
 )
 from mribatch.pipeline.output.run_file import RUN_FILE, RunFile, read_finished_run
 from mribatch.pipeline.output.series import SERIES_FILE, read_series, tabulate_series
+from mribatch.pipeline.progress import Track, track_silently
 from mribatch.pipeline.records import Flag, ImageFile, Status
 
 if TYPE_CHECKING:
@@ -92,12 +93,13 @@ class _Run:
         return bool(schema.equals(expected) or schema.equals(expected.remove(place)))
 
 
-def verify_run(path: Path, *, inputs: bool = False) -> RunVerification:
+def verify_run(path: Path, *, inputs: bool = False, track: Track = track_silently) -> RunVerification:
     """Check a finished run; one part is in memory at a time.
 
     Args:
         path: The run folder.
         inputs: Also hash the input files again, and compare with the hashes in the rows.
+        track: Shows how far it is.
 
     Raises:
         RunError: There is no finished run, its listing cannot be read, or the input files are asked for and hidden.
@@ -108,7 +110,7 @@ def verify_run(path: Path, *, inputs: bool = False) -> RunVerification:
         raise RunError(f"the run in {path} hides where its files are", "verify it without the input files")
     found, hashed = _Findings(), 0
     found.take(_find_strays(run))
-    for part, files in enumerate(_read_listing(run)):
+    for part, files in enumerate(track(_read_listing(run), "verifying parts", file.layout.parts)):
         table = _read_part(run, part, found)
         if table is None:
             continue

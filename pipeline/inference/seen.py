@@ -20,7 +20,7 @@ _MATCHES: dict[TrainingMatch | None, tuple[Flag, ...]] = {
 
 
 def flag_images(batch: DecodedBatch, bundle: Bundle) -> tuple[DecodedFile, ...]:
-    """Return the batch's files with their perceptual hashes, flagged where the model knows the image or nothing like it.
+    """Return the files with their perceptual hashes, flagged where the model knows the image, or nothing that looks so.
 
     Args:
         batch: Pixels on the host or on the GPU; from there they are copied.

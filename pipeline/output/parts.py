@@ -27,6 +27,7 @@ PARTS_FOLDER = "predictions"
 _METADATA_PREFIX = "mribatch."
 _PART_KEY = b"mribatch.part"
 _CHANGED = "has changed since it was published: its SHA-256 is not the one in parts.sha256"
+_DOUBTFUL = 3  # rows that a summary names
 _CLASSIFY_AGAIN = "classify the images again, into a new folder"
 
 # Beside sha256: equal or nearly equal where two pictures are nearly the same. Runs of earlier versions lack it.
@@ -237,7 +238,18 @@ class RowCounts:
     training_near: int = 0  # likewise, where only nearly the same picture was found
     new_labelled_ok: int = 0  # of labelled_ok, rows whose image was not in training
     new_correct: int = 0  # of these
+    doubtful: tuple["DoubtfulRow", ...] = ()  # the rows with the smallest margins
     unlike_training: int = 0  # rows that are ok and do not look like the images that the model was trained on
+
+
+@dataclass(frozen=True)
+class DoubtfulRow:
+    """A classified image whose two best classes are close."""
+
+    path: str
+    slice: int | None
+    predicted: str
+    margin: float
 
 
 def count_rows(run: Path, images: int) -> RowCounts:
@@ -247,7 +259,7 @@ def count_rows(run: Path, images: int) -> RowCounts:
         RunError: Rows are missing, doubled or out of order; says where.
     """
     counts = RowCounts(0, Counter(), Counter(), 0, 0, 0)
-    for table in read_parts(run, ["index", "status", "predicted", "label", "flags"]):
+    for table in read_parts(run, ["index", "path", "slice", "status", "predicted", "margin", "label", "flags"]):
         indices = table.column("index").to_pylist()
         if indices != list(range(counts.rows, counts.rows + len(indices))):
             raise RunError(f"{run / PARTS_FOLDER} lacks row {counts.rows} or has it twice", _CLASSIFY_AGAIN)
@@ -278,7 +290,17 @@ def _add_part(before: RowCounts, part: pa.Table) -> RowCounts:
         new_labelled_ok=before.new_labelled_ok + _count_true(pc.and_not(scored, seen)),
         new_correct=before.new_correct + _count_true(pc.and_not(correct, seen)),
         unlike_training=before.unlike_training + _count_true(pc.and_(classified, unlike)),
+        doubtful=_keep_doubtful(before.doubtful, part),
     )
+
+
+def _keep_doubtful(before: Sequence[DoubtfulRow], part: pa.Table) -> tuple[DoubtfulRow, ...]:
+    """The rows with the smallest margins; of equal ones the earlier."""
+    names = ["path", "slice", "predicted", "margin", "index"]
+    known = part.select(names).filter(pc.is_valid(part.column("margin")))
+    order = pc.select_k_unstable(known, _DOUBTFUL, [("margin", "ascending"), ("index", "ascending")])
+    found = [DoubtfulRow(*(row[name] for name in names[:-1])) for row in known.take(order).to_pylist()]
+    return tuple(sorted([*before, *found], key=lambda row: row.margin)[:_DOUBTFUL])
 
 
 def has_flag(flags: pa.ChunkedArray, flag: Flag) -> pa.ChunkedArray:

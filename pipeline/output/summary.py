@@ -1,5 +1,6 @@
 """The result of a run in a few lines, for people and for scripts."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from mribatch.pipeline.output.row_table import format_series
 from mribatch.pipeline.output.series import read_series, select_suspicious
 from mribatch.pipeline.records import Flag, Status
 
+FEW_IMAGES = 10  # whose rows are printed beside a summary
 _SERIES_SHOWN = 10
 _LOST = (SkipReason.UNREADABLE_FOLDER,)
 _LOST_IF_STRICT = (*_LOST, SkipReason.DICOM_MODALITY, SkipReason.DICOM_MOSAIC, SkipReason.SYMLINK_LOOP)
@@ -101,11 +103,15 @@ class RunSummary:
             share = self.counts.correct / self.counts.labelled_ok
             agree = f"{self.counts.correct:,} of {self.counts.labelled_ok:,} ({share:.2%})"
             lines += [f"Labels agree with {agree}; what that is worth: mribatch report {self.out}"]
-        lines += [*self._training_images(), *self._unlike_training()]
+        lines += [*self._training_images(), *self._unlike_training(), *self._list_doubtful(screen)]
         lines += self._remarks()
         lines += [f"Model {self.model}, {self.backend} ({self.precision}) + {self.decoder}. {self._speed()}"]
         lines += [one_line(" ".join(f"{getattr(self, what)}: {reason}." for what, reason in self.reasons.items()))]
-        lines += [f"Results: {self.out / PARTS_FOLDER} (Parquet), {self.out / 'run.json'}", RESEARCH_NOTICE]
+        lines += [
+            f"Results: {self.out / PARTS_FOLDER} (Parquet), {self.out / 'run.json'}",
+            *self._advise(),
+            RESEARCH_NOTICE,
+        ]
         return "\n".join(lines)
 
     def _list_statuses(self, screen: Screen) -> list[str]:
@@ -158,6 +164,22 @@ class RunSummary:
             return []
         known = self.counts.by_status[Status.OK]
         return [f"{unlike:,} of {known:,} look unlike the training images (flag {Flag.UNLIKE_TRAINING}): check them"]
+
+    def _list_doubtful(self, screen: Screen) -> list[str]:
+        """The images whose two best classes are closest; of a few images the caller shows all."""
+        if self.counts.by_status[Status.OK] <= FEW_IMAGES:
+            return []
+        rows = [
+            (each.path if each.slice is None else f"{each.path} [{each.slice}]", each.predicted, f"{each.margin:.3f}")
+            for each in self.counts.doubtful
+        ]
+        columns = [Column("most doubtful", wraps=True), Column("class"), Column("margin", "right")]
+        return [format_table(columns, rows, screen, indent=2)]
+
+    def _advise(self) -> list[str]:
+        """Where to look next."""
+        folder = shlex.quote(str(self.out))
+        return [one_line(f"Next: mribatch report {folder} --open (page), mribatch table {folder} --sort margin")]
 
     def _remarks(self) -> list[str]:
         remarks = []

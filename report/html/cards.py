@@ -31,7 +31,10 @@ class ImageCard:
 
 @dataclass(frozen=True, slots=True)
 class LookEntry:
-    """A row of a table of images to look at. first: why; wrong: columns that are marked; text: below the large picture."""
+    """A row of a table of images to look at.
+
+    first: why it is there. wrong: columns that are marked. text: below the large picture.
+    """
 
     path: str
     picture: Picture

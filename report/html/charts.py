@@ -149,7 +149,9 @@ def draw_differences(differences: NDArray[float32]) -> Chart:
         axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=_LINES[0])
         axes.set_xscale("log")
         axes.set_xlim(edges[0], 1)
-        axes.set_xlabel("largest difference of a probability; the first bar has all below 0.0000002", fontsize=8, color=theme.ink)
+        axes.set_xlabel(
+            "largest difference of a probability; the first bar has all below 0.0000002", fontsize=8, color=theme.ink
+        )
         axes.set_ylabel("images", fontsize=8, color=theme.ink)
         axes.grid(axis="y", color=theme.faint, linewidth=0.5)
         _style(axes, theme)

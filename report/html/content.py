@@ -12,6 +12,7 @@ from mribatch.core.cores import usable_cores
 from mribatch.core.files import sha256_of_file
 from mribatch.core.model_spec import find_no_tumor_class
 from mribatch.pipeline.output.run_file import RunFile, read_finished_run
+from mribatch.pipeline.progress import Track, track_silently
 from mribatch.pipeline.records import Status
 from mribatch.report.html.cards import CardMaker, DuplicateCards, ImageCard, LookTable, SeriesStrip, tabulate_cards
 from mribatch.report.html.charts import (
@@ -116,13 +117,14 @@ def count_failed(metrics: MetricsFile) -> int:
     return files.total - files.readable - files.by_status.get(Status.BLANK, 0)
 
 
-def assemble_page(run: Path, metrics: MetricsFile, rows: RunRows) -> PageContent:
+def assemble_page(run: Path, metrics: MetricsFile, rows: RunRows, track: Track = track_silently) -> PageContent:
     """Choose what to show and make its pictures.
 
     Args:
         run: The folder of a complete run.
         metrics: The content of its metrics.json.
         rows: All of its rows.
+        track: Shows how far the pictures are.
     """
     facts, classes = read_finished_run(run), metrics.run.classes
     triage, grid = choose_triage(rows, classes), choose_grid(rows, classes)
@@ -131,7 +133,7 @@ def assemble_page(run: Path, metrics: MetricsFile, rows: RunRows) -> PageContent
     listed |= {row for strip in strips for row in strip.shown}
     listed |= {row for group in duplicates.shown for row in group.rows[:MAX_OF_GROUP]}
     with ExitStack() as stack:
-        maker = PictureMaker(stack.enter_context(RunImages(run, facts)))
+        maker = PictureMaker(stack.enter_context(RunImages(run, facts)), track)
         maps = open_map_maker(stack, facts, usable_cores())
         large = maker.make_large([each.row for each in triage], maps)
         method = None if maps is None or not any(each.overlay for each in large.values()) else str(maps.method)
@@ -159,9 +161,7 @@ def assemble_page(run: Path, metrics: MetricsFile, rows: RunRows) -> PageContent
     )
 
 
-def _list_first(
-    metrics: MetricsFile, triage: Sequence[Chosen], duplicates: Duplicates
-) -> tuple[FirstLook, ...]:
+def _list_first(metrics: MetricsFile, triage: Sequence[Chosen], duplicates: Duplicates) -> tuple[FirstLook, ...]:
     """At most three, the most serious first."""
     looks = []
     missed = sum(each.concern is Concern.MISSED_TUMOR for each in triage)

@@ -12,7 +12,7 @@ MAX_OF_GROUP = 6  # images that are shown
 
 @dataclass(frozen=True, slots=True)
 class DuplicateGroup:
-    """Rows that show the same. exact: whether the files have the same bytes; labels_differ: among those that have one."""
+    """Rows that show the same. exact: whether their files have the same bytes. labels_differ: of those with a label."""
 
     rows: tuple[int, ...]
     exact: bool

@@ -20,6 +20,7 @@ from mribatch.report.measure import ReportOptions, report
 from mribatch.report.metrics_file import metrics_schema
 from mribatch.training.export.training_images import KnownImages, add_training_images
 from tests.folders import draw_images, rows
+from tests.report.html.pages import make_model_with_look
 
 
 @pytest.fixture
@@ -72,3 +73,37 @@ def test_damaged_hashes_are_refused_before_anything_is_written(trained_on_some: 
     with pytest.raises(BundleError, match=r"training_images\.npz has sha256 .*Fix: "):
         classify([tmp_path / "data"], tmp_path / "out", ClassifyOptions(model=str(trained_on_some)))
     assert not (tmp_path / "out").exists()
+
+
+def test_images_unlike_training_are_flagged_and_counted(tmp_path: Path) -> None:
+    model = make_model_with_look(tmp_path / "model")
+    draw_images(tmp_path / "data", 12, size=256)
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256)).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "data" / "noise.png"), noise)
+    summary = classify([tmp_path / "data"], tmp_path / "out", ClassifyOptions(model=str(model)))
+    flagged = [row["path"] for row in rows(tmp_path / "out") if "unlike_training" in row["flags"]]
+    assert flagged == ["noise.png"] and summary.counts.unlike_training == 1
+    assert "1 of 13 look unlike the training images (flag unlike_training)" in summary.to_text()
+    assert summary.to_json()["unlike_training"] == 1
+    content = json.loads((tmp_path / "out" / "run.json").read_bytes())
+    jsonschema.validate(content, run_file_schema())
+    assert content["counts"]["unlike_training"] == 1 and content["bundle"]["unlike_false_alarms"] < 0.05
+    measured = report(ReportOptions(run=tmp_path / "out", html=False))
+    jsonschema.validate(measured.content, metrics_schema())
+    assert measured.content["unlike_training"]["images"] == 1
+    for page in (measured.table, (tmp_path / "out" / "report.md").read_text()):
+        assert "1 of 13 look unlike the training images" in page.replace("\\", "")
+
+
+def test_equal_pictures_have_equal_perceptual_hashes_in_the_rows(tmp_path: Path) -> None:
+    model = make_model_with_look(tmp_path / "model")
+    first = draw_images(tmp_path / "data", 3, size=64)[0]
+    picture = cv2.imread(str(first), cv2.IMREAD_GRAYSCALE)
+    assert picture is not None
+    cv2.imwrite(str(tmp_path / "data" / "again.png"), picture)
+    cv2.imwrite(str(tmp_path / "data" / "flat.png"), np.full((64, 64), 9, np.uint8))
+    (tmp_path / "data" / "broken.png").write_bytes(b"x")
+    classify([tmp_path / "data"], tmp_path / "out", ClassifyOptions(model=str(model)))
+    hashes = {row["path"].split("/")[-1]: row["perceptual_hash"] for row in rows(tmp_path / "out")}
+    assert hashes["flat.png"] is None and hashes["broken.png"] is None
+    assert hashes["again.png"] == hashes[first.name] and len(hashes["again.png"]) == 16

@@ -3,8 +3,8 @@
     python -m mribatch.training.export.training_images models/cnn DATA --groups groups.csv
 
 These are their hashes and statistics. The images and their division are read again and must have the hashes that
-bundle.json records; else nothing is written. model.onnx and golden.npz stay as they are; bundle.json gains two keys, and
-its own hash changes.
+bundle.json records; else nothing is written. model.onnx and golden.npz stay as they are; bundle.json gains two keys,
+and its own hash changes.
 """
 
 import argparse

@@ -173,7 +173,9 @@ def test_axe_finds_no_serious_fault(
 def test_axe_finds_a_fault_where_there_is_one(browser: "Browser", unlabelled_run: Path) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
     for opened in open_page(browser, unlabelled_run):
-        opened.page.evaluate("document.getElementById('filter').parentElement.replaceWith(document.createElement('input'))")
+        opened.page.evaluate(
+            "document.getElementById('filter').parentElement.replaceWith(document.createElement('input'))"
+        )
         assert "label" in [each["id"] for each in axe.Axe().run(opened.page).response["violations"]]
 
 
