@@ -94,7 +94,8 @@ def unlabelled_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -
 def make_model_with_look(folder: Path, side: int = 64) -> Path:
     """A tiny model that was, by its bundle, trained on drawings."""
     bundle = make_tiny(folder, size=side, trained=True)
-    pixels = np.stack([draw_slice(1000 + seed, side, side) for seed in range(120)])[..., None]
+    drawn = (cv2.resize(draw_slice(1000 + seed, 256, 256), (side, side)) for seed in range(120))
+    pixels = np.stack(list(drawn))[..., None].astype(np.uint8)
     look = TrainingLook.of_images(pixels, [(256, 256)] * len(pixels), np.arange(len(pixels)))
     add_training_images(bundle, KnownImages(TrainingImages.of_pixels(pixels), look))
     return bundle
