@@ -198,3 +198,12 @@ def test_strips_and_comparisons_fit_the_screen(
     for run, name in ((study_run, HTML_PAGE), (compared_run, COMPARE_PAGE)):
         for opened in open_page(browser, run, name, viewport={"width": width, "height": 800}):
             assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("page", ["study", "labelled", "compared"])
+def test_a_printed_page_fits_the_paper(browser: "Browser", request: pytest.FixtureRequest, page: str) -> None:
+    fixture, name = PAGES[page]
+    width = 718  # of A4 between margins of 1 cm, in CSS pixels
+    for opened in open_page(browser, request.getfixturevalue(fixture), name, viewport={"width": width, "height": 1000}):
+        opened.page.emulate_media(media="print")
+        assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
