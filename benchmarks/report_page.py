@@ -86,7 +86,10 @@ def measure(browser: "Browser", slices: Path, run: Path, model: Path) -> PageFig
         seconds.append(time.perf_counter() - begin)
     word = run / "word.html"
     word.write_text("<!doctype html><title>word</title><p>word", encoding="utf-8")
-    paints, words, parsed, elements = [], [], [], 0
+    paints: list[float] = []
+    words: list[float] = []
+    parsed: list[float] = []
+    elements = 0
     for _ in range(_REPEATS):
         words.append(_open(browser, word)[0])
         paint, ready, elements = _open(browser, run / HTML_PAGE)

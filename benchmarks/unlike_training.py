@@ -163,14 +163,17 @@ class NetworkFeatures:
 def measure_false_alarms(images: DataSet, units: NDArray[int64], folds: NDArray[int64]) -> dict[str, float]:
     """Share of each class that is flagged by statistics of the other folds, their limits included."""
     flagged = np.zeros(len(images.labels), np.bool_)
-    sizes = np.array(images.stored_sizes)
     for fold in np.unique(folds):
         inside = folds == fold
-        look = TrainingLook.of_images(images.pixels[~inside], list(map(tuple, sizes[~inside])), units[~inside])
+        look = TrainingLook.of_images(images.pixels[~inside], _sizes(images, ~inside), units[~inside])
         assert look is not None
-        flagged[inside] = look.find_unlike(images.pixels[inside], list(map(tuple, sizes[inside])))
+        flagged[inside] = look.find_unlike(images.pixels[inside], _sizes(images, inside))
     shares = {name: flagged[images.labels == place].mean() for place, name in enumerate(images.classes.names)}
     return {"all": float(flagged.mean())} | {name: float(share) for name, share in shares.items()}
+
+
+def _sizes(images: DataSet, chosen: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    return [size for size, wanted in zip(images.stored_sizes, chosen, strict=True) if wanted]
 
 
 def main() -> None:

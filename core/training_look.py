@@ -123,9 +123,10 @@ class TrainingLook:
             found = arrays[name]
             if found.shape != shape or found.dtype.kind != kind or not np.isfinite(found).all():
                 raise ValueError(f"'{name}' is {found.dtype} {found.shape}, or not finite")
-        scalars = {name: arrays[name].item() for name, (shape, _) in wanted.items() if shape == ()}
-        tables = {name: arrays[name] for name, (shape, _) in wanted.items() if shape != ()}
-        return cls(**tables, **scalars)
+        values: dict[str, Any] = {
+            name: arrays[name] if shape else arrays[name].item() for name, (shape, _) in wanted.items()
+        }
+        return cls(**values)
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

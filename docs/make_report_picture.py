@@ -3,6 +3,7 @@
 Synthetic slices only. Needs Chromium.
 """
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -17,7 +18,7 @@ from mribatch.report.html.page import HTML_PAGE
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-PICTURES = Path(__file__).parent / "pictures"
+PICTURES = Path(__file__).resolve().parent / "pictures"
 DESKTOP, PHONE = (1120, 720), (390, 760)  # pixels
 COMPARE_PAGE = "compare.html"
 
@@ -43,13 +44,14 @@ def main() -> None:
 
 def make_pages(folder: Path) -> Path:
     """Classify the demo by both shipped models; return the first run, whose page is written."""
-    slices = draw_demo_folder(folder / "slices").folder
+    os.chdir(folder)  # the pages show paths as they are typed
+    slices = draw_demo_folder(Path("slices")).folder
     add_demo_study(slices)
-    run = mribatch.classify(slices, folder / "results", progress=False)
+    run = mribatch.classify(slices, "results", progress=False)
     run.report()
-    other = mribatch.classify(slices, folder / "other", model="cnn", progress=False)
-    write_compare_page(compare_runs(run.path, other.path), folder / COMPARE_PAGE)
-    return Path(run.path)
+    other = mribatch.classify(slices, "results-cnn", model="cnn", progress=False)
+    write_compare_page(compare_runs(run.path, other.path), Path(COMPARE_PAGE))
+    return folder / run.path
 
 
 def draw(browser: "Browser", file: Path, name: str, section: str, size: tuple[int, int] = DESKTOP) -> "Page":
