@@ -17,7 +17,6 @@ BACKENDS = ("auto", "onnxruntime", "onnxruntime-cuda", "tensorrt")
 DECODERS = ("auto", "opencv", "dali")
 PLANES = ("axial", "coronal", "sagittal")
 PRECISIONS = ("auto", "fp32", "int8")
-FEW_FILES = 10  # whose rows are printed
 
 
 @click.command(short_help="Classify every image of a folder into Parquet, one row per image.")
@@ -183,7 +182,7 @@ def classify(
     if as_json:
         click.echo(json.dumps(result.to_json(), allow_nan=False))
     elif not quiet:
-        _print_result(result, show_rows=not dry_run and chosen.get("shard") is None and result.images <= FEW_FILES)
+        _print_result(result, may_show_rows=not dry_run and chosen.get("shard") is None)
     return ExitCode(result.exit_code)
 
 
@@ -213,12 +212,13 @@ def _run_with_events(inputs: Sequence[str], out: str | None, options: "ClassifyO
     return result
 
 
-def _print_result(result: Any, *, show_rows: bool) -> None:
-    """Print the summary; the rows of a few files come first."""
+def _print_result(result: Any, *, may_show_rows: bool) -> None:
+    """Print the summary; the rows of a few images come first."""
     from mribatch.core.tables import Screen
+    from mribatch.pipeline.output.summary import FEW_IMAGES
 
     screen = Screen.of_stdout()
-    if show_rows:
+    if may_show_rows and result.images <= FEW_IMAGES:
         from mribatch.pipeline.output.row_table import format_rows
         from mribatch.pipeline.output.selection import RowSelection, select_rows
 

@@ -17,6 +17,10 @@ from mribatch.cli.elements import LocalPath
 @click.option(
     "--parquet", type=click.Path(path_type=Path), metavar="FILE", help="Also write every compared image into FILE."
 )
+@click.option(
+    "--html", type=click.Path(path_type=Path), metavar="FILE", help="Also write a page with pictures into FILE."
+)
+@click.option("--open", "open_page", is_flag=True, help="Open that page in the browser.")
 @click.option("--top", type=click.IntRange(0), default=10, show_default=True, help="Maximum number of images to print.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one line of JSON.")
 def compare(
@@ -26,6 +30,8 @@ def compare(
     max_flips: int | None,
     max_difference: float | None,
     parquet: Path | None,
+    html: Path | None,
+    open_page: bool,
     top: int,
     as_json: bool,
 ) -> None:
@@ -36,21 +42,28 @@ def compare(
 
     \b
     Example:
-        mribatch compare results-cpu results-gpu --max-flips 0
+        mribatch compare results-cpu results-gpu --html changes.html --max-flips 0
     """
     from mribatch.core.about import RESEARCH_NOTICE
-    from mribatch.core.errors import RequirementNotMetError
+    from mribatch.core.errors import OptionError, RequirementNotMetError
     from mribatch.core.tables import Screen
     from mribatch.report.compare import compare_runs, write_images
+    from mribatch.report.html.compare_page import write_compare_page
     from mribatch.report.text.comparison import format_comparison
 
+    if open_page and html is None:
+        raise OptionError("--open needs a page", "name its file with --html")
     found = compare_runs(run_a, run_b)
     if parquet is not None:
         write_images(found, parquet)
+    if html is not None:
+        write_compare_page(found, html)
     if as_json:
         click.echo(json.dumps(asdict(found.figures) | {"research_notice": RESEARCH_NOTICE}, allow_nan=False))
     else:
         click.echo(format_comparison(found, Screen.of_stdout(), top))
+    if open_page:
+        click.launch(str(html))
     figures = found.figures
     if max_flips is not None and figures.flips > max_flips:
         raise RequirementNotMetError(

@@ -1,5 +1,6 @@
 """mribatch explain: where the model looked."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -35,12 +36,17 @@ def explain(
     from mribatch.core.about import RESEARCH_NOTICE
     from mribatch.core.text import one_line
     from mribatch.pipeline.options import ClassifyOptions
+    from mribatch.pipeline.progress import progress_for, track_on_terminal, track_silently
     from mribatch.report.explain import ExplainOptions
     from mribatch.report.explain import explain as explain_images
 
     chosen = ClassifyOptions(model=model, labels="none") if model else ClassifyOptions(labels="none")
     failed = 0
-    for image in explain_images(inputs, out, ExplainOptions(classify=chosen, class_name=class_name, limit=limit)):
+    options = ExplainOptions(classify=chosen, class_name=class_name, limit=limit)
+    progress = progress_for(quiet=not sys.stderr.isatty())
+    # Lines that scroll by on a terminal show how far it is; where they go elsewhere, a bar does.
+    track = track_silently if sys.stdout.isatty() else track_on_terminal
+    for image in explain_images(inputs, out, options, progress=progress, track=track):
         failed += image.status not in ("ok", "blank")
         if as_json:
             click.echo(json.dumps(asdict(image) | {"research_notice": RESEARCH_NOTICE}, allow_nan=False))

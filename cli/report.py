@@ -1,7 +1,6 @@
 """mribatch report: from a finished run to metrics."""
 
 import json
-import sys
 from pathlib import Path
 
 import click
@@ -31,6 +30,12 @@ from mribatch.cli.elements import LocalPath
     "With @low, the lower bound of the interval is compared. Repeatable.",
 )
 @click.option(
+    "--require-low",
+    multiple=True,
+    metavar="REQUIREMENT",
+    help="The same for the lower bound of the 95 % interval: 'sensitivity[glioma_tumor]>=0.9'. Repeatable.",
+)
+@click.option(
     "--protocol", metavar="TEXT", help="How test and training images were kept apart; quoted beside every figure."
 )
 @click.option(
@@ -45,6 +50,7 @@ def report(
     groups: str | None,
     group_by: str | None,
     require: tuple[str, ...],
+    require_low: tuple[str, ...],
     protocol: str | None,
     seed: int,
     no_html: bool,
@@ -65,6 +71,7 @@ def report(
     """
     from mribatch.core.errors import OptionError
     from mribatch.core.tables import Screen
+    from mribatch.pipeline.progress import track_on_terminal
     from mribatch.report.html.page import HTML_PAGE
     from mribatch.report.measure import ReportOptions
     from mribatch.report.measure import report as write_report
@@ -73,9 +80,16 @@ def report(
     if no_html and open_page:
         raise OptionError("--open and --no-html exclude each other", "choose one of them")
     options = ReportOptions(
-        run=run, groups=groups, group_by=group_by, require=require, protocol=protocol, seed=seed, html=not no_html
+        run=run,
+        groups=groups,
+        group_by=group_by,
+        require=require,
+        require_low=require_low,
+        protocol=protocol,
+        seed=seed,
+        html=not no_html,
     )
-    result = write_report(options, note=_show_on_terminal)
+    result = write_report(options, track_on_terminal)
     if as_json:
         click.echo(json.dumps(result.content, allow_nan=False))
     else:
@@ -83,9 +97,3 @@ def report(
     if open_page:
         click.launch(str(run / HTML_PAGE))
     result.check()
-
-
-def _show_on_terminal(text: str) -> None:
-    """Say what takes long to somebody who waits; not to a file or a program."""
-    if sys.stderr is not None and sys.stderr.isatty():
-        click.echo(text, err=True)

@@ -28,9 +28,10 @@ def verify(*, run: Path, inputs: bool, as_json: bool) -> None:
     from mribatch.core.errors import RunError
     from mribatch.core.tables import count
     from mribatch.core.text import one_line
+    from mribatch.pipeline.progress import track_on_terminal
     from mribatch.report.verify import verify_run
 
-    found = verify_run(run, inputs=inputs)
+    found = verify_run(run, inputs=inputs, track=track_on_terminal)
     if as_json:
         click.echo(json.dumps(asdict(found) | {"research_notice": RESEARCH_NOTICE}))
     else:

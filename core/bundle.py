@@ -23,11 +23,12 @@ from mribatch.core.model_spec import INPUT_NAME, INT8, OUTPUT_NAME, ModelSpec
 from mribatch.core.onnx_graph import STANDARD_DOMAINS, TensorDeclaration, read_graph_facts
 from mribatch.core.regular_file import read_file
 from mribatch.core.training_images import TrainingImages, check_arrays
+from mribatch.core.training_look import TrainingLook
 
 DEFAULT_MODEL = "efficientnet-lite2"
 DEFAULT, FAST = "default", "fast"  # names of roles: the bundle that the first one means may change between versions
 SPEC_FILE, MODEL_FILE, GOLDEN_FILE, CARD_FILE = "bundle.json", "model.onnx", "golden.npz", "MODEL_CARD.md"
-TRAINING_IMAGES_FILE, INT8_FILE = "training_images.npz", "model.int8.onnx"
+TRAINING_IMAGES_FILE, TRAINING_LOOK_FILE, INT8_FILE = "training_images.npz", "training_look.npz", "model.int8.onnx"
 
 _FLOAT32, _UINT8 = 1, 2  # TensorProto.DataType
 _MAX_JSON_BYTES = 1 << 20
@@ -73,6 +74,7 @@ class Bundle:
     model: bytes  # the content of model.onnx whose hash was checked; load this, not the file again
     golden: Golden
     training_images: TrainingImages | None = None  # to recognise them; None where the bundle has no hashes of them
+    training_look: TrainingLook | None = None  # to flag images that look otherwise; None where the bundle has none
     int8: bytes | None = None  # an INT8 graph in memory, in place of the file
 
     @property
@@ -118,7 +120,15 @@ def load_bundle(name_or_folder: str) -> Bundle:
     golden_bytes = _read_file(folder / GOLDEN_FILE, _MAX_GOLDEN_BYTES)
     _check_hash(folder / GOLDEN_FILE, golden_bytes, spec.golden_sha256)
     golden = _read_golden(folder / GOLDEN_FILE, golden_bytes, spec)
-    return Bundle(folder, spec, sha256(specification).hexdigest(), model, golden, _read_training_images(folder, spec))
+    return Bundle(
+        folder,
+        spec,
+        sha256(specification).hexdigest(),
+        model,
+        golden,
+        _read_training_images(folder, spec),
+        _read_training_look(folder, spec),
+    )
 
 
 def _find(name_or_folder: str) -> Path:
@@ -226,6 +236,20 @@ def _read_training_images(folder: Path, spec: ModelSpec) -> TrainingImages | Non
         return check_arrays(_read_arrays(path, content, ("exact", "perceptual"), "hashes of training images"))
     except ValueError as error:
         raise BundleError(f"{path} does not hold hashes of training images: {error}", _FIX) from error
+
+
+def _read_training_look(folder: Path, spec: ModelSpec) -> TrainingLook | None:
+    if spec.training_look_sha256 is None:
+        return None
+    path = folder / TRAINING_LOOK_FILE
+    content = _read_file(path, _MAX_GOLDEN_BYTES)
+    _check_hash(path, content, spec.training_look_sha256)
+    try:
+        return TrainingLook.of_arrays(
+            _read_arrays(path, content, TrainingLook.names(), "statistics of training images")
+        )
+    except ValueError as error:
+        raise BundleError(f"{path} does not hold statistics of training images: {error}", _FIX) from error
 
 
 def _read_int8(folder: Path, spec: ModelSpec) -> bytes:

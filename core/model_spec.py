@@ -93,6 +93,7 @@ class ModelSpec:
     model_sha256: str  # hex, of model.onnx
     golden_sha256: str  # hex, of golden.npz
     training_images_sha256: str | None = None  # hex, of training_images.npz; None where the bundle has none
+    training_look_sha256: str | None = None  # hex, of training_look.npz; None where the bundle has none
     int8_sha256: str | None = None  # hex, of model.int8.onnx; None where the bundle has none
     trained: bool  # False: random weights, every output must say so
     activation: str = SOFTMAX  # one of ACTIVATIONS
@@ -120,7 +121,7 @@ class ModelSpec:
         _check(1 <= self.height <= MAX_SIDE and 1 <= self.width <= MAX_SIDE, "input", f"{self.height}x{self.width}")
         _check(bool(_SHA256.fullmatch(self.model_sha256)), "model_sha256", self.model_sha256)
         _check(bool(_SHA256.fullmatch(self.golden_sha256)), "golden_sha256", self.golden_sha256)
-        for name in ("training_images_sha256", "int8_sha256"):
+        for name in ("training_images_sha256", "training_look_sha256", "int8_sha256"):
             digest = getattr(self, name)
             _check(digest is None or bool(_SHA256.fullmatch(digest)), name, digest)
         _check(self.activation in ACTIVATIONS, "activation", self.activation)
@@ -163,8 +164,9 @@ class ModelSpec:
     def to_json(self) -> dict[str, Any]:
         """The content of bundle.json; `from_json` gives an equal spec back."""
         content = asdict(self)
-        if self.training_images_sha256 is None:
-            del content["training_images_sha256"]
+        for name in ("training_images_sha256", "training_look_sha256"):
+            if content[name] is None:
+                del content[name]
         if self.int8_sha256 is None:
             del content["int8_sha256"], content["int8"]
             del content["tolerance"]["int8"], content["tolerance"]["int8_margin"]
@@ -206,6 +208,7 @@ class ModelSpec:
             model_sha256=_take(content, "model_sha256", str),
             golden_sha256=_take(content, "golden_sha256", str),
             training_images_sha256=_take_optional(content, "training_images_sha256", str),
+            training_look_sha256=_take_optional(content, "training_look_sha256", str),
             int8_sha256=_take_optional(content, "int8_sha256", str),
             trained=_take(content, "trained", bool),
             activation=output.get("activation", SOFTMAX),  # bundles of earlier versions may lack it

@@ -57,9 +57,14 @@ class TrainingImages:
         first = np.unique(exact, return_index=True)[1]
         return cls(exact[first], near[first])
 
-    def find(self, pixels: NDArray[uint8]) -> list[TrainingMatch | None]:
-        """Compare images, uint8 (n, height, width, 1) of the model's size, with those of training."""
-        hashes = perceptual_hashes(pixels)
+    def find(self, pixels: NDArray[uint8], hashes: NDArray[uint64] | None = None) -> list[TrainingMatch | None]:
+        """Compare images, uint8 (n, height, width, 1) of the model's size, with those of training.
+
+        Args:
+            pixels: As above.
+            hashes: uint64 (n,), their perceptual hashes where these are known already.
+        """
+        hashes = perceptual_hashes(pixels) if hashes is None else hashes
         found: list[TrainingMatch | None] = []
         for image, value, candidates in zip(pixels, hashes, self._candidates(hashes), strict=True):
             near = bool(_count_bits(self.perceptual[candidates] ^ value).min(initial=64) <= NEAR_DISTANCE)
@@ -104,6 +109,47 @@ def perceptual_hashes(pixels: NDArray[uint8]) -> NDArray[uint64]:
     middle = np.partition(values, _SIDE * _SIDE // 2 - 1, axis=1)[:, _SIDE * _SIDE // 2 - 1, None]
     packed: NDArray[uint64] = np.packbits(values > middle, axis=1).view(">u8")[:, 0].astype(uint64)
     return packed
+
+
+def group_near(hashes: NDArray[uint64]) -> NDArray[np.int64]:
+    """Group pictures that are nearly the same, directly or through others.
+
+    Args:
+        hashes: uint64 (n,), perceptual hashes; 0 is near to nothing, not even to another 0.
+
+    Returns:
+        int64 (n,): equal numbers are of one group; each is the position of the group's first picture.
+    """
+    known, first, places = np.unique(hashes, return_index=True, return_inverse=True)
+    parents = _Parents(len(known))
+    for band in _bands(known):
+        order = np.argsort(band, kind="stable")
+        for members in np.split(order, np.flatnonzero(np.diff(band[order])) + 1):
+            for position, one in enumerate(members[:-1].tolist()):
+                others = members[position + 1 :]
+                for other in others[_count_bits(known[others] ^ known[one]) <= NEAR_DISTANCE].tolist():
+                    parents.join(one, other)
+    roots = np.array([parents.find(place) for place in range(len(known))], np.int64).reshape(-1)
+    earliest = np.full(len(known), len(hashes), np.int64)
+    np.minimum.at(earliest, roots, first)
+    groups = earliest[roots][places.reshape(-1)]
+    return np.where(hashes == 0, np.arange(len(hashes)), groups)
+
+
+class _Parents:
+    """Sets that are joined, by the usual forest of parents."""
+
+    def __init__(self, count: int) -> None:
+        self._parents = list(range(count))
+
+    def find(self, place: int) -> int:
+        while self._parents[place] != place:
+            self._parents[place] = self._parents[self._parents[place]]
+            place = self._parents[place]
+        return place
+
+    def join(self, one: int, other: int) -> None:
+        self._parents[self.find(one)] = self.find(other)
 
 
 def check_arrays(arrays: dict[str, NDArray[Any]]) -> TrainingImages:

@@ -4,11 +4,43 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable
-from typing import Any, Protocol, TextIO
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TextIO, TypeVar
 
 _SECONDS_BETWEEN_LINES = 10.0
 _QUIET_SECONDS = 2.0  # what is over sooner needs no progress
+
+Item = TypeVar("Item")
+
+
+class Track(Protocol):
+    """Shows how far a loop is. Not part of a run's Progress: for commands that read one."""
+
+    def __call__(self, items: Iterable[Item], what: str, total: int | None, /) -> Iterable[Item]:
+        """Pass items through.
+
+        Args:
+            items: Of the loop.
+            what: For people, e.g. "drawing pictures".
+            total: Number of items, where known.
+        """
+
+
+def track_silently(items: Iterable[Item], _what: str, _total: int | None, /) -> Iterable[Item]:
+    """Show nothing."""
+    return items
+
+
+def track_on_terminal(items: Iterable[Item], what: str, total: int | None, /) -> Iterable[Item]:
+    """Show a bar on stderr after two seconds, where that is a terminal."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return items
+    from tqdm import tqdm
+
+    bar: Iterable[Item] = tqdm(
+        items, what, total, file=sys.stderr, delay=_QUIET_SECONDS, leave=False, dynamic_ncols=True
+    )
+    return bar
 
 
 class Progress(Protocol):

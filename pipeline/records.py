@@ -48,6 +48,7 @@ class Flag(StrEnum):
     FIRST_PAGE = "first_page"  # several pages or frames; the first was used
     SEEN_IN_TRAINING = "seen_in_training"  # the model was trained on this image
     NEAR_MATCH = "near_match"  # beside seen_in_training: not the same pixels, but nearly the same picture
+    UNLIKE_TRAINING = "unlike_training"  # does not look like the images that the model was trained on
     WINDOWED_BY_RANGE = "windowed_by_range"  # no window of the file's: grey values follow the range of the series
     LOCALIZER = "localizer"  # a scout image, taken to plan the others
     SECONDARY_CAPTURE = "secondary_capture"  # a picture of a screen or of paper, not of a scanner
@@ -121,6 +122,7 @@ class DecodedFile:
     bytes: int | None = None  # size of what was read
     sha256: str | None = None  # hex, of what was read
     seconds: float = 0.0  # of a core: reading, probing, decoding, resizing
+    perceptual_hash: int | None = None  # of the pixels; None where there are none, or only one grey level
 
 
 @dataclass(frozen=True, slots=True)

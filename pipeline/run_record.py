@@ -368,6 +368,7 @@ def _describe_bundle(bundle: Bundle) -> RunBundle:
         classes=bundle.spec.classes,
         trained=bundle.spec.trained,
         training_images=None if bundle.training_images is None else len(bundle.training_images),
+        unlike_false_alarms=None if bundle.training_look is None else bundle.training_look.false_alarms,
     )
 
 

@@ -46,6 +46,8 @@ class ClassChange:
     in_b: int
     lost: int  # predicted by A alone
     gained: int  # predicted by B alone
+    only_a_right: int | None  # images of this label that A alone gets right; None where no image has a label
+    only_b_right: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ComparedRuns:
-    """The figures, and the compared images: path, label, both classes, both confidences, largest |Δp|."""
+    """The figures, and the compared images: rows, paths, label, both classes, both confidences, largest |Δp|."""
 
     figures: Comparison
     images: "pa.Table"
@@ -115,7 +117,7 @@ def compare_runs(run_a: Path, run_b: Path) -> ComparedRuns:
         mean_difference=float(differences.mean()) if len(differences) else None,
         kappa=_measure_kappa(predicted_a, predicted_b),
         mcnemar=_test_mcnemar(_positions(left, classes), predicted_a, predicted_b),
-        classes=tuple(_list_changes(classes, predicted_a, predicted_b)),
+        classes=tuple(_list_changes(classes, _positions(left, classes), predicted_a, predicted_b)),
     )
     return ComparedRuns(figures, _to_table(left, right, differences))
 
@@ -196,15 +198,20 @@ def _test_mcnemar(labels: NDArray[int64], a: NDArray[int64], b: NDArray[int64]) 
     return McNemar(only_a_right=only_a, only_b_right=only_b, p_value=p_value)
 
 
-def _list_changes(classes: Sequence[str], a: NDArray[int64], b: NDArray[int64]) -> Iterator[ClassChange]:
+def _list_changes(
+    classes: Sequence[str], labels: NDArray[int64], a: NDArray[int64], b: NDArray[int64]
+) -> Iterator[ClassChange]:
+    known = bool((labels >= 0).any())
     for position, name in enumerate(classes):
-        in_a, in_b = a == position, b == position
+        in_a, in_b, labelled = a == position, b == position, labels == position
         yield ClassChange(
             name=name,
             in_a=int(in_a.sum()),
             in_b=int(in_b.sum()),
             lost=int((in_a & ~in_b).sum()),
             gained=int((~in_a & in_b).sum()),
+            only_a_right=int((labelled & in_a & ~in_b).sum()) if known else None,
+            only_b_right=int((labelled & in_b & ~in_a).sum()) if known else None,
         )
 
 
@@ -212,6 +219,8 @@ def _to_table(a: "pa.Table", b: "pa.Table", differences: NDArray[float64]) -> "p
     import pyarrow as pa
 
     columns: Mapping[str, Any] = {
+        "index_a": a["index"],
+        "index_b": b["index"],
         "path_a": a["path"],
         "path_b": b["path"],
         "sha256": a["sha256"],

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy import float64
 
-from mribatch.report.metrics_file import ConfidenceSpread, FileCounts, PredictedClasses, SeenInTraining, UnreadableFile
+from mribatch.report.metrics_file import (
+    ConfidenceSpread,
+    FileCounts,
+    PredictedClasses,
+    SeenInTraining,
+    UnlikeTraining,
+    UnreadableFile,
+)
 from mribatch.report.rows import RunRows
 from mribatch.report.run_facts import RunFacts
 
@@ -43,6 +50,18 @@ def count_training_images(facts: RunFacts, rows: RunRows) -> SeenInTraining | No
         exact=int((rows.readable & rows.seen & ~rows.near).sum()),
         near=int((rows.readable & rows.near).sum()),
         scored=int((rows.scored & rows.seen).sum()),
+    )
+
+
+def count_unlike_images(facts: RunFacts, rows: RunRows) -> UnlikeTraining | None:
+    """Count the images that look like none of training; None where the bundle cannot tell."""
+    if facts.unlike_false_alarms is None:
+        return None
+    return UnlikeTraining(
+        readable=int(rows.readable.sum()),
+        images=int((rows.readable & rows.unlike).sum()),
+        scored=int((rows.scored & rows.unlike).sum()),
+        false_alarms=facts.unlike_false_alarms,
     )
 
 

@@ -21,6 +21,7 @@ from mribatch.core.errors import OptionError, WriteError
 from mribatch.core.files import publishing
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.output.run_file import read_finished_run
+from mribatch.pipeline.progress import Progress, SilentProgress, Track, track_silently
 from mribatch.pipeline.records import ImageFile, Status
 from mribatch.pipeline.run import classify
 from mribatch.report.activation import MapMaker
@@ -58,7 +59,14 @@ class ExplainOptions:
     limit: int = 100  # images that get a picture
 
 
-def explain(inputs: Sequence[str], out: Path, options: ExplainOptions) -> Iterator[Explained]:
+def explain(
+    inputs: Sequence[str],
+    out: Path,
+    options: ExplainOptions,
+    *,
+    progress: Progress | None = None,
+    track: Track = track_silently,
+) -> Iterator[Explained]:
     """Classify images and draw where the model looked.
 
     Pixels and answers are those of `classify`. Pictures of an earlier call are replaced, other files are left alone.
@@ -67,6 +75,8 @@ def explain(inputs: Sequence[str], out: Path, options: ExplainOptions) -> Iterat
         inputs: Files, folders and patterns, as for `classify`.
         out: Folder for the pictures and `explained.jsonl`; made where it is missing.
         options: See ExplainOptions.
+        progress: Of the classification; None: silent.
+        track: Shows how far the pictures are.
 
     Yields:
         Every image in the order of the listing, once its picture is written. Images beyond the limit have none.
@@ -80,11 +90,12 @@ def explain(inputs: Sequence[str], out: Path, options: ExplainOptions) -> Iterat
         raise OptionError(f"--class '{options.class_name}' is not a class of the model", f"choose one of {known}")
     with ExitStack() as stack:
         run = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mribatch-"))) / "run"
-        classify(inputs, run, options.classify)
+        classify(inputs, run, options.classify, progress or SilentProgress())
         maps = stack.enter_context(MapMaker(bundle, usable_cores()))
         images = stack.enter_context(RunImages(run, read_finished_run(run)))
         lines = stack.enter_context(_open_lines(out))
-        for explained in _explain_rows(run, _Painter(images, maps, out, options.class_name), options.limit):
+        painted = _explain_rows(run, _Painter(images, maps, out, options.class_name), options.limit)
+        for explained in track(painted, "drawing maps", None):
             lines.write(json.dumps(asdict(explained) | {"research_notice": RESEARCH_NOTICE}, allow_nan=False) + "\n")
             yield explained
 

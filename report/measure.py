@@ -3,7 +3,7 @@
 read_facts, load_rows -> find_groups, find_patients -> measure_level -> MetricsFile -> write_files
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +11,16 @@ from typing import Any
 
 from mribatch.core.about import RESEARCH_NOTICE, __version__
 from mribatch.core.errors import RequirementNotMetError
-from mribatch.report.counts import count_files, count_predictions, count_training_images, explain_no_metrics
+from mribatch.pipeline.progress import Track, track_silently
+from mribatch.report.counts import (
+    count_files,
+    count_predictions,
+    count_training_images,
+    count_unlike_images,
+    explain_no_metrics,
+)
 from mribatch.report.files import write_files
-from mribatch.report.html.page import HTML_PAGE, write_page
+from mribatch.report.html.page import write_page
 from mribatch.report.levels import measure_level, select_images, select_patients
 from mribatch.report.metrics import Metric
 from mribatch.report.metrics_file import SCHEMA_VERSION, Level, MeasuredRun, MetricsFile
@@ -32,10 +39,6 @@ from mribatch.report.run_facts import RunFacts, read_facts
 from mribatch.report.text.console import format_table
 
 
-def ignore_note(text: str) -> None:
-    """Say nothing."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions:
     """Options of `mribatch report`; the texts are as the user types them."""
@@ -44,6 +47,7 @@ class ReportOptions:
     groups: str | None = None  # FILE.csv, FILE.csv:COLUMN, or a column of the predictions
     group_by: str | None = None  # patient=REGEX or patient=FILE.csv
     require: tuple[str, ...] = ()
+    require_low: tuple[str, ...] = ()  # likewise, of the lower bound of the interval
     protocol: str | None = None
     seed: int = 0  # of the bootstrap
     html: bool = True  # also write report.html
@@ -81,7 +85,7 @@ class Report:
             )
 
 
-def report(options: ReportOptions, note: Callable[[str], None] = ignore_note) -> Report:
+def report(options: ReportOptions, track: Track = track_silently) -> Report:
     """Measure a complete run; write metrics.parquet, metrics.json, report.md and report.html into its folder.
 
     With `group_by` patients.parquet and patients.csv, too, with or without labels. Without a single label the other
@@ -90,13 +94,16 @@ def report(options: ReportOptions, note: Callable[[str], None] = ignore_note) ->
 
     Args:
         options: See ReportOptions.
-        note: Receives a line about what takes long.
+        track: Shows how far the pictures are.
 
     Raises:
         MribatchError: Not a complete run, a damaged one, or an option that does not fit it.
     """
     facts = read_facts(options.run)
     requirements = [parse_requirement(text, facts.classes) for text in options.require]
+    requirements += [
+        parse_requirement(text, facts.classes, option="--require-low", bound="low") for text in options.require_low
+    ]
     rows = load_rows(options.run, facts, find_predictions_column(options.groups, options.run))
     patients = _find_patients(options, facts, rows)
     levels, aggregated = _measure(options, facts, rows, patients)
@@ -106,8 +113,7 @@ def report(options: ReportOptions, note: Callable[[str], None] = ignore_note) ->
     table = None if patients is None else tabulate_patients(rows, patients, facts.classes)
     write_files(options.run, content, table)
     if options.html:
-        note(f"Drawing {HTML_PAGE} with pictures of the images ...")
-        write_page(options.run, content, rows)
+        write_page(options.run, content, rows, track)
     return Report(content, format_table(content, patients=table), table)
 
 
@@ -154,6 +160,7 @@ def _assemble(
         patients=None if patients is None else patients.counts,
         requirements=(),
         seen_in_training=count_training_images(facts, rows),
+        unlike_training=count_unlike_images(facts, rows),
     )
     image = content.image_level
     return replace(content, requirements=tuple(each.judge(image, no_metrics) for each in requirements))

@@ -204,6 +204,16 @@ class SeenInTraining:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnlikeTraining:
+    """How many of the readable images do not look like those that the model was trained on."""
+
+    readable: int
+    images: int  # of these, flagged
+    scored: int  # flagged, with a label
+    false_alarms: float  # share of left-out training images that are flagged
+
+
+@dataclass(frozen=True, kw_only=True)
 class MetricsFile:
     """The content of metrics.json."""
 
@@ -220,6 +230,7 @@ class MetricsFile:
     patients: PatientCounts | None
     requirements: tuple[RequirementResult, ...]
     seen_in_training: SeenInTraining | None = None  # absent where the bundle has no hashes of its training images
+    unlike_training: UnlikeTraining | None = None  # absent where the bundle has no statistics of its training images
 
     @property
     def new_image_level(self) -> Level | None:

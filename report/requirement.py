@@ -68,8 +68,16 @@ class Requirement:
         return f"{self.subject} is undefined{why}, required {self.sign} {self.limit:g}"
 
 
-def parse_requirement(text: str, classes: Sequence[str]) -> Requirement:
+def parse_requirement(
+    text: str, classes: Sequence[str], *, option: str = "--require", bound: str = "value"
+) -> Requirement:
     """Read `metric[class]@bound>=number`; class and bound may be absent; the signs are >= > <= <.
+
+    Args:
+        text: As typed.
+        classes: Of the model.
+        option: Where it was typed, for errors.
+        bound: What is compared where the text does not say: "value", "low" or "high".
 
     Raises:
         MribatchError: Not of that form, or a metric or class that is not measured; lists those that are.
@@ -77,19 +85,19 @@ def parse_requirement(text: str, classes: Sequence[str]) -> Requirement:
     match = _FORM.fullmatch(text)
     if match is None:
         raise OptionError(
-            f"--require '{text}' is not understood",
+            f"{option} '{text}' is not understood",
             "write e.g. 'accuracy>=0.9', 'sensitivity[CLASS]>=0.95' or 'sensitivity[CLASS]@low>=0.9'",
         )
-    metric, class_, bound, sign, limit = match.groups()
+    metric, class_, typed, sign, limit = match.groups()
     keys = metric_keys(classes)
     if metric not in {key[0] for key in keys}:
         known = ", ".join(dict.fromkeys(key[0] for key in keys))
-        raise OptionError(f"--require '{text}': there is no metric '{metric}'", f"choose one of {known}")
+        raise OptionError(f"{option} '{text}': there is no metric '{metric}'", f"choose one of {known}")
     if (metric, class_) not in keys:
         problem = f"{metric} needs a class" if class_ is None else f"there is no {metric} of '{class_}'"
         valid = ", ".join(name_metric(*key) for key in keys if key[0] == metric)
-        raise OptionError(f"--require '{text}': {problem}", f"choose one of {valid}")
-    return Requirement(metric=metric, class_=class_, bound=bound or "value", sign=sign, limit=float(limit))
+        raise OptionError(f"{option} '{text}': {problem}", f"choose one of {valid}")
+    return Requirement(metric=metric, class_=class_, bound=typed or bound, sign=sign, limit=float(limit))
 
 
 def _select(row: MetricRow, bound: str) -> float | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy import float32, int64
+from numpy import float32, int64, uint64
 from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-_COLUMNS = ("input", "path", "label", "status", "error", "flags", "sha256", "slice", "patient", "series")
+_COLUMNS = (
+    *("input", "path", "label", "status", "error", "flags", "sha256", "perceptual_hash"),
+    *("slice", "instance", "patient", "series"),
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,10 @@ class RunRows:
     hashes: list[str | None]  # SHA-256 of each row's file; None where it could not be read
     slices: list[int | None]  # position in a file that holds several images
     patients: list[str | None]  # pseudonym, or the series of a file that names no patient; None for a plain image
+    unlike: NDArray[np.bool_]  # (rows,): the image does not look like those of training
+    pictures: NDArray[uint64]  # (rows,): perceptual hashes; 0 where a row has none
+    series: list[str | None]  # pseudonym; None for a plain image
+    instances: list[int | None]  # place in the series
     extra: list[Any] | None = None  # one more column, where one was named
 
     def __len__(self) -> int:
@@ -123,6 +130,10 @@ def load_rows(run: Path, facts: RunFacts, extra: str | None = None) -> RunRows:
         hashes=table["sha256"].to_pylist(),
         slices=table["slice"].to_pylist(),
         patients=pc.coalesce(table["patient"], table["series"]).to_pylist(),
+        unlike=has_flag(table["flags"], Flag.UNLIKE_TRAINING).to_numpy(),
+        pictures=np.array([int(value or "0", 16) for value in table["perceptual_hash"].to_pylist()], uint64),
+        series=table["series"].to_pylist(),
+        instances=table["instance"].to_pylist(),
         extra=None if extra is None else table[extra].to_pylist(),
     )
 

@@ -27,6 +27,7 @@ class RunFacts:
     unknown_labels: tuple[str, ...]  # names that are not a class of the model
     by_status: Mapping[str, int]
     training_images: int | None = None  # whose hashes the bundle has
+    unlike_false_alarms: float | None = None  # of the flag unlike_training; None where the bundle cannot tell
 
 
 def read_facts(run: Path) -> RunFacts:
@@ -50,5 +51,6 @@ def read_facts(run: Path) -> RunFacts:
         labels=file.labels,
         unknown_labels=tuple(file.listing.unknown_labels),
         training_images=file.bundle.training_images,
+        unlike_false_alarms=file.bundle.unlike_false_alarms,
         by_status=file.counts.by_status if file.counts is not None else {},
     )

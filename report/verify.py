@@ -21,6 +21,7 @@ from mribatch.pipeline.listing.table import LISTING_FILE, PATHS_FILE, Listing
 from mribatch.pipeline.output.part_hashes import HASHES_FILE, differs_from_record, recorded_hashes
 from mribatch.pipeline.output.parts import (
     PARTS_FOLDER,
+    PICTURE_FIELD,
     STUDY_FIELDS,
     count_rows,
     is_of_run,
@@ -32,6 +33,7 @@ from mribatch.pipeline.output.parts import (
 )
 from mribatch.pipeline.output.run_file import RUN_FILE, RunFile, read_finished_run
 from mribatch.pipeline.output.series import SERIES_FILE, read_series, tabulate_series
+from mribatch.pipeline.progress import Track, track_silently
 from mribatch.pipeline.records import Flag, ImageFile, Status
 
 if TYPE_CHECKING:
@@ -87,13 +89,20 @@ class _Run:
         later = {one.name for one in STUDY_FIELDS} if self.file.schema_version == 1 else set()
         return pa.schema([one for one in schema if one.name not in later])
 
+    def has_columns(self, schema: "pa.Schema") -> bool:
+        """Whether a part has the columns of this run; those of earlier versions lack the perceptual hash."""
+        expected = self.schema
+        place = expected.get_field_index(PICTURE_FIELD.name)
+        return bool(schema.equals(expected) or schema.equals(expected.remove(place)))
 
-def verify_run(path: Path, *, inputs: bool = False) -> RunVerification:
+
+def verify_run(path: Path, *, inputs: bool = False, track: Track = track_silently) -> RunVerification:
     """Check a finished run; one part is in memory at a time.
 
     Args:
         path: The run folder.
         inputs: Also hash the input files again, and compare with the hashes in the rows.
+        track: Shows how far it is.
 
     Raises:
         RunError: There is no finished run, its listing cannot be read, or the input files are asked for and hidden.
@@ -104,7 +113,7 @@ def verify_run(path: Path, *, inputs: bool = False) -> RunVerification:
         raise RunError(f"the run in {path} hides where its files are", "verify it without the input files")
     found, hashed = _Findings(), 0
     found.take(_find_strays(run))
-    for part, files in enumerate(_read_listing(run)):
+    for part, files in enumerate(track(_read_listing(run), "verifying parts", file.layout.parts)):
         table = _read_part(run, part, found)
         if table is None:
             continue
@@ -178,7 +187,7 @@ def _read_part(run: _Run, part: int, found: _Findings) -> "pa.Table | None":
         found.take([f"{path.name} says that it is of another run or another part"])
     if metadata.get(b"mribatch.bundle_sha256") != facts.bundle.bundle_sha256.encode():
         found.take([f"{path.name} was made with another model bundle than {RUN_FILE} says"])
-    if not table.schema.equals(run.schema):
+    if not run.has_columns(table.schema):
         found.take([f"{path.name} has other columns than a run of this model"])
         return None
     return table

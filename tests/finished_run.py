@@ -2,8 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ class Row:
     scores: tuple[float, ...] | None = None
     status: str = "ok"
     error: str | None = None
+    flags: tuple[str, ...] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)  # other columns
 
 
 def write_run(
@@ -112,7 +114,7 @@ def _record(index: int, row: Row, classes: Sequence[str]) -> dict[str, Any]:
         "label": row.label,
         "status": row.status,
         "error": row.error,
-        "flags": [],
+        "flags": list(row.flags),
         "bytes": 10,
         "sha256": f"{index:064x}",
     }
@@ -121,4 +123,4 @@ def _record(index: int, row: Row, classes: Sequence[str]) -> dict[str, Any]:
         best = int(scores.argmax())
         record |= {f"p_{name}": float(scores[k]) for k, name in enumerate(classes)}
         record |= {"predicted": classes[best], "confidence": float(scores[best]), "width": 8, "height": 8}
-    return record
+    return record | dict(row.more)

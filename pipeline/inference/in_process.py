@@ -17,7 +17,7 @@ from mribatch.core.bundle import Bundle
 from mribatch.core.classifier import Classifier
 from mribatch.core.gate import GateFailed, GateReport
 from mribatch.core.model_spec import INT8
-from mribatch.pipeline.inference.seen import flag_training_images
+from mribatch.pipeline.inference.seen import flag_images
 from mribatch.pipeline.records import (
     Choice,
     ClassifiedBatch,
@@ -138,7 +138,7 @@ class InProcessClassifier:
         with ThreadPoolExecutor(classify.calls_at_once, thread_name_prefix="mribatch-batch") as pool:
             for batch in watch.waiting(decoder.decode.batches(groups)):
                 good = any(decoded.verdict.status is Status.OK for decoded in batch.files)
-                batch = replace(batch, files=flag_training_images(batch, self._bundle.training_images))
+                batch = replace(batch, files=flag_images(batch, self._bundle))
                 under_way.append((batch, pool.submit(classify, batch.pixels) if good else None))
                 if len(under_way) >= classify.calls_at_once:
                     yield _collect(*under_way.popleft(), watch)
@@ -163,7 +163,7 @@ class InProcessClassifier:
                 pixels[position] = image
         begin(None)
         good = any(one.verdict.status is Status.OK for one in decoded)
-        flagged = flag_training_images(DecodedBatch(tuple(decoded), pixels), self._bundle.training_images)
+        flagged = flag_images(DecodedBatch(tuple(decoded), pixels), self._bundle)
         return ClassifiedBatch(flagged, backend.classifier(pixels) if good else None)
 
     def _require_entered(self) -> tuple[Backend, DecoderAtWork]:

@@ -34,7 +34,11 @@ _MAX_BYTES = 1 << 28
 _METADATA_PREFIX = "mribatch."
 _PART_KEY = b"mribatch.part"
 _CHANGED = "has changed since it was published: its SHA-256 is not the one in parts.sha256"
+_DOUBTFUL = 3  # rows that a summary names
 _CLASSIFY_AGAIN = "classify the images again, into a new folder"
+
+# Beside sha256: equal or nearly equal where two pictures are nearly the same. Runs of earlier versions lack it.
+PICTURE_FIELD = pa.field("perceptual_hash", pa.string())
 
 # Since schema version 2: which slice of which study a row is of; all null for a plain image.
 STUDY_FIELDS = (
@@ -68,6 +72,7 @@ def predictions_schema(classes: Sequence[str]) -> pa.Schema:
             pa.field("height", pa.int32()),
             pa.field("bytes", pa.int64()),
             pa.field("sha256", pa.string()),
+            PICTURE_FIELD,
         ]
     )
 
@@ -253,6 +258,18 @@ class RowCounts:
     training_near: int = 0  # likewise, where only nearly the same picture was found
     new_labelled_ok: int = 0  # of labelled_ok, rows whose image was not in training
     new_correct: int = 0  # of these
+    doubtful: tuple["DoubtfulRow", ...] = ()  # the rows with the smallest margins
+    unlike_training: int = 0  # rows that are ok and do not look like the images that the model was trained on
+
+
+@dataclass(frozen=True)
+class DoubtfulRow:
+    """A classified image whose two best classes are close."""
+
+    path: str
+    slice: int | None
+    predicted: str
+    margin: float
 
 
 def count_rows(run: Path, rows: range) -> RowCounts:
@@ -266,7 +283,7 @@ def count_rows(run: Path, rows: range) -> RowCounts:
         RunError: Rows are missing, doubled or out of order; says where.
     """
     counts = RowCounts(0, Counter(), Counter(), 0, 0, 0)
-    for table in read_parts(run, ["index", "status", "predicted", "label", "flags"]):
+    for table in read_parts(run, ["index", "path", "slice", "status", "predicted", "margin", "label", "flags"]):
         indices = table.column("index").to_pylist()
         due = rows.start + counts.rows
         if indices != list(range(due, due + len(indices))):
@@ -285,6 +302,7 @@ def _add_part(before: RowCounts, part: pa.Table) -> RowCounts:
     scored = pc.and_(labelled, classified)
     correct = pc.fill_null(pc.equal(label, predicted), False)
     seen, near = has_flag(part.column("flags"), Flag.SEEN_IN_TRAINING), has_flag(part.column("flags"), Flag.NEAR_MATCH)
+    unlike = has_flag(part.column("flags"), Flag.UNLIKE_TRAINING)
     return RowCounts(
         rows=before.rows + part.num_rows,
         by_status=before.by_status + Counter(part.column("status").to_pylist()),
@@ -296,7 +314,18 @@ def _add_part(before: RowCounts, part: pa.Table) -> RowCounts:
         training_near=before.training_near + _count_true(pc.and_(classified, near)),
         new_labelled_ok=before.new_labelled_ok + _count_true(pc.and_not(scored, seen)),
         new_correct=before.new_correct + _count_true(pc.and_not(correct, seen)),
+        unlike_training=before.unlike_training + _count_true(pc.and_(classified, unlike)),
+        doubtful=_keep_doubtful(before.doubtful, part),
     )
+
+
+def _keep_doubtful(before: Sequence[DoubtfulRow], part: pa.Table) -> tuple[DoubtfulRow, ...]:
+    """The rows with the smallest margins; of equal ones the earlier."""
+    names = ["path", "slice", "predicted", "margin", "index"]
+    known = part.select(names).filter(pc.is_valid(part.column("margin")))
+    order = pc.select_k_unstable(known, _DOUBTFUL, [("margin", "ascending"), ("index", "ascending")])
+    found = [DoubtfulRow(*(row[name] for name in names[:-1])) for row in known.take(order).to_pylist()]
+    return tuple(sorted([*before, *found], key=lambda row: row.margin)[:_DOUBTFUL])
 
 
 def has_flag(flags: pa.ChunkedArray, flag: Flag) -> pa.ChunkedArray:
@@ -325,7 +354,7 @@ def read_table(run: Path) -> pa.Table:
 def read_parts(run: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Yield the part files of a run as tables, in order, one in memory at a time; all columns, or those named.
 
-    Columns that a run of schema version 1 lacks are null.
+    Columns that a run of an earlier version lacks are null.
 
     Raises:
         RunError: A part has changed since it was published, or is damaged.
@@ -341,12 +370,12 @@ def read_parts(run: Path, columns: Sequence[str] | None = None) -> Iterator[pa.T
             _check_columns(table, columns)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise RunError(f"{path} is damaged: {str(error).splitlines()[0]}", _CLASSIFY_AGAIN) from error
-        yield _with_study_columns(table, columns)
+        yield _with_later_columns(table, columns)
 
 
 def _check_columns(table: pa.Table, columns: Sequence[str] | None) -> None:
     """Raises ParquetProblem where the columns that every part has are not there, or hold what no part holds."""
-    always = {field.name for field in predictions_schema(())} - {field.name for field in STUDY_FIELDS}
+    always = {field.name for field in predictions_schema(())} - {field.name for field in (*STUDY_FIELDS, PICTURE_FIELD)}
     if lacking := sorted((always if columns is None else always & set(columns)) - set(table.column_names)):
         raise ParquetProblem(f"it has no column '{lacking[0]}'")
     for field in table.schema:
@@ -396,7 +425,9 @@ def parse_part(content: bytes, columns: Sequence[str] | None = None) -> pa.Table
         return read_groups(part, range(part.metadata.num_row_groups), names)
 
 
-def _with_study_columns(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+def _with_later_columns(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+    if PICTURE_FIELD.name not in table.column_names and (columns is None or PICTURE_FIELD.name in columns):
+        table = table.append_column(PICTURE_FIELD, pa.nulls(table.num_rows, PICTURE_FIELD.type))
     for field in STUDY_FIELDS:
         if field.name not in table.column_names and (columns is None or field.name in columns):
             place = table.column_names.index("label") if "label" in table.column_names else table.num_columns
@@ -428,6 +459,7 @@ def _columns(rows: Sequence[Prediction], classes: Sequence[str]) -> dict[str, li
         "height": [row.decoded.verdict.height for row in rows],
         "bytes": [row.decoded.bytes for row in rows],
         "sha256": [row.decoded.sha256 for row in rows],
+        PICTURE_FIELD.name: [_as_hex(row.decoded.perceptual_hash) for row in rows],
     }
     for column, name in enumerate(classes):
         columns[f"p_{name}"] = [row.probabilities[column] if row.probabilities else None for row in rows]
@@ -437,6 +469,10 @@ def _columns(rows: Sequence[Prediction], classes: Sequence[str]) -> dict[str, li
 def _flags(row: Prediction) -> list[str]:
     flags = [flag.value for flag in row.decoded.verdict.flags]
     return [Flag.NAME_ESCAPED.value, *flags] if row.decoded.file.name_escaped else flags
+
+
+def _as_hex(value: int | None) -> str | None:
+    return None if value is None else f"{value:016x}"
 
 
 def _as_text(value: Any) -> str:

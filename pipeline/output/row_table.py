@@ -8,6 +8,7 @@ from mribatch.core.tables import PLAIN, Cell, Column, Screen, format_table
 from mribatch.core.text import one_line
 from mribatch.pipeline.records import Status
 
+_SERIES_WIDTH, _LEFT_OUT = 105, ("ok", "blank", "plane")  # on a narrower screen, a table of series lacks these
 _PATH_WIDTH = 24  # characters that a path should have before each class gets a column of its own
 
 
@@ -34,11 +35,19 @@ def format_rows(rows: Sequence[dict[str, Any]], classes: Sequence[str], screen: 
 
 
 def format_series(rows: Sequence[dict[str, Any]], screen: Screen = PLAIN) -> str:
-    """Write rows of series.parquet: images, plane, class, mean probability, and the slice that shows a tumor most."""
+    """Write rows of series.parquet: images, plane, class, mean probability, and the slice that shows a tumor most.
+
+    On a narrow screen without the counts of ok and blank images, and without the plane.
+    """
     columns = [Column("series"), Column("images", "right"), Column("ok", "right"), Column("blank", "right")]
     columns += [Column("plane"), Column("class"), Column("mean", "right"), Column("top", "right")]
     columns.append(Column("top slice", wraps=True))
-    return format_table(columns, [_list_series_cells(row) for row in rows], screen, indent=2)
+    narrow = screen.width is not None and screen.width < _SERIES_WIDTH
+    shown = [place for place, column in enumerate(columns) if not (narrow and column.title in _LEFT_OUT)]
+    cells = [_list_series_cells(row) for row in rows]
+    return format_table(
+        [columns[place] for place in shown], [[line[place] for place in shown] for line in cells], screen, indent=2
+    )
 
 
 def _list_series_cells(row: dict[str, Any]) -> list[str | Cell]:

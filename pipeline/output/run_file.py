@@ -60,6 +60,7 @@ class RunBundle:
     classes: tuple[str, ...]  # in the order of the probability columns
     trained: bool
     training_images: int | None = None  # whose hashes it has; absent where it has none
+    unlike_false_alarms: float | None = None  # share of left-out training images that it calls unlike; absent: no flag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +93,7 @@ class RunCounts:
     correct: int  # labelled rows whose label was predicted
     seen_in_training: int | None = None  # rows that are ok with that flag; absent where there are none
     near_match: int | None = None  # of these, rows where only nearly the same picture was found
+    unlike_training: int | None = None  # rows that are ok with that flag; absent where there are none
 
 
 @dataclass(frozen=True, kw_only=True)

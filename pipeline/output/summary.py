@@ -1,5 +1,6 @@
 """The result of a run in a few lines, for people and for scripts."""
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,8 +18,9 @@ from mribatch.pipeline.output.parts import PARTS_FOLDER, RowCounts
 from mribatch.pipeline.output.row_table import format_series
 from mribatch.pipeline.output.run_file import RunCounts, RunFile
 from mribatch.pipeline.output.series import read_series, select_suspicious
-from mribatch.pipeline.records import Status
+from mribatch.pipeline.records import Flag, Status
 
+FEW_IMAGES = 10  # whose rows are printed beside a summary
 _SERIES_SHOWN = 10
 _LOST = (SkipReason.UNREADABLE_FOLDER, SkipReason.UNREADABLE_FILE)
 _LOST_IF_STRICT = (*_LOST, SkipReason.DICOM_MODALITY, SkipReason.DICOM_MOSAIC, SkipReason.SYMLINK_LOOP)
@@ -92,6 +94,8 @@ class RunSummary:
                 "labelled_not_in_training": counts.new_labelled_ok,
                 "correct_not_in_training": counts.new_correct,
             }
+        if counts.unlike_training:
+            content["unlike_training"] = counts.unlike_training
         return content | {"predictions": str(self.out / PARTS_FOLDER), "research_notice": RESEARCH_NOTICE}
 
     def to_text(self, screen: Screen = PLAIN) -> str:
@@ -106,11 +110,15 @@ class RunSummary:
             agree = f"{self.counts.correct:,} of {self.counts.labelled_ok:,} ({share:.2%})"
             worth = "" if self.shard else f"; what that is worth: mribatch report {self.out}"
             lines += [f"Labels agree with {agree}{worth}"]
-        lines += self._training_images()
+        lines += [*self._training_images(), *self._unlike_training(), *self._list_doubtful(screen)]
         lines += self._remarks()
         lines += [f"Model {self.model}, {self.backend} ({self.precision}) + {self.decoder}. {self._speed()}"]
         lines += [one_line(" ".join(f"{getattr(self, what)}: {reason}." for what, reason in self.reasons.items()))]
-        lines += [f"Results: {self.out / PARTS_FOLDER} (Parquet), {self.out / 'run.json'}", RESEARCH_NOTICE]
+        lines += [
+            f"Results: {self.out / PARTS_FOLDER} (Parquet), {self.out / 'run.json'}",
+            *self._advise(),
+            RESEARCH_NOTICE,
+        ]
         return "\n".join(lines)
 
     def _describe_images(self) -> list[str]:
@@ -164,6 +172,32 @@ class RunSummary:
         elif counts.labelled_ok:
             line += "; without them no labelled image is left"
         return [line]
+
+    def _unlike_training(self) -> list[str]:
+        """How many images the model knows nothing like."""
+        unlike = self.counts.unlike_training
+        if not unlike:
+            return []
+        known = self.counts.by_status[Status.OK]
+        return [f"{unlike:,} of {known:,} look unlike the training images (flag {Flag.UNLIKE_TRAINING}): check them"]
+
+    def _list_doubtful(self, screen: Screen) -> list[str]:
+        """The images whose two best classes are closest; of a few images the caller shows all."""
+        if self.counts.by_status[Status.OK] <= FEW_IMAGES:
+            return []
+        rows = [
+            (each.path if each.slice is None else f"{each.path} [{each.slice}]", each.predicted, f"{each.margin:.3f}")
+            for each in self.counts.doubtful
+        ]
+        columns = [Column("most doubtful", wraps=True), Column("class"), Column("margin", "right")]
+        return [format_table(columns, rows, screen, indent=2)]
+
+    def _advise(self) -> list[str]:
+        """Where to look next; a shard is no run yet."""
+        if self.shard:
+            return []
+        folder = shlex.quote(str(self.out))
+        return [one_line(f"Next: mribatch report {folder} --open (page), mribatch table {folder} --sort margin")]
 
     def _remarks(self) -> list[str]:
         remarks = []
@@ -228,6 +262,7 @@ def record_counts(counts: RowCounts) -> RunCounts:
         correct=counts.correct,
         seen_in_training=counts.training_exact + counts.training_near or None,
         near_match=counts.training_near or None,
+        unlike_training=counts.unlike_training or None,
     )
 
 

@@ -205,13 +205,14 @@ def _encode_file(decoded: DecodedFile) -> list[Any]:
         decoded.bytes,
         decoded.sha256,
         decoded.seconds,
+        decoded.perceptual_hash,
     ]
 
 
 def _decode_file(position: int, facts: list[Any]) -> DecodedFile:
-    status, error, image_format, width, height, flags, bits, size, digest, seconds = facts
+    status, error, image_format, width, height, flags, bits, size, digest, seconds, picture = facts
     verdict = Verdict(Status(status), error, image_format, width, height, tuple(Flag(flag) for flag in flags), bits)
-    return DecodedFile(ImageFile(position, 0, "", b""), verdict, size, digest, seconds)
+    return DecodedFile(ImageFile(position, 0, "", b""), verdict, size, digest, seconds, picture)
 
 
 def _decode_scores(shape: list[int] | None, content: bytes) -> NDArray[float32] | None:

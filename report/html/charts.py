@@ -139,6 +139,27 @@ def draw_calibration(level: Level, labels: NDArray[int64], probabilities: NDArra
     return _draw("Calibration and coverage", "Larger points stand for more images.", draw, (9.0, 3.4))
 
 
+def draw_differences(differences: NDArray[float32]) -> Chart:
+    """How many images changed by how much. differences: float32 (n,), largest |Δp| of each image, n at least 1."""
+    edges = np.logspace(-7, 0, 29)
+    counts = np.histogram(differences.clip(edges[0], 1), edges)[0]
+
+    def draw(figure: Any, theme: _Theme) -> None:
+        axes = figure.add_subplot(1, 1, 1)
+        axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=_LINES[0])
+        axes.set_xscale("log")
+        axes.set_xlim(edges[0], 1)
+        axes.set_xlabel(
+            "largest difference of a probability; the first bar has all below 0.0000002", fontsize=8, color=theme.ink
+        )
+        axes.set_ylabel("images", fontsize=8, color=theme.ink)
+        axes.grid(axis="y", color=theme.faint, linewidth=0.5)
+        _style(axes, theme)
+
+    text = f"{len(differences):,} images; median {float(np.median(differences)):.2g}."
+    return _draw("How much the probabilities changed", text, draw, (9.0, 2.8))
+
+
 def _name(axes: Any, theme: _Theme, title: str, across: str, up: str) -> None:
     axes.set_title(title, fontsize=10, color=theme.ink)
     axes.set_xlabel(across, fontsize=8, color=theme.ink)

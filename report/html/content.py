@@ -1,14 +1,20 @@
 """What the page says, as plain records that the template fills in."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from mribatch.core.bundle import CARD_FILE, SPEC_FILE
 from mribatch.core.cores import usable_cores
+from mribatch.core.files import sha256_of_file
 from mribatch.core.model_spec import find_no_tumor_class
 from mribatch.pipeline.output.run_file import RunFile, read_finished_run
+from mribatch.pipeline.progress import Track, track_silently
 from mribatch.pipeline.records import Status
+from mribatch.report.html.cards import CardMaker, DuplicateCards, ImageCard, LookTable, SeriesStrip, tabulate_cards
 from mribatch.report.html.charts import (
     Chart,
     SelectiveFigures,
@@ -17,30 +23,23 @@ from mribatch.report.html.charts import (
     draw_forest,
     measure_selective,
 )
-from mribatch.report.html.pictures import Picture, PictureMaker, open_map_maker
-from mribatch.report.html.selection import MAX_FAILURES, Chosen, Concern, choose_grid, choose_triage, measure_margins
+from mribatch.report.html.duplicates import MAX_OF_GROUP, Duplicates, find_duplicates
+from mribatch.report.html.pictures import PictureMaker, open_map_maker
+from mribatch.report.html.selection import (
+    MAX_FAILURES,
+    Chosen,
+    Concern,
+    choose_grid,
+    choose_triage,
+    choose_unlike,
+)
+from mribatch.report.html.strips import choose_strips, count_series, measure_suspicion
 from mribatch.report.metrics_file import Level, MetricsFile
 from mribatch.report.rows import RunRows
 from mribatch.report.run_images import RunImages
 
 _MAX_CHART_CLASSES = 30
-_NO_PICTURE = Picture()
-
-
-@dataclass(frozen=True, slots=True)
-class ImageCard:
-    """One image of the page."""
-
-    path: str
-    picture: Picture
-    predicted: str
-    confidence: float
-    margin: float
-    label: str | None
-    wrong: bool
-    concern: str | None
-    probabilities: tuple[tuple[str, float], ...]  # highest first
-    seen_in_training: bool
+_SHOWN_ELSEWHERE = frozenset({"inputs", "listing", "model", "backend", "backend_version", "decoder", "decoder_version"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,31 @@ class PageContent:
     charts: tuple[Chart, ...]
     selective: SelectiveFigures | None
     map_method: str | None
-    copies: int  # images that are the same as an earlier one, byte for byte
+    strips: tuple[SeriesStrip, ...]
+    series: int  # how many there are in all
+    duplicates: Duplicates
+    duplicate_cards: tuple[DuplicateCards, ...]
+    unlike: tuple[ImageCard, ...]
+    card: str | None  # the model card, where the bundle is still there
+    seconds: Mapping[str, float]  # by stage, over all attempts
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the run was told beyond what is shown elsewhere; where its inputs are is no business of a page."""
+        return {name: value for name, value in self.run.fingerprint.items() if name not in _SHOWN_ELSEWHERE}
+
+    @property
+    def look_table(self) -> LookTable:
+        """The images to look at first."""
+        return tabulate_cards(self.triage)
+
+    @property
+    def strips_by_patient(self) -> dict[str | None, list[SeriesStrip]]:
+        """The strips of each patient, in order; None for files that name no patient."""
+        found: dict[str | None, list[SeriesStrip]] = {}
+        for strip in self.strips:
+            found.setdefault(strip.patient, []).append(strip)
+        return found
 
     @property
     def failed(self) -> int:
@@ -94,27 +117,33 @@ def count_failed(metrics: MetricsFile) -> int:
     return files.total - files.readable - files.by_status.get(Status.BLANK, 0)
 
 
-def assemble_page(run: Path, metrics: MetricsFile, rows: RunRows) -> PageContent:
+def assemble_page(run: Path, metrics: MetricsFile, rows: RunRows, track: Track = track_silently) -> PageContent:
     """Choose what to show and make its pictures.
 
     Args:
         run: The folder of a complete run.
         metrics: The content of its metrics.json.
         rows: All of its rows.
+        track: Shows how far the pictures are.
     """
     facts, classes = read_finished_run(run), metrics.run.classes
     triage, grid = choose_triage(rows, classes), choose_grid(rows, classes)
+    strips, duplicates, unlike = choose_strips(rows, classes), find_duplicates(rows), choose_unlike(rows)
+    listed = {each.row for chosen in (*grid.values(), unlike) for each in chosen}
+    listed |= {row for strip in strips for row in strip.shown}
+    listed |= {row for group in duplicates.shown for row in group.rows[:MAX_OF_GROUP]}
     with ExitStack() as stack:
-        maker = PictureMaker(stack.enter_context(RunImages(run, facts)))
+        maker = PictureMaker(stack.enter_context(RunImages(run, facts)), track)
         maps = open_map_maker(stack, facts, usable_cores())
         large = maker.make_large([each.row for each in triage], maps)
         method = None if maps is None or not any(each.overlay for each in large.values()) else str(maps.method)
-        small = maker.make_small({each.row for chosen in grid.values() for each in chosen} - large.keys())
-    cards, copies = _CardMaker(rows, classes, large | small), _count_copies(rows)
+        small = maker.make_small(listed - large.keys())
+    cards = CardMaker(rows, classes, large | small)
+    suspicion = measure_suspicion(rows, classes)
     return PageContent(
         metrics=metrics,
         run=facts,
-        first=_list_first(metrics, triage, copies),
+        first=_list_first(metrics, triage, duplicates),
         triage=tuple(map(cards.make, triage)),
         triage_of=int(rows.readable.sum()),
         grid={name: tuple(map(cards.make, chosen)) for name, chosen in grid.items()},
@@ -122,46 +151,17 @@ def assemble_page(run: Path, metrics: MetricsFile, rows: RunRows) -> PageContent
         charts=_draw_charts(metrics, rows),
         selective=_measure_selective(metrics, rows),
         map_method=method,
-        copies=copies,
+        strips=tuple(cards.make_strip(strip, float(suspicion[list(strip.rows)].max())) for strip in strips),
+        series=count_series(rows),
+        duplicates=duplicates,
+        duplicate_cards=tuple(map(cards.make_group, duplicates.shown)),
+        unlike=tuple(map(cards.make, unlike)),
+        card=_read_card(facts),
+        seconds=_add_seconds(facts),
     )
 
 
-class _CardMaker:
-    """Rows to cards."""
-
-    def __init__(self, rows: RunRows, classes: Sequence[str], pictures: Mapping[int, Picture]) -> None:
-        self._rows = rows
-        self._classes = classes
-        self._pictures = pictures
-        self._margins = measure_margins(rows)
-
-    def make(self, chosen: Chosen) -> ImageCard:
-        rows, row = self._rows, chosen.row
-        scores = rows.probabilities[row].tolist()
-        best = max(range(len(scores)), key=scores.__getitem__)
-        label = None if rows.labels[row] < 0 else self._classes[int(rows.labels[row])]
-        ordered = sorted(zip(self._classes, scores, strict=True), key=lambda pair: -pair[1])
-        return ImageCard(
-            path=rows.paths[row] if rows.slices[row] is None else f"{rows.paths[row]} [{rows.slices[row]}]",
-            picture=self._pictures.get(row, _NO_PICTURE),
-            predicted=self._classes[best],
-            confidence=scores[best],
-            margin=float(self._margins[row]),
-            label=label,
-            wrong=label not in (None, self._classes[best]),
-            concern=None if chosen.concern is None else str(chosen.concern),
-            probabilities=tuple(ordered),
-            seen_in_training=bool(rows.seen[row]),
-        )
-
-
-def _count_copies(rows: RunRows) -> int:
-    """How many images are the same slice of the same bytes as an earlier one."""
-    known = [place for place in zip(rows.hashes, rows.slices, strict=True) if place[0] is not None]
-    return len(known) - len(set(known))
-
-
-def _list_first(metrics: MetricsFile, triage: Sequence[Chosen], copies: int) -> tuple[FirstLook, ...]:
+def _list_first(metrics: MetricsFile, triage: Sequence[Chosen], duplicates: Duplicates) -> tuple[FirstLook, ...]:
     """At most three, the most serious first."""
     looks = []
     missed = sum(each.concern is Concern.MISSED_TUMOR for each in triage)
@@ -172,15 +172,38 @@ def _list_first(metrics: MetricsFile, triage: Sequence[Chosen], copies: int) -> 
     if failed:
         text = f"{failed:,} of {metrics.files.total:,} could not be classified."
         looks.append(FirstLook("Images without an answer", text, "failures"))
+    unlike = metrics.unlike_training
+    if unlike is not None and unlike.images:
+        text = f"{unlike.images:,} of {unlike.readable:,} look like none of them; their answers mean little."
+        looks.append(FirstLook("Images unlike training", text, "unlike"))
     seen = metrics.seen_in_training
     if seen is not None and seen.images:
         text = f"{seen.images:,} of {seen.readable:,} images were in training; figures of these prove little."
         looks.append(FirstLook("Training images", text, "figures"))
-    if copies:
-        looks.append(FirstLook("Copies", f"{copies:,} images are copies of others in this run.", "provenance"))
+    if duplicates.groups:
+        text = f"Copies: {duplicates.copies:,}; nearly the same as another image: {duplicates.near:,}."
+        looks.append(FirstLook("Duplicates", text, "duplicates"))
     if triage and not missed:
         looks.append(FirstLook("The most doubtful images", "Errors and the smallest margins come first.", "triage"))
     return tuple(looks[:3])
+
+
+def _read_card(facts: RunFile) -> str | None:
+    """The model card, where the bundle of the run is still there."""
+    folder = Path(facts.bundle.folder)
+    try:
+        if sha256_of_file(folder / SPEC_FILE) != facts.bundle.bundle_sha256:
+            return None
+        return (folder / CARD_FILE).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+
+
+def _add_seconds(facts: RunFile) -> dict[str, float]:
+    seconds: Counter[str] = Counter()
+    for attempt in facts.attempts:
+        seconds.update(dict(attempt.seconds or {}))
+    return dict(seconds)
 
 
 def _list_failures(rows: RunRows) -> dict[str, tuple[Failure, ...]]:

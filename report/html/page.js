@@ -24,7 +24,7 @@
     update();
   }
 
-  const table = byId("triage-table");
+  const table = byId("look-table");
   if (!table) return;
   const body = table.tBodies[0];
   const visibleRows = () => [...body.rows].filter((row) => !row.hidden);
@@ -55,10 +55,13 @@
   const disarm = (text) => (/^[=+\-@\t\r]/.test(text) ? "'" + text : text);
   const quote = (text) => '"' + disarm(text).replaceAll('"', '""') + '"';
   byId("download").addEventListener("click", () => {
-    const lines = [["concern", "path", "label", "answer", "confidence", "margin"]];
+    const titles = [...table.tHead.rows[0].cells].map((cell) => cell.textContent.trim());
+    const place = titles.indexOf("path");
+    const lines = [titles.slice(1)];
     for (const row of visibleRows()) {
       const cells = [...row.cells].map((cell) => cell.textContent.trim());
-      lines.push([cells[1], row.dataset.path, ...cells.slice(3)]);
+      cells[place] = row.dataset.path; // without tags
+      lines.push(cells.slice(1));
     }
     const text = "\ufeff" + lines.map((line) => line.map(quote).join(",")).join("\r\n") + "\r\n";
     const link = document.createElement("a");
@@ -73,9 +76,8 @@
   const open = (row) => {
     current = row;
     const rows = visibleRows();
-    const cells = [...row.cells].map((cell) => cell.textContent.trim());
     byId("viewer-title").textContent = row.dataset.path;
-    byId("viewer-text").textContent = "Answer " + cells[4] + ", label " + cells[3] + ". " + row.dataset.scores;
+    byId("viewer-text").textContent = row.dataset.text;
     byId("viewer-place").textContent = rows.indexOf(row) + 1 + " of " + rows.length;
     for (const [id, source] of [["viewer-image", row.dataset.large], ["viewer-overlay", row.dataset.overlay]]) {
       const image = byId(id);

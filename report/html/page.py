@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mribatch.core.files import publishing
+from mribatch.pipeline.progress import Track, track_silently
 from mribatch.report.html.content import assemble_page
 from mribatch.report.html.render import render_page
 from mribatch.report.metrics_file import MetricsFile
@@ -11,13 +12,14 @@ from mribatch.report.rows import RunRows
 HTML_PAGE = "report.html"
 
 
-def write_page(run: Path, content: MetricsFile, rows: RunRows) -> Path:
+def write_page(run: Path, content: MetricsFile, rows: RunRows, track: Track = track_silently) -> Path:
     """Write the page: one file without scripts, fonts or images from anywhere else.
 
     Args:
         run: The folder of a complete run; images that are no longer where it found them have no picture.
         content: The content of metrics.json.
         rows: Of the run.
+        track: Shows how far the pictures are.
 
     Returns:
         Where the page is.
@@ -25,7 +27,7 @@ def write_page(run: Path, content: MetricsFile, rows: RunRows) -> Path:
     Raises:
         MribatchError: The folder of the run cannot be written to.
     """
-    text = render_page(assemble_page(run, content, rows))
+    text = render_page(assemble_page(run, content, rows, track))
     path = run / HTML_PAGE
     with publishing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mribatch.core.bundle import Bundle, load_bundle
 from mribatch.core.errors import MribatchError
 from mribatch.pipeline.output.run_file import RunFile
+from mribatch.pipeline.progress import Track, track_silently
 from mribatch.pipeline.records import ImageFile
 from mribatch.report.activation import MapMaker, MapMethod
 from mribatch.report.overlay import draw_overlay
@@ -36,14 +37,18 @@ class PictureMaker:
 
     Args:
         images: Of the run; entered.
+        track: Shows how far it is.
     """
 
-    def __init__(self, images: RunImages) -> None:
+    def __init__(self, images: RunImages, track: Track = track_silently) -> None:
         self._images = images
+        self._track = track
 
     def make_small(self, rows: Iterable[int]) -> dict[int, Picture]:
         """Row -> its small picture."""
-        return {file.index: Picture(small=_encode(self._images.show(file, SMALL))) for file in self._images.find(rows)}
+        wanted = set(rows)
+        files = self._track(self._images.find(wanted), "drawing small pictures", len(wanted))
+        return {file.index: Picture(small=_encode(self._images.show(file, SMALL))) for file in files}
 
     def make_large(self, rows: Sequence[int], maps: MapMaker | None) -> dict[int, Picture]:
         """Row -> pictures in two sizes and, for the first of them, where the model looked.
@@ -54,7 +59,7 @@ class PictureMaker:
         """
         explained = set(rows[: MAX_MAPS[maps.method]]) if maps is not None else set()
         found: dict[int, Picture] = {}
-        for file in self._images.find(rows):
+        for file in self._track(self._images.find(rows), "drawing pictures and maps", len(rows)):
             grey = self._images.show(file, LARGE)
             overlay = None
             if maps is not None and file.index in explained and grey is not None:

@@ -1,9 +1,10 @@
 """The page as text: one file that opens offline, with a strict Content-Security-Policy."""
 
 import base64
+from collections.abc import Mapping
 from hashlib import sha256
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mribatch.core.about import RESEARCH_NOTICE, __version__
 from mribatch.core.text import one_line
@@ -25,35 +26,44 @@ _STYLE, _SCRIPT, _TEMPLATE = "page.css", "page.js", "page.html.j2"
 
 
 def render_page(content: PageContent) -> str:
-    """Fill the template. Every text that comes from files or tables is escaped by jinja2."""
-    style, script = _read(_STYLE), _read(_SCRIPT)
-    return (
-        _environment()
-        .from_string(_read(_TEMPLATE))
-        .render(
-            content=content,
-            metrics=content.metrics,
-            level=content.level,
-            style=style,
-            script=script,
-            policy=_policy(style, script),
-            version=__version__,
-            research_notice=RESEARCH_NOTICE,
-            headline=HEADLINE,
-            macro=MACRO,
-            class_table=CLASS_TABLE,
-            class_titles=CLASS_TABLE_TITLES,
-            describe_intervals=describe_intervals,
-            protocol=describe_protocol(content.metrics),
-            training_images=describe_training_images(content.metrics),
-        )
+    """The page of a run."""
+    return fill_template(
+        _TEMPLATE,
+        {
+            "content": content,
+            "metrics": content.metrics,
+            "level": content.level,
+            "headline": HEADLINE,
+            "macro": MACRO,
+            "class_table": CLASS_TABLE,
+            "class_titles": CLASS_TABLE_TITLES,
+            "describe_intervals": describe_intervals,
+            "protocol": describe_protocol(content.metrics),
+            "training_images": describe_training_images(content.metrics),
+        },
     )
 
 
-def _environment() -> "Environment":
-    from jinja2 import Environment, StrictUndefined
+def fill_template(name: str, values: Mapping[str, Any]) -> str:
+    """Fill a template of this folder. Every text that comes from files or tables is escaped by jinja2."""
+    style, script = _read(_STYLE), _read(_SCRIPT)
+    common = {"style": style, "script": script, "policy": _policy(style, script)}
+    common |= {"version": __version__, "research_notice": RESEARCH_NOTICE}
+    environment = _environment()
+    environment.globals |= common  # macros of other templates see these
+    return environment.get_template(name).render(values)
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+def _environment() -> "Environment":
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        loader=FunctionLoader(_read),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters |= {
         "one_line": one_line,
         "number": lambda value: "–" if value is None else f"{value:.3f}",

@@ -15,6 +15,7 @@ MAX_TRIAGE = 60
 MAX_OF_A_CLASS = 16
 MAX_CLASSES = 12  # that get a row of pictures
 MAX_FAILURES = 200
+MAX_UNLIKE = 15  # in the list of what to look at first
 
 
 class Concern(StrEnum):
@@ -22,6 +23,7 @@ class Concern(StrEnum):
 
     MISSED_TUMOR = "tumor called no tumor"
     WRONG = "differs from its label"
+    UNLIKE = "unlike training"
     DOUBTFUL = "small margin"
 
 
@@ -34,9 +36,9 @@ class Chosen:
 
 
 def choose_triage(rows: RunRows, classes: Sequence[str], limit: int = MAX_TRIAGE) -> list[Chosen]:
-    """What to look at first: missed tumors, then other errors, then the smallest margins.
+    """What to look at first: missed tumors, other errors, images unlike those of training, then the smallest margins.
 
-    Within a concern the smallest margin comes first. Without labels, everything is there for its margin.
+    Within a concern the smallest margin comes first. Without labels, errors are not known.
     """
     margins = measure_margins(rows)
     predicted = rows.probabilities.argmax(axis=1)
@@ -45,14 +47,24 @@ def choose_triage(rows: RunRows, classes: Sequence[str], limit: int = MAX_TRIAGE
     missed = np.zeros(len(rows), np.bool_)
     if without is not None:
         missed = wrong & (predicted == list(classes).index(without))
-    others = rows.readable & ~wrong
-    groups = ((Concern.MISSED_TUMOR, missed), (Concern.WRONG, wrong & ~missed), (Concern.DOUBTFUL, others))
+    unlike = rows.readable & ~wrong & rows.unlike
+    groups = (
+        (Concern.MISSED_TUMOR, missed, limit),
+        (Concern.WRONG, wrong & ~missed, limit),
+        (Concern.UNLIKE, unlike, MAX_UNLIKE),
+        (Concern.DOUBTFUL, rows.readable & ~wrong & ~unlike, limit),
+    )
     chosen: list[Chosen] = []
-    for concern, members in groups:
+    for concern, members, most in groups:
         positions = np.flatnonzero(members)
         order = positions[np.argsort(margins[positions], kind="stable")]
-        chosen += [Chosen(row, concern) for row in order[: limit - len(chosen)].tolist()]
+        chosen += [Chosen(row, concern) for row in order[: min(most, limit - len(chosen))].tolist()]
     return chosen
+
+
+def choose_unlike(rows: RunRows, limit: int = MAX_OF_A_CLASS) -> list[Chosen]:
+    """Images that look like none of training, spread evenly over the run."""
+    return _spread(np.flatnonzero(rows.readable & rows.unlike), limit)
 
 
 def choose_grid(rows: RunRows, classes: Sequence[str], limit: int = MAX_OF_A_CLASS) -> dict[str, list[Chosen]]:
@@ -62,9 +74,13 @@ def choose_grid(rows: RunRows, classes: Sequence[str], limit: int = MAX_OF_A_CLA
     for position, name in enumerate(classes[:MAX_CLASSES]):
         members = np.flatnonzero(rows.readable & (predicted == position))
         if len(members):
-            steps = np.linspace(0, len(members) - 1, min(limit, len(members))).round().astype(np.intp)
-            grid[name] = [Chosen(row) for row in members[steps].tolist()]
+            grid[name] = _spread(members, limit)
     return grid
+
+
+def _spread(members: NDArray[np.intp], limit: int) -> list[Chosen]:
+    steps = np.linspace(0, len(members) - 1, min(limit, len(members))).round().astype(np.intp)
+    return [Chosen(row) for row in members[steps].tolist()]
 
 
 def measure_margins(rows: RunRows) -> NDArray[float64]:

@@ -26,7 +26,7 @@ def format_comparison(runs: ComparedRuns, screen: Screen = PLAIN, top: int = 10)
         f"{figures.compared:,} are ok in both, {figures.ok_in_one:,} in one of them."
     )
     if figures.max_difference is not None and figures.mean_difference is not None:
-        lines += _describe_figures(figures)
+        lines += describe_figures(figures)
         lines.append(_format_classes(figures, screen))
     changed = _list_changed(runs.images, top)
     if changed:
@@ -34,7 +34,8 @@ def format_comparison(runs: ComparedRuns, screen: Screen = PLAIN, top: int = 10)
     return "\n".join([*lines, RESEARCH_NOTICE])
 
 
-def _describe_figures(figures: Comparison) -> list[str]:
+def describe_figures(figures: Comparison) -> list[str]:
+    """What changed, in sentences; images were compared."""
     kappa = "undefined" if figures.kappa is None else f"{figures.kappa:.4f}"
     lines = [
         f"{count(figures.flips, 'image')} changed class ({figures.flips / figures.compared:.2%}). Largest difference "

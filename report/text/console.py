@@ -20,6 +20,7 @@ from mribatch.report.text.sentences import (
     describe_reason,
     describe_scored,
     describe_training_images,
+    describe_unlike_images,
     describe_unreadable,
     format_interval,
     format_number,
@@ -43,7 +44,7 @@ def format_table(
         lines += [describe_unreadable(files)]
         lines += [f"  {one_line(file.path)}: {describe_reason(file)}" for file in named]
         lines += count_others(files.total - files.readable, len(named))
-    lines += [describe_scored(files), *describe_training_images(content), ""]
+    lines += [describe_scored(files), *describe_training_images(content), *describe_unlike_images(content), ""]
     if content.no_metrics:
         lines += [
             f"No accuracy: {one_line(content.no_metrics)}.",

@@ -25,6 +25,7 @@ from mribatch.report.text.sentences import (
     describe_reason,
     describe_scored,
     describe_training_images,
+    describe_unlike_images,
     describe_unreadable,
     format_interval,
     format_number,
@@ -48,7 +49,8 @@ def format_page(content: MetricsFile) -> str:
     lines += _write_files(content.files)
     if content.no_metrics:
         lines += ["## No accuracy", "", f"No accuracy could be computed: {_escape(content.no_metrics)}.", ""]
-    lines += [line for text in describe_training_images(content) for line in (f"**{_escape(text)}**", "")]
+    about_training = (*describe_training_images(content), *describe_unlike_images(content))
+    lines += [line for text in about_training for line in (f"**{_escape(text)}**", "")]
     for level in content.levels:
         lines += _write_level(run.classes, level, content.patients)
     lines += _write_patients(content)

@@ -117,6 +117,17 @@ def describe_training_images(content: MetricsFile) -> list[str]:
     return [f"{text} {accuracy}, {without}."]
 
 
+def describe_unlike_images(content: MetricsFile) -> list[str]:
+    """How many images the model knows nothing like; nothing where there are none, or it cannot tell."""
+    unlike = content.unlike_training
+    if unlike is None or not unlike.images:
+        return []
+    return [
+        f"{unlike.images:,} of {unlike.readable:,} look unlike the training images (flag unlike_training), so their "
+        f"answers mean little. False alarms: {unlike.false_alarms:.1%} of training images that were left out have it."
+    ]
+
+
 def describe_protocol(content: MetricsFile) -> str:
     """How test and training images were kept apart, or that it is not known."""
     if content.protocol:

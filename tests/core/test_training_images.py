@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from mribatch.core.bundle import SPEC_FILE, TRAINING_IMAGES_FILE, load_bundle
 from mribatch.core.errors import BundleError
 from mribatch.core.synthetic import draw_slice
-from mribatch.core.training_images import TrainingImages, TrainingMatch, perceptual_hashes
-from mribatch.training.export.training_images import add_training_images
+from mribatch.core.training_images import TrainingImages, TrainingMatch, group_near, perceptual_hashes
+from mribatch.training.export.training_images import KnownImages, add_training_images
 
 EXACT, NEAR = TrainingMatch.EXACT, TrainingMatch.NEAR
 
@@ -67,7 +67,7 @@ def bundle(tiny_model: Path, tmp_path: Path) -> Path:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "bundle"))
     spec = load_bundle(str(folder)).spec
     pixels = np.random.default_rng(0).integers(0, 256, (5, spec.height, spec.width, 1), uint8)
-    add_training_images(folder, TrainingImages.of_pixels(pixels))
+    add_training_images(folder, KnownImages(TrainingImages.of_pixels(pixels)))
     return folder
 
 
@@ -100,3 +100,18 @@ def test_a_damaged_file_is_refused(bundle: Path, tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(BundleError, match="cannot read"):
         load_bundle(str(bundle))
+
+
+def test_near_pictures_are_grouped_also_through_others() -> None:
+    random = np.random.default_rng(3)
+    base = random.integers(1, 2**63, 300, uint64)
+    chain = [base[0], base[0] ^ uint64(3), base[0] ^ uint64(15), base[0] ^ uint64(63)]  # two bits from one to the next
+    hashes = np.concatenate([base, np.array(chain[1:], uint64), base[5:8], np.zeros(2, uint64)])
+    groups = group_near(hashes)
+    bits = np.array([[int(a ^ b).bit_count() <= 2 and a != 0 for b in hashes.tolist()] for a in hashes.tolist()])
+    for _ in range(3):  # every way through others, by brute force
+        bits = bits | (bits.astype(int) @ bits.astype(int) > 0)
+    for row, group in enumerate(groups.tolist()):
+        expected = np.flatnonzero(bits[row]).tolist() or [row]
+        assert np.flatnonzero(groups == group).tolist() == expected and group == expected[0]
+    assert group_near(np.empty(0, uint64)).tolist() == []

@@ -18,8 +18,9 @@ from mribatch.pipeline.output.run_file import run_file_schema
 from mribatch.pipeline.run import classify
 from mribatch.report.measure import ReportOptions, report
 from mribatch.report.metrics_file import metrics_schema
-from mribatch.training.export.training_images import add_training_images
+from mribatch.training.export.training_images import KnownImages, add_training_images
 from tests.folders import draw_images, rows
+from tests.report.html.pages import make_model_with_look
 
 
 @pytest.fixture
@@ -30,7 +31,8 @@ def trained_on_some(tiny_model: Path, tmp_path: Path) -> Path:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     spec = load_bundle(str(folder)).spec
     pixels = [decode_file(bytes(path), spec.height, spec.width).pixels for path in paths[:12]]
-    add_training_images(folder, TrainingImages.of_pixels(np.stack([image for image in pixels if image is not None])))
+    known = TrainingImages.of_pixels(np.stack([image for image in pixels if image is not None]))
+    add_training_images(folder, KnownImages(known))
     image = cv2.imread(str(paths[0]), cv2.IMREAD_GRAYSCALE)
     assert image is not None
     cv2.imwrite(str(paths[0]), image + 1, [cv2.IMWRITE_JPEG_QUALITY, 95])
@@ -71,3 +73,38 @@ def test_damaged_hashes_are_refused_before_anything_is_written(trained_on_some: 
     with pytest.raises(BundleError, match=r"training_images\.npz has sha256 .*Fix: "):
         classify([tmp_path / "data"], tmp_path / "out", ClassifyOptions(model=str(trained_on_some)))
     assert not (tmp_path / "out").exists()
+
+
+def test_images_unlike_training_are_flagged_and_counted(tmp_path: Path) -> None:
+    model = make_model_with_look(tmp_path / "model")
+    draw_images(tmp_path / "data", 12, size=256)
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256)).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "data" / "noise.png"), noise)
+    summary = classify([tmp_path / "data"], tmp_path / "out", ClassifyOptions(model=str(model)))
+    flagged = [row["path"] for row in rows(tmp_path / "out") if "unlike_training" in row["flags"]]
+    number = len(flagged)  # drawings may be among them, as false alarms
+    assert "noise.png" in flagged and number <= 3 and summary.counts.unlike_training == number
+    assert f"{number} of 13 look unlike the training images (flag unlike_training)" in summary.to_text()
+    assert summary.to_json()["unlike_training"] == number
+    content = json.loads((tmp_path / "out" / "run.json").read_bytes())
+    jsonschema.validate(content, run_file_schema())
+    assert content["counts"]["unlike_training"] == number and content["bundle"]["unlike_false_alarms"] < 0.05
+    measured = report(ReportOptions(run=tmp_path / "out", html=False))
+    jsonschema.validate(measured.content, metrics_schema())
+    assert measured.content["unlike_training"]["images"] == number
+    for page in (measured.table, (tmp_path / "out" / "report.md").read_text()):
+        assert f"{number} of 13 look unlike the training images" in page.replace("\\", "")
+
+
+def test_equal_pictures_have_equal_perceptual_hashes_in_the_rows(tmp_path: Path) -> None:
+    model = make_model_with_look(tmp_path / "model")
+    first = draw_images(tmp_path / "data", 3, size=64)[0]
+    picture = cv2.imread(str(first), cv2.IMREAD_GRAYSCALE)
+    assert picture is not None
+    cv2.imwrite(str(tmp_path / "data" / "again.png"), picture)
+    cv2.imwrite(str(tmp_path / "data" / "flat.png"), np.full((64, 64), 9, np.uint8))
+    (tmp_path / "data" / "broken.png").write_bytes(b"x")
+    classify([tmp_path / "data"], tmp_path / "out", ClassifyOptions(model=str(model)))
+    hashes = {row["path"].split("/")[-1]: row["perceptual_hash"] for row in rows(tmp_path / "out")}
+    assert hashes["flat.png"] is None and hashes["broken.png"] is None
+    assert hashes["again.png"] == hashes[first.name] and len(hashes["again.png"]) == 16

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from mribatch.core.bundle import load_bundle
 from mribatch.core.synthetic import draw_slice
 from mribatch.report.activation import MapMaker, MapMethod
 from mribatch.report.overlay import draw_overlay
+from mribatch.training.data.classes import BRAIN_TUMORS
+from mribatch.training.export.bundle import BundleFacts, write_bundle
 
 CLASSES = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")
 SLICE = draw_slice(5, 160, 160, lesion=True)[..., None]
@@ -71,3 +74,35 @@ def test_an_overlay_colours_what_the_map_names() -> None:
 def test_a_map_without_a_positive_value_leaves_the_image_grey() -> None:
     grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
     assert (draw_overlay(grey, np.full((2, 2), -1, np.float32)) == grey[..., None]).all()
+
+
+def test_the_map_is_keras_own_feature_map_times_its_weights(tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras", reason="needs the extra 'train'")
+    network = build_pooling_network(keras)
+    facts = BundleFacts(name="pooling", classes=BRAIN_TUMORS, temperature=1.5)
+    write_bundle(network, facts, "# pooling", tmp_path / "bundle")
+    pixels = draw_slice(5, 48, 48, lesion=True)[..., None]
+    features = keras.Model(network.input, network.get_layer("last").output).predict(pixels[None], verbose=0)[0]
+    weights, bias = network.get_layer("logits").get_weights()
+    with MapMaker(load_bundle(str(tmp_path / "bundle")), threads=1) as maker:
+        assert maker.method is MapMethod.CLASS_ACTIVATION
+        for position, name in enumerate(CLASSES):
+            expected = (features @ weights[:, position] + bias[position]) / 1.5
+            np.testing.assert_allclose(maker.make_map(pixels, name).values, expected, atol=1e-4)
+    assert np.abs(expected).max() > 0.05
+
+
+def build_pooling_network(keras: Any) -> Any:
+    """Two convolutions, global average pooling, one dense layer; random weights."""
+    keras.utils.set_random_seed(7)
+    layers = keras.layers
+    inputs = keras.Input((48, 48, 1))
+    x = layers.Rescaling(1 / 255)(inputs)
+    x = layers.Conv2D(8, 3, strides=2, activation="relu")(x)
+    x = layers.Conv2D(16, 3, strides=2, activation="relu", name="last")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Dense(len(CLASSES), name="logits")(x)
+    network = keras.Model(inputs, layers.Activation("softmax")(x))
+    weights, bias = network.get_layer("logits").get_weights()
+    network.get_layer("logits").set_weights([weights * 3, np.random.default_rng(1).normal(size=bias.shape)])
+    return network

@@ -87,3 +87,19 @@ def test_runs_of_other_classes_or_images_are_refused(runs: tuple[Path, Path, Pat
     by_two = classify(slices, tmp_path / "by-two", model=str(other), progress=False).path
     with pytest.raises(MribatchError, match="different classes"):
         compare_runs(runs[0], by_two)
+
+
+def test_right_answers_of_each_class_add_up_to_mcnemars_counts(runs: tuple[Path, Path, Path]) -> None:
+    figures = compare_runs(runs[0], runs[2]).figures
+    assert figures.mcnemar is not None
+    assert sum(each.only_a_right or 0 for each in figures.classes) == figures.mcnemar.only_a_right
+    assert sum(each.only_b_right or 0 for each in figures.classes) == figures.mcnemar.only_b_right
+    assert figures.mcnemar.only_a_right + figures.mcnemar.only_b_right > 0
+
+
+def test_a_page_on_demand(runs: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    page = tmp_path / "compare.html"
+    result = CliRunner().invoke(cli, ["compare", str(runs[0]), str(runs[2]), "--html", str(page)])
+    assert result.exit_code == ExitCode.OK and page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    alone = CliRunner().invoke(cli, ["compare", str(runs[0]), str(runs[2]), "--open"])
+    assert "name its file with --html" in str(alone.exception)

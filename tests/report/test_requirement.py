@@ -114,3 +114,12 @@ def test_a_requirement_keeps_its_parts() -> None:
         "<",
         0.1,
     )
+
+
+def test_the_lower_bound_can_be_required_by_an_option_of_its_own(run: Path) -> None:
+    low = report(ReportOptions(run=run, require_low=("accuracy>=0.625", "accuracy>=0.7"), html=False))
+    same = report(ReportOptions(run=run, require=("accuracy@low>=0.625", "accuracy@low>=0.7"), html=False))
+    assert low.content["requirements"] == same.content["requirements"]
+    assert [verdict["met"] for verdict in low.content["requirements"]] == [True, False]
+    with pytest.raises(MribatchError, match=r"--require-low 'speed>=1': there is no metric 'speed'"):
+        report(ReportOptions(run=run, require_low=("speed>=1",)))

@@ -21,6 +21,7 @@ from mribatch.core.bundle import (
     MODEL_FILE,
     SPEC_FILE,
     TRAINING_IMAGES_FILE,
+    TRAINING_LOOK_FILE,
     Bundle,
     Golden,
     load_bundle,
@@ -30,6 +31,7 @@ from mribatch.core.files import write_json
 from mribatch.core.model_spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
 from mribatch.core.synthetic import golden_slices
 from mribatch.core.training_images import TrainingImages
+from mribatch.core.training_look import TrainingLook
 from mribatch.report.metrics import MACRO, WEIGHTED
 from mribatch.training.data.classes import ClassList
 from mribatch.training.export.onnx_conversion import make_convertible
@@ -67,6 +69,7 @@ class BundleFacts:
     metrics: Sequence[Mapping[str, Any]] = ()
     licences: Mapping[str, str] = field(default_factory=dict)
     training_images: TrainingImages | None = None  # None: they are not known
+    training_look: TrainingLook | None = None  # None: they are not known, or too few
 
 
 def write_bundle(network: Any, facts: BundleFacts, card: str, out: Path) -> Agreement:
@@ -104,10 +107,10 @@ def publish_bundle(
         (folder / MODEL_FILE).write_bytes(model)
         (folder / GOLDEN_FILE).write_bytes(golden)
         (folder / CARD_FILE).write_text(card, encoding="utf-8")
-        known = None if facts.training_images is None else facts.training_images.to_bytes()
-        if known is not None:
-            (folder / TRAINING_IMAGES_FILE).write_bytes(known)
-        content = _make_spec(facts, source, model, golden, known).to_json()
+        extras = _pack_extras(facts)
+        for name, packed in extras.items():
+            (folder / name).write_bytes(packed)
+        content = _make_spec(facts, source, model, golden, extras).to_json()
         content["output"]["activation"] = facts.activation
         write_json(folder / SPEC_FILE, content)
         return _gate(load_bundle(str(folder)), source.reference)
@@ -149,9 +152,16 @@ def check_names(name: str, classes: ClassList) -> None:
         raise MribatchError(problem, "rename the class")
 
 
+def _pack_extras(facts: BundleFacts) -> dict[str, bytes]:
+    """What the bundle knows of its training images, by file name."""
+    known = {TRAINING_IMAGES_FILE: facts.training_images, TRAINING_LOOK_FILE: facts.training_look}
+    return {name: content.to_bytes() for name, content in known.items() if content is not None}
+
+
 def _make_spec(
-    facts: BundleFacts, source: Source, model: bytes, golden: bytes, training_images: bytes | None
+    facts: BundleFacts, source: Source, model: bytes, golden: bytes, extras: Mapping[str, bytes]
 ) -> ModelSpec:
+    digests = {name: sha256(content).hexdigest() for name, content in extras.items()}
     return ModelSpec(
         name=facts.name,
         classes=facts.classes.names,
@@ -160,7 +170,8 @@ def _make_spec(
         width=source.width,
         model_sha256=sha256(model).hexdigest(),
         golden_sha256=sha256(golden).hexdigest(),
-        training_images_sha256=None if training_images is None else sha256(training_images).hexdigest(),
+        training_images_sha256=digests.get(TRAINING_IMAGES_FILE),
+        training_look_sha256=digests.get(TRAINING_LOOK_FILE),
         trained=facts.trained,
         temperature=facts.temperature,
         description=facts.description,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mribatch.core.bundle import SPEC_FILE, load_bundle
 from mribatch.core.errors import BundleError, MribatchError, advising
 from mribatch.core.training_images import TrainingImages
+from mribatch.core.training_look import TrainingLook
 from mribatch.training.card.citations import read_citations
 from mribatch.training.card.model_card import CardFacts, Provenance, model_card
 from mribatch.training.evaluation.results import DividedImages, FinalFit, Measurement
@@ -134,6 +135,7 @@ def publish(options: TrainOptions, finished: FinishedTraining, echo: Echo) -> Tr
             training=finished.facts.to_json(),
             metrics=[row.to_json() for row in metrics],
             training_images=hash_used_images(finished.images),
+            training_look=describe_used_images(finished.images),
             licences={"weights": options.weights_licence, "training_data": options.sheet.licence},
         )
         agreement = write_bundle(final.result.network, bundle, _write_card(options, finished, final), options.out)
@@ -156,6 +158,13 @@ def publish(options: TrainOptions, finished: FinishedTraining, echo: Echo) -> Tr
 def hash_used_images(images: DividedImages) -> TrainingImages:
     """Hash all images but those of a test part: the model was fitted on them, or its epoch was chosen by them."""
     return TrainingImages.of_pixels(images.data.pixels[_find_used(images)])
+
+
+def describe_used_images(images: DividedImages) -> TrainingLook | None:
+    """Describe what the images that `hash_used_images` hashes look like; None where they are too few."""
+    used = _find_used(images)
+    sizes = [size for size, chosen in zip(images.data.stored_sizes, used, strict=True) if chosen]
+    return TrainingLook.of_images(images.data.pixels[used], sizes, images.grouping.units[used])
 
 
 def _find_used(images: DividedImages) -> NDArray[np.bool_]:

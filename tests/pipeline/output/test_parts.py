@@ -71,6 +71,7 @@ def test_rows_that_are_not_ok_have_null_and_never_nan(tmp_path: Path) -> None:
         "height": 20,
         "bytes": 5,
         "sha256": "00",
+        "perceptual_hash": None,
     }
     assert bad["flags"] == ["name_escaped", "first_page"]
     assert [bad[name] for name in ("predicted", "confidence", "margin", "entropy", "p_a", "p_b")] == [None] * 6

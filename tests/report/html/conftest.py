@@ -1,5 +1,5 @@
 """Runs that several test files of the page read."""
 
-from tests.report.html.pages import labelled_run, unlabelled_run
+from tests.report.html.pages import compared_run, labelled_run, study_run, unlabelled_run
 
-__all__ = ["labelled_run", "unlabelled_run"]
+__all__ = ["compared_run", "labelled_run", "study_run", "unlabelled_run"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mribatch.report.html.page import HTML_PAGE
-from tests.report.html.pages import HOSTILE
+from tests.report.html.pages import COMPARE_PAGE, HOSTILE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Dialog, Page
@@ -46,14 +46,14 @@ def opened(browser: "Browser", labelled_run: Path) -> Iterator[Opened]:
     yield from open_page(browser, labelled_run)
 
 
-def open_page(browser: "Browser", run: Path, **options: Any) -> Iterator[Opened]:
+def open_page(browser: "Browser", run: Path, name: str = HTML_PAGE, **options: Any) -> Iterator[Opened]:
     context = browser.new_context(**options)
     found = Opened(context.new_page())
     found.page.on("console", lambda message: found.errors.append(message.text))
     found.page.on("pageerror", lambda error: found.errors.append(str(error)))
     found.page.on("dialog", lambda dialog: dismiss(dialog, found))
     found.page.on("request", lambda request: found.requests.append(request.url))
-    found.page.goto((run / HTML_PAGE).as_uri())
+    found.page.goto((run / name).as_uri())
     yield found
     assert found.errors == []
     assert [url for url in found.requests if not url.startswith(("file:", "data:", "blob:"))] == []
@@ -66,7 +66,7 @@ def dismiss(dialog: "Dialog", found: Opened) -> None:
 
 
 def column(page: "Page", number: int) -> list[str]:
-    cells = page.locator(f"#triage-table tbody tr:visible td:nth-child({number})")
+    cells = page.locator(f"#look-table tbody tr:visible td:nth-child({number})")
     return [text.strip() for text in cells.all_inner_texts()]
 
 
@@ -145,3 +145,65 @@ def test_nothing_sticks_out_of_the_screen(browser: "Browser", labelled_run: Path
 def test_the_page_of_an_unlabelled_run_has_no_error(browser: "Browser", unlabelled_run: Path) -> None:
     for opened in open_page(browser, unlabelled_run, color_scheme="dark"):
         assert opened.page.get_by_role("heading", name="Look at these images first").is_visible()
+
+
+PAGES = {
+    "labelled": ("labelled_run", HTML_PAGE),
+    "unlabelled": ("unlabelled_run", HTML_PAGE),
+    "study": ("study_run", HTML_PAGE),
+    "compared": ("compared_run", COMPARE_PAGE),
+}
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+@pytest.mark.parametrize("page", PAGES)
+def test_axe_finds_no_serious_fault(
+    browser: "Browser", request: pytest.FixtureRequest, page: str, colours: str
+) -> None:
+    """axe-core (https://github.com/dequelabs/axe-core), as axe-playwright-python carries it."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    fixture, name = PAGES[page]
+    for opened in open_page(browser, request.getfixturevalue(fixture), name, color_scheme=colours):
+        found = axe.Axe().run(opened.page).response
+        assert len(found["passes"]) > 10
+        faults = [each for each in found["violations"] if each["impact"] in ("serious", "critical")]
+        assert [(each["id"], each["nodes"][0]["html"]) for each in faults] == []
+
+
+def test_axe_finds_a_fault_where_there_is_one(browser: "Browser", unlabelled_run: Path) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    for opened in open_page(browser, unlabelled_run):
+        opened.page.evaluate(
+            "document.getElementById('filter').parentElement.replaceWith(document.createElement('input'))"
+        )
+        assert "label" in [each["id"] for each in axe.Axe().run(opened.page).response["violations"]]
+
+
+def test_the_page_of_two_runs_sorts_and_enlarges(browser: "Browser", compared_run: Path) -> None:
+    for opened in open_page(browser, compared_run, COMPARE_PAGE):
+        page = opened.page
+        page.get_by_role("button", name="difference").click()
+        differences = [float(text) for text in column(page, 9)]
+        assert differences == sorted(differences)
+        page.locator("button.open").first.click()
+        assert page.locator("#viewer-image").evaluate("image => image.src.startsWith('data:image/webp')")
+        assert page.locator("#viewer-text").inner_text().startswith("A: ")
+        assert page.locator("#viewer-overlay").is_hidden()
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_strips_and_comparisons_fit_the_screen(
+    browser: "Browser", study_run: Path, compared_run: Path, width: int
+) -> None:
+    for run, name in ((study_run, HTML_PAGE), (compared_run, COMPARE_PAGE)):
+        for opened in open_page(browser, run, name, viewport={"width": width, "height": 800}):
+            assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("page", ["study", "labelled", "compared"])
+def test_a_printed_page_fits_the_paper(browser: "Browser", request: pytest.FixtureRequest, page: str) -> None:
+    fixture, name = PAGES[page]
+    width = 718  # of A4 between margins of 1 cm, in CSS pixels
+    for opened in open_page(browser, request.getfixturevalue(fixture), name, viewport={"width": width, "height": 1000}):
+        opened.page.emulate_media(media="print")
+        assert opened.page.evaluate("document.documentElement.scrollWidth") <= width

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from mribatch.report.compare import compare_runs
 from mribatch.report.html.page import HTML_PAGE
 from mribatch.report.measure import ReportOptions, report
-from tests.report.html.pages import HOSTILE, parse
+from tests.report.html.pages import COMPARE_PAGE, HOSTILE, ParsedPage, parse
 
 
 def test_every_figure_is_the_one_of_metrics_parquet(labelled_run: Path) -> None:
@@ -87,3 +88,52 @@ def test_the_same_run_gives_the_same_page(unlabelled_run: Path, tmp_path: Path) 
     run = Path(shutil.copytree(unlabelled_run, tmp_path / "run"))
     report(ReportOptions(run=run))
     assert (run / HTML_PAGE).read_bytes() == (unlabelled_run / HTML_PAGE).read_bytes()
+
+
+def test_series_are_strips_of_their_slices(study_run: Path) -> None:
+    page = parse(study_run)
+    strips = [each for tag, each in page.tags if tag == "ol" and each.get("class") == "strip"]
+    assert len(strips) == 4
+    assert "4 of 4 series" in page.text
+    assert sum(tag == "svg" and each.get("class") == "bar" for tag, each in page.tags) >= 40
+    assert "Patient " in page.text and "No patient in the header" in page.text
+
+
+def test_duplicates_are_named_with_their_pictures(study_run: Path) -> None:
+    text = re.sub(r"\s+", " ", parse(study_run).text)
+    assert "Copies of an earlier image, byte for byte: 1." in text
+    assert "The same bytes" in text and "copy.png" in text.split("Duplicates in the input")[1]
+    near = re.search(r"by a perceptual hash: (\d+)", text)
+    assert near is not None and int(near.group(1)) >= 2
+    assert "brighter.png" in text.split("Duplicates in the input")[1]
+
+
+def test_an_image_unlike_training_is_shown_as_such(study_run: Path) -> None:
+    page = parse(study_run)
+    text = re.sub(r"\s+", " ", page.text)
+    assert "noise.png unlike training" in text  # the tag in the list of what to look at first
+    assert "Images unlike the training images" in text
+
+
+def test_where_the_inputs_are_is_not_on_the_page(unlabelled_run: Path) -> None:
+    text = (unlabelled_run / HTML_PAGE).read_text(encoding="utf-8")
+    assert "max_pixels" in text
+    assert text.count(str(unlabelled_run.parent)) == 1  # as it was typed
+
+
+def test_the_page_of_two_runs_has_the_figures_of_the_comparison(compared_run: Path) -> None:
+    page = parse(compared_run, COMPARE_PAGE)
+    text = re.sub(r"\s+", " ", page.text)
+    figures = compare_runs(compared_run.parent / labelled(page), compared_run / "run").figures
+    assert f"{figures.flips:,}changed class" in text
+    assert f"{figures.kappa:.3f}Cohen's kappa" in text
+    assert HOSTILE in page.text
+    rows = [each for tag, each in page.tags if tag == "tr" and "data-large" in each]
+    assert all(each["data-large"].startswith("data:image/webp") for each in rows)
+
+
+def labelled(page: ParsedPage) -> Path:
+    """The folder of run A, by the page."""
+    found = re.search(r"A is (\S+), B is", re.sub(r"\s+", " ", page.text))
+    assert found is not None
+    return Path(found.group(1))
