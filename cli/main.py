@@ -22,6 +22,7 @@ COMMANDS = {
     "verify": ("mribatch.cli.verify", "Check every file and every row of a finished run."),
     "report": ("mribatch.cli.report", "Measure a finished run against its labels."),
     "explain": ("mribatch.cli.explain", "Draw where the model looked in images."),
+    "audit": ("mribatch.cli.audit", "Find duplicates, leaks, contradictory labels and shortcuts in a data set."),
     "train": ("mribatch.cli.train", "Train a model and export it as a bundle."),
     "export": ("mribatch.cli.export", "Turn your own Keras classifier into a model bundle."),
     "quantize": (
@@ -39,7 +40,7 @@ Exit codes of all commands:
   1    an error, which stderr explains in one line with its fix
   2    usage: a command, an option, or a value that it cannot take
   3    classify or explain finished, and some files failed
-  4    report --require or compare --max-flips does not hold
+  4    report --require, audit --require or compare --max-flips does not hold
   130  interrupted (Ctrl-C), 143 terminated; the same command resumes
 
 """

@@ -12,10 +12,10 @@ from mribatch.core.errors import Interrupted, MribatchError, WriteError, advisin
 from mribatch.core.files import FolderLock
 from mribatch.pipeline.listing.discover import Discovery, ListingProgress
 from mribatch.pipeline.listing.label_advice import no_label_error
-from mribatch.pipeline.listing.labels import FolderLabels, Labels, NoLabels, TableLabels
+from mribatch.pipeline.listing.labels import TableLabels, open_labels
 from mribatch.pipeline.listing.table import Listing, ListingFacts, write_listing
 from mribatch.pipeline.no_image import no_image_error
-from mribatch.pipeline.options import AUTO, FIXES, NONE, ClassifyOptions
+from mribatch.pipeline.options import FIXES, ClassifyOptions
 from mribatch.pipeline.output import parts as parquet
 from mribatch.pipeline.output.csv_table import write_csv
 from mribatch.pipeline.output.folder import (
@@ -241,7 +241,7 @@ def _list_files(plan: Plan, pseudonyms: Pseudonyms, progress: ListingProgress) -
     fresh.mkdir(mode=0o700)  # the names in its databases are for nobody else
     try:
         with (
-            _open_labels(plan, fresh / LABELS_DATABASE) as labels,
+            open_labels(plan.options.labels, plan.label_spec, fresh / LABELS_DATABASE) as labels,
             Discovery(plan.inputs, fresh / DISCOVERY_DATABASE, plan.folder.path, plan.patterns, headers) as discovery,
         ):
             facts = write_listing(fresh, plan.inputs, discovery, labels, hidden_by=hidden_by, progress=progress)
@@ -261,18 +261,6 @@ def _list_files(plan: Plan, pseudonyms: Pseudonyms, progress: ListingProgress) -
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
-
-
-@contextlib.contextmanager
-def _open_labels(plan: Plan, database: Path) -> Iterator[Labels]:
-    if plan.options.labels == AUTO:
-        yield FolderLabels(plan.label_spec)
-    elif plan.options.labels == NONE:
-        yield NoLabels()
-    else:
-        table = TableLabels(plan.label_spec, Path(plan.options.labels), database)
-        with contextlib.closing(table):
-            yield table
 
 
 class _StoppableListing:

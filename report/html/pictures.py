@@ -15,7 +15,7 @@ from mribatch.pipeline.output.run_file import RunFile
 from mribatch.pipeline.records import ImageFile
 from mribatch.report.activation import MapMaker, MapMethod
 from mribatch.report.overlay import draw_overlay
-from mribatch.report.run_images import RunImages
+from mribatch.report.run_images import ListedImages
 
 SMALL, LARGE = 96, 320  # pixels of the longer side
 MAX_MAPS = {MapMethod.CLASS_ACTIVATION: 60, MapMethod.OCCLUSION: 8}  # occlusion takes seconds for each
@@ -32,13 +32,13 @@ class Picture:
 
 
 class PictureMaker:
-    """Pictures of images of a run.
+    """Pictures of images of a listing.
 
     Args:
-        images: Of the run; entered.
+        images: Entered.
     """
 
-    def __init__(self, images: RunImages) -> None:
+    def __init__(self, images: ListedImages) -> None:
         self._images = images
 
     def make_small(self, rows: Iterable[int]) -> dict[int, Picture]:

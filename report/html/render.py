@@ -25,29 +25,50 @@ _STYLE, _SCRIPT, _TEMPLATE = "page.css", "page.js", "page.html.j2"
 
 
 def render_page(content: PageContent) -> str:
-    """Fill the template. Every text that comes from files or tables is escaped by jinja2."""
-    style, script = _read(_STYLE), _read(_SCRIPT)
-    return (
+    """Fill the template of a run's report."""
+    return render_template(
+        _read(_TEMPLATE),
+        style=_read(_STYLE),
+        script=_read(_SCRIPT),
+        content=content,
+        metrics=content.metrics,
+        level=content.level,
+        headline=HEADLINE,
+        macro=MACRO,
+        class_table=CLASS_TABLE,
+        class_titles=CLASS_TABLE_TITLES,
+        describe_intervals=describe_intervals,
+        protocol=describe_protocol(content.metrics),
+        training_images=describe_training_images(content.metrics),
+    )
+
+
+def render_template(template: str, *, style: str, script: str = "", **values: object) -> str:
+    """Fill a template. Every text that comes from files or tables is escaped by jinja2.
+
+    Args:
+        template: Text of a jinja2 template; it may use `policy`, `version` and `research_notice`.
+        style, script: The only ones that the page may use.
+        **values: What the template names.
+    """
+    filled: str = (
         _environment()
-        .from_string(_read(_TEMPLATE))
+        .from_string(template)
         .render(
-            content=content,
-            metrics=content.metrics,
-            level=content.level,
             style=style,
             script=script,
             policy=_policy(style, script),
             version=__version__,
             research_notice=RESEARCH_NOTICE,
-            headline=HEADLINE,
-            macro=MACRO,
-            class_table=CLASS_TABLE,
-            class_titles=CLASS_TABLE_TITLES,
-            describe_intervals=describe_intervals,
-            protocol=describe_protocol(content.metrics),
-            training_images=describe_training_images(content.metrics),
+            **values,
         )
     )
+    return filled
+
+
+def page_style() -> str:
+    """The style that all pages share."""
+    return _read(_STYLE)
 
 
 def _environment() -> "Environment":
