@@ -68,7 +68,7 @@ class Audit:
         if self.file.unmet:
             raise RequirementNotMetError(
                 f"requirement not met: {'; '.join(self.file.unmet)}",
-                "mend the data set as audit.html shows, or lower the requirement if the figure is good enough",
+                "correct the data set as audit.html shows, or change the requirement if the figure is good enough",
             )
 
 
@@ -138,20 +138,13 @@ def examine(
     threads = options.threads or usable_cores()
     without = find_no_tumor_class(listed.classes)
     shortcuts = measure_shortcuts(images, units, without, seed=options.seed, threads=threads)
-    return table, _assemble(listed, table, ties, shortcuts, options)
+    return table, _assemble(listed, table, ties, options, shortcuts)
 
 
 def _assemble(
-    listed: ListedFolder,
-    table: AuditTable,
-    ties: Ties,
-    shortcuts: tuple[ShortcutFigures, ...],
-    options: AuditOptions,
+    listed: ListedFolder, table: AuditTable, ties: Ties, options: AuditOptions, shortcuts: tuple[ShortcutFigures, ...]
 ) -> AuditFile:
     images = table.images
-    classes, files = _count_classes(table), _count_files(listed, table)
-    duplicates, contradictions = _count_duplicates(table.duplicates), _count_contradictions(table)
-    leaks = measure_leaks(table.parts, images.readable, ties)
     series_or_duplicates = _join(len(images), (ties.duplicates, ties.series))
     series_or_duplicates = np.where(images.readable, series_or_duplicates, -1)
     random_split = RandomSplit(
@@ -159,25 +152,22 @@ def _assemble(
         duplicates=expect_random_leak(ties.duplicates),
         series=expect_random_leak(series_or_duplicates),
     )
-    found = (files, duplicates, contradictions, leaks, random_split, classes, shortcuts)
-    return AuditFile(
+    file = AuditFile(
         schema_version=SCHEMA_VERSION,
         tool_version=__version__,
         research_notice=RESEARCH_NOTICE,
         inputs=() if options.anonymize_paths else tuple(one.text for one in listed.inputs),
         anonymized_paths=options.anonymize_paths,
-        classes=classes,
-        files=files,
-        duplicates=duplicates,
-        contradictions=contradictions,
-        leaks=leaks,
+        classes=_count_classes(table),
+        files=_count_files(listed, table),
+        duplicates=_count_duplicates(table.duplicates),
+        contradictions=_count_contradictions(table),
+        leaks=measure_leaks(table.parts, images.readable, ties),
         random_split=random_split,
         series=_count_series(table.series, ties.patients),
         shortcuts=shortcuts,
-        figures=list_figures(*found),
-        findings=list_findings(*found),
-        requirements=(),
     )
+    return replace(file, figures=list_figures(file), findings=list_findings(file))
 
 
 def _judge(requirements: Sequence[Requirement], file: AuditFile) -> tuple[RequirementResult, ...]:

@@ -114,9 +114,9 @@ class AuditFile:
     random_split: RandomSplit
     series: SeriesCounts
     shortcuts: tuple[ShortcutFigures, ...]
-    figures: tuple[AuditFigure, ...]
-    findings: tuple[str, ...]  # sentences for people, the most serious first
-    requirements: tuple[RequirementResult, ...]
+    figures: tuple[AuditFigure, ...] = ()
+    findings: tuple[str, ...] = ()  # sentences for people, the most serious first
+    requirements: tuple[RequirementResult, ...] = ()
 
     def find(self, metric: str, class_: str | None = None) -> AuditFigure:
         """The figure of that name. Raises KeyError where there is none."""
@@ -158,17 +158,10 @@ def figure_keys() -> list[Key]:
     return [*((name, None) for name in _PLAIN), *((name, check.value) for name in names for check in Shortcut)]
 
 
-def list_figures(
-    files: AuditedFiles,
-    duplicates: DuplicateCounts,
-    contradictions: Contradictions,
-    leaks: tuple[PartLeak, ...],
-    random_split: RandomSplit,
-    classes: tuple[ClassCount, ...],
-    shortcuts: tuple[ShortcutFigures, ...],
-) -> tuple[AuditFigure, ...]:
-    """Every figure of `figure_keys`, in its order."""
-    counts = [one.images for one in classes]
+def list_figures(file: AuditFile) -> tuple[AuditFigure, ...]:
+    """Every figure of `figure_keys`, in its order, from the counts of an audit."""
+    files, duplicates, contradictions = file.files, file.duplicates, file.contradictions
+    counts = [one.images for one in file.classes]
     fewest = min(counts, default=0)
     imbalance = max(counts) / fewest if fewest else None
     found: dict[str, _Value] = {
@@ -178,12 +171,12 @@ def list_figures(
         "near_duplicate_rate": _share(duplicates.in_groups, files.readable),
         "contradictory_groups": (float(contradictions.groups), files.labelled, None),
         "contradictory_rate": _share(contradictions.images, sum(counts)),
-        **_list_leaks(leaks),
-        "random_leak_rate": (random_split.duplicates, files.readable, "too few images"),
+        **_list_leaks(file.leak),
+        "random_leak_rate": (file.random_split.duplicates, files.readable, "too few images"),
         "class_imbalance": (imbalance, sum(counts), "a class has no image"),
     }
     plain = (_make(name, *found[name]) for name in _PLAIN)
-    return (*plain, *_list_shortcuts(shortcuts))
+    return (*plain, *_list_shortcuts(file.shortcuts))
 
 
 _Value = tuple[float | None, int, str | None]  # value, n, why it may be undefined
@@ -197,10 +190,9 @@ def _make(name: str, value: float | None, n: int, why_not: str | None) -> AuditF
     return AuditFigure(name=name, value=value, n=n, note=why_not if value is None else None)
 
 
-def _list_leaks(leaks: tuple[PartLeak, ...]) -> dict[str, _Value]:
-    if not leaks:
+def _list_leaks(leak: PartLeak | None) -> dict[str, _Value]:
+    if leak is None:
         return dict.fromkeys(("leak_rate", "series_leak_rate", "patient_leak_rate"), (None, 0, _NO_TEST))
-    leak = leaks[-1]
     patients = None if leak.patients is None else leak.patients / leak.images
     return {
         "leak_rate": (leak.rate, leak.images, None),

@@ -1,5 +1,6 @@
 """The content of audit.json as text for the console."""
 
+from collections import Counter
 from pathlib import Path
 
 from mribatch.core import tables
@@ -58,14 +59,9 @@ def _format_shortcuts(file: AuditFile, screen: tables.Screen) -> str:
     columns += [tables.Column(title, "right") for title in ("guessing", "accuracy", "95 % interval")]
     rows = []
     for each in file.shortcuts:
-        figures = (
-            [each.note or "", "", ""]
-            if each.accuracy is None
-            else [
-                f"{each.majority:.1%}",
-                f"{each.accuracy:.1%}",
-                "" if each.low is None else f"{each.low:.1%} to {each.high:.1%}",
-            ]
-        )
-        rows.append([SHORTCUT_TITLES[each.check], TARGET_TITLES[each.target], *figures])
-    return tables.format_table(columns, rows, screen)
+        figures = [each.majority, each.accuracy]
+        interval = "" if each.low is None else f"{each.low:.1%} to {each.high:.1%}"
+        shown = ["" if value is None else f"{value:.1%}" for value in figures]
+        rows.append([SHORTCUT_TITLES[each.check], TARGET_TITLES[each.target], *shown, interval])
+    notes = Counter(f"Not measured: {each.note}." for each in file.shortcuts if each.note)
+    return "\n".join([tables.format_table(columns, rows, screen), *notes])

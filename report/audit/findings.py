@@ -1,7 +1,7 @@
 """What an audit found, in sentences for people, the most serious first."""
 
 from mribatch.core.tables import count
-from mribatch.report.audit.audit_file import AuditedFiles, ClassCount, Contradictions, DuplicateCounts, RandomSplit
+from mribatch.report.audit.audit_file import AuditFile
 from mribatch.report.audit.leaks import PartLeak
 from mribatch.report.audit.shortcuts import ShortcutFigures
 
@@ -11,31 +11,24 @@ _NOTABLE_RANDOM_LEAK = 0.01
 _UNEVEN = 3  # times as many images in the largest class as in the smallest
 
 
-def list_findings(
-    files: AuditedFiles,
-    duplicates: DuplicateCounts,
-    contradictions: Contradictions,
-    leaks: tuple[PartLeak, ...],
-    random_split: RandomSplit,
-    classes: tuple[ClassCount, ...],
-    shortcuts: tuple[ShortcutFigures, ...],
-) -> tuple[str, ...]:
+def list_findings(file: AuditFile) -> tuple[str, ...]:
     """The sentences; none where nothing was found."""
-    found = [describe_leak(leak) for leak in leaks if leak.duplicates or leak.patients]
+    files, duplicates, contradictions = file.files, file.duplicates, file.contradictions
+    found = [describe_leak(leak) for leak in file.leaks if leak.duplicates or leak.patients]
     if contradictions.groups:
         groups = count(contradictions.groups, "picture")
         verb = "carries" if contradictions.groups == 1 else "carry"
         found.append(f"{groups} {verb} several labels ({count(contradictions.images, 'image')}).")
-    found += [describe_shortcut(each) for each in shortcuts if each.tells]
+    found += [describe_shortcut(each) for each in file.shortcuts if each.tells]
     if duplicates.in_groups:
         shown = count(duplicates.in_groups, "image shows", "images show")
         found.append(f"{shown} a picture that is there more than once ({duplicates.same_pixels:,} exact copies).")
-    leak = random_split.duplicates
+    leak = file.random_split.duplicates
     if leak is not None and leak >= _NOTABLE_RANDOM_LEAK:
         found.append(f"A random split would leak {leak:.1%} of its test images: split by groups.csv.")
     if files.failed:
         found.append(f"{count(files.failed, 'image')} of {files.images:,} cannot be read.")
-    counts = [each.images for each in classes]
+    counts = [each.images for each in file.classes]
     if counts and sum(counts) and max(counts) > _UNEVEN * min(counts):
         found.append(f"The classes are uneven: {min(counts):,} to {max(counts):,} images.")
     return tuple(found)

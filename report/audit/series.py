@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-from numpy import float32, int64
+from numpy import float32, int64, uint8
 from numpy.typing import NDArray
 
 from mribatch.report.audit.duplicates import connect, correlate, number, standardize
@@ -40,9 +40,13 @@ def find_series(images: AuditedImages, groups: NDArray[int64]) -> Series:
     """
     given = number([None if one.study is None else one.study.series for one in images.files])
     known = images.readable & (given >= 0)
+    folders = _list_folders(images, np.flatnonzero(images.readable & ~known))
+    everywhere = _find_usual(images, np.concatenate(folders), groups) if folders else None
     edges: list[tuple[int, int]] = []
-    for places in _list_folders(images, np.flatnonzero(images.readable & ~known)):
-        edges += _link_neighbours(images, places, groups)
+    for places in folders:
+        usual = _find_usual(images, places, groups)
+        least = max(LEAST_CORRELATION, (everywhere if usual is None else usual) or 0.0)
+        edges += _link_neighbours(images.thumbnails[:, 0], places, least)
     estimated = connect(len(images), edges)
     keys: list[str | None] = [
         None if not readable else f"h{header}" if of_header else f"e{component}"
@@ -72,9 +76,7 @@ def natural_order(path: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
     return key, path
 
 
-def _link_neighbours(images: AuditedImages, places: NDArray[int64], groups: NDArray[int64]) -> list[tuple[int, int]]:
-    thumbnails = images.thumbnails[:, 0]
-    least = max(LEAST_CORRELATION, _find_usual(images, places, groups))
+def _link_neighbours(thumbnails: NDArray[uint8], places: NDArray[int64], least: float) -> list[tuple[int, int]]:
     edges: list[tuple[int, int]] = []
     for step in range(1, REACH + 1):
         first, second = places[:-step], places[step:]
@@ -83,11 +85,11 @@ def _link_neighbours(images: AuditedImages, places: NDArray[int64], groups: NDAr
     return edges
 
 
-def _find_usual(images: AuditedImages, places: NDArray[int64], groups: NDArray[int64]) -> float:
-    """The correlation that images of the folder that are no neighbours rarely exceed; 0 where too few can tell."""
+def _find_usual(images: AuditedImages, places: NDArray[int64], groups: NDArray[int64]) -> float | None:
+    """The correlation that images that are no neighbours rarely exceed; None where too few can tell."""
     chosen = np.unique(np.linspace(0, len(places) - 1, min(len(places), _SAMPLE)).round().astype(int64))
     rows = standardize(images.thumbnails[places[chosen], 0])
     apart = np.abs(np.subtract.outer(chosen, chosen)) > _FAR
     others = np.not_equal.outer(groups[places[chosen]], groups[places[chosen]])
     values: NDArray[float32] = (rows @ rows.T)[apart & others]
-    return float(np.quantile(values, UNUSUAL)) if len(values) >= _FEWEST else 0.0
+    return float(np.quantile(values, UNUSUAL)) if len(values) >= _FEWEST else None

@@ -1,8 +1,8 @@
-"""How well the size of an image, the header of its file or its border tell the classes. None says anything of a disease.
+"""How well the size of an image, the header of its file or its border alone tell the classes.
 
-A forest is trained on that alone and judged on images that share no picture, series or patient with those that it
-learned from, so that leaks do not flatter it. What it gets right above the share of the largest class, a network may
-learn in place of the disease.
+None of them says anything about a disease. A forest is trained on one of them and judged on images that share no
+picture, series or patient with those that it learned from, so that leaks do not flatter it. What it gets right above
+the share of the largest class, a network may learn in place of the disease.
 """
 
 from collections.abc import Sequence
