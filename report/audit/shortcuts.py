@@ -20,7 +20,7 @@ from mribatch.report.metrics import find, headline
 
 FOLDS = 5
 MAX_IMAGES = 20_000  # that a forest learns from; more say no more about a shortcut
-_TREES = 100
+_TREES = 50
 _LEAST_IN_A_LEAF = 3
 _STEPS = 64  # of a quantisation table
 _TABLES = 2

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from mribatch.core.about import RESEARCH_NOTICE
-from tests.cli.documented_json import check_documented
 from tests.folders import mribatch
 from tests.report.audit.data_set import CLASSES, draw
 
@@ -38,7 +37,6 @@ def test_json_is_the_content_of_the_file(small: Path, tmp_path: Path) -> None:
     assert content == json.loads((tmp_path / "out/audit.json").read_text(encoding="utf-8"))
     assert not (tmp_path / "out/audit.html").exists()
     assert content["figures"][6] == {"name": "leak_rate", "value": 0.25, "n": 4}
-    check_documented("audit", content)
 
 
 def test_a_requirement_that_fails_is_exit_code_4(small: Path, tmp_path: Path) -> None:
