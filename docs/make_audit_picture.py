@@ -8,7 +8,6 @@ import tempfile
 from contextlib import chdir
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 import mribatch
@@ -23,6 +22,8 @@ OF_A_CLASS = 12
 
 def draw_data_set(folder: Path) -> None:
     """Slices of four classes in Training and Testing; some of Testing are copies, encoded again or with a margin."""
+    import cv2
+
     for position, name in enumerate(CLASSES):
         for part, first, count in (("Training", 0, OF_A_CLASS), ("Testing", 50, 3)):
             for number in range(count):
