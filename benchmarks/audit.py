@@ -6,6 +6,7 @@ and seconds, and nothing of an image or of its name.
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -35,14 +36,15 @@ def draw(folder: Path, count: int, size: int = SIZE) -> Path:
 
 def measure(data: Path, repeats: int) -> dict[str, Any]:
     """Seconds of the whole command, and the figures of the last one."""
-    seconds = []
+    seconds, cpu_seconds = [], []
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "audit"
         command = [sys.executable, "-m", "mribatch.cli", "audit", str(data), "--out", str(out), "--quiet"]
         for _ in range(repeats):
-            begin = time.perf_counter()
+            begin, before = time.perf_counter(), _cpu_of_children()
             subprocess.run(command, check=True)
             seconds.append(time.perf_counter() - begin)
+            cpu_seconds.append(_cpu_of_children() - before)
         content: dict[str, Any] = json.loads((out / "audit.json").read_text(encoding="utf-8"))
         page_bytes = (out / "audit.html").stat().st_size
     kept = ("files", "duplicates", "contradictions", "leaks", "random_split", "series", "shortcuts", "figures")
@@ -50,9 +52,15 @@ def measure(data: Path, repeats: int) -> dict[str, Any]:
     return {
         "images": images,
         "seconds": spread(seconds),
+        "cpu_seconds": spread(cpu_seconds),  # of all cores together: what a busy machine does not change
         "images_per_second": images / spread(seconds)["median"],
         "page_bytes": page_bytes,
     } | {key: content[key] for key in kept}
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mribatch.core.typed_json import write_record
 from mribatch.report.audit.leaks import PartLeak
-from mribatch.report.audit.shortcuts import Shortcut, ShortcutFigures
+from mribatch.report.audit.shortcuts import ShortcutCheck, ShortcutFigures
 from mribatch.report.metrics import Key, name_metric
 from mribatch.report.metrics_file import RequirementResult
 
@@ -155,7 +155,7 @@ _OF_SHORTCUTS = {
 def figure_keys() -> list[Key]:
     """The names that `--require` knows, with what stands in brackets."""
     names = [name for pair in _OF_SHORTCUTS.values() for name in pair]
-    return [*((name, None) for name in _PLAIN), *((name, check.value) for name in names for check in Shortcut)]
+    return [*((name, None) for name in _PLAIN), *((name, check.value) for name in names for check in ShortcutCheck)]
 
 
 def list_figures(file: AuditFile) -> tuple[AuditFigure, ...]:
@@ -205,7 +205,7 @@ def _list_shortcuts(shortcuts: tuple[ShortcutFigures, ...]) -> list[AuditFigure]
     known = {(each.target, each.check): each for each in shortcuts}
     figures = []
     for target, (accuracy, gain) in _OF_SHORTCUTS.items():
-        each = [(check, known.get((target, check.value))) for check in Shortcut]
+        each = [(check, known.get((target, check.value))) for check in ShortcutCheck]
         for name, less in ((accuracy, False), (gain, True)):
             figures += [_make_shortcut(name_metric(name, check.value), one, less_majority=less) for check, one in each]
     return figures

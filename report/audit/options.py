@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 
 from mribatch.core.bundle import DEFAULT_MODEL, load_bundle
 from mribatch.core.errors import BundleError, OptionError
@@ -47,7 +48,7 @@ class AuditOptions:
             anonymize_paths=self.anonymize_paths,
         )
 
-    @property
+    @cached_property
     def label_spec(self) -> ModelSpec:
         """What knows the classes and their other names."""
         spec = load_bundle(DEFAULT_MODEL).spec

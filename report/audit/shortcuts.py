@@ -28,7 +28,7 @@ _COMPONENTS = 4
 _FORMATS = ("jpeg", "png", "bmp", "tiff", "webp", "jp2", "dicom", "nifti")
 
 
-class Shortcut(StrEnum):
+class ShortcutCheck(StrEnum):
     """What is looked at."""
 
     SIZE = "size"
@@ -40,7 +40,7 @@ class Shortcut(StrEnum):
 class ShortcutFigures:
     """How well one shortcut tells the classes. Figures are None where it was not measured; `note` says why."""
 
-    check: str  # of Shortcut
+    check: str  # of ShortcutCheck
     target: str  # "class", or "tumor": any tumor against none
     images: int
     units: int  # of images that belong together: what folds and intervals keep whole
@@ -91,7 +91,7 @@ def measure_shortcuts(
     for target, labels, names in targets:
         present, codes = np.unique(labels, return_inverse=True)
         kept = tuple(names[position] for position in present.tolist())
-        for check in Shortcut:
+        for check in ShortcutCheck:
             features = _describe(images, check)[chosen]
             task = _Task(features, codes.astype(int64), kept, _renumber(units[chosen]), seed, threads)
             measured.append(_measure(check, target, task))
@@ -120,7 +120,7 @@ def _renumber(units: NDArray[int64]) -> NDArray[int64]:
     return np.array([first.setdefault(unit, len(first)) for unit in units.tolist()], int64)
 
 
-def _measure(check: Shortcut, target: str, task: _Task) -> ShortcutFigures:
+def _measure(check: ShortcutCheck, target: str, task: _Task) -> ShortcutFigures:
     counts = np.bincount(task.labels, minlength=1)
     units = len(np.unique(task.units))
     folds, why_not = _count_folds(check, task)
@@ -155,7 +155,7 @@ def _measure(check: Shortcut, target: str, task: _Task) -> ShortcutFigures:
     )
 
 
-def _count_folds(check: Shortcut, task: _Task) -> tuple[int, str | None]:
+def _count_folds(check: ShortcutCheck, task: _Task) -> tuple[int, str | None]:
     """How many folds there can be, and why there are none."""
     if len(task.names) < 2:
         return 0, "fewer than two classes have images"
@@ -183,11 +183,11 @@ def _predict(task: _Task, folds: int) -> NDArray[float32]:
     return found
 
 
-def _describe(images: AuditedImages, check: Shortcut) -> NDArray[float32]:
+def _describe(images: AuditedImages, check: ShortcutCheck) -> NDArray[float32]:
     """What a forest sees of every image: float32 (n, figures)."""
-    if check is Shortcut.BORDER:
+    if check is ShortcutCheck.BORDER:
         return images.borders
-    if check is Shortcut.SIZE:
+    if check is ShortcutCheck.SIZE:
         sizes = np.array([(one.width or 0, one.height or 0) for one in images.verdicts], float64).reshape(-1, 2)
         across, down = sizes[:, 0], sizes[:, 1]
         return np.stack([across, down, across * down, across / np.maximum(down, 1)], axis=1).astype(float32)

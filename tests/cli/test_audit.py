@@ -23,7 +23,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_findings_are_printed_and_files_are_written(small: Path, tmp_path: Path) -> None:
     result = mribatch("audit", small, "--out", tmp_path / "out")
-    assert (result.returncode, result.stderr) == (0, "")
+    assert result.returncode == 0
+    assert all(line.startswith("reading: ") for line in result.stderr.splitlines())  # on a slow machine
     assert "8 images, 8 readable; 7 different pictures" in result.stdout
     assert "1 of 4 test images (25.0%) have a duplicate in train, 1 of them with the same pixels." in result.stdout
     assert result.stdout.splitlines()[-1] == RESEARCH_NOTICE

@@ -221,7 +221,7 @@ def test_no_image_is_an_error_that_says_what_is_there(tmp_path: Path) -> None:
 
 def test_the_reference_names_every_column_and_key(audited: Audit) -> None:
     page = (ROOT / "docs/reference/audit.md").read_text(encoding="utf-8")
-    named = {name for cell in re.findall(r"^\| ([^|]+)\|", page, re.MULTILINE) for name in re.findall("`(.+?)`", cell)}
+    named = set(re.findall("`(.+?)`", page))
     for schema in (audit_schema(), pairs_schema()):
         for name in schema.names:
             assert {name, re.sub("^(first|second)_", "…_", name)} & named, name

@@ -30,9 +30,9 @@ def test_the_page_says_what_the_file_says(audited: Audit) -> None:
         assert finding in text
     for each in audited.file.shortcuts:
         if each.accuracy is not None:
-            assert f"{each.accuracy:.1%} {each.low:.1%} to {each.high:.1%}" in text
-    for each in audited.file.classes:
-        assert f"{each.name} {each.images}" in text
+            assert f"{each.accuracy:.1%}" in text and f"{each.low:.1%} to {each.high:.1%}" in text
+    for one in audited.file.classes:
+        assert f"{one.name}{one.images}" in text
     assert "empty: 1" in text and "truncated: 1" in text
     assert text.count(RESEARCH_NOTICE) == 2
 
