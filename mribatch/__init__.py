@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from mribatch.core.about import RESEARCH_NOTICE, __version__
 
 if TYPE_CHECKING:
-    from mribatch.api import audit, classify, classify_images, open_run, report
+    from mribatch.api import audit, classify, classify_images, merge, open_run, report
     from mribatch.core.errors import MribatchError
     from mribatch.pipeline.options import ClassifyOptions
     from mribatch.report.audit.options import AuditOptions
@@ -41,6 +41,7 @@ __all__ = [
     "audit",
     "classify",
     "classify_images",
+    "merge",
     "open_run",
     "report",
 ]
@@ -51,6 +52,7 @@ _HOMES = {
     "AuditResult": "mribatch.results",
     "classify": "mribatch.api",
     "classify_images": "mribatch.api",
+    "merge": "mribatch.api",
     "open_run": "mribatch.api",
     "ClassifyOptions": "mribatch.pipeline.options",
     "MribatchError": "mribatch.core.errors",
