@@ -26,7 +26,8 @@ def test_patients_and_series_of_headers_are_used(tmp_path: Path) -> None:
     copied = sum(row["path"] == "test/again.dcm" and row["status"] == "ok" for row in rows)
     assert (leak.images, leak.patients) == (copied + 1, copied)
     of_a_series = [row for row in rows if row["series_known"]]
-    assert all(row["patient"] and row["series_id"] for row in of_a_series)
+    assert all(row["series_id"] for row in of_a_series)
+    assert all((row["patient"] is not None) == (row["format"] == "dicom") for row in of_a_series)
     with (found.out / "groups.csv").open(encoding="utf-8") as stream:
         lines = list(csv.DictReader(stream))
     assert list(lines[0]) == ["path", "group_id", "series_id", "patient_id"]
