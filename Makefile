@@ -95,6 +95,7 @@ picture: $(STAMP_DEV) ## Draw the pictures of README and docs again from the dem
 	$(BIN)/python docs/make_readme_picture.py
 	$(BIN)/python docs/run_quickstart.py
 	$(BIN)/python docs/make_report_picture.py
+	$(BIN)/python docs/make_audit_picture.py
 
 dist: $(STAMP_DEV) ## Build a wheel and a source distribution in dist/, check them, and try the wheel in an empty environment
 	rm -rf dist

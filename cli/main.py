@@ -24,6 +24,7 @@ COMMANDS = {
     "verify": ("mribatch.cli.verify", "Check every file and every row of a finished run."),
     "report": ("mribatch.cli.report", "Measure a finished run against its labels."),
     "explain": ("mribatch.cli.explain", "Draw where the model looked in images."),
+    "audit": ("mribatch.cli.audit", "Find duplicates, leaks, contradictory labels and shortcuts in a data set."),
     "train": ("mribatch.cli.train", "Train a model and export it as a bundle."),
     "export": ("mribatch.cli.export", "Turn your own Keras classifier into a model bundle."),
     "quantize": (
@@ -42,7 +43,7 @@ Exit codes of all commands:
   1    an error, which stderr explains in one line with its fix
   2    usage: a command, an option, or a value that it cannot take
   3    classify or explain finished, and some files failed
-  4    report --require, compare --max-flips or classify --max-failures does not hold
+  4    a --require of report or audit, compare --max-flips or classify --max-failures does not hold
   130  interrupted (Ctrl-C), 143 terminated, 129 hung up; the same command resumes
 
 """

@@ -14,9 +14,9 @@ from mribatch.pipeline.output.run_file import RunCounts
 from mribatch.report.metrics import Metric
 
 PAGE = Path(__file__).parent / "reference/python.md"
-FUNCTIONS: tuple[Callable[..., Any], ...] = (api.classify, api.classify_images, api.open_run, api.report)
-RESULTS = (mribatch.Run, mribatch.ImageResults, mribatch.RunReport)
-RECORDS = (mribatch.ClassifyOptions, mribatch.ReportOptions, RunCounts, Metric)
+FUNCTIONS: tuple[Callable[..., Any], ...] = (api.classify, api.classify_images, api.open_run, api.report, api.audit)
+RESULTS = (mribatch.Run, mribatch.ImageResults, mribatch.RunReport, mribatch.AuditResult)
+RECORDS = (mribatch.ClassifyOptions, mribatch.ReportOptions, mribatch.AuditOptions, RunCounts, Metric)
 ERRORS = (
     errors.MribatchError,
     errors.WriteError,

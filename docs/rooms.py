@@ -32,6 +32,7 @@ MAY_IMPORT = {
 ROOM_ORDER = {
     "pipeline": ("studies", "listing", "decode", "inference", "worker", "output", "executor"),
     "trt": ("graph", "runtime", "engine"),
+    "report": ("text", "html", "audit"),
     "training": (
         *("data", "recipes", "networks", "fit", "evaluation", "work_folder"),
         *("export", "figures", "card", "workflow"),

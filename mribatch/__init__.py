@@ -20,14 +20,17 @@ from typing import TYPE_CHECKING, Any
 from mribatch.core.about import RESEARCH_NOTICE, __version__
 
 if TYPE_CHECKING:
-    from mribatch.api import classify, classify_images, merge, open_run, report
+    from mribatch.api import audit, classify, classify_images, merge, open_run, report
     from mribatch.core.errors import MribatchError
     from mribatch.pipeline.options import ClassifyOptions
+    from mribatch.report.audit.options import AuditOptions
     from mribatch.report.measure import ReportOptions
-    from mribatch.results import ImageResults, Run, RunReport
+    from mribatch.results import AuditResult, ImageResults, Run, RunReport
 
 __all__ = [
     "RESEARCH_NOTICE",
+    "AuditOptions",
+    "AuditResult",
     "ClassifyOptions",
     "ImageResults",
     "MribatchError",
@@ -35,6 +38,7 @@ __all__ = [
     "Run",
     "RunReport",
     "__version__",
+    "audit",
     "classify",
     "classify_images",
     "merge",
@@ -43,6 +47,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "audit": "mribatch.api",
+    "AuditOptions": "mribatch.report.audit.options",
+    "AuditResult": "mribatch.results",
     "classify": "mribatch.api",
     "classify_images": "mribatch.api",
     "merge": "mribatch.api",

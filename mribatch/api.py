@@ -1,4 +1,4 @@
-"""The functions of the public face: `mribatch.classify`, `classify_images`, `open_run` and `mribatch.report`."""
+"""The functions of the public face: `mribatch.classify`, `classify_images`, `open_run`, `report` and `audit`."""
 
 import contextlib
 import dataclasses
@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mribatch.results import ImageResults, Run, RunReport, in_python_terms, measure_run
+from mribatch.results import AuditResult, ImageResults, Run, RunReport, in_python_terms, measure_run
 
 if TYPE_CHECKING:
     from mribatch.pipeline.images import Image
     from mribatch.pipeline.options import ClassifyOptions
+    from mribatch.report.audit.options import AuditOptions
 
 StrPath = str | os.PathLike[str]
 
@@ -195,3 +196,44 @@ def report(
     """
     path = run.path if isinstance(run, Run) else Path(run)
     return measure_run(path, groups=groups, group_by=group_by, require=require, protocol=protocol, seed=seed, html=html)
+
+
+def audit(
+    inputs: StrPath | Iterable[StrPath],
+    out: StrPath,
+    options: "AuditOptions | None" = None,
+    *,
+    progress: bool = True,
+    **changes: Any,
+) -> AuditResult:
+    """Find what makes a data set unfit for training or for a published figure: duplicates, leaks, shortcuts.
+
+    Writes audit.parquet, pairs.parquet, groups.csv, audit.json and audit.html into `out`. A file that cannot be read
+    never raises: its row has a status and the reason.
+
+    Args:
+        inputs: A folder (walked recursively), a file or a glob pattern, or several of them.
+        out: Folder for the results; files of an earlier audit are replaced.
+        options: Options as one object.
+        progress: Show a progress bar in notebooks and terminals.
+        **changes: Single options by name, e.g. `require="leak_rate<=0.01"`; each replaces the field of `options`.
+
+    Raises:
+        MribatchError: A problem that the user can fix, such as a folder that does not exist; names the fix.
+        TypeError: A name in `changes` is not a field of AuditOptions.
+
+    Example:
+        found = mribatch.audit("scans/", "audit/", html=False)
+        for text in found.facts.findings:
+            print(text)
+    """
+    from mribatch.pipeline.progress import SilentProgress, progress_in_python
+    from mribatch.report.audit.audit import audit as audit_folder
+    from mribatch.report.audit.options import AuditOptions
+
+    names = [inputs] if isinstance(inputs, str | bytes | os.PathLike) else inputs
+    with in_python_terms():
+        chosen = dataclasses.replace(options, **changes) if options is not None else AuditOptions(**changes)
+        bar = progress_in_python(doing="reading") if progress else SilentProgress()
+        found = audit_folder([os.fspath(name) for name in names], Path(out), chosen, bar)
+        return AuditResult(found.out, found.file)

@@ -1,4 +1,4 @@
-"""What the public face returns: a finished run and its report, as objects for a notebook."""
+"""What the public face returns: a finished run, its report, and an audit, as objects for a notebook."""
 
 import contextlib
 import re
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from mribatch.pipeline.output.run_file import RunCounts, RunFile
+    from mribatch.report.audit.audit_file import AuditFile
     from mribatch.report.metrics import Metric
     from mribatch.report.metrics_file import MetricsFile
 
@@ -297,6 +298,70 @@ class RunReport:
         parts = [f"<p><b>{html_text(self.path)}</b></p>"]
         parts += [_html_table(("metric", "value", "95 % interval", "n"), self._headlines())]
         return "".join([*parts, *(f"<p>{html_text(text)}</p>" for text in self._remarks())])
+
+
+class AuditResult:
+    """What an audit found. Returned by `audit`; printed, it shows the findings.
+
+    Attributes:
+        path: The folder, which holds audit.parquet, pairs.parquet, groups.csv, audit.json and audit.html.
+        facts: The content of audit.json, typed: files, duplicates, leaks, contradictions, shortcuts, figures.
+        unmet: One sentence for each requirement that is not met.
+    """
+
+    path: Path
+    facts: "AuditFile"
+
+    def __init__(self, path: Path, facts: "AuditFile") -> None:
+        self.path = path
+        self.facts = facts
+
+    @property
+    def unmet(self) -> tuple[str, ...]:
+        return self.facts.unmet
+
+    def to_arrow(self) -> "pa.Table":
+        """Read audit.parquet into a pyarrow Table: one row per image, with its group, series and part."""
+        return self._read("audit.parquet")
+
+    def pairs_to_arrow(self) -> "pa.Table":
+        """Read pairs.parquet into a pyarrow Table: one row per pair of images that show the same picture."""
+        return self._read("pairs.parquet")
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Read audit.parquet into a pandas DataFrame.
+
+        Raises:
+            MribatchError: pandas is not installed.
+        """
+        require_pandas()
+        return self.to_arrow().to_pandas()
+
+    def check(self) -> None:
+        """Do nothing if every requirement is met.
+
+        Raises:
+            MribatchError: One is not; gives its figure.
+        """
+        if self.unmet:
+            raise MribatchError("; ".join(self.unmet), "correct the data set, or change the requirement")
+
+    def _read(self, name: str) -> "pa.Table":
+        import pyarrow.parquet as pq
+
+        return pq.read_table(arrow_path(self.path / name))
+
+    def _lines(self) -> list[str]:
+        found = self.facts.findings or ("Nothing was found.",)
+        return [*found, *(f"Not met: {text}." for text in self.unmet), RESEARCH_NOTICE]
+
+    def __repr__(self) -> str:
+        lines = [f"<mribatch.AuditResult {str(self.path)!r}", *(f"  {text}" for text in self._lines())]
+        return "\n".join(map(one_line, lines)) + ">"
+
+    def _repr_html_(self) -> str:
+        parts = [f"<p><b>{html_text(self.path)}</b></p>", *(f"<p>{html_text(text)}</p>" for text in self._lines())]
+        return "".join(parts)
 
 
 def measure_run(run: Path, *, require: str | Iterable[str] = (), **options: Any) -> RunReport:

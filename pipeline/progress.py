@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TextIO, TypeVar
 
 _SECONDS_BETWEEN_LINES = 10.0
+_CLASSIFYING = "classifying"
 _QUIET_SECONDS = 2.0  # what is over sooner needs no progress
 
 Item = TypeVar("Item")
@@ -91,10 +92,12 @@ class BarProgress:
     Args:
         stream: Where the bar is drawn.
         notebook: Draw a Jupyter widget instead, where ipywidgets is installed.
+        doing: What is done to the images.
     """
 
-    def __init__(self, stream: TextIO, notebook: bool = False) -> None:
+    def __init__(self, stream: TextIO, notebook: bool = False, *, doing: str = _CLASSIFYING) -> None:
         self._stream = stream
+        self._doing = doing
         self._notebook = notebook
         self._bar: Any = None
         self._reads_headers = False
@@ -114,7 +117,7 @@ class BarProgress:
     def start(self, files: int, done: int) -> None:
         self.close()
         self._failed = 0
-        self._bar = self._new_bar("classifying", "img", files, done)
+        self._bar = self._new_bar(self._doing, "img", files, done)
 
     def advance(self, files: int, failed: int) -> None:
         self._failed += failed
@@ -163,10 +166,14 @@ class LineProgress:
     Args:
         stream: Where the lines go.
         clock: Seconds from any beginning.
+        doing: What is done to the images.
     """
 
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, stream: TextIO, clock: Callable[[], float] = time.monotonic, *, doing: str = _CLASSIFYING
+    ) -> None:
         self._stream = stream
+        self._doing = doing
         self._clock = clock
         self._last = clock() - _SECONDS_BETWEEN_LINES + _QUIET_SECONDS
         self._begin = self._last
@@ -192,7 +199,7 @@ class LineProgress:
             done = self._done + self._new
             left = (self._files - done) / rate if rate else float("inf")
             share = f"{done:,} of {self._files:,} images ({done / self._files:.1%})"
-            self.note(f"classifying: {share}, {rate:.0f} images/s, {left:.0f} s left, {self._failed:,} failed")
+            self.note(f"{self._doing}: {share}, {rate:.0f} images/s, {left:.0f} s left, {self._failed:,} failed")
 
     def published(self, part: int, rows: int) -> None: ...
 
@@ -255,7 +262,12 @@ class SeveralProgress:
 
 
 def progress_for(
-    stream: TextIO | None = None, quiet: bool = False, *, log: bool = False, verbose: bool = False
+    stream: TextIO | None = None,
+    quiet: bool = False,
+    *,
+    log: bool = False,
+    verbose: bool = False,
+    doing: str = _CLASSIFYING,
 ) -> Progress:
     """Return the progress that fits a stream (stderr by default), for the command line.
 
@@ -264,6 +276,7 @@ def progress_for(
         quiet: Draw nothing.
         log: Also write log lines.
         verbose: Write log lines only; they are on stderr already.
+        doing: What is done to the images.
     """
     if verbose:
         return LogProgress()
@@ -272,14 +285,14 @@ def progress_for(
     target = stream if stream is not None else sys.stderr
     if quiet:
         return SilentProgress()
-    return BarProgress(target) if target.isatty() else LineProgress(target)
+    return BarProgress(target, doing=doing) if target.isatty() else LineProgress(target, doing=doing)
 
 
-def progress_in_python() -> Progress:
+def progress_in_python(doing: str = _CLASSIFYING) -> Progress:
     """Return the progress for callers in Python: a bar in a notebook or a terminal, else nothing."""
     if _in_notebook():
-        return BarProgress(sys.stderr, notebook=True)
-    return BarProgress(sys.stderr) if sys.stderr is not None and sys.stderr.isatty() else SilentProgress()
+        return BarProgress(sys.stderr, notebook=True, doing=doing)
+    return BarProgress(sys.stderr, doing=doing) if sys.stderr is not None and sys.stderr.isatty() else SilentProgress()
 
 
 def _in_notebook() -> bool:

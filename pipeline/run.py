@@ -15,7 +15,7 @@ from mribatch.core.about import __version__
 from mribatch.core.errors import Interrupted, MribatchError, OptionError, RequirementNotMetError, advising
 from mribatch.core.files import FolderLock
 from mribatch.core.system_errors import naming_system_errors, write_error
-from mribatch.pipeline.choices import TENSORRT
+from mribatch.pipeline.choices import ONNXRUNTIME
 from mribatch.pipeline.cluster_address import parse_address
 from mribatch.pipeline.executor.messages import Halted, PartsOrder
 from mribatch.pipeline.executor.part_maker import PartMaker
@@ -24,10 +24,10 @@ from mribatch.pipeline.executor.ray_actors import RayActors
 from mribatch.pipeline.failure_limits import FailureLimits
 from mribatch.pipeline.listing.discover import Discovery, ListingProgress
 from mribatch.pipeline.listing.label_advice import no_label_error
-from mribatch.pipeline.listing.labels import FolderLabels, Labels, NoLabels, TableLabels
+from mribatch.pipeline.listing.labels import TableLabels, open_labels
 from mribatch.pipeline.listing.table import Listing, ListingFacts, write_listing
 from mribatch.pipeline.no_image import no_image_error
-from mribatch.pipeline.options import AUTO, FIXES, NONE, ClassifyOptions
+from mribatch.pipeline.options import FIXES, ClassifyOptions
 from mribatch.pipeline.output import parts as parquet
 from mribatch.pipeline.output.copies import write_copies
 from mribatch.pipeline.output.folder import (
@@ -198,7 +198,7 @@ def _open_pool(plan: Plan, order: PartsOrder) -> PartProcesses | RayActors:
         runs_with,
         address=parse_address(plan.options.on),
         most=plan.options.workers,
-        needs_gpu=runs_with.backend.name == TENSORRT,
+        needs_gpu=runs_with.backend.name != ONNXRUNTIME,
     )
 
 
@@ -254,7 +254,7 @@ def _list_files(plan: Plan, pseudonyms: Pseudonyms, progress: ListingProgress) -
     fresh.mkdir(mode=0o700)  # the names in its databases are for nobody else
     try:
         with (
-            _open_labels(plan, fresh / LABELS_DATABASE) as labels,
+            open_labels(plan.options.labels, plan.label_spec, fresh / LABELS_DATABASE) as labels,
             Discovery(plan.inputs, fresh / DISCOVERY_DATABASE, plan.folder.path, plan.patterns, headers) as discovery,
         ):
             facts = write_listing(fresh, plan.inputs, discovery, labels, hidden_by=hidden_by, progress=progress)
@@ -283,18 +283,6 @@ def _no_common_key() -> MribatchError:
         "the shards of DICOM and NIfTI files, and of hidden paths, need the same key of their pseudonyms",
         "make a key once, e.g. openssl rand -hex 32 > FILE, and give every shard --pseudonym-key FILE",
     )
-
-
-@contextlib.contextmanager
-def _open_labels(plan: Plan, database: Path) -> Iterator[Labels]:
-    if plan.options.labels == AUTO:
-        yield FolderLabels(plan.label_spec)
-    elif plan.options.labels == NONE:
-        yield NoLabels()
-    else:
-        table = TableLabels(plan.label_spec, Path(plan.options.labels), database)
-        with contextlib.closing(table):
-            yield table
 
 
 class _StoppableListing:

@@ -20,20 +20,17 @@ from mribatch.pipeline.output.run_file import RunFile
 from mribatch.pipeline.records import DecodedFile, Flag, ImageFile, Verdict
 
 
-class RunImages:
-    """The images of a run, by row. A context.
+class ListedImages:
+    """The images of a listing, by row. A context.
 
     Args:
-        run: The run folder.
-        facts: Its run.json.
+        listing: None where the images cannot be found again; there are none then.
+        options: How they were decoded.
     """
 
-    def __init__(self, run: Path, facts: RunFile) -> None:
-        # run.json has names in UTF-8, whatever this process's locale is.
-        inputs = [Input(InputKind(one.kind), one.path, one.root.encode("utf-8")) for one in facts.inputs]
-        known = (run / LISTING_FILE).is_file() and not facts.fingerprint.get("anonymize_paths")
-        self._listing = Listing(run, inputs) if known else None  # hidden paths: where the inputs were is not recorded
-        self._options = _read_options(facts)
+    def __init__(self, listing: Listing | None, options: ClassifyOptions) -> None:
+        self._listing = listing
+        self._options = options
         self._stack = ExitStack()
         self._decoders: dict[tuple[int, int], OpenCvDecoder] = {}
 
@@ -83,6 +80,22 @@ class RunImages:
             timeout_s=options.timeout_s,
             studies=studies,
         )
+
+
+class RunImages(ListedImages):
+    """The images of a run, by row. A context.
+
+    Args:
+        run: The run folder.
+        facts: Its run.json.
+    """
+
+    def __init__(self, run: Path, facts: RunFile) -> None:
+        # run.json has names in UTF-8, whatever this process's locale is.
+        inputs = [Input(InputKind(one.kind), one.path, one.root.encode("utf-8")) for one in facts.inputs]
+        known = (run / LISTING_FILE).is_file() and not facts.fingerprint.get("anonymize_paths")
+        # hidden paths: where the inputs were is not recorded
+        super().__init__(Listing(run, inputs) if known else None, _read_options(facts))
 
 
 def _read_options(facts: RunFile) -> ClassifyOptions:

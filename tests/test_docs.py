@@ -234,7 +234,7 @@ def test_the_examples_of_the_python_reference_run_in_their_order(
     draw_images(tmp_path / "scans", 4)
     monkeypatch.chdir(tmp_path)
     blocks = examples(ROOT / "docs/reference/python.md")
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     names: dict[str, object] = {}
     for code in blocks:
         exec(code, names)

@@ -1,5 +1,6 @@
 """Labels of files: from their parent folder's name, or from a table; only where the bundle knows the class."""
 
+import contextlib
 import dataclasses
 import os
 import posixpath
@@ -15,6 +16,7 @@ from mribatch.core.scratch_database import open_scratch
 from mribatch.core.text import decode_name
 from mribatch.pipeline.listing.discover import Input
 
+_FROM_FOLDERS, _NOWHERE = "auto", "none"  # what `open_labels` understands beside a file
 _MAX_NAMES = 1000  # distinct unknown names that are counted one by one; folders named after patients can be many
 _OTHERS = "(others)"
 _CACHE_KIB = 4096
@@ -160,6 +162,24 @@ class TableLabels:
         """Remove the database."""
         self._connection.close()
         self._database.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def open_labels(source: str, spec: ModelSpec, database: Path) -> Iterator[Labels]:
+    """The labels that `--labels` names.
+
+    Args:
+        source: "auto" for the folders' names, "none", or a CSV file.
+        spec: Knows the classes and their other names.
+        database: Where a table is kept while it is open.
+    """
+    if source == _FROM_FOLDERS:
+        yield FolderLabels(spec)
+    elif source == _NOWHERE:
+        yield NoLabels()
+    else:
+        with contextlib.closing(TableLabels(spec, Path(source), database)) as table:
+            yield table
 
 
 def add_aliases(spec: ModelSpec, aliases: Sequence[str]) -> ModelSpec:

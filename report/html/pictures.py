@@ -16,7 +16,7 @@ from mribatch.pipeline.progress import Track, track_silently
 from mribatch.pipeline.records import ImageFile
 from mribatch.report.activation import MapMaker, MapMethod
 from mribatch.report.overlay import draw_overlay
-from mribatch.report.run_images import RunImages
+from mribatch.report.run_images import ListedImages
 
 SMALL, LARGE = 96, 320  # pixels of the longer side
 MAX_MAPS = {MapMethod.CLASS_ACTIVATION: 60, MapMethod.OCCLUSION: 8}  # occlusion takes seconds for each
@@ -33,14 +33,14 @@ class Picture:
 
 
 class PictureMaker:
-    """Pictures of images of a run.
+    """Pictures of images of a listing.
 
     Args:
-        images: Of the run; entered.
+        images: Entered.
         track: Shows how far it is.
     """
 
-    def __init__(self, images: RunImages, track: Track = track_silently) -> None:
+    def __init__(self, images: ListedImages, track: Track = track_silently) -> None:
         self._images = images
         self._track = track
 

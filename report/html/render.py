@@ -45,13 +45,28 @@ def render_page(content: PageContent) -> str:
 
 
 def fill_template(name: str, values: Mapping[str, Any]) -> str:
-    """Fill a template of this folder. Every text that comes from files or tables is escaped by jinja2."""
-    style, script = _read(_STYLE), _read(_SCRIPT)
-    common = {"style": style, "script": script, "policy": _policy(style, script)}
-    common |= {"version": __version__, "research_notice": RESEARCH_NOTICE}
+    """Fill a template of this folder, with the style and the script of the report's page."""
+    return render_template(_read(name), style=_read(_STYLE), script=_read(_SCRIPT), **values)
+
+
+def render_template(template: str, *, style: str, script: str = "", **values: object) -> str:
+    """Fill a template. Every text that comes from files or tables is escaped by jinja2.
+
+    Args:
+        template: Text of a jinja2 template; it may use `policy`, `version` and `research_notice`.
+        style, script: The only ones that the page may use.
+        **values: What the template names.
+    """
     environment = _environment()
-    environment.globals |= common  # macros of other templates see these
-    return environment.get_template(name).render(values)
+    common = {"style": style, "script": script, "policy": _policy(style, script)}
+    environment.globals |= common | {"version": __version__, "research_notice": RESEARCH_NOTICE}  # for macros, too
+    filled: str = environment.from_string(template).render(values)
+    return filled
+
+
+def page_style() -> str:
+    """The style that all pages share."""
+    return _read(_STYLE)
 
 
 def _environment() -> "Environment":

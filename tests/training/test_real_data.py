@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mribatch.core.bundle import shipped_models
+from mribatch.core.data_sets import CONTENT_SIZE
 from mribatch.training.data.classes import BRAIN_TUMORS
-from mribatch.training.data.images import CONTENT_SIZE, DataSet, load
+from mribatch.training.data.images import DataSet, load
 from mribatch.training.data.protocols import divide_in_folds, find_reference_test
 from mribatch.training.data.split import Grouping, check_parts, group, grouped_split, leak, read_groups
 

@@ -15,6 +15,7 @@ from numpy import int64, uint8
 from numpy.typing import NDArray
 
 from mribatch.core.cores import usable_cores
+from mribatch.core.data_sets import CONTENT_SIZE
 from mribatch.core.errors import MribatchError
 from mribatch.core.text import decode_name
 from mribatch.pipeline.decode.file import decode_file
@@ -22,7 +23,6 @@ from mribatch.pipeline.listing.discover import Discovery, resolve_inputs
 from mribatch.pipeline.records import Status, Verdict
 from mribatch.training.data.classes import ClassList
 
-CONTENT_SIZE = 160  # pixels; whatever a recipe's size is, slices are compared and dealt by their pixels at this one
 _PROGRESS_DELAY_S = 2.0
 
 

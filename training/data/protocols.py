@@ -18,6 +18,7 @@ import numpy as np
 from numpy import int64
 from numpy.typing import NDArray
 
+from mribatch.core.data_sets import PART_FOLDERS
 from mribatch.core.errors import MribatchError
 from mribatch.training.data.classes import BRAIN_TUMORS
 from mribatch.training.data.images import DataSet
@@ -27,15 +28,7 @@ from mribatch.training.data.split_names import FOLDER, GROUPED, HOLDOUT, OFFICIA
 
 REFERENCE_SEED, REFERENCE_TEST, REFERENCE_IMAGES = 42, 0.15, 3264
 _TRAIN, _VALIDATION, _TEST = range(3)
-_FOLDER_NAMES: Mapping[str, int] = {
-    "train": _TRAIN,
-    "training": _TRAIN,
-    "val": _VALIDATION,
-    "valid": _VALIDATION,
-    "validation": _VALIDATION,
-    "test": _TEST,
-    "testing": _TEST,
-}
+_FOLDER_NAMES: Mapping[str, int] = {name: PARTS.index(part) for name, part in PART_FOLDERS.items()}
 
 
 @dataclass(frozen=True)

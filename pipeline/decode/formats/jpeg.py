@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mribatch.pipeline.decode.formats.container import Image, ceil_div, damaged, truncated, u16, unsupported
+from mribatch.pipeline.decode.formats.container import Image, Refused, ceil_div, damaged, truncated, u16, unsupported
 from mribatch.pipeline.decode.formats.exif import orientation_of
 from mribatch.pipeline.records import Flag
 
@@ -15,7 +15,7 @@ SIGNATURE = b"\xff\xd8"
 # faster than a pattern that begins with a repeat.
 _SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
-_SOI, _EOI, _SOS, _DRI = 0xD8, 0xD9, 0xDA, 0xDD
+_SOI, _EOI, _SOS, _DQT, _DRI = 0xD8, 0xD9, 0xDA, 0xDB, 0xDD
 _APP0, _APP1, _APP2, _APP14, _COMMENT = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
 _FRAMES = {  # start-of-frame markers (T.81, table B.1) -> what is not read of them
     0xC0: "",
@@ -37,6 +37,22 @@ _TABLES = frozenset({0xC4, 0xDB, 0xDC, _DRI, 0xFE, *range(0xE0, 0xF0)})  # may s
 _MAX_SCANS = 100  # a usual progressive file has ten; thousands of scans are an attack on the decoder's time
 _PROGRESSIVE = 0xC2
 _USUAL_SAMPLINGS = ((1, 1), (2, 1), (2, 2), (1, 2), (4, 1))  # of luma; chroma has one sample there
+
+
+@dataclass(frozen=True, slots=True)
+class JpegEncoding:
+    """How a JPEG was written, by its headers. Nothing of the picture and no text of the file is in it.
+
+    quantization: The steps of each table by its number, 64 in zigzag order. sampling: the factors of each component,
+    (across, down). applications: the numbers of the APPn segments that are there, ascending.
+    """
+
+    quantization: tuple[tuple[int, ...], ...]
+    sampling: tuple[tuple[int, int], ...]
+    progressive: bool
+    restarts: bool
+    comments: int
+    applications: tuple[int, ...]
 
 
 class _Frame:
@@ -175,6 +191,48 @@ def exif_blocks(content: bytes) -> Iterator[bytes]:
         if marker == _APP1 and content.startswith(_EXIF, start):
             yield content[start + len(_EXIF) : end]
         position = end
+
+
+def read_encoding(head: bytes) -> JpegEncoding:
+    """Read how a JPEG was written, from its first bytes up to the first scan; what they do not hold is not reported."""
+    tables: dict[int, tuple[int, ...]] = {}
+    sampling: tuple[tuple[int, int], ...] = ()
+    seen: list[int] = []
+    position = 2
+    while True:
+        try:
+            marker, start, position = _segment(head, position)
+        except (Refused, struct.error, IndexError):  # the head ends here, or is damaged
+            break
+        if marker in (_SOS, _EOI):
+            break
+        seen.append(marker)
+        if marker == _DQT:
+            tables |= _quantization(head[start:position])
+        elif marker in _FRAMES:
+            sampling = tuple((factors >> 4, factors & 15) for factors in head[start + 7 : position : 3])
+    return JpegEncoding(
+        quantization=tuple(tables[number] for number in sorted(tables)),
+        sampling=sampling,
+        progressive=_PROGRESSIVE in seen,
+        restarts=_DRI in seen,
+        comments=seen.count(_COMMENT),
+        applications=tuple(sorted({marker - _APP0 for marker in seen if _APP0 <= marker <= _APP0 + 15})),
+    )
+
+
+def _quantization(payload: bytes) -> dict[int, tuple[int, ...]]:
+    """The tables of a DQT segment (T.81, B.2.4.1): number -> 64 steps."""
+    found: dict[int, tuple[int, ...]] = {}
+    position = 0
+    while position < len(payload):
+        wide, number = payload[position] >> 4, payload[position] & 15
+        steps = payload[position + 1 : position + (129 if wide else 65)]
+        if len(steps) != (128 if wide else 64):
+            break
+        found[number] = struct.unpack(">64H", steps) if wide else tuple(steps)
+        position += 1 + len(steps)
+    return found
 
 
 def first_scan(content: bytes) -> int:

@@ -6,11 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
+from mribatch.core.data_sets import CONTENT_SIZE
 from mribatch.core.errors import MribatchError
 from mribatch.core.synthetic import draw_slice
 from mribatch.pipeline.records import Status
 from mribatch.training.data.classes import BRAIN_TUMORS, ClassList, parse_classes
-from mribatch.training.data.images import CONTENT_SIZE, load
+from mribatch.training.data.images import load
 from mribatch.training.data.protocols import deal_folds
 from mribatch.training.data.split import group
 from tests.training.toy import draw_data
