@@ -55,7 +55,7 @@ def quantize(model: bytes, images: NDArray[uint8]) -> bytes:
         raise MribatchError(problem, f"name a folder with at least {FEWEST_CALIBRATION_IMAGES} readable images")
     with tempfile.TemporaryDirectory(prefix="mribatch-") as scratch:
         folded, made = Path(scratch) / "folded.onnx", Path(scratch) / "int8.onnx"
-        onnx.save(_fold(model, folded), folded)
+        onnx.save(_name_nodes(_fold(model, folded)), folded)
         with _without_warnings():
             quantize_static(
                 folded,
@@ -66,6 +66,7 @@ def quantize(model: bytes, images: NDArray[uint8]) -> bytes:
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 op_types_to_quantize=list(_QUANTIZED),
+                nodes_to_exclude=_find_preparation(folded),
                 calibrate_method=CalibrationMethod.MinMax,
             )
         graph = onnx.load(made)
@@ -89,6 +90,30 @@ def _fold(model: bytes, path: Path) -> "onnx.ModelProto":
     del graph.opset_import[:]
     graph.opset_import.extend(standard)
     return graph
+
+
+def _name_nodes(graph: "onnx.ModelProto") -> "onnx.ModelProto":
+    """Give a name to every node that has none, so that it can be excluded."""
+    for place, node in enumerate(graph.graph.node):
+        node.name = node.name or f"{node.op_type}_{place}"
+    return graph
+
+
+def _find_preparation(path: Path) -> list[str]:
+    """Return the names of the nodes that no convolution comes before: scaling, and the frame with its positions.
+
+    A position in pixels that is rounded to one of 256 levels moves the whole slice, and there is nothing to gain.
+    """
+    import onnx
+
+    learned: set[str] = set()  # tensors behind a convolution
+    preparing = []
+    for node in onnx.load(path).graph.node:  # in topological order
+        if node.op_type == "Conv" or not learned.isdisjoint(node.input):
+            learned.update(node.output)
+        else:
+            preparing.append(node.name)
+    return preparing
 
 
 @contextlib.contextmanager

@@ -99,5 +99,15 @@ def _check_shares(recipe: Recipe) -> None:
         raise OptionError(problem, "add --set keep=last --set weights_average=0, or omit average_epochs")
 
 
-_WHOLE = ("size", "batch", "epochs", "patience", "frozen_blocks", "average_epochs", "frame", "early_epochs", "early_frame")
+_WHOLE = (
+    "size",
+    "batch",
+    "epochs",
+    "patience",
+    "frozen_blocks",
+    "average_epochs",
+    "frame",
+    "early_epochs",
+    "early_frame",
+)
 _SHORT: Mapping[str, str] = {"lr": "learning_rate"}
