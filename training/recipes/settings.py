@@ -110,14 +110,4 @@ _WHOLE = (
     "early_epochs",
     "early_frame",
 )
-    "size",
-    "batch",
-    "epochs",
-    "patience",
-    "frozen_blocks",
-    "average_epochs",
-    "frame",
-    "early_epochs",
-    "early_frame",
-)
 _SHORT: Mapping[str, str] = {"lr": "learning_rate"}
