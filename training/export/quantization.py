@@ -27,6 +27,7 @@ FEWEST_CALIBRATION_IMAGES = 16
 
 # What has 8-bit kernels, or passes 8 bits on. The dense layers of the head stay in float32: they cost nothing.
 _QUANTIZED = ("Conv", "Add", "Clip", "Relu", "MaxPool", "AveragePool", "GlobalAveragePool")
+_EXACT_CONVOLUTIONS, _DEEP = 3, 24  # of a network with so many convolutions or more; see the decision on INT8
 _BATCH = 8
 
 
@@ -66,7 +67,7 @@ def quantize(model: bytes, images: NDArray[uint8]) -> bytes:
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 op_types_to_quantize=list(_QUANTIZED),
-                nodes_to_exclude=_find_preparation(folded),
+                nodes_to_exclude=_find_exact(onnx.load(folded)),
                 calibrate_method=CalibrationMethod.MinMax,
             )
         graph = onnx.load(made)
@@ -99,21 +100,23 @@ def _name_nodes(graph: "onnx.ModelProto") -> "onnx.ModelProto":
     return graph
 
 
-def _find_preparation(path: Path) -> list[str]:
-    """Return the names of the nodes that no convolution comes before: scaling, and the frame with its positions.
+def _find_exact(model: "onnx.ModelProto") -> list[str]:
+    """Return the names of the nodes that stay in float32.
 
-    A position in pixels that is rounded to one of 256 levels moves the whole slice, and there is nothing to gain.
+    They are those that no convolution comes before, which are scaling, and the frame with its positions: a position in
+    pixels that is rounded to one of 256 levels moves the whole slice, and there is nothing to gain. In a deep network
+    they are also its first convolutions, whose few channels cost the most answers and the least time.
     """
-    import onnx
-
     learned: set[str] = set()  # tensors behind a convolution
-    preparing = []
-    for node in onnx.load(path).graph.node:  # in topological order
+    preparing, convolutions = [], []
+    for node in model.graph.node:  # in topological order
+        if node.op_type == "Conv":
+            convolutions.append(node.name)
         if node.op_type == "Conv" or not learned.isdisjoint(node.input):
             learned.update(node.output)
         else:
             preparing.append(node.name)
-    return preparing
+    return preparing + (convolutions[:_EXACT_CONVOLUTIONS] if len(convolutions) >= _DEEP else [])
 
 
 @contextlib.contextmanager

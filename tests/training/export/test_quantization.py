@@ -1,6 +1,7 @@
-"""The INT8 graph of a network that frames its slices: the frame stays in float32, the network behind it does not."""
+"""Which parts of a network are in 8 bits, and which stay exact: its frame, and the first layers of a deep one."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -9,11 +10,13 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="needs the extra 'train'")
 
+from mribatch.core.bundle import load_bundle
 from mribatch.core.synthetic import golden_slices
 from mribatch.training.export.onnx_conversion import to_onnx
 from mribatch.training.export.quantization import quantize
 from mribatch.training.networks.build import build
 from mribatch.training.recipes.catalog import find_recipe
+from tests.make_models import make_convolutional
 
 SIDE, FRAME = 48, 32
 
@@ -41,16 +44,27 @@ def find_first_convolution(model: onnx.ModelProto) -> onnx.NodeProto:
     return next(node for node in model.graph.node if node.op_type == "Conv")
 
 
-def test_nothing_before_the_first_convolution_is_in_8_bits_and_all_convolutions_are(framed: bytes) -> None:
+def test_the_frame_and_the_first_convolutions_stay_exact_and_all_others_are_in_8_bits(framed: bytes) -> None:
     plain, graph = onnx.load_from_string(framed), onnx.load_from_string(quantize(framed, golden_slices(24, SIDE, SIDE)))
     makers = {name: node for node in graph.graph.node for name in node.output}
     convolutions = [node for node in graph.graph.node if node.op_type == "Conv"]
-    assert len(convolutions) == sum(node.op_type == "Conv" for node in plain.graph.node) > 20
-    assert all(makers[node.input[0]].op_type == "DequantizeLinear" for node in convolutions)
-    before = list_upstream(graph, find_first_convolution(graph).input[0])
-    quantized = [node for node in before if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
-    assert [node.op_type for node in quantized] == ["DequantizeLinear", "QuantizeLinear"], "of its input alone"
+    assert len(convolutions) == sum(node.op_type == "Conv" for node in plain.graph.node) > 30
+    quantized = [
+        makers[node.input[0]].op_type == makers[node.input[1]].op_type == "DequantizeLinear"
+        for node in convolutions
+        if node.input[1] in makers
+    ]
+    assert sum(quantized) == len(convolutions) - 3 and not any(node.input[1] in makers for node in convolutions[:3])
+    before = list_upstream(graph, convolutions[0].input[0])
     assert {"MatMul", "Relu"} <= {node.op_type for node in before}, "the frame is there"
+    assert not {"QuantizeLinear", "DequantizeLinear"} & {node.op_type for node in before}
+
+
+def test_a_shallow_network_is_quantized_from_its_first_convolution(tmp_path: Path) -> None:
+    shallow = load_bundle(str(make_convolutional(tmp_path / "model"))).model
+    graph = onnx.load_from_string(quantize(shallow, golden_slices(24, 16, 16)))
+    makers = {name: node for node in graph.graph.node for name in node.output}
+    assert makers[find_first_convolution(graph).input[0]].op_type == "DequantizeLinear"
 
 
 def test_the_frame_is_the_same_to_the_bit(framed: bytes) -> None:
