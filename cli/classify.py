@@ -1,12 +1,13 @@
 """mribatch classify"""
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mribatch.core.errors import ExitCode
+from mribatch.core.errors import ExitCode, MribatchError
 
 if TYPE_CHECKING:
     from mribatch.pipeline.options import ClassifyOptions
@@ -67,6 +68,11 @@ FEW_FILES = 10  # whose rows are printed
 @click.option("--xlsx", is_flag=True, help="Also write predictions.xlsx, an Excel workbook; needs openpyxl.")
 @click.option("--dry-run", is_flag=True, help="Count the files by type, estimate the time, write nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in --out. Other files are never deleted.")
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Classify only the I-th of N shares, for array jobs; mribatch merge puts them together.",
+)
 @click.option("--add-new", is_flag=True, help="Add the files that are new since the run in --out; keep its rows.")
 @click.option("--keep-going", is_flag=True, help="Continue even if the first 1,000 files all fail.")
 @click.option(
@@ -99,6 +105,14 @@ FEW_FILES = 10  # whose rows are printed
 )
 @click.option("--anonymize-paths", is_flag=True, help="Show pseudonyms in place of paths; paths.parquet maps them.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one line of JSON.")
+@click.option(
+    "--progress",
+    "shown_as",
+    type=click.Choice(("auto", "json")),
+    default="auto",
+    show_default=True,
+    help="json: events on stderr, one JSON object per line, for schedulers. auto: a bar in a terminal, else lines.",
+)
 @click.option("--log", "log_file", metavar="FILE", help="File that log lines with timestamps (UTC) are appended to.")
 @click.option("-v", "--verbose", is_flag=True, help="Print log lines with timestamps instead of a progress bar.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
@@ -107,6 +121,7 @@ def classify(
     out: str | None,
     dry_run: bool,
     as_json: bool,
+    shown_as: str,
     log_file: str | None,
     verbose: bool,
     quiet: bool,
@@ -132,17 +147,23 @@ def classify(
     from mribatch.pipeline.options import ClassifyOptions
     from mribatch.pipeline.progress import progress_for
 
+    if shown_as == "json" and (dry_run or quiet or verbose):
+        given = "--dry-run" if dry_run else "--quiet" if quiet else "--verbose"
+        raise click.UsageError(f"--progress json and {given} exclude each other", click.get_current_context())
     if out is None and not dry_run:
         raise click.UsageError("Missing option '--out'", click.get_current_context())
     chosen["timeout_s"] = chosen.pop("timeout")
     options = ClassifyOptions(**{key: value for key, value in chosen.items() if value is not None})
     with without_native_stderr(), logging_to(log_file, verbose):
-        progress = progress_for(quiet=quiet, log=log_file is not None, verbose=verbose)
-        result = _estimate(inputs, out, options, progress) if dry_run else _run(inputs, out, options, progress)
+        if shown_as == "json":
+            result = _run_with_events(inputs, out, options, log=log_file is not None)
+        else:
+            progress = progress_for(quiet=quiet, log=log_file is not None, verbose=verbose)
+            result = _estimate(inputs, out, options, progress) if dry_run else _run(inputs, out, options, progress)
     if as_json:
         click.echo(json.dumps(result.to_json(), allow_nan=False))
     elif not quiet:
-        _print_result(result, show_rows=not dry_run and result.images <= FEW_FILES)
+        _print_result(result, show_rows=not dry_run and chosen.get("shard") is None and result.images <= FEW_FILES)
     return ExitCode(result.exit_code)
 
 
@@ -156,6 +177,20 @@ def _run(inputs: Sequence[str], out: str | None, options: "ClassifyOptions", pro
     from mribatch.pipeline.run import classify as classify_folder
 
     return classify_folder(inputs, out or "", options, progress)
+
+
+def _run_with_events(inputs: Sequence[str], out: str | None, options: "ClassifyOptions", *, log: bool) -> Any:
+    from mribatch.pipeline.progress import LogProgress, SeveralProgress
+    from mribatch.pipeline.progress_events import ProgressEvents
+
+    events = ProgressEvents(sys.stderr)
+    try:
+        result = _run(inputs, out, options, SeveralProgress(events, LogProgress()) if log else events)
+    except MribatchError as error:
+        events.stopped(error)
+        raise
+    events.finished(result)
+    return result
 
 
 def _print_result(result: Any, *, show_rows: bool) -> None:

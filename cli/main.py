@@ -19,6 +19,7 @@ COMMANDS = {
     "classify": ("mribatch.cli.classify", "Classify every image of a folder into Parquet, one row per file."),
     "table": ("mribatch.cli.table", "Print rows of a run: the least certain, of one class, those that failed."),
     "compare": ("mribatch.cli.compare", "Compare two runs over the same images: flips, differences, agreement."),
+    "merge": ("mribatch.cli.merge", "Put the shards of an array job together to one run."),
     "verify": ("mribatch.cli.verify", "Check every file and every row of a finished run."),
     "report": ("mribatch.cli.report", "Measure a finished run against its labels."),
     "explain": ("mribatch.cli.explain", "Draw where the model looked in images."),

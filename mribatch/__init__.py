@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from mribatch.core.about import RESEARCH_NOTICE, __version__
 
 if TYPE_CHECKING:
-    from mribatch.api import classify, classify_images, open_run, report
+    from mribatch.api import classify, classify_images, merge, open_run, report
     from mribatch.core.errors import MribatchError
     from mribatch.pipeline.options import ClassifyOptions
     from mribatch.report.measure import ReportOptions
@@ -37,6 +37,7 @@ __all__ = [
     "__version__",
     "classify",
     "classify_images",
+    "merge",
     "open_run",
     "report",
 ]
@@ -44,6 +45,7 @@ __all__ = [
 _HOMES = {
     "classify": "mribatch.api",
     "classify_images": "mribatch.api",
+    "merge": "mribatch.api",
     "open_run": "mribatch.api",
     "ClassifyOptions": "mribatch.pipeline.options",
     "MribatchError": "mribatch.core.errors",

@@ -102,6 +102,42 @@ def classify_images(
             return ImageResults(classify_all(images, chosen, bar))
 
 
+def merge(
+    shards: Iterable[StrPath],
+    out: StrPath,
+    *,
+    csv: bool = False,
+    xlsx: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Run:
+    """Put the shards of an array job together to the run folder that one process would have written.
+
+    Args:
+        shards: Output folders of `classify` with `shard="1/N"`, … `shard="N/N"`, in any order.
+        out: Output folder that is new, empty, or holds this merge.
+        csv: Also write predictions.csv.
+        xlsx: Also write predictions.xlsx; needs openpyxl.
+        overwrite: Replace another run in `out`.
+        progress: Show a progress bar in notebooks and terminals.
+
+    Raises:
+        MribatchError: A shard is missing, given twice, unfinished, damaged or of another run.
+
+    Example:
+        for number in (1, 2):
+            mribatch.classify("scans/", f"shard-{number}/", shard=f"{number}/2")
+        run = mribatch.merge(["shard-1/", "shard-2/"], "merged/")
+    """
+    from mribatch.pipeline.merge import merge as merge_shards
+    from mribatch.pipeline.progress import SilentProgress, progress_in_python
+
+    with in_python_terms():
+        bar = progress_in_python() if progress else SilentProgress()
+        folders = [Path(folder) for folder in shards]
+        return Run(merge_shards(folders, Path(out), csv=csv, xlsx=xlsx, overwrite=overwrite, progress=bar).out)
+
+
 def open_run(folder: StrPath) -> Run:
     """Open the output folder of a finished run.
 

@@ -17,6 +17,7 @@ from mribatch.core.errors import (
 from mribatch.pipeline.decode.probe import DEFAULT_MAX_PIXELS
 from mribatch.pipeline.decode.values import Window
 from mribatch.pipeline.listing.patterns import PathPatterns
+from mribatch.pipeline.output.shard import Shard
 from mribatch.pipeline.studies.facts import Plane
 from mribatch.pipeline.studies.options import HeaderOptions
 
@@ -63,6 +64,7 @@ class ClassifyOptions:
     exclude: tuple[str, ...] = ()  # patterns of files and folders to leave out, as in .gitignore
     csv: bool = False  # also write predictions.csv
     xlsx: bool = False  # also write predictions.xlsx; needs openpyxl
+    shard: str | None = None  # "2/4": only the second quarter of the part files, for array jobs; merged afterwards
     overwrite: bool = False  # replace an earlier run in the output folder
     add_new: bool = False  # add the files that are new since the run in the output folder
     keep_going: bool = False  # continue even if the first 1,000 files all fail
@@ -90,6 +92,7 @@ class ClassifyOptions:
             raise OptionError(problem, "leave one of them out")
         if self.add_new and self.overwrite:
             raise MribatchError("--add-new and --overwrite exclude each other", "choose one of them")
+        self._check_shard()
         for name in ("alias", "exclude"):
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
@@ -100,6 +103,15 @@ class ClassifyOptions:
             raise OptionError("--null says how the names in a list end, and there is no list", "give --from-file")
         if self.labels not in (AUTO, NONE) and not Path(self.labels).is_file():
             raise MribatchError(f"there is no labels file '{self.labels}'", "give auto, none or a CSV with path,label")
+
+    def _check_shard(self) -> None:
+        if self.shard is None:
+            return
+        Shard.parse(self.shard)
+        if self.add_new:
+            raise OptionError("--add-new and --shard exclude each other", "classify the new files without --shard")
+        if self.csv or self.xlsx:
+            raise OptionError("--shard makes only some of the rows", "give --csv and --xlsx to mribatch merge instead")
 
     def _check_study_options(self) -> None:
         Window.parse(self.window)

@@ -26,6 +26,9 @@ class Progress(Protocol):
     def advance(self, files: int, failed: int) -> None:
         """Count `files` more rows, `failed` of which are not ok."""
 
+    def published(self, part: int, rows: int) -> None:
+        """Show that a part file has appeared."""
+
     def note(self, text: str) -> None:
         """Show a message to the user."""
 
@@ -42,6 +45,8 @@ class SilentProgress:
     def start(self, files: int, done: int) -> None: ...
 
     def advance(self, files: int, failed: int) -> None: ...
+
+    def published(self, part: int, rows: int) -> None: ...
 
     def note(self, text: str) -> None: ...
 
@@ -84,6 +89,8 @@ class BarProgress:
         if self._failed:
             self._bar.set_postfix(failed=self._failed, refresh=False)
         self._bar.update(files)
+
+    def published(self, part: int, rows: int) -> None: ...
 
     def note(self, text: str) -> None:
         self._tqdm().write(text, file=self._stream)
@@ -155,6 +162,8 @@ class LineProgress:
             share = f"{done:,} of {self._files:,} images ({done / self._files:.1%})"
             self.note(f"classifying: {share}, {rate:.0f} images/s, {left:.0f} s left, {self._failed:,} failed")
 
+    def published(self, part: int, rows: int) -> None: ...
+
     def note(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
 
@@ -199,6 +208,10 @@ class SeveralProgress:
     def advance(self, files: int, failed: int) -> None:
         for way in self._ways:
             way.advance(files, failed)
+
+    def published(self, part: int, rows: int) -> None:
+        for way in self._ways:
+            way.published(part, rows)
 
     def note(self, text: str) -> None:
         for way in self._ways:

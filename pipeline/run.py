@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from mribatch.core.errors import Interrupted, MribatchError, WriteError, advising
+from mribatch.core.errors import Interrupted, MribatchError, OptionError, WriteError, advising
 from mribatch.core.files import FolderLock
 from mribatch.pipeline.listing.discover import Discovery, ListingProgress
 from mribatch.pipeline.listing.label_advice import no_label_error
@@ -17,21 +17,17 @@ from mribatch.pipeline.listing.table import Listing, ListingFacts, write_listing
 from mribatch.pipeline.no_image import no_image_error
 from mribatch.pipeline.options import AUTO, FIXES, NONE, ClassifyOptions
 from mribatch.pipeline.output import parts as parquet
-from mribatch.pipeline.output.csv_table import write_csv
+from mribatch.pipeline.output.copies import write_copies
 from mribatch.pipeline.output.folder import (
-    CSV_FILE,
     DISCOVERY_DATABASE,
     FRESH_FOLDER,
     LABELS_DATABASE,
     WORKER_LOG,
-    XLSX_FILE,
 )
 from mribatch.pipeline.output.partial import read_partials
 from mribatch.pipeline.output.rows import predictions
 from mribatch.pipeline.output.run_file import RunState
-from mribatch.pipeline.output.series import SERIES_FILE, write_series
 from mribatch.pipeline.output.summary import RunSummary, count_images
-from mribatch.pipeline.output.xlsx_table import write_xlsx
 from mribatch.pipeline.plan import Plan, make_plan
 from mribatch.pipeline.progress import Progress, SilentProgress
 from mribatch.pipeline.records import FileClassifier, ImageFile, Prediction, Sink, Status
@@ -100,7 +96,7 @@ def _classify_locked(plan: Plan, watch: Stopwatch, progress: Progress) -> RunSum
             record.attempts + 1,
         )
         done = parquet.done_parts(plan.folder.path, record.layout, record.run_id)
-        if record.state is not RunState.COMPLETE:
+        if not record.is_finished:
             with record.attempt(watch):
                 _classify_missing(plan, record, done, watch, stop, progress)
         return _finish(plan, record, watch)
@@ -148,12 +144,12 @@ def _classify_missing(
     layout = record.layout
     facts = parquet.PartFacts(plan.bundle.spec.classes, record.part_facts(), record.run_id)
     heads = read_partials(plan.folder.path, layout, facts, done)
-    writer = parquet.PartWriter(plan.folder.path, layout, facts, heads)
-    missing = [part for part in range(layout.parts) if part not in done]
+    writer = parquet.PartWriter(plan.folder.path, layout, facts, heads, progress.published)
+    missing, wanted = [part for part in record.own_parts if part not in done], len(record.own_rows)
     before = layout.count_rows(done) + sum(head.num_rows for head in heads.values())
     guard = _FirstFailures(active=0 in missing and not plan.options.keep_going)
     guard.count(map(Status, heads[0].column("status").to_pylist()) if 0 in heads else ())
-    progress.start(layout.files, before)
+    progress.start(wanted, before)
     with watch.measure(LOADING):
         record.record_proof(plan.classifier.gate())
     spans = [layout.rows(part)[heads[part].num_rows if part in heads else 0 :] for part in missing]
@@ -162,9 +158,9 @@ def _classify_missing(
         record.new_rows += len(rows)
         progress.advance(len(rows), sum(row.status.is_failure for row in rows))
         guard.check(rows)
-        if stop.exit_code is not None and before + record.new_rows < layout.files:
+        if stop.exit_code is not None and before + record.new_rows < wanted:
             kept = before + record.new_rows - _keep_unfinished(writer)
-            problem = f"stopped by a signal; {kept:,} of {layout.files:,} images are kept"
+            problem = f"stopped by a signal; {kept:,} of {wanted:,} images are kept"
             raise Interrupted(stop.exit_code, problem, _RESUME)
 
 
@@ -189,14 +185,10 @@ def _finish(plan: Plan, record: RunRecord, watch: Stopwatch) -> RunSummary:
     """Check that rows == images, record it in run.json, and sum up."""
     path = plan.folder.path
     with watch.measure(CHECKING):
-        counts = parquet.count_rows(path, record.images)
+        counts = parquet.count_rows(path, record.own_rows)
         record.complete(counts, watch)
-        if record.has_studies and not (path / SERIES_FILE).exists():
-            write_series(path, plan.bundle.spec.classes)
-        if plan.options.csv and not (path / CSV_FILE).exists():
-            write_csv(path, path / CSV_FILE, record.model_name)
-        if plan.options.xlsx and not (path / XLSX_FILE).exists():
-            write_xlsx(path, path / XLSX_FILE, record.model_name)
+        if plan.options.shard is None:
+            write_copies(path, record.content, csv=plan.options.csv, xlsx=plan.options.xlsx)
     LOG.info("complete: %s rows, of which %s are ok", f"{counts.rows:,}", f"{counts.by_status[Status.OK]:,}")
     return record.summary(counts, watch)
 
@@ -250,6 +242,8 @@ def _list_files(plan: Plan, pseudonyms: Pseudonyms, progress: ListingProgress) -
         if isinstance(labels, TableLabels) and not facts.labelled:
             raise no_label_error(plan.options.labels, facts, plan.label_spec.classes)
         if (facts.files_by_format or hidden_by) and not plan.key_file.exists():
+            if plan.options.shard:
+                raise _no_common_key()
             keep_key(plan.key_file, pseudonyms)
         return facts
     except sqlite3.Error as error:
@@ -261,6 +255,13 @@ def _list_files(plan: Plan, pseudonyms: Pseudonyms, progress: ListingProgress) -
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
+
+
+def _no_common_key() -> MribatchError:
+    return OptionError(
+        "the shards of DICOM and NIfTI files, and of hidden paths, need the same key of their pseudonyms",
+        "make a key once, e.g. openssl rand -hex 32 > FILE, and give every shard --pseudonym-key FILE",
+    )
 
 
 @contextlib.contextmanager

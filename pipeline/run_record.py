@@ -4,7 +4,6 @@ import contextlib
 import os
 import platform
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,7 +14,6 @@ from mribatch.core.agreement import Agreement
 from mribatch.core.bundle import Bundle
 from mribatch.core.errors import Interrupted, MribatchError, RunError
 from mribatch.core.text import decode_name
-from mribatch.core.typed_json import write_record
 from mribatch.pipeline.listing.growth import GROWN_LISTING, grow_listing
 from mribatch.pipeline.listing.table import LISTING_FILE, PATHS_FILE, SKIPPED_FILE, ListingFacts
 from mribatch.pipeline.options import AUTO, NONE
@@ -32,7 +30,6 @@ from mribatch.pipeline.output.run_file import (
     TOOL,
     RunAttempt,
     RunBundle,
-    RunCounts,
     RunFile,
     RunIncrement,
     RunInput,
@@ -41,7 +38,7 @@ from mribatch.pipeline.output.run_file import (
     RunReasons,
     RunState,
 )
-from mribatch.pipeline.output.summary import RunSummary
+from mribatch.pipeline.output.summary import RunSummary, record_counts, summarize
 from mribatch.pipeline.plan import Plan, study_versions
 from mribatch.pipeline.stopwatch import Stopwatch
 from mribatch.pipeline.studies.pseudonyms import Pseudonyms
@@ -75,6 +72,8 @@ class RunRecord:
             if earlier and earlier.state is not RunState.LISTING:
                 record = cls(plan, earlier)
                 difference = fingerprint.difference({**earlier.fingerprint, LISTING_KEY: earlier.listing.sha256})
+                if earlier.shard != plan.options.shard:
+                    raise _other_shard(plan, earlier)
                 if difference and difference.key == LISTING_KEY and plan.options.add_new:
                     record._grow(facts)
                 elif difference:
@@ -115,6 +114,11 @@ class RunRecord:
         self._save(RunState.RUNNING)
 
     @property
+    def content(self) -> RunFile:
+        """run.json as it was written last."""
+        return self._content
+
+    @property
     def state(self) -> RunState:
         return self._content.state
 
@@ -126,6 +130,21 @@ class RunRecord:
     def images(self) -> int:
         """Rows that the complete run has."""
         return self._content.listing.rows
+
+    @property
+    def own_parts(self) -> range:
+        """The parts that this run makes: all, or those of its shard."""
+        return self._content.own_parts
+
+    @property
+    def own_rows(self) -> range:
+        """The rows of the listing in these parts."""
+        return self._content.own_rows
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every row was made and counted."""
+        return self.state in (RunState.COMPLETE, RunState.SHARD_COMPLETE)
 
     @property
     def attempts(self) -> int:
@@ -192,57 +211,20 @@ class RunRecord:
                 self._save(ended)
 
     def complete(self, counts: parquet.RowCounts, watch: Stopwatch) -> None:
-        """Record that there is one row for each image."""
-        if self.state is RunState.COMPLETE:
+        """Record that there is one row for each image of the run or of its shard."""
+        if self.is_finished:
             return
-        self._content = replace(
-            self._content,
-            counts=RunCounts(
-                rows=counts.rows,
-                by_status=counts.by_status,
-                by_class=counts.by_class,
-                labelled=counts.labelled,
-                correct=counts.correct,
-                seen_in_training=counts.training_exact + counts.training_near or None,
-                near_match=counts.training_near or None,
-            ),
-        )
+        self._content = replace(self._content, counts=record_counts(counts))
         self._change_attempt(seconds=_round_all(watch.seconds))
-        self._save(RunState.COMPLETE)
-
-    @property
-    def has_studies(self) -> bool:
-        """Whether DICOM or NIfTI files are in the listing."""
-        return self._content.listing.files_by_format is not None
+        self._save(RunState.COMPLETE if self._content.shard is None else RunState.SHARD_COMPLETE)
 
     def summary(self, counts: parquet.RowCounts, watch: Stopwatch) -> RunSummary:
         """Sum up the run."""
-        content = self._content
-        seconds: Counter[str] = Counter()
-        for attempt in content.attempts:
-            seconds.update(dict(attempt.seconds or {}))
-        return RunSummary(
-            out=self._plan.folder.path,
-            files=self.files,
-            images=self.images,
-            counts=counts,
-            classes=content.bundle.classes,
-            backend=content.backend,
-            decoder=content.decoder,
-            precision=content.precision,
-            reasons=write_record(content.reasons),
-            model=self.model_name,
-            notice=content.notice,
-            skipped=content.listing.skipped_by_reason,
-            unknown_labels=content.listing.unknown_labels,
-            unmatched_lines=content.listing.unmatched_lines,
-            unmatched_first=content.listing.unmatched_first or (),
-            strict=self._plan.options.strict,
-            seconds=dict(seconds),
-            new_rows=self.new_rows,
-            images_per_second=self.new_rows / watch.in_rows if self.new_rows and watch.in_rows else None,
-            bottleneck=watch.bottleneck if self.new_rows else None,
-        )
+        summary = summarize(self._plan.folder.path, self._content, counts)
+        if self.new_rows:
+            speed = self.new_rows / watch.in_rows if watch.in_rows else None
+            summary = replace(summary, new_rows=self.new_rows, images_per_second=speed, bottleneck=watch.bottleneck)
+        return replace(summary, strict=self._plan.options.strict)
 
     def _change_attempt(self, **changes: Any) -> None:
         *earlier, last = self._content.attempts
@@ -251,6 +233,11 @@ class RunRecord:
     def _save(self, state: RunState) -> None:
         self._content = replace(self._content, state=state)
         self._plan.folder.write(self._content)
+
+
+def _other_shard(plan: Plan, earlier: RunFile) -> RunError:
+    held = "a whole run" if earlier.shard is None else f"shard {earlier.shard} of a run"
+    return RunError(f"--out {plan.folder.path} holds {held}", "give each shard an --out of its own")
 
 
 def _other_run(plan: Plan, earlier: RunFile, difference: Difference, facts: ListingFacts) -> RunError:
@@ -318,6 +305,7 @@ def _new_content(plan: Plan, facts: ListingFacts, fingerprint: Fingerprint, pseu
         fingerprint=fingerprint.fields,
         run_id=fingerprint.run_id,
         state=RunState.LISTING,
+        shard=plan.options.shard,
     )
 
 

@@ -250,7 +250,7 @@ def _numbers(table: "pa.Table", name: str) -> NDArray[float64]:
 
 
 def _check_counts(run: _Run) -> Iterator[str]:
-    counts, written = count_rows(run.path, run.file.layout.files), run.file.counts
+    counts, written = count_rows(run.path, range(run.file.layout.files)), run.file.counts
     assert written is not None, "the run is finished"
     pairs: dict[str, tuple[Any, Any]] = {
         "rows": (counts.rows, written.rows),

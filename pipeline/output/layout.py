@@ -47,6 +47,10 @@ class PartLayout:
             first_part += _parts_of(files)
         raise ValueError(f"row {row} of {self.files}")
 
+    def span(self, parts: range) -> range:
+        """Return the listing's row numbers of parts that follow each other; an empty range where there is none."""
+        return range(self.rows(parts[0]).start, self.rows(parts[-1]).stop) if parts else range(0)
+
     def count_rows(self, parts: Iterable[int]) -> int:
         """Return how many rows the parts have together."""
         return sum(len(self.rows(part)) for part in parts)

@@ -6,7 +6,7 @@ a signal interrupted are kept in a partial file (`partial.py`) and become the be
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,16 +95,23 @@ class PartWriter:
         layout: Which rows belong to which part.
         facts: For every part's metadata.
         heads: Part -> its first rows, kept by an earlier process; the rows to be written continue them.
+        published: Called with the number of a part and of its rows once its file is there.
     """
 
     def __init__(
-        self, run: Path, layout: PartLayout, facts: PartFacts, heads: Mapping[int, pa.Table] | None = None
+        self,
+        run: Path,
+        layout: PartLayout,
+        facts: PartFacts,
+        heads: Mapping[int, pa.Table] | None = None,
+        published: Callable[[int, int], None] | None = None,
     ) -> None:
         self._run = run
         self._layout = layout
         self._facts = facts
         self._schema = predictions_schema(facts.classes)
         self._heads = dict(heads or {})
+        self._published = published
         self._rows: list[Prediction] = []
         (run / PARTS_FOLDER).mkdir(exist_ok=True)
 
@@ -167,6 +174,8 @@ class PartWriter:
         partial_path(self._run, part).unlink(missing_ok=True)
         self._heads.pop(part, None)
         self._rows.clear()
+        if self._published is not None:
+            self._published(part, len(self._layout.rows(part)))
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -235,8 +244,12 @@ class RowCounts:
     new_correct: int = 0  # of these
 
 
-def count_rows(run: Path, images: int) -> RowCounts:
+def count_rows(run: Path, rows: range) -> RowCounts:
     """Read every part once and check that there is exactly one row per image, in order.
+
+    Args:
+        run: The run folder.
+        rows: Of the listing that the parts must hold: all, or those of a shard.
 
     Raises:
         RunError: Rows are missing, doubled or out of order; says where.
@@ -244,12 +257,13 @@ def count_rows(run: Path, images: int) -> RowCounts:
     counts = RowCounts(0, Counter(), Counter(), 0, 0, 0)
     for table in read_parts(run, ["index", "status", "predicted", "label", "flags"]):
         indices = table.column("index").to_pylist()
-        if indices != list(range(counts.rows, counts.rows + len(indices))):
-            raise RunError(f"{run / PARTS_FOLDER} lacks row {counts.rows} or has it twice", _CLASSIFY_AGAIN)
+        due = rows.start + counts.rows
+        if indices != list(range(due, due + len(indices))):
+            raise RunError(f"{run / PARTS_FOLDER} lacks row {due} or has it twice", _CLASSIFY_AGAIN)
         counts = _add_part(counts, table)
-    if counts.rows != images:
+    if counts.rows != len(rows):
         raise RunError(
-            f"{run / PARTS_FOLDER} holds {counts.rows} rows for {images} images", "type the same command again"
+            f"{run / PARTS_FOLDER} holds {counts.rows} rows for {len(rows)} images", "type the same command again"
         )
     return counts
 

@@ -16,6 +16,7 @@ from mribatch.core.errors import RunError
 from mribatch.core.typed_json import read_record, write_record
 from mribatch.pipeline.listing.table import ListingFacts
 from mribatch.pipeline.output.layout import PartLayout
+from mribatch.pipeline.output.shard import Shard
 
 RUN_FILE = "run.json"
 TOOL = "mribatch"
@@ -32,6 +33,7 @@ class RunState(StrEnum):
     INTERRUPTED = "interrupted"  # by a signal
     STOPPED = "stopped"  # by an error
     COMPLETE = "complete"  # rows == images was checked
+    SHARD_COMPLETE = "shard_complete"  # of a shard: its rows were checked, and `merge` may take them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +149,7 @@ class RunFile:
     state: RunState
     proof: RunProof | None = None  # absent until the backend has passed its gate
     increments: tuple[RunIncrement, ...] | None = None  # absent until files are added
+    shard: str | None = None  # "2/4": the folder has only the second quarter of the parts; absent in whole runs
 
     @property
     def layout(self) -> PartLayout:
@@ -154,6 +157,17 @@ class RunFile:
         if self.increments is None:
             return PartLayout((self.listing.rows,))
         return PartLayout(tuple(increment.files for increment in self.increments))
+
+    @property
+    def own_parts(self) -> range:
+        """The numbers of the parts that this folder has when it is finished: all, or those of its shard."""
+        parts = self.layout.parts
+        return range(parts) if self.shard is None else Shard.parse(self.shard).parts(parts)
+
+    @property
+    def own_rows(self) -> range:
+        """The rows of the listing that these parts hold."""
+        return self.layout.span(self.own_parts)
 
     @property
     def model_name(self) -> str:
@@ -214,6 +228,11 @@ def read_finished_run(run: Path) -> RunFile:
         RunError: As `read_run_file`; or the run is not complete.
     """
     facts = read_run_file(run)
+    if facts.shard is not None:
+        raise RunError(
+            f"{run} holds shard {facts.shard} of a run, not all of its rows",
+            "put the shards together with mribatch merge, and name the folder that it writes",
+        )
     if facts.state is not RunState.COMPLETE:
         raise RunError(
             f"the run in {run} is not complete: its state is '{facts.state}'",

@@ -1,5 +1,6 @@
 """The result of a run in a few lines, for people and for scripts."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,12 @@ from mribatch.core.about import JSON_SCHEMA_VERSION, RESEARCH_NOTICE
 from mribatch.core.errors import ExitCode
 from mribatch.core.tables import PLAIN, Cell, Column, Screen, count, format_table
 from mribatch.core.text import one_line
+from mribatch.core.typed_json import write_record
 from mribatch.pipeline.listing.discover import SkipReason
 from mribatch.pipeline.listing.label_advice import warn_of_unknown_labels
 from mribatch.pipeline.output.parts import PARTS_FOLDER, RowCounts
 from mribatch.pipeline.output.row_table import format_series
+from mribatch.pipeline.output.run_file import RunCounts, RunFile
 from mribatch.pipeline.output.series import read_series, select_suspicious
 from mribatch.pipeline.records import Status
 
@@ -45,6 +48,7 @@ class RunSummary:
     new_rows: int  # by this call; 0 where the run was complete already
     images_per_second: float | None  # of this call
     bottleneck: str | None  # of this call
+    shard: str | None = None  # "2/4": `images` and `counts` are of this share of the listed files
     unmatched_lines: int | None = None  # lines of the labels table whose path is no listed file's
     unmatched_first: tuple[str, ...] = ()  # the first of their paths
     strict: bool = False
@@ -93,18 +97,28 @@ class RunSummary:
         """A few lines for a terminal; text in tables, each remark once, below them."""
         lines = [*map(one_line, (self.label_warning or "").splitlines())]
         lines += [f"NOTE: {self.notice}."] if self.notice else []
-        lines += [describe_counts(self.files, self.images, self.not_ok, self.blank), *self._list_statuses(screen)]
+        lines += [*self._describe_images(), *self._list_statuses(screen)]
         lines += ["Predicted:", *self._list_classes(screen), *self._list_series(screen)]
         if self.counts.labelled_ok and not self.notice:
             share = self.counts.correct / self.counts.labelled_ok
             agree = f"{self.counts.correct:,} of {self.counts.labelled_ok:,} ({share:.2%})"
-            lines += [f"Labels agree with {agree}; what that is worth: mribatch report {self.out}"]
+            worth = "" if self.shard else f"; what that is worth: mribatch report {self.out}"
+            lines += [f"Labels agree with {agree}{worth}"]
         lines += self._training_images()
         lines += self._remarks()
         lines += [f"Model {self.model}, {self.backend} ({self.precision}) + {self.decoder}. {self._speed()}"]
         lines += [one_line(" ".join(f"{getattr(self, what)}: {reason}." for what, reason in self.reasons.items()))]
         lines += [f"Results: {self.out / PARTS_FOLDER} (Parquet), {self.out / 'run.json'}", RESEARCH_NOTICE]
         return "\n".join(lines)
+
+    def _describe_images(self) -> list[str]:
+        if self.shard is None:
+            return [describe_counts(self.files, self.images, self.not_ok, self.blank)]
+        counted = describe_counts(self.images, self.images, self.not_ok, self.blank).partition(": ")[2]
+        return [
+            f"Shard {self.shard}: {count(self.images, 'image')} of {count(self.files, 'listed file')}: {counted}",
+            "When all shards are done: mribatch merge",
+        ]
 
     def _list_statuses(self, screen: Screen) -> list[str]:
         """Nothing where every file is ok: the line above says so."""
@@ -170,6 +184,48 @@ class RunSummary:
             f"{name.replace('_', ' ')} {seconds:.1f} s" for name, seconds in self.seconds.items() if seconds >= 0.05
         )
         return f"{self.images_per_second:,.0f} images/s, bottleneck: {self.bottleneck} ({stages})"
+
+
+def summarize(out: Path, run: RunFile, counts: RowCounts) -> RunSummary:
+    """Sum up a run from its run.json and its rows, as of a call that made none of them."""
+    seconds: Counter[str] = Counter()
+    for attempt in run.attempts:
+        seconds.update(dict(attempt.seconds or {}))
+    return RunSummary(
+        out=out,
+        files=run.listing.files,
+        images=len(run.own_rows),
+        counts=counts,
+        classes=run.bundle.classes,
+        backend=run.backend,
+        decoder=run.decoder,
+        precision=run.precision,
+        reasons=write_record(run.reasons),
+        model=run.model_name,
+        notice=run.notice,
+        skipped=run.listing.skipped_by_reason,
+        unknown_labels=run.listing.unknown_labels,
+        seconds=dict(seconds),
+        new_rows=0,
+        images_per_second=None,
+        bottleneck=None,
+        shard=run.shard,
+        unmatched_lines=run.listing.unmatched_lines,
+        unmatched_first=run.listing.unmatched_first or (),
+    )
+
+
+def record_counts(counts: RowCounts) -> RunCounts:
+    """Return what run.json says of the rows."""
+    return RunCounts(
+        rows=counts.rows,
+        by_status=counts.by_status,
+        by_class=counts.by_class,
+        labelled=counts.labelled,
+        correct=counts.correct,
+        seen_in_training=counts.training_exact + counts.training_near or None,
+        near_match=counts.training_near or None,
+    )
 
 
 def describe_counts(files: int, images: int, failed: int, blank: int) -> str:

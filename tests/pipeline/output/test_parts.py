@@ -44,7 +44,7 @@ def test_parts_have_1024_rows_and_one_row_group_each(tmp_path: Path) -> None:
     metadata = [pq.read_metadata(path) for path in parts]
     assert [(one.num_rows, one.num_row_groups) for one in metadata] == [(1024, 1), (1024, 1), (452, 1)]
     assert parquet.done_parts(tmp_path, PartLayout((2500,)), "run") == {0, 1, 2}
-    counts = parquet.count_rows(tmp_path, 2500)
+    counts = parquet.count_rows(tmp_path, range(2500))
     assert (counts.rows, counts.by_status, counts.by_class) == (2500, {"ok": 1250, "truncated": 1250}, {"b": 1250})
     assert (counts.labelled, counts.labelled_ok, counts.correct) == (2500, 1250, 0)
 
@@ -198,10 +198,10 @@ def test_missing_and_doubled_rows_are_found(tmp_path: Path) -> None:
     write(tmp_path, 2500)
     os.rename(parquet.part_path(tmp_path, 1), tmp_path / "kept")
     with pytest.raises(MribatchError, match="lacks row 1024"):
-        parquet.count_rows(tmp_path, 2500)
+        parquet.count_rows(tmp_path, range(2500))
     os.rename(tmp_path / "kept", parquet.part_path(tmp_path, 1))
     with pytest.raises(MribatchError, match="holds 2500 rows for 2501 images"):
-        parquet.count_rows(tmp_path, 2501)
+        parquet.count_rows(tmp_path, range(2501))
 
 
 def test_the_documented_schema_is_the_real_one() -> None:

@@ -120,9 +120,10 @@ def test_what_is_not_ours_is_told_apart_from_damage(content: bytes, problem: str
         parse_run_file(content)
 
 
-@pytest.mark.parametrize(
-    "key", [field.name for field in dataclasses.fields(RunFile) if field.name not in ("proof", "counts", "increments")]
-)
+_OPTIONAL = ("proof", "counts", "increments", "shard")
+
+
+@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(RunFile) if field.name not in _OPTIONAL])
 @pytest.mark.parametrize("value", ["missing", [[]], {"x": [3]}])
 def test_damage_names_its_key(key: str, value: object, run: Path, tmp_path: Path) -> None:
     content = json.loads((run / RUN_FILE).read_bytes())
