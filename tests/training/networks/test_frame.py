@@ -16,7 +16,7 @@ from mribatch.training.data.images import Images
 from mribatch.training.export.bundle import BundleFacts, write_bundle
 from mribatch.training.fit.trainer import Trainer
 from mribatch.training.networks.build import NETWORKS, build, grey_to_rgb, learning_model_of_any_size
-from mribatch.training.networks.frame import FRAMED, add_frame, find_box, frame_slices
+from mribatch.training.networks.frame import FRAMED, add_frame, frame_slices
 from mribatch.training.recipes.catalog import find_recipe
 from tests.training.toy import tiny_network, tiny_recipe
 
@@ -39,16 +39,6 @@ def framed_by_layers(pixels: np.ndarray, side: int) -> np.ndarray:
 
     inputs = keras.Input((*pixels.shape[1:3], 3))
     return np.asarray(keras.Model(inputs, add_frame(inputs, side))(grey_to_rgb(pixels)))
-
-
-def test_the_box_is_what_is_not_background() -> None:
-    image = np.zeros((100, 100), np.uint8)
-    image[30:80, 10:90] = 100
-    assert find_box(image) == (28, 82, 8, 92)
-    image[30:80, 10:90] = 24
-    assert find_box(image) == (0, 100, 0, 100)
-    image[40:60, 10:90] = 100
-    assert find_box(image) == (0, 100, 0, 100), "twenty rows are fewer than a quarter"
 
 
 @pytest.mark.parametrize("side", [24, 48, 60])
