@@ -41,6 +41,10 @@ _OTHER_RUNS = {  # names of runs in the cards -> what a reader of the README nee
     "official split": "the data set's own split into Training and Testing",
     "official split, leaked images": "the same, only the test images with a near-duplicate in training",
     "official split, clean images": "**the same, only the test images without one, most of them from other sources**",
+    "random split": "a random 85/15 division, as the reference project's",
+    "random split, leaked images": "the same, only the test images with a near-duplicate in training",
+    "random split, clean images": "the same, only the test images without one",
+    "source folds": "**each of three sources held out once**",
 }
 _BADGE_HEIGHT, _CHARACTER = 20, 6.6  # pixels
 
