@@ -22,7 +22,7 @@ from mribatch.core.model_spec import INPUT_NAME, INT8, OUTPUT_NAME, ModelSpec
 from mribatch.core.onnx_graph import STANDARD_DOMAINS, TensorDeclaration, read_graph_facts
 from mribatch.core.training_images import TrainingImages, check_arrays
 
-DEFAULT_MODEL = "efficientnet-lite2"
+DEFAULT_MODEL = "efficientnet-lite2-framed"
 DEFAULT, FAST = "default", "fast"  # names of roles: the bundle that the first one means may change between versions
 SPEC_FILE, MODEL_FILE, GOLDEN_FILE, CARD_FILE = "bundle.json", "model.onnx", "golden.npz", "MODEL_CARD.md"
 TRAINING_IMAGES_FILE, INT8_FILE = "training_images.npz", "model.int8.onnx"
