@@ -24,7 +24,7 @@ PRECISIONS = ("auto", "fp32", "int8")
 @click.option(
     "--out", type=click.Path(path_type=str), help="Folder for the results: new, empty, or holding a run to resume."
 )
-@click.option("--model", help="Name of a shipped model, or folder of a model bundle.  [default: efficientnet-lite2]")
+@click.option("--model", help="Name of a shipped model, or folder of a bundle.  [default: efficientnet-lite2-framed]")
 @click.option("--batch-size", type=int, help="Images per batch.  [default: 8 per core; 64 with dali or tensorrt]")
 @click.option("--threads", type=int, help="Number of cores to use.  [default: all that this process may use]")
 @click.option(

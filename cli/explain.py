@@ -11,7 +11,7 @@ from mribatch.core.errors import ExitCode
 @click.command(short_help="Draw where the model looked in images.")
 @click.argument("inputs", nargs=-1, required=True, metavar="IMAGE…", type=click.Path(path_type=str))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the pictures.")
-@click.option("--model", help="Name of a shipped model, or folder of a model bundle.  [default: efficientnet-lite2]")
+@click.option("--model", help="Name of a shipped model, or folder of a bundle.  [default: efficientnet-lite2-framed]")
 @click.option("--class", "class_name", metavar="NAME", help="Class that the map speaks for.  [default: the answer]")
 @click.option(
     "--limit", type=click.IntRange(1), default=100, show_default=True, help="Maximum number of images with a picture."

@@ -25,7 +25,7 @@ from mribatch.core.regular_file import read_file
 from mribatch.core.training_images import TrainingImages, check_arrays
 from mribatch.core.training_look import TrainingLook
 
-DEFAULT_MODEL = "efficientnet-lite2"
+DEFAULT_MODEL = "efficientnet-lite2-framed"
 DEFAULT, FAST = "default", "fast"  # names of roles: the bundle that the first one means may change between versions
 SPEC_FILE, MODEL_FILE, GOLDEN_FILE, CARD_FILE = "bundle.json", "model.onnx", "golden.npz", "MODEL_CARD.md"
 TRAINING_IMAGES_FILE, TRAINING_LOOK_FILE, INT8_FILE = "training_images.npz", "training_look.npz", "model.int8.onnx"

@@ -26,6 +26,10 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from benchmarks.race.table import conditions_line, plot, table_lines
+from benchmarks.tradeoff import PICTURE as TRADEOFF
+from benchmarks.tradeoff import describe as describe_tradeoff
+from benchmarks.tradeoff import plot as plot_tradeoff
+from benchmarks.tradeoff import read_points
 from mribatch.core.bundle import CARD_FILE, DEFAULT_MODEL, MODEL_FILE, load_bundle, shipped_models
 from mribatch.core.model_spec import ModelSpec
 
@@ -37,6 +41,10 @@ _OTHER_RUNS = {  # names of runs in the cards -> what a reader of the README nee
     "official split": "the data set's own split into Training and Testing",
     "official split, leaked images": "the same, only the test images with a near-duplicate in training",
     "official split, clean images": "**the same, only the test images without one, most of them from other sources**",
+    "random split": "a random 85/15 division, as the reference project's",
+    "random split, leaked images": "the same, only the test images with a near-duplicate in training",
+    "random split, clean images": "the same, only the test images without one",
+    "source folds": "**each of three sources held out once**",
 }
 _BADGE_HEIGHT, _CHARACTER = 20, 6.6  # pixels
 
@@ -45,11 +53,13 @@ def files(results: Path = RESULTS) -> dict[Path, str]:
     """Every generated file with its content, README.md among them."""
     page = PAGE.read_text(encoding="utf-8")
     race = newest_race(results)
-    parts = {"example": _example(page), "speed": speed(results), "accuracy": _accuracy()}
+    parts = {"example": _example(page), "speed": speed(results), "accuracy": _accuracy(results)}
     for name, content in parts.items():
         page = _replace(page, name, content)
     made = {PAGE: page, **{PICTURES / f"badge-{name}.svg": text for name, text in _badges()}}
-    return made if race is None else made | {race.with_suffix(".svg"): plot(json.loads(race.read_text()))}
+    if race is not None:
+        made[race.with_suffix(".svg")] = plot(json.loads(race.read_text()))
+    return made | _tradeoff(results)
 
 
 def _replace(page: str, name: str, content: str) -> str:
@@ -187,7 +197,17 @@ class AccuracyRow:
         return f"| {' | '.join(cells)} |"
 
 
-def _accuracy() -> str:
+def _tradeoff(results: Path) -> dict[Path, str]:
+    """The plot of accuracy against speed, where the newest race says which bundles it ran."""
+    race = newest_race(results)
+    if race is None:
+        return {}
+    content = json.loads(race.read_text())
+    points = read_points(content, results)
+    return {TRADEOFF: plot_tradeoff(points, describe_tradeoff(content))} if points else {}
+
+
+def _accuracy(results: Path) -> str:
     names = sorted(shipped_models(), key=lambda name: (name != DEFAULT_MODEL, name))
     head = (
         "model",
@@ -200,7 +220,11 @@ def _accuracy() -> str:
     )
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     lines += [row.line() for name in names for row in _rows(name)]
-    return "\n".join([*lines, "", *[text for name in names for text in _warning(name)], _sizes(names)])
+    lines += ["", *[text for name in names for text in _warning(name)], _sizes(names)]
+    if _tradeoff(results):
+        picture = TRADEOFF.relative_to(ROOT)
+        lines += ["", f"![Accuracy on grouped images against images per second, of every bundle]({picture})"]
+    return "\n".join(lines)
 
 
 def _rows(name: str) -> Iterator[AccuracyRow]:

@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 
 from mribatch.core.bundle import Bundle
 from mribatch.core.errors import MribatchError
+from mribatch.core.frame import Box, find_box
 from mribatch.core.model_spec import INPUT_NAME, OUTPUT_NAME, SOFTMAX, ModelSpec
 from mribatch.core.onnx_head import PoolingHead, add_output, find_pooling_head
 
 _SQUARES = 8  # that cover a side of the image; each moves by half its side
 _ROWS = 8  # images that are given to ONNX Runtime at once
+_CELL = 8  # pixels of a side for which a map in a frame has one value
 
 
 class MapMethod(StrEnum):
@@ -40,7 +42,8 @@ class ActivationMap:
     """What speaks for one class in one image.
 
     values: float32, shape (rows, columns), over the whole image, coarser than its pixels. Class activation map: shares
-    of the logit, whose mean is the logit. Occlusion: how much the probability falls, 0..1 or slightly below 0.
+    of the logit, whose mean is the logit; 0 outside what a network with a frame sees. Occlusion: how much the
+    probability falls, 0..1 or slightly below 0.
     """
 
     class_name: str
@@ -118,6 +121,8 @@ class MapMaker:
         probabilities, features = self._session.run([OUTPUT_NAME, self._head.feature_map], {INPUT_NAME: pixels[None]})
         position = int(probabilities[0].argmax()) if wanted is None else wanted
         values = weigh_features(features[0], self._head, position)
+        if self._bundle.spec.training.get("fit", {}).get("recipe.frame"):
+            values = place_in_slice(values, find_box(pixels[..., 0]), (pixels.shape[0], pixels.shape[1]))
         return ActivationMap(classes[position], MapMethod.CLASS_ACTIVATION, values, probabilities[0])
 
     def _occlude(self, pixels: NDArray[uint8], wanted: int | None) -> ActivationMap:
@@ -147,6 +152,32 @@ def weigh_features(features: NDArray[float32], head: PoolingHead, position: int)
     axis = 0 if head.layout == "NCHW" else -1
     weighted = np.tensordot(np.moveaxis(features, axis, -1), head.weights[:, position], axes=1)
     return np.asarray(head.scale * weighted + head.bias[position], float32)
+
+
+def place_in_slice(values: NDArray[float32], box: Box, shape: tuple[int, int]) -> NDArray[float32]:
+    """Place the map of a network with a frame where the network saw it; 0 around.
+
+    Args:
+        values: float32, shape (rows, columns), over the box.
+        box: Of the content, in pixels.
+        shape: Height and width of the image, pixels.
+
+    Returns:
+        float32, one value for each 8 x 8 pixels of the image, interpolated linearly.
+    """
+    top, bottom, left, right = box
+    down = _sample(values.shape[0], top, bottom, shape[0])
+    across = _sample(values.shape[1], left, right, shape[1])
+    return np.asarray(down @ values @ across.T, float32)
+
+
+def _sample(count: int, start: int, end: int, side: int) -> NDArray[float32]:
+    """The weights of `count` values between two pixels for the cells of one side, (cells, count); 0 outside."""
+    centres = (np.arange(-(-side // _CELL)) + 0.5) * _CELL
+    places = ((centres - start) / (end - start) * count - 0.5).clip(0, count - 1)
+    weights = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(count)))
+    inside = (centres >= start) & (centres <= end)
+    return np.asarray(weights * inside[:, None], float32)
 
 
 def _cover(pixels: NDArray[uint8]) -> Iterator[tuple[NDArray[uint8], int, int]]:

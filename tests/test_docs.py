@@ -219,7 +219,11 @@ def test_the_picture_of_the_readme_shows_this_version_s_demo() -> None:
     from mribatch.core.bundle import DEFAULT_MODEL
 
     text = html.unescape((ROOT / "docs/pictures/demo.svg").read_text()).replace("\xa0", " ")
-    for shown in (f"Model {DEFAULT_MODEL},", "31 files: 24 ok, 7 failed", "Research use only, not a medical device."):
+    for shown in (
+        f"Model {DEFAULT_MODEL},",
+        "80 images in 65 files: 67 ok, 6 blank, 7 failed",
+        "Research use only, not a medical device.",
+    ):
         assert shown in text, f"{shown}: make picture"
     assert "http" not in re.sub(r'(xmlns(:\w+)?="|<!-- Generated).*?[">]', "", text), (
         "a picture loads nothing from elsewhere"

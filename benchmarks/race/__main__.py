@@ -30,7 +30,7 @@ from typing import Any
 
 from benchmarks.conditions import RESULTS, conditions, machine, spread
 from benchmarks.race.data import RaceData, prepare
-from benchmarks.race.entrants import ENTRANTS, PIXELS, REFERENCE, Entrant, choose
+from benchmarks.race.entrants import ENTRANTS, REFERENCE, Entrant, choose
 from benchmarks.race.environments import REQUIREMENTS, PeerError, python_of, versions_of
 from benchmarks.race.heat import Heat, Ready, Track
 from benchmarks.race.process import RunError
@@ -92,8 +92,9 @@ def figures(standing: Standing, reference: Standing | None, data: RaceData) -> d
     steady = [heat.steady_rate for heat in standing.heats if heat.steady_rate is not None]
     part: dict[str, Any] = {
         "label": entrant.label,
-        "network": entrant.network.replace("{bundle}", f"{data.bundle}, {PIXELS} px"),
+        "network": entrant.network.replace("{bundle}", f"{data.bundle}, {data.pixels} px"),
         "runs": f"python -m {entrant.module}" if entrant.module else " ".join(("mribatch classify", *entrant.options)),
+        **({} if entrant.variant is None else {"model": data.bundle, **entrant.variant}),
         "versions": versions_of(standing.ready.python, entrant.libraries),
         "whole_images_per_second": spread(whole),
         "steady_images_per_second": spread(steady) if steady else None,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from benchmarks.race.job import SUFFIXES, image_paths
+from mribatch.core.bundle import MODEL_FILE, SPEC_FILE
 
 MRIBATCH = (sys.executable, "-m", "mribatch.cli")
 _FINISHED = (0, 3)  # exit codes of a run that gave every file its row
@@ -27,6 +28,7 @@ class RaceData:
         image_bytes: Of all files together.
         bundle: Name of mribatch's default model.
         graph: Its ONNX file.
+        pixels: Height and width of its input.
     """
 
     folder: Path
@@ -36,6 +38,7 @@ class RaceData:
     image_bytes: int
     bundle: str
     graph: Path
+    pixels: int
 
 
 def prepare(data: Path | None, count: int | None, scratch: Path) -> RaceData:
@@ -76,7 +79,8 @@ def prepare(data: Path | None, count: int | None, scratch: Path) -> RaceData:
         images=len(images),
         image_bytes=sum((folder / path).stat().st_size for path in images),
         bundle=bundle["name"],
-        graph=Path(bundle["folder"]) / "model.onnx",
+        graph=Path(bundle["folder"]) / MODEL_FILE,
+        pixels=json.loads((Path(bundle["folder"]) / SPEC_FILE).read_text())["input"]["height"],
     )
 
 

@@ -1,6 +1,10 @@
 """Who races, with what network and in which environment."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+
+from mribatch.core.bundle import DEFAULT_MODEL, INT8_FILE, shipped_models
+from mribatch.core.model_spec import INT8
 
 PIXELS = 160
 REFERENCE = "reference"  # every ratio is against this one
@@ -36,10 +40,46 @@ class Entrant:
         """Whether it is `mribatch classify`."""
         return self.module is None
 
+    @property
+    def uses_default_graph(self) -> bool:
+        """Whether it is a peer with mribatch's default graph, and so with its size."""
+        return "{graph}" in self.options
+
+    @property
+    def variant(self) -> Mapping[str, str] | None:
+        """What tells variants of bundles apart in the results; None where the decoder or the network is another.
+
+        "precision", and "model" where it is not the default.
+        """
+        words = self.options
+        if not self.ours or "opencv" not in words or "--precision" not in words or "{b3_bundle}" in words:
+            return None
+        named = dict(zip(words[::2], words[1::2], strict=False))
+        shown = {"precision": named["--precision"]}
+        return shown | ({"model": named["--model"]} if "--model" in named else {})
+
 
 _CPU = ("--backend", "onnxruntime", "--decoder", "opencv")
 _OUR_LIBRARIES = ("onnxruntime", "numpy", "pyarrow", "opencv-python-headless")
 _B3 = f"EfficientNetB3, {PIXELS} px, random weights"
+
+
+def _list_other_bundles() -> Iterator[Entrant]:
+    """Every shipped bundle but the default in every precision that it has, the fastest one under the plain name."""
+    for name, folder in shipped_models().items():
+        if name == DEFAULT_MODEL:
+            continue
+        precisions = [INT8, "fp32"] if (folder / INT8_FILE).is_file() else ["fp32"]
+        for precision in precisions:
+            first = precision == precisions[0]
+            yield Entrant(
+                name=f"mribatch-{name}" if first else f"mribatch-{name}-{precision}",
+                label=f"mribatch --model {name}" + ("" if first else f" --precision {precision}"),
+                network=f"{name}, INT8" if precision == INT8 else name,
+                options=("--model", name, "--precision", precision, *_CPU),
+                libraries=_OUR_LIBRARIES,
+            )
+
 
 ENTRANTS = (
     Entrant(
@@ -104,13 +144,7 @@ ENTRANTS = (
         options=("--precision", "fp32", *_CPU),
         libraries=_OUR_LIBRARIES,
     ),
-    Entrant(
-        name="mribatch-cnn",
-        label="mribatch --model cnn",
-        network="cnn",
-        options=("--model", "cnn", *_CPU),
-        libraries=_OUR_LIBRARIES,
-    ),
+    *_list_other_bundles(),
     Entrant(
         name="mribatch-dali",
         label="mribatch --decoder dali",

@@ -109,7 +109,8 @@ class Track:
         if ready.entrant.module is None:
             run = ("--out", out / "run", "--labels", "none", "--quiet")
             return [*MRIBATCH, "classify", data, *run, *threads, *ready.options]
-        job = ("--data", data, "--out", out / "classes.csv", "--pixels", str(PIXELS))
+        pixels = self._data.pixels if ready.entrant.uses_default_graph else PIXELS
+        job = ("--data", data, "--out", out / "classes.csv", "--pixels", str(pixels))
         return [ready.python, "-P", "-m", ready.entrant.module, *job, *threads, *ready.options]
 
     def _environment(self, entrant: Entrant) -> Mapping[str, str]:

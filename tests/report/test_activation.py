@@ -9,8 +9,9 @@ import pytest
 from onnx import load_from_string, numpy_helper
 
 from mribatch.core.bundle import load_bundle
+from mribatch.core.frame import find_box
 from mribatch.core.synthetic import draw_slice
-from mribatch.report.activation import MapMaker, MapMethod
+from mribatch.report.activation import MapMaker, MapMethod, place_in_slice
 from mribatch.report.overlay import draw_overlay
 from mribatch.training.data.classes import BRAIN_TUMORS
 from mribatch.training.export.bundle import BundleFacts, write_bundle
@@ -106,3 +107,27 @@ def build_pooling_network(keras: Any) -> Any:
     weights, bias = network.get_layer("logits").get_weights()
     network.get_layer("logits").set_weights([weights * 3, np.random.default_rng(1).normal(size=bias.shape)])
     return network
+
+
+def test_a_map_in_a_frame_is_placed_where_the_network_saw_it() -> None:
+    values = np.array([[0, 0], [0, 4]], np.float32)
+    placed = place_in_slice(values, (40, 120, 80, 144), (160, 160))
+    assert placed.shape == (20, 20)
+    row, column = np.unravel_index(placed.argmax(), placed.shape)
+    assert placed.max() == 4 and 80 <= 8 * row < 120 and 112 <= 8 * column < 144
+    assert not placed[:5].any() and not placed[15:].any() and not placed[:, :10].any() and not placed[:, 18:].any()
+    whole = place_in_slice(np.full((5, 5), 2, np.float32), (0, 160, 0, 160), (160, 160))
+    assert (whole == 2).all()
+
+
+def test_a_bundle_with_a_frame_has_its_maps_inside_the_box(maker: MapMaker) -> None:
+    image = np.zeros((160, 160, 1), np.uint8)
+    image[48:112, 64:160, 0] = draw_slice(5, 64, 96, lesion=True)
+    spec = load_bundle("efficientnet-lite2").spec
+    framed = replace(spec, training={**spec.training, "fit": {**spec.training["fit"], "recipe.frame": 160}})
+    with MapMaker(replace(load_bundle("efficientnet-lite2"), spec=framed), threads=1) as other:
+        found = other.make_map(image, "glioma_tumor")
+    top, bottom, left, right = find_box(image[..., 0])
+    around = np.ones((20, 20), bool)
+    around[top // 8 : -(-bottom // 8), left // 8 : -(-right // 8)] = False
+    assert around.any() and not found.values[around].any() and found.values[~around].any()

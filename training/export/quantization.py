@@ -27,6 +27,7 @@ FEWEST_CALIBRATION_IMAGES = 16
 
 # What has 8-bit kernels, or passes 8 bits on. The dense layers of the head stay in float32: they cost nothing.
 _QUANTIZED = ("Conv", "Add", "Clip", "Relu", "MaxPool", "AveragePool", "GlobalAveragePool")
+_EXACT_CONVOLUTIONS, _DEEP = 3, 24  # of a network with so many convolutions or more; see the decision on INT8
 _BATCH = 8
 
 
@@ -55,7 +56,7 @@ def quantize(model: bytes, images: NDArray[uint8]) -> bytes:
         raise MribatchError(problem, f"name a folder with at least {FEWEST_CALIBRATION_IMAGES} readable images")
     with tempfile.TemporaryDirectory(prefix="mribatch-") as scratch:
         folded, made = Path(scratch) / "folded.onnx", Path(scratch) / "int8.onnx"
-        onnx.save(_fold(model, folded), folded)
+        onnx.save(_name_nodes(_fold(model, folded)), folded)
         with _without_warnings():
             quantize_static(
                 folded,
@@ -66,6 +67,7 @@ def quantize(model: bytes, images: NDArray[uint8]) -> bytes:
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 op_types_to_quantize=list(_QUANTIZED),
+                nodes_to_exclude=_find_exact(onnx.load(folded)),
                 calibrate_method=CalibrationMethod.MinMax,
             )
         graph = onnx.load(made)
@@ -89,6 +91,32 @@ def _fold(model: bytes, path: Path) -> "onnx.ModelProto":
     del graph.opset_import[:]
     graph.opset_import.extend(standard)
     return graph
+
+
+def _name_nodes(graph: "onnx.ModelProto") -> "onnx.ModelProto":
+    """Give a name to every node that has none, so that it can be excluded."""
+    for place, node in enumerate(graph.graph.node):
+        node.name = node.name or f"{node.op_type}_{place}"
+    return graph
+
+
+def _find_exact(model: "onnx.ModelProto") -> list[str]:
+    """Return the names of the nodes that stay in float32.
+
+    They are those that no convolution comes before, which are scaling, and the frame with its positions: a position in
+    pixels that is rounded to one of 256 levels moves the whole slice, and there is nothing to gain. In a deep network
+    they are also its first convolutions, whose few channels cost the most answers and the least time.
+    """
+    learned: set[str] = set()  # tensors behind a convolution
+    preparing, convolutions = [], []
+    for node in model.graph.node:  # in topological order
+        if node.op_type == "Conv":
+            convolutions.append(node.name)
+        if node.op_type == "Conv" or not learned.isdisjoint(node.input):
+            learned.update(node.output)
+        else:
+            preparing.append(node.name)
+    return preparing + (convolutions[:_EXACT_CONVOLUTIONS] if len(convolutions) >= _DEEP else [])
 
 
 @contextlib.contextmanager

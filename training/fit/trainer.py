@@ -21,7 +21,13 @@ from mribatch.training.fit.losses import cross_entropy, smoothed_cross_entropy, 
 from mribatch.training.fit.mixing import SoftBatch, mix, mixes
 from mribatch.training.fit.teaching import Teacher
 from mribatch.training.frameworks import load_keras
-from mribatch.training.networks.build import build, compile_prediction, grey_to_rgb, learning_model
+from mribatch.training.networks.build import (
+    build,
+    compile_prediction,
+    grey_to_rgb,
+    learning_model,
+    learning_model_of_any_size,
+)
 from mribatch.training.networks.frame import frame_slices
 from mribatch.training.recipes.recipe import Recipe
 from mribatch.training.recipes.schedules import SCHEDULES
@@ -51,7 +57,7 @@ class Trainer:
         self._seed = seed
         self._teacher = teacher
         self._quiet = quiet
-        self._framed: tuple[Images, Images] | None = None
+        self._framed: tuple[Images, int, Images] | None = None
         self._is_soft = teacher is not None or mixes(recipe)
         self.network = build(recipe, classes, seed)
         self._optimizer = make_optimizer(recipe)
@@ -75,7 +81,7 @@ class Trainer:
         """
         started = time.perf_counter()
         self._seed_dropout(number)
-        loss, accuracy = self._learn(number, self._frame(train))
+        loss, accuracy = self._learn(number, self._frame(train, number))
         self._average_epoch(number)
         scored = is_scored(self._recipe, number) and len(watched.labels) > 0
         with self.averaged_weights(number):
@@ -180,13 +186,15 @@ class Trainer:
         batch = mix(SoftBatch(pixels=pixels, truth=truth, answers=answers), self._recipe, random)
         return batch.pixels, batch.truth, batch.answers
 
-    def _frame(self, train: Images) -> Images:
+    def _frame(self, train: Images, number: int) -> Images:
         """Return the slices that the learning layers see; they are framed once, before they are changed at random."""
-        if not self._recipe.frame:
+        recipe = self._recipe
+        side = recipe.early_frame if number <= recipe.early_epochs else recipe.frame
+        if not side:
             return train
-        if self._framed is None or self._framed[0] is not train:
-            self._framed = train, replace(train, pixels=frame_slices(train.pixels, self._recipe.frame))
-        return self._framed[1]
+        if self._framed is None or self._framed[0] is not train or self._framed[1] != side:
+            self._framed = train, side, replace(train, pixels=frame_slices(train.pixels, side))
+        return self._framed[2]
 
     def _count_averaged(self, epoch: int) -> int:
         """Return how many epochs the mean of the last epochs has after that epoch."""
@@ -216,8 +224,9 @@ class Trainer:
         """Compile a step that takes pixels and labels, or pixels, truth and answers; then rate and decay."""
         tensorflow, _ = load_keras()
         recipe = self._recipe
-        inner, optimizer = learning_model(self.network), self._optimizer
-        side = recipe.frame or recipe.size
+        early, optimizer = recipe.early_epochs > 0, self._optimizer
+        inner = learning_model_of_any_size(self.network) if early else learning_model(self.network)
+        side = None if early else recipe.frame or recipe.size
         averages = self.averages if recipe.weights_average else []
         number = tensorflow.TensorSpec((), tensorflow.float32)
         pixels = tensorflow.TensorSpec((None, side, side, 1), tensorflow.uint8)

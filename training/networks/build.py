@@ -79,6 +79,16 @@ def learning_model(network: Any) -> Any:
     return keras.Model(network.get_layer(FRAMED).output, network.get_layer(LOGITS).output, name=network.name)
 
 
+def learning_model_of_any_size(network: Any) -> Any:
+    """Return the layers that `learning_model` has, weights included, for slices that are framed to whatever size.
+
+    The layers must be those of a network that averages over the image, as EfficientNet's do.
+    """
+    _, keras = load_keras()
+    inputs = keras.Input((None, None, 3), name="slices")
+    return keras.models.clone_model(learning_model(network), inputs, clone_function=lambda layer: layer)
+
+
 def grey_to_rgb(images: Any) -> Any:
     """Repeat each grey value three times: uint8 (batch, height, width, 1) -> float32 (batch, height, width, 3)."""
     tensorflow, _ = load_keras()

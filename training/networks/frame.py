@@ -1,8 +1,4 @@
-"""Framing: the bounding box of what is not background, stretched to a fixed size, as layers of the network.
-
-Exports of the same scan differ in how much air they leave around the head. A row or column belongs to the content if at
-least 3 % of its pixels are brighter than 24 of 255; the box reaches from the first to the last of them, with a margin
-of 2 % of the side. Where fewer than a quarter of the rows or columns belong to it, the whole slice is taken.
+"""Framing: the box of what is not background, see core/frame.py, stretched to a fixed size, as layers of the network.
 
 Every shape is constant, so that it can be a graph of standard operators: linear interpolation is a product with two
 matrices of weights, which depend on the box of each slice.
@@ -14,12 +10,10 @@ import numpy as np
 from numpy import uint8
 from numpy.typing import NDArray
 
+from mribatch.core.frame import BRIGHT, FEWEST, LEAST, MARGIN, find_box
 from mribatch.training.frameworks import load_keras
 
 FRAMED = "framed"  # name of the layer whose outputs are framed slices
-_BRIGHT, _LEAST, _MARGIN, _FEWEST = 24.0, 0.03, 0.02, 0.25
-
-Box = tuple[int, int, int, int]  # top, bottom, left, right; bottom and right are outside
 
 
 def add_frame(pixels: Any, side: int) -> Any:
@@ -31,8 +25,8 @@ def add_frame(pixels: Any, side: int) -> Any:
     _, keras = load_keras()
     height, width, channels = pixels.shape[1:]
     grey = pixels[..., 0]
-    lit = keras.ops.cast(grey > _BRIGHT, "float32")
-    rows, columns = (keras.ops.cast(keras.ops.mean(lit, axis=axis) >= _LEAST, "float32") for axis in (2, 1))
+    lit = keras.ops.cast(grey > BRIGHT, "float32")
+    rows, columns = (keras.ops.cast(keras.ops.mean(lit, axis=axis) >= LEAST, "float32") for axis in (2, 1))
     found = _is_found(rows, height) * _is_found(columns, width)
     down, across = _interpolate(rows, found, side), _interpolate(columns, found, side)
     framed = keras.ops.matmul(keras.ops.matmul(down, grey), keras.ops.transpose(across, (0, 2, 1)))
@@ -51,23 +45,10 @@ def frame_slices(pixels: NDArray[uint8], side: int) -> NDArray[uint8]:
     return framed
 
 
-def find_box(image: NDArray[uint8]) -> Box:
-    """Return the box of the content of one slice, uint8 (height, width), with its margin."""
-    lit = image > _BRIGHT
-    edges: list[int] = []
-    for axis, side in enumerate(image.shape):
-        places = np.flatnonzero(lit.mean(axis=1 - axis) >= _LEAST)
-        if len(places) < _FEWEST * side:
-            return 0, image.shape[0], 0, image.shape[1]
-        margin = round(_MARGIN * side)
-        edges += [max(0, int(places[0]) - margin), min(side, int(places[-1]) + 1 + margin)]
-    return edges[0], edges[1], edges[2], edges[3]
-
-
 def _is_found(belongs: Any, side: int) -> Any:
     """Return (batch, 1): 1 where enough rows or columns belong to the content, else 0."""
     _, keras = load_keras()
-    return keras.ops.cast(keras.ops.sum(belongs, axis=1, keepdims=True) >= _FEWEST * side, "float32")
+    return keras.ops.cast(keras.ops.sum(belongs, axis=1, keepdims=True) >= FEWEST * side, "float32")
 
 
 def _interpolate(belongs: Any, found: Any, side: int) -> Any:
@@ -80,7 +61,7 @@ def _interpolate(belongs: Any, found: Any, side: int) -> Any:
     """
     _, keras = load_keras()
     length = int(belongs.shape[1])
-    margin, places = round(_MARGIN * length), np.arange(length, dtype=np.float32)
+    margin, places = round(MARGIN * length), np.arange(length, dtype=np.float32)
     before = keras.ops.max(belongs * (length - places), axis=1, keepdims=True)  # length - first
     after = keras.ops.max(belongs * (places + 1), axis=1, keepdims=True)  # last + 1
     start = keras.ops.relu(length - before - margin) * found

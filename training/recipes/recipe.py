@@ -11,12 +11,13 @@ _FIRST_CHANGES = {"rotation_degrees", "shift", "zoom", "flip", "brightness", "co
 # Settings that came after the first bundles, with the value at which they change nothing.
 _LATER: Mapping[str, float] = {
     **{f"augmentation.{each.name}": 0.0 for each in fields(Augmentation) if each.name not in _FIRST_CHANGES},
-    **dict.fromkeys(("average_epochs", "mixup_share", "cutmix_share", "frame", "teacher_share"), 0.0),
+    **dict.fromkeys(("average_epochs", "mixup_share", "cutmix_share", "frame", "early_epochs", "teacher_share"), 0.0),
 }
 # Later settings that matter only where another one is not 0.
 _PARAMETERS: Mapping[str, str] = {
     "mixup": "mixup_share",
     "cutmix": "cutmix_share",
+    "early_frame": "early_epochs",
     "teacher_temperature": "teacher_share",
 }
 
@@ -52,6 +53,8 @@ class Recipe:
     cutmix: float = 1.0
     cutmix_share: float = 0.0  # of batches whose slices have a square of another
     frame: int = 0  # side, pixels, to which the graph stretches what is not background; 0: not; see networks/frame.py
+    early_epochs: int = 0  # epochs at the start whose slices are framed to a smaller size, which takes less time
+    early_frame: int = 0  # that size, pixels
     teacher_share: float = 0.0  # of the loss that a teacher's answers have; needs --teacher
     teacher_temperature: float = 2.0  # at which they are compared
 

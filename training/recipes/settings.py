@@ -72,6 +72,8 @@ def _check(recipe: Recipe) -> None:
             raise OptionError(f"'{getattr(recipe, key)}' is not a value of {key}", f"choose one of: {', '.join(names)}")
     if recipe.frozen_blocks and not recipe.network.startswith("efficientnet_lite"):
         raise OptionError(f"'{recipe.name}' has no blocks that can be frozen", "omit frozen_blocks")
+    if recipe.early_epochs and not (recipe.frame and recipe.early_frame):
+        raise OptionError("early_epochs needs sizes of frames", "add --set frame=160 --set early_frame=112")
     _check_shares(recipe)
     for key in ("size", "batch", "epochs", "patience"):
         if getattr(recipe, key) < 1:
@@ -97,5 +99,15 @@ def _check_shares(recipe: Recipe) -> None:
         raise OptionError(problem, "add --set keep=last --set weights_average=0, or omit average_epochs")
 
 
-_WHOLE = ("size", "batch", "epochs", "patience", "frozen_blocks", "average_epochs", "frame")
+_WHOLE = (
+    "size",
+    "batch",
+    "epochs",
+    "patience",
+    "frozen_blocks",
+    "average_epochs",
+    "frame",
+    "early_epochs",
+    "early_frame",
+)
 _SHORT: Mapping[str, str] = {"lr": "learning_rate"}

@@ -1,5 +1,6 @@
 """Framing: the layers do what the rule says, at constant shapes, and survive the export."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from mribatch.training.data.classes import BRAIN_TUMORS
 from mribatch.training.data.images import Images
 from mribatch.training.export.bundle import BundleFacts, write_bundle
 from mribatch.training.fit.trainer import Trainer
-from mribatch.training.networks.build import NETWORKS, build, grey_to_rgb
-from mribatch.training.networks.frame import FRAMED, add_frame, find_box, frame_slices
+from mribatch.training.networks.build import NETWORKS, build, grey_to_rgb, learning_model_of_any_size
+from mribatch.training.networks.frame import FRAMED, add_frame, frame_slices
+from mribatch.training.recipes.catalog import find_recipe
 from tests.training.toy import tiny_network, tiny_recipe
 
 
@@ -37,16 +39,6 @@ def framed_by_layers(pixels: np.ndarray, side: int) -> np.ndarray:
 
     inputs = keras.Input((*pixels.shape[1:3], 3))
     return np.asarray(keras.Model(inputs, add_frame(inputs, side))(grey_to_rgb(pixels)))
-
-
-def test_the_box_is_what_is_not_background() -> None:
-    image = np.zeros((100, 100), np.uint8)
-    image[30:80, 10:90] = 100
-    assert find_box(image) == (28, 82, 8, 92)
-    image[30:80, 10:90] = 24
-    assert find_box(image) == (0, 100, 0, 100)
-    image[40:60, 10:90] = 100
-    assert find_box(image) == (0, 100, 0, 100), "twenty rows are fewer than a quarter"
 
 
 @pytest.mark.parametrize("side", [24, 48, 60])
@@ -81,3 +73,25 @@ def test_it_is_trained_on_framed_slices_and_exported_with_the_frame(
     agreement = write_bundle(trainer.network, BundleFacts(name="framed", classes=BRAIN_TUMORS), "card", tmp_path / "b")
     assert agreement.holds and load_bundle(str(tmp_path / "b")).spec.height == 48
     assert any(layer.name == FRAMED for layer in build(recipe, 4, 0).layers)
+
+
+def test_early_epochs_see_smaller_slices_and_the_same_weights_learn() -> None:
+    recipe = replace(
+        find_recipe("fast"), weights="none", size=48, frame=40, early_epochs=1, early_frame=24, epochs=2, batch=4
+    )
+    trainer = Trainer(recipe, 4, 0)
+    learned = learning_model_of_any_size(trainer.network).trainable_variables
+    assert all(one is other for one, other in zip(learned, trainer.network.trainable_variables, strict=True))
+    step, seen = trainer.step, []
+
+    def spied(pixels: Any, *rest: Any) -> Any:
+        before = learned[0].numpy()
+        result = step(pixels, *rest)
+        seen.append((pixels.shape[1], bool((before != learned[0].numpy()).any())))
+        return result
+
+    trainer.step = spied
+    pixels = slices()
+    images, none = Images(pixels, np.arange(6) % 4), Images(pixels[:0], np.arange(0))
+    losses = [trainer.run_epoch(number, images, none).loss for number in (1, 2)]
+    assert seen == [(24, True)] * 2 + [(40, True)] * 2 and np.isfinite(losses).all()
