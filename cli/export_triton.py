@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from mribatch.cli.elements import LocalPath
-from mribatch.core.errors import ExitCode
+from mribatch.core.errors import ExitCode, WriteError, advising
 
 MAX_BATCH_SIZE = 4096
 
@@ -43,5 +43,6 @@ def export_triton(bundle: str, out: Path, file: Path | None, batch_size: int) ->
     from mribatch.trt.triton import export_triton as write
 
     engine = read_engine(file) if file is not None else None
-    click.echo(f"written: {write(load_bundle(bundle), out, batch_size, engine)}")
+    with advising({WriteError: "choose an --out folder that you may write to"}):
+        click.echo(f"written: {write(load_bundle(bundle), out, batch_size, engine)}")
     return ExitCode.OK

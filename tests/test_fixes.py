@@ -31,7 +31,7 @@ SHARED = ("core/", "pipeline/listing/", "pipeline/output/")
 
 def options_of(*names: str) -> set[str]:
     """The options of a command, and of its subcommands."""
-    waiting: list[click.Command] = [getattr(import_module(COMMANDS[name][0]), name) for name in names]
+    waiting: list[click.Command] = [getattr(import_module(COMMANDS[name][0]), name.replace("-", "_")) for name in names]
     found = {"--help"}
     while waiting:
         command = waiting.pop()
@@ -44,7 +44,7 @@ def allowed_in(path: str) -> set[str]:
     """The options that a fix in this module may name."""
     if path.startswith(SHARED):
         return set()
-    folder, name = path.split("/")[0], Path(path).stem
+    folder, name = path.split("/")[0], Path(path).stem.replace("_", "-")
     commands = {
         "cli": (name,) if name in COMMANDS else (),
         "pipeline": ("classify",),

@@ -55,7 +55,7 @@ def export_triton(bundle: Bundle, out: Path, batch_size: int, engine: EngineFile
         served = _check_engine(bundle, engine)
     target = out / bundle.spec.name
     if target.exists():
-        raise MribatchError(f"{target} exists already", "name another --out, or delete that folder")
+        raise MribatchError(f"{target} exists already", "name another repository, or delete that folder")
     fresh = target.with_name(f".{target.name}.tmp")
     try:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -66,14 +66,16 @@ def export_triton(bundle: Bundle, out: Path, batch_size: int, engine: EngineFile
         os.replace(fresh, target)
     except OSError as error:
         shutil.rmtree(fresh, ignore_errors=True)
-        raise WriteError(f"cannot write {target}: {error.strerror or error}", "name another --out") from error
+        raise WriteError(
+            f"cannot write {target}: {error.strerror or error}", "name a folder that you may write to"
+        ) from error
     return target
 
 
 def _check_engine(bundle: Bundle, engine: EngineFile) -> _Served:
     sidecar = engine.sidecar
     if sidecar.trt_flavor is not Flavor.TENSORRT:
-        raise MribatchError(f"Triton does not load engines of {sidecar.trt_flavor}", "leave out --engine")
+        raise MribatchError(f"Triton does not load engines of {sidecar.trt_flavor}", "serve the ONNX graph instead")
     if sidecar.model_sha256 != bundle.spec.model_sha256:
         problem = f"{engine.path} is an engine of '{sidecar.model_name}', not of this '{bundle.spec.name}'"
         raise MribatchError(problem, "name an engine of this bundle: mribatch engine list")

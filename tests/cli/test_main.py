@@ -76,7 +76,7 @@ def test_python_m_mribatch() -> None:
         ("mribatch cla", 1, {"classify"}),
         ("mribatch engine ", 2, {"build", "clean", "inspect", "list", "verify"}),
         ("mribatch classify --back", 2, {"--backend"}),
-        ("mribatch classify --backend ", 3, {"auto", "onnxruntime", "tensorrt"}),
+        ("mribatch classify --backend ", 3, {"auto", "onnxruntime", "onnxruntime-cuda", "tensorrt"}),
         ("mribatch table run --sort m", 4, {"margin"}),
     ],
 )

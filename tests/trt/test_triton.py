@@ -65,14 +65,14 @@ def test_the_repository_has_the_graph_and_the_classes_in_order(bundle: Bundle, t
     assert (folder / "1" / "model.onnx").read_bytes() == bundle.model
     assert (folder / "labels.txt").read_text().splitlines() == list(bundle.spec.classes)
     assert "max_batch_size: 64\n" in (folder / "config.pbtxt").read_text()
-    with pytest.raises(MribatchError, match="exists already. Fix: name another --out"):
+    with pytest.raises(MribatchError, match="exists already. Fix: name another repository"):
         export_triton(bundle, tmp_path, 64)
     assert sorted(path.name for path in tmp_path.iterdir()) == [bundle.spec.name]
 
 
 def test_a_repository_that_cannot_be_written_is_one_line_and_leaves_nothing(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(WriteError, match="cannot write .*Fix: name another --out"):
+    with pytest.raises(WriteError, match="cannot write .*Fix: name a folder that you may write to"):
         export_triton(bundle, tmp_path / "file", 64)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
