@@ -169,6 +169,14 @@ def read_tiff(content: bytes) -> Grey:
     return upright(grey if stored.dtype in (uint8, bool) else by_own_range(grey), orientation)
 
 
+def _jpeg8(pixels: NDArray[Any], level: int, **options: Any) -> bytes:
+    return bytes(imagecodecs.jpeg8_encode(pixels, level, **options))
+
+
+def _jpeg2000(pixels: NDArray[Any], level: int, **options: Any) -> bytes:
+    return bytes(imagecodecs.jpeg2k_encode(pixels, level, **options))
+
+
 # --------------------------------------------------------------------------------------------------------------- JPEG
 
 
@@ -217,11 +225,11 @@ def _jpeg_kinds() -> Iterator[tuple[str, bytes]]:
     yield "profile", _pillow(Image.fromarray(rgb), format="JPEG", icc_profile=_profile())
     four = np.dstack([rgb, grey // 3])
     cmyk = _pillow(Image.fromarray(four, "CMYK"), format="JPEG", quality=92)
-    ycck = imagecodecs.jpeg8_encode(255 - four, 92, colorspace="CMYK", outcolorspace="YCCK")
+    ycck = _jpeg8(255 - four, 92, colorspace="CMYK", outcolorspace="YCCK")
     for sampling in ("444", "420"):
         yield (
             f"ycck_{sampling}",
-            imagecodecs.jpeg8_encode(255 - four, 92, colorspace="CMYK", outcolorspace="YCCK", subsampling=sampling),
+            _jpeg8(255 - four, 92, colorspace="CMYK", outcolorspace="YCCK", subsampling=sampling),
         )
     yield "cmyk", cmyk
     yield "ycck", ycck
@@ -562,10 +570,10 @@ def _tiff_kinds() -> Iterator[tuple[str, bytes]]:
         compressions, (("grey", grey), ("bilevel", grey > 60), ("rgb", rgb), ("grey16", wide))
     ):
         for rows in (7, SIDE):
-            made = tiff_of(kind, compression=compression, rowsperstrip=rows)
+            made = tiff_of(np.asarray(kind), compression=compression, rowsperstrip=rows)
             yield f"fill_order_{name}_{compression or 'plain'}_{rows}", bits_reversed(made)
         for rows in (SIDE + 1, 400_000, 1 << 31, (1 << 32) - 1):
-            made = tiff_of(kind, compression=compression, rowsperstrip=SIDE)
+            made = tiff_of(np.asarray(kind), compression=compression, rowsperstrip=SIDE)
             yield f"rows_per_strip_{name}_{compression or 'plain'}_{rows}", with_tag(made, 278, rows)
     for name, pixels in (("grey", grey), ("grey16", wide), ("rgb", rgb)):
         for orientation, code in product(range(1, 9), (3, 4)):
@@ -637,8 +645,8 @@ def _jpeg2000s() -> Iterator[Entry]:
     for name, content in _jpeg2000_kinds():
         yield Entry(f"jp2_{name}", content, read_jpeg2000(content))
     rgb, grey = colours(), grey_slice()
-    stored = imagecodecs.jpeg2k_encode(rgb, 0, codecformat="jp2", reversible=True)
-    alone = imagecodecs.jpeg2k_encode(grey, 0, codecformat="jp2", reversible=True)
+    stored = _jpeg2000(rgb, 0, codecformat="jp2", reversible=True)
+    alone = _jpeg2000(grey, 0, codecformat="jp2", reversible=True)
     yield Entry("jp2_sycc.jp2", in_colour_space(stored, 18), rgb[..., 0].astype(float64))
     for space in (16, 17, 18):
         yield Entry(f"jp2_grey_space_{space}.jp2", in_colour_space(alone, space), grey.astype(float64))
@@ -664,9 +672,9 @@ def with_channels(jp2: bytes, channels: Sequence[tuple[int, int, int]]) -> bytes
 def refused() -> dict[str, bytes]:
     """Whole files whose pixels no decoder here gives right: they must be `unsupported`, never `ok`."""
     rgb, grey = colours(), grey_slice()
-    colour = imagecodecs.jpeg2k_encode(np.dstack([rgb, grey]), 0, codecformat="jp2", reversible=True)
-    wide = imagecodecs.jpeg2k_encode(rgb.astype(np.uint16), 0, codecformat="jp2", reversible=True, bitspersample=16)
-    signed = imagecodecs.jpeg2k_encode(grey.astype(np.int16), 0, codecformat="jp2", reversible=True)
+    colour = _jpeg2000(np.dstack([rgb, grey]), 0, codecformat="jp2", reversible=True)
+    wide = _jpeg2000(rgb.astype(np.uint16), 0, codecformat="jp2", reversible=True, bitspersample=16)
+    signed = _jpeg2000(grey.astype(np.int16), 0, codecformat="jp2", reversible=True)
     lzw = tiff_of(grey, compression="lzw")
     return {
         "jp2_alpha_first.jp2": with_channels(colour, ((0, 1, 0), (1, 0, 1), (2, 0, 2), (3, 0, 3))),
@@ -697,9 +705,9 @@ def _jpeg2000_kinds() -> Iterator[tuple[str, bytes]]:
     ):
         stored = pixels if bits == 8 else pixels.astype(np.uint16) << (bits - 8)
         for form, mct in product(("jp2", "j2k"), (True, False)):
-            options = {"codecformat": form, "bitspersample": bits, "reversible": not level, "mct": mct}
+            options: dict[str, Any] = {"codecformat": form, "bitspersample": bits, "reversible": not level, "mct": mct}
             kind = f"{'lossy' if level else 'reversible'}{'' if mct else '_no_mct'}"
-            yield f"{name}{bits}_{kind}.{form}", imagecodecs.jpeg2k_encode(stored, level, **options)
+            yield f"{name}{bits}_{kind}.{form}", _jpeg2000(stored, level, **options)
     variants: dict[str, dict[str, Any]] = {
         "tiles": {"tile_size": (32, 32)},
         "precincts": {"precinct_size": (32, 32), "codeblock_size": (16, 16), "progression": "RPCL"},

@@ -124,7 +124,8 @@ def _float_differences(rows_of_bytes: NDArray[uint8], shape: tuple[int, int, int
     rows, columns, samples = shape
     sums = np.cumsum(rows_of_bytes.reshape(rows, columns * size, samples), axis=1, dtype=uint8)
     planes = sums.reshape(rows, size, columns * samples)
-    return np.ascontiguousarray(np.moveaxis(planes, 1, 2)).view(f">f{size}").reshape(shape)
+    samples: NDArray[Any] = np.ascontiguousarray(np.moveaxis(planes, 1, 2)).view(f">f{size}").reshape(shape)
+    return samples
 
 
 def _grey(samples: NDArray[Any], found: TiffLayout) -> NDArray[Any]:

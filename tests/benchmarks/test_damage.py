@@ -70,7 +70,7 @@ def test_the_docs_have_the_committed_figures() -> None:
 
 @pytest.mark.slow
 def test_it_is_measured(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.damage", "--count", "1", "--repeats", "1", "--results", tmp_path]
+    command = [sys.executable, "-m", "benchmarks.damage", "--count", "1", "--repeats", "1", "--results", str(tmp_path)]
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
     (path,) = tmp_path.glob("damage-synthetic-*.json")
