@@ -124,8 +124,8 @@ def _float_differences(rows_of_bytes: NDArray[uint8], shape: tuple[int, int, int
     rows, columns, samples = shape
     sums = np.cumsum(rows_of_bytes.reshape(rows, columns * size, samples), axis=1, dtype=uint8)
     planes = sums.reshape(rows, size, columns * samples)
-    samples: NDArray[Any] = np.ascontiguousarray(np.moveaxis(planes, 1, 2)).view(f">f{size}").reshape(shape)
-    return samples
+    restored: NDArray[Any] = np.ascontiguousarray(np.moveaxis(planes, 1, 2)).view(f">f{size}").reshape(shape)
+    return restored
 
 
 def _grey(samples: NDArray[Any], found: TiffLayout) -> NDArray[Any]:
@@ -135,12 +135,12 @@ def _grey(samples: NDArray[Any], found: TiffLayout) -> NDArray[Any]:
         return luma(samples)
     if kind == Photometric.CMYK:
         return luma_of_inks(~samples[..., :4])
-    first = samples[..., 0]
+    first: NDArray[Any] = samples[..., 0]
     if kind == Photometric.PALETTE:
-        return luma_of_table(_palette(found.colour_map))[first]
+        return np.asarray(luma_of_table(_palette(found.colour_map))[first])
     if kind == Photometric.WHITE_IS_ZERO:
         first = uint32((1 << found.bits) - 1).astype(first.dtype) - first
-    return full_scale(found.bits)[first] if found.bits < 8 else first
+    return np.asarray(full_scale(found.bits)[first]) if found.bits < 8 else first
 
 
 def _palette(colour_map: tuple[int, ...]) -> NDArray[uint8]:
