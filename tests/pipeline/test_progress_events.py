@@ -72,7 +72,7 @@ def test_a_signal_is_an_event(tmp_path: Path, tiny_model: Path) -> None:
     command = ["classify", tmp_path / "data", "--out", tmp_path / "out", "--model", tiny_model]
     lines = []
     with subprocess.Popen(
-        [sys.executable, "-m", "mribatch.cli", *command, "--progress", "json", "--batch-size", "1"],
+        [sys.executable, "-m", "mribatch.cli", *map(str, command), "--progress", "json", "--batch-size", "1"],
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
