@@ -8,6 +8,7 @@ from numpy import float32, int64, uint8
 from numpy.typing import NDArray
 
 from mribatch.training.fit.augment import augment
+from mribatch.training.recipes.phases import augmentation_in
 from mribatch.training.recipes.recipe import Recipe
 
 _SMALLEST = 1e-7  # of a probability, so that its logarithm is finite
@@ -27,7 +28,8 @@ class Teacher:
 
     def teach(self, chosen: NDArray[int64], recipe: Recipe, *, seed: int, epoch: int) -> NDArray[float32]:
         """Return softened answers, float32 (chosen, classes), about slices of the training part by position."""
-        seen = augment(self.pixels[chosen], chosen, recipe.augmentation, seed=seed, epoch=epoch, pool=self.pixels)
+        changes = augmentation_in(recipe, epoch)
+        seen = augment(self.pixels[chosen], chosen, changes, seed=seed, epoch=epoch, pool=self.pixels)
         return soften(self.answer(seen), recipe.teacher_temperature)
 
 

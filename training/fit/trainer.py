@@ -29,8 +29,8 @@ from mribatch.training.networks.build import (
     learning_model_of_any_size,
 )
 from mribatch.training.networks.frame import frame_slices
+from mribatch.training.recipes.phases import augmentation_in, is_late, learning_rate_after
 from mribatch.training.recipes.recipe import Recipe
-from mribatch.training.recipes.schedules import SCHEDULES
 
 _NO_EPOCH = 0  # augmentation draws from (seed, epoch, image); other draws have this in place of the epoch
 _MIXING = 2_000_000
@@ -150,20 +150,19 @@ class Trainer:
         """Run one pass over the training part and return mean loss and accuracy during it."""
         recipe, count = self._recipe, len(train.labels)
         order = np.random.default_rng((self._seed, _NO_EPOCH, number)).permutation(count).astype(int64)
-        share, schedule = recipe.batch / count, SCHEDULES[recipe.schedule]
+        share, augmentation = recipe.batch / count, augmentation_in(recipe, number)
         loss = hits = 0.0
         for start in self._show_progress(range(0, count, recipe.batch), number):
             chosen = order[start : start + recipe.batch]
             pixels = augment(
                 train.pixels[chosen],
                 chosen,
-                recipe.augmentation,
+                augmentation,
                 seed=self._seed,
                 epoch=number,
                 pool=train.pixels,
             )
-            done = (number - 1 + start / count) / recipe.epochs  # fraction of the whole fit
-            rate = recipe.learning_rate * schedule(done)
+            rate = learning_rate_after(recipe, number - 1 + start / count)
             steps = round((number - 1 + start / count) / share)
             decay = min(recipe.weights_average, (1 + steps) / (10 + steps))  # forgets the initial weights quickly
             learned = self._select_targets(pixels, chosen, train.labels[chosen], number)
@@ -183,7 +182,9 @@ class Trainer:
         if self._teacher is not None:
             answers = self._teacher.teach(chosen, self._recipe, seed=self._seed, epoch=epoch)
         random = np.random.default_rng((self._seed, _NO_EPOCH, epoch, _MIXING + int(chosen[0])))
-        batch = mix(SoftBatch(pixels=pixels, truth=truth, answers=answers), self._recipe, random)
+        batch = SoftBatch(pixels=pixels, truth=truth, answers=answers)
+        if not is_late(self._recipe, epoch):
+            batch = mix(batch, self._recipe, random)
         return batch.pixels, batch.truth, batch.answers
 
     def _frame(self, train: Images, number: int) -> Images:

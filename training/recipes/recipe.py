@@ -11,13 +11,17 @@ _FIRST_CHANGES = {"rotation_degrees", "shift", "zoom", "flip", "brightness", "co
 # Settings that came after the first bundles, with the value at which they change nothing.
 _LATER: Mapping[str, float] = {
     **{f"augmentation.{each.name}": 0.0 for each in fields(Augmentation) if each.name not in _FIRST_CHANGES},
-    **dict.fromkeys(("average_epochs", "mixup_share", "cutmix_share", "frame", "early_epochs", "teacher_share"), 0.0),
+    **dict.fromkeys(
+        ("average_epochs", "mixup_share", "cutmix_share", "frame", "early_epochs", "late_epochs", "teacher_share"), 0.0
+    ),
 }
 # Later settings that matter only where another one is not 0.
 _PARAMETERS: Mapping[str, str] = {
     "mixup": "mixup_share",
     "cutmix": "cutmix_share",
     "early_frame": "early_epochs",
+    "late_rate": "late_epochs",
+    "late_augmentation": "late_epochs",
     "teacher_temperature": "teacher_share",
 }
 
@@ -55,6 +59,9 @@ class Recipe:
     frame: int = 0  # side, pixels, to which the graph stretches what is not background; 0: not; see networks/frame.py
     early_epochs: int = 0  # epochs at the start whose slices are framed to a smaller size, which takes less time
     early_frame: int = 0  # that size, pixels
+    late_epochs: int = 0  # epochs at the end, after the schedule, in which nothing is mixed; see recipes/phases.py
+    late_rate: float = 0.0  # their first learning rate
+    late_augmentation: str = "light"  # theirs, a name in augmentation.AUGMENTATIONS
     teacher_share: float = 0.0  # of the loss that a teacher's answers have; needs --teacher
     teacher_temperature: float = 2.0  # at which they are compared
 

@@ -66,7 +66,12 @@ def _parse_value(key: str, text: str, like: Any) -> Any:
 
 def _check(recipe: Recipe) -> None:
     """Refuse what would fail only during the fit."""
-    choices = {"schedule": SCHEDULES, "optimizer": OPTIMIZERS, "keep": ("best", "last")}
+    choices: Mapping[str, Iterable[str]] = {
+        "schedule": SCHEDULES,
+        "optimizer": OPTIMIZERS,
+        "keep": ("best", "last"),
+        "late_augmentation": AUGMENTATIONS,
+    }
     for key, names in choices.items():
         if getattr(recipe, key) not in names:
             raise OptionError(f"'{getattr(recipe, key)}' is not a value of {key}", f"choose one of: {', '.join(names)}")
@@ -74,6 +79,9 @@ def _check(recipe: Recipe) -> None:
         raise OptionError(f"'{recipe.name}' has no blocks that can be frozen", "omit frozen_blocks")
     if recipe.early_epochs and not (recipe.frame and recipe.early_frame):
         raise OptionError("early_epochs needs sizes of frames", "add --set frame=160 --set early_frame=112")
+    if recipe.late_epochs and not (recipe.late_rate and recipe.late_epochs < recipe.epochs and recipe.keep == "last"):
+        problem = "late_epochs are some of all epochs, need a learning rate, and end with the epoch that is kept"
+        raise OptionError(problem, "add --set late_rate=0.0002 --set keep=last, and give more epochs than late_epochs")
     _check_shares(recipe)
     for key in ("size", "batch", "epochs", "patience"):
         if getattr(recipe, key) < 1:
@@ -109,5 +117,6 @@ _WHOLE = (
     "frame",
     "early_epochs",
     "early_frame",
+    "late_epochs",
 )
 _SHORT: Mapping[str, str] = {"lr": "learning_rate"}

@@ -68,6 +68,8 @@ def test_augmentations_by_name() -> None:
         ("optimizer=sgd", "'sgd' is not a value of optimizer"),
         ("keep=first", "'first' is not a value of keep"),
         ("weights_average=1", "weights_average is 1.0. Fix: give less than 1"),
+        ("late_epochs=2", "late_epochs are some of all epochs, need a learning rate"),
+        ("late_augmentation=none-such", "'none-such' is not a value of late_augmentation. Fix: choose one of: none, "),
         ("early_epochs=2", "early_epochs needs sizes of frames. Fix: add --set frame=160 --set early_frame=112"),
         ("frozen_blocks=2", "'cnn' has no blocks that can be frozen"),
     ],
