@@ -2,7 +2,7 @@
 
 import pytest
 
-from mribatch.core.bundle import load_bundle
+from mribatch.core.bundle import DEFAULT_MODEL, load_bundle
 from mribatch.trt.graph.conversion import to_fp16
 from mribatch.trt.graph.emulation import gate_emulated
 from mribatch.trt.graph.fp16 import convert_bundle
@@ -39,13 +39,39 @@ def test_a_network_that_rounds_well_keeps_none() -> None:
 
 
 def test_where_it_is_no_use_the_gate_says_so() -> None:
-    """The trouble lies behind the first quarter."""
-    bundle = bundle_of(amplifier(nodes_behind=0).model())
-    graph = convert_bundle(bundle)
-    assert not gate_emulated(bundle, graph.model).holds
+    """The trouble lies deep inside the network, behind the first quarter."""
+    graph = Graph()
+    x = graph.conv(graph.pixels(), 3, 3)
+    for _ in range(30):
+        x = graph.add("Abs", x)
+    x = graph.add("Sub", graph.add("Mul", x, graph.weight(1.0005)), x)
+    x = graph.add("Relu", graph.conv(graph.add("Mul", x, graph.weight(1000.0)), 3, 8))
+    graph.softmax(graph.dense(graph.add("Flatten", graph.add("GlobalAveragePool", x)), 8))
+    bundle = bundle_of(graph.model())
+    assert not gate_emulated(bundle, convert_bundle(bundle).model).holds
 
 
-@pytest.mark.parametrize("name", ["cnn", pytest.param("efficientnet-lite2", marks=pytest.mark.slow)])
+def test_a_long_frame_does_not_use_up_the_nodes_of_the_network() -> None:
+    """Twenty exact nodes before the first convolution are more than a quarter; what rounds badly comes after them."""
+    graph = Graph()
+    x = graph.pixels()
+    for _ in range(20):
+        x = graph.add("Abs", x)
+    x = graph.conv(x, 3, 3)
+    nearly = graph.add("Mul", x, graph.weight(1.003), name="nearly")
+    x = graph.add("Mul", graph.add("Sub", nearly, x, name="difference"), graph.weight(300.0), name="up")
+    for _ in range(16):
+        x = graph.add("Abs", x)
+    pooled = graph.add("Flatten", graph.add("GlobalAveragePool", graph.add("Relu", graph.conv(x, 3, 8))))
+    graph.softmax(graph.dense(pooled, 8))
+    bundle = bundle_of(graph.model())
+    careful = convert_bundle(bundle)
+    assert {"nearly", "difference"} <= set(careful.fp32_nodes) and gate_emulated(bundle, careful.model).holds
+
+
+@pytest.mark.parametrize(
+    "name", ["cnn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("efficientnet-lite2", DEFAULT_MODEL))]
+)
 def test_the_shipped_ones_meet_their_golden_answers(name: str) -> None:
     bundle = load_bundle(name)
     assert gate_emulated(bundle, convert_bundle(bundle).model).holds

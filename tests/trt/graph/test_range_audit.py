@@ -30,7 +30,7 @@ def test_a_shipped_model_stays_far_from_the_limit(name: str) -> None:
     bundle = load_bundle(name)
     found = audit(bundle.model, bundle.golden.images[:8])
     assert (found.fp32_nodes, found.images, found.limit) == ((), 8, LIMIT == 16376 and LIMIT)
-    assert found.largest[1] == bundle.golden.images[:8].max()
+    assert bundle.golden.images[:8].max() <= found.largest[1] < LIMIT / 16  # pixels, or a frame's sums of positions
 
 
 def test_peaks_are_those_of_the_values() -> None:
