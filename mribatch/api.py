@@ -167,6 +167,7 @@ def report(
     groups: str | None = None,
     group_by: str | None = None,
     require: str | Iterable[str] = (),
+    require_low: str | Iterable[str] = (),
     protocol: str | None = None,
     seed: int = 0,
     html: bool = True,
@@ -182,6 +183,7 @@ def report(
         group_by: Also aggregate slices to patients, and write patients.parquet and patients.csv: `patient=REGEX`, whose
             first group in the path names the patient, or `patient=FILE.csv`.
         require: Requirements such as "sensitivity[glioma_tumor]@low>=0.9"; `RunReport.check` raises if one is not met.
+        require_low: Likewise, of the lower bounds of the intervals.
         protocol: How test and training images were kept apart; quoted in the report.
         seed: Seed of the bootstrap intervals.
         html: Write report.html, the page with pictures and charts, too.
@@ -195,7 +197,16 @@ def report(
             print(metric.metric, metric.class_, metric.value)
     """
     path = run.path if isinstance(run, Run) else Path(run)
-    return measure_run(path, groups=groups, group_by=group_by, require=require, protocol=protocol, seed=seed, html=html)
+    return measure_run(
+        path,
+        groups=groups,
+        group_by=group_by,
+        require=require,
+        require_low=require_low,
+        protocol=protocol,
+        seed=seed,
+        html=html,
+    )
 
 
 def audit(

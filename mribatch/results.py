@@ -364,13 +364,15 @@ class AuditResult:
         return "".join(parts)
 
 
-def measure_run(run: Path, *, require: str | Iterable[str] = (), **options: Any) -> RunReport:
+def measure_run(
+    run: Path, *, require: str | Iterable[str] = (), require_low: str | Iterable[str] = (), **options: Any
+) -> RunReport:
     """Measure a run; the options are the fields of ReportOptions."""
     from mribatch.report.measure import ReportOptions, report
 
-    required = (require,) if isinstance(require, str) else tuple(require)
+    required, required_low = ((one,) if isinstance(one, str) else tuple(one) for one in (require, require_low))
     with in_python_terms():
-        result = report(ReportOptions(run=run, require=required, **options))
+        result = report(ReportOptions(run=run, require=required, require_low=required_low, **options))
     return RunReport(run, result.file)
 
 

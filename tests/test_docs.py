@@ -268,23 +268,25 @@ def test_every_way_to_open_the_results_works(
 def test_getting_started_tells_what_the_demo_does(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from mribatch.pipeline.demo_folder import draw_demo_folder
+    from mribatch.pipeline.demo_folder import add_demo_study, draw_demo_folder
     from mribatch.pipeline.options import ClassifyOptions
     from mribatch.pipeline.run import classify
 
     page = ROOT / "docs/getting-started.md"
     monkeypatch.chdir(tmp_path)
     draw_demo_folder(Path("build/demo/slices"))
+    add_demo_study(Path("build/demo/slices"))
     for out in ("build/demo/run", "results"):
         summary = classify(["build/demo/slices"], out, ClassifyOptions(model=str(tiny_model)))
-    counts = summary.to_text().split("31 files: ")[1].split("Predicted:")[0]
-    assert "24 ok, 7 failed" in counts and counts in page.read_text()
-    assert summary.skipped == {"suffix": 2} and "Not listed (suffix 2): see" in page.read_text()
+    counts = summary.to_text().split("Predicted:")[0]
+    assert "80 images in 65 files: 67 ok, 6 blank, 7 failed" in counts and counts in page.read_text()
+    assert summary.skipped == {"suffix": 2, "dicom_no_pixels": 1}
+    assert "Not listed (dicom_no_pixels 1, suffix 2): see" in page.read_text()
     first, second = examples(page)
     exec(first, {})
     assert capsys.readouterr().out.count("'path': ") == 5
     exec(second, {})
-    assert capsys.readouterr().out.count("'error': ") == 7
+    assert capsys.readouterr().out.count("'error': ") == 13
 
 
 # Tables and facts

@@ -72,7 +72,7 @@ def test_every_public_name_is_there_and_no_other() -> None:
 )
 def test_report_is_the_function_whatever_was_imported_before(code: str) -> None:
     text = python(f"{code}; import inspect; print(list(inspect.signature(report).parameters))")
-    assert text == "['run', 'groups', 'group_by', 'require', 'protocol', 'seed', 'html']\n"
+    assert text == "['run', 'groups', 'group_by', 'require', 'require_low', 'protocol', 'seed', 'html']\n"
 
 
 def test_the_command_line_is_also_python_m_mribatch() -> None:

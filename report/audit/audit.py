@@ -30,7 +30,7 @@ from mribatch.report.audit.audit_file import (
     figure_keys,
     list_figures,
 )
-from mribatch.report.audit.duplicates import Duplicates, PairKind, connect, find_duplicates, number
+from mribatch.report.audit.duplicates import AuditDuplicates, PairKind, connect, find_duplicates, number
 from mribatch.report.audit.files import write_files
 from mribatch.report.audit.findings import list_findings
 from mribatch.report.audit.images import AuditedImages, ListedFolder, list_images, read_images
@@ -243,7 +243,7 @@ def _count_classes(table: AuditTable) -> tuple[ClassCount, ...]:
     return tuple(found)
 
 
-def _count_duplicates(duplicates: Duplicates) -> DuplicateCounts:
+def _count_duplicates(duplicates: AuditDuplicates) -> DuplicateCounts:
     sizes = np.bincount(duplicates.groups[duplicates.groups >= 0], minlength=0)
     readable = duplicates.pixels[duplicates.pixels >= 0]
     contents = set(zip(duplicates.groups.tolist(), duplicates.pixels.tolist(), strict=True))

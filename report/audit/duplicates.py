@@ -42,7 +42,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Duplicates:
+class AuditDuplicates:
     """What was found. groups: (n,), equal numbers show the same picture, ascending by first member; -1: unreadable."""
 
     pairs: tuple[Pair, ...]
@@ -55,7 +55,7 @@ class Duplicates:
         return np.where(self.groups >= 0, counts[self.groups], 0).astype(int64)
 
 
-def find_duplicates(images: AuditedImages) -> Duplicates:
+def find_duplicates(images: AuditedImages) -> AuditDuplicates:
     """Find all pairs and the groups that they make.
 
     Images of one series whose header says so are not compared by likeness: neighbouring slices look alike.
@@ -69,7 +69,7 @@ def find_duplicates(images: AuditedImages) -> Duplicates:
     groups = connect(len(images), [*((pair.first, pair.second) for pair in exact), *edges.all])
     groups = np.where(pixels >= 0, groups, -1)
     found = sorted((*exact, *edges.nearest()), key=lambda pair: (pair.first, pair.second))
-    return Duplicates(tuple(found), renumber(groups), pixels)
+    return AuditDuplicates(tuple(found), renumber(groups), pixels)
 
 
 def number(keys: list[str | None]) -> NDArray[int64]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mribatch.core.text import decode_name
-from mribatch.report.audit.duplicates import Duplicates, PairKind, connect, renumber
+from mribatch.report.audit.duplicates import AuditDuplicates, PairKind, connect, renumber
 from mribatch.report.audit.images import AuditedImages
 from mribatch.report.audit.series import Series
 from mribatch.report.groups import NEAR_DUPLICATES, PATIENT
@@ -23,7 +23,7 @@ class AuditTable:
     """Everything that was found, image by image."""
 
     images: AuditedImages
-    duplicates: Duplicates
+    duplicates: AuditDuplicates
     series: Series
     parts: tuple[str | None, ...]
     leaked: NDArray[np.bool_]  # (n,): of a later part, with a duplicate in an earlier one

@@ -129,7 +129,7 @@ def test_a_dry_run_counts_and_estimates_and_writes_nothing(tmp_path: Path, tiny_
             ["data", "--out", "o", "--backend", "cuda"],
             2,
             "Error: Invalid value for '--backend': 'cuda' is not one of "
-            "'auto', 'onnxruntime', 'tensorrt'. Fix: see mribatch classify --help",
+            "'auto', 'onnxruntime', 'onnxruntime-cuda', 'tensorrt'. Fix: see mribatch classify --help",
         ),
         (
             ["data", "--out", "o", "--no-such"],

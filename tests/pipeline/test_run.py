@@ -559,7 +559,7 @@ class FakePair:
     """A five-line decoder that is a five-line classifier, too."""
 
     calls_at_once = 1
-    training_images = None  # it stands for the bundle as well
+    training_images = training_look = None  # it stands for the bundle as well
 
     def __init__(self, fails: bool) -> None:
         self.fails = fails

@@ -83,7 +83,9 @@ def test_the_map_is_keras_own_feature_map_times_its_weights(tmp_path: Path) -> N
     facts = BundleFacts(name="pooling", classes=BRAIN_TUMORS, temperature=1.5)
     write_bundle(network, facts, "# pooling", tmp_path / "bundle")
     pixels = draw_slice(5, 48, 48, lesion=True)[..., None]
-    features = keras.Model(network.input, network.get_layer("last").output).predict(pixels[None], verbose=0)[0]
+    features = keras.Model(network.input, network.get_layer("last").output).predict(
+        np.repeat(pixels[None], 3, axis=-1), verbose=0
+    )[0]
     weights, bias = network.get_layer("logits").get_weights()
     with MapMaker(load_bundle(str(tmp_path / "bundle")), threads=1) as maker:
         assert maker.method is MapMethod.CLASS_ACTIVATION
@@ -97,7 +99,7 @@ def build_pooling_network(keras: Any) -> Any:
     """Two convolutions, global average pooling, one dense layer; random weights."""
     keras.utils.set_random_seed(7)
     layers = keras.layers
-    inputs = keras.Input((48, 48, 1))
+    inputs = keras.Input((48, 48, 3))  # grey, three times, as our exporter gives it
     x = layers.Rescaling(1 / 255)(inputs)
     x = layers.Conv2D(8, 3, strides=2, activation="relu")(x)
     x = layers.Conv2D(16, 3, strides=2, activation="relu", name="last")(x)

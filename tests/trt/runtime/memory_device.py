@@ -79,6 +79,11 @@ class MemoryArray:
     def __cuda_array_interface__(self) -> dict[str, Any]:
         return self.interface
 
+    def to_host(self) -> NDArray[uint8]:
+        """A copy of the pixels in this process, as DALI's arrays give it."""
+        pixels: NDArray[uint8] = self.buffer.alive.reshape(self.interface["shape"]).copy()
+        return pixels
+
     def write(self, pixels: NDArray[uint8]) -> None:
         """As a producer that uses its buffer again at once."""
         self.buffer.idle("written to")
