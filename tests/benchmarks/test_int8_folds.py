@@ -13,7 +13,7 @@ from benchmarks import int8_folds
 from benchmarks.int8_folds import Divided, divide
 from mribatch.core.bundle import load_bundle
 from mribatch.core.training_images import TrainingImages
-from mribatch.training.export.training_images import add_training_images
+from mribatch.training.export.training_images import KnownImages, add_training_images
 from tests.make_models import make_convolutional
 from tests.training.toy import draw_sources
 
@@ -34,7 +34,7 @@ def make_folds(folder: Path, divided: Divided, *, shifted: int = 0) -> Path:
     for fold in range(FOLDS):
         seen = divided.folds.dealt != (fold + shifted) % FOLDS
         bundle = make_convolutional(folder / f"fold-{fold + 1}", seed=fold)
-        add_training_images(bundle, TrainingImages.of_pixels(divided.data.pixels[seen]))
+        add_training_images(bundle, KnownImages(TrainingImages.of_pixels(divided.data.pixels[seen])))
     return folder
 
 

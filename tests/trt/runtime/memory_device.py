@@ -434,4 +434,4 @@ class MemoryContext:
 def bundle_like(height: int = 4, width: int = 4, classes: int = 3) -> Any:
     """As much of a Bundle as the loop looks at."""
     spec = SimpleNamespace(height=height, width=width, classes=tuple(f"c{n}" for n in range(classes)))
-    return SimpleNamespace(spec=spec, training_images=None)
+    return SimpleNamespace(spec=spec, training_images=None, training_look=None)
