@@ -103,7 +103,8 @@ def changed_slices(slices: Pixels, random: np.random.Generator) -> Iterator[tupl
 
     def small(one: Pixels) -> Any:
         edge = (side - side // 2) // 2
-        return cv2.copyMakeBorder(cv2.resize(one, (side - 2 * edge,) * 2), *[edge] * 4, cv2.BORDER_CONSTANT, value=0)
+        inner = cv2.resize(one, (side - 2 * edge, side - 2 * edge))
+        return cv2.copyMakeBorder(inner, edge, edge, edge, edge, cv2.BORDER_CONSTANT, value=(0,))
 
     yield "inverted", 255 - slices
     yield "upside down", slices[:, ::-1]
@@ -121,7 +122,7 @@ def changed_slices(slices: Pixels, random: np.random.Generator) -> Iterator[tupl
 
 
 def _clip(values: NDArray[Any]) -> Pixels:
-    return np.clip(values, 0, 255).astype(uint8)
+    return np.asarray(np.clip(values, 0, 255), uint8)
 
 
 class NetworkFeatures:

@@ -148,7 +148,8 @@ class TrainingLook:
     def to_bytes(self) -> bytes:
         """Return the content of training_look.npz."""
         stream = io.BytesIO()
-        np.savez_compressed(stream, **{name: np.asarray(getattr(self, name)) for name in self.names()})
+        arrays: dict[str, Any] = {name: np.asarray(getattr(self, name)) for name in self.names()}
+        np.savez_compressed(stream, **arrays)
         return stream.getvalue()
 
     def _is_odd(self, width: int | None, height: int | None) -> bool:
@@ -247,7 +248,7 @@ def _areas(size: int, cells: int) -> NDArray[float32]:
     edges = np.arange(cells + 1) * size / cells
     places = np.arange(size)
     overlap = np.minimum(edges[1:, None], places + 1) - np.maximum(edges[:-1, None], places)
-    return (np.maximum(overlap, 0) * cells / size).astype(float32)
+    return np.asarray(np.maximum(overlap, 0) * cells / size, float32)
 
 
 def _quantiles(images: NDArray[uint8]) -> NDArray[float64]:

@@ -58,7 +58,7 @@ def measure_suspicion(rows: RunRows, classes: Sequence[str]) -> NDArray[float64]
     """How much each row speaks for a tumor, (rows,): 1 minus the probability of none, or the highest; 0 where none."""
     without = find_no_tumor_class(classes)
     if without is None:
-        return rows.probabilities.max(axis=1).astype(float64)
+        return np.asarray(rows.probabilities.max(axis=1), float64)
     found = 1 - rows.probabilities[:, list(classes).index(without)].astype(float64)
     return np.where(rows.readable, found, 0.0)
 

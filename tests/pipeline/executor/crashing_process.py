@@ -36,7 +36,7 @@ def no_gpu() -> None:
 if __name__ == "__main__":
     name = sys.argv[1]
     if name in globals():
-        loading = service.load_bundle
+        loading = vars(service)["load_bundle"]
 
         def load(model: str) -> object:
             globals()[name]()

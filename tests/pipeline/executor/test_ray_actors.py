@@ -139,9 +139,9 @@ def test_a_driver_that_is_killed_is_started_again(
 def test_what_a_cluster_cannot_do_is_said_in_one_line(
     cluster: Any, data: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    options = {"on": f"ray://{cluster.address}"}
+    options = ClassifyOptions(model=str(tiny_model), threads=8, on=f"ray://{cluster.address}")
     with pytest.raises(MribatchError, match="no machine of the cluster has 8 free cores. Fix: give fewer --threads"):
-        classify([data], tmp_path / "out", ClassifyOptions(model=str(tiny_model), threads=8, **options))
+        classify([data], tmp_path / "out", options)
 
 
 @pytest.mark.slow
