@@ -37,8 +37,8 @@ def test_every_call_that_fails(scenario: Scenario, disturbed: tuple[Control, Ser
 def test_the_library_makes_the_call_fail_that_was_asked_for(disturbed: tuple[Control, Server], tmp_path: Path) -> None:
     """Without this, a sweep in which nothing fails would pass."""
     control, server = disturbed
-    control.watch([tmp_path], Fault("open", 1, errno.EIO))
+    control.watch([tmp_path], Fault("open", 1, errno.EIO, sticky=True))  # a call that fails once is made again
     ended = server.run(["verify", tmp_path / "run"])
-    assert (control.injected, ended.code) == (1, 1)
+    assert control.injected >= 1 and ended.code == 1
     assert control.what == f"open {tmp_path}/run/run.json"
     assert "Input/output error" in ended.stderr and "Traceback" not in ended.stderr
