@@ -73,8 +73,8 @@ def test_a_bundle_in_fp16_keeps_its_contract_and_its_answers(folder: str) -> Non
     assert len(graph.model) < 0.66 * len(bundle.model)
     onnx.checker.check_model(onnx.load_model_from_string(graph.model), full_check=True)
     got = run_fp32(graph.model, bundle.golden.images[:12])
-    # nothing is kept exact here; convert_bundle does that where a network needs it to stay within its tolerance
-    assert 0 < np.abs(got - bundle.golden.probabilities[:12]).max() <= 1.5 * bundle.spec.tolerance.fp16
+    # of the same size at least: nothing is kept exact here, as convert_bundle does to stay within the tolerance
+    assert 0 < np.abs(got - bundle.golden.probabilities[:12]).max() <= 3 * bundle.spec.tolerance.fp16
     kept = {OUTPUT_NAME, *(name for name in graph.fp32_nodes if name.startswith("softmax_"))}
     assert kept & set(graph.fp32_nodes)
 
