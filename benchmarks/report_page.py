@@ -114,7 +114,8 @@ def _open(browser: "Browser", file: Path) -> tuple[float, float, int]:
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
     page.goto(file.as_uri())
-    page.wait_for_function(f"{_PAINT} !== undefined")
+    while page.evaluate(_PAINT) is None:  # wait_for_function evaluates text, which the page's policy forbids
+        page.wait_for_timeout(10)
     values = [round(float(page.evaluate(each)), 1) for each in (_PAINT, _PARSED)]
     elements = int(page.evaluate("document.querySelectorAll('*').length"))
     context.close()
