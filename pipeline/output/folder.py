@@ -114,7 +114,7 @@ class RunFolder:
         with FolderLock(self.path) as self._lock:
             try:
                 yield
-            except (WriteError, OSError):
+            except (WriteError, RunError, OSError):
                 self.check_lock()
                 raise
             finally:
