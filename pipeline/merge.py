@@ -75,13 +75,21 @@ def merge(
         _check_target(folder, merged, overwrite=overwrite)
         _make_folder(out)
         with FolderLock(out):
-            return _merge_locked(found, merged, folder, progress, csv=csv, xlsx=xlsx)
+            earlier = _check_target(folder, merged, overwrite=overwrite)  # again: another may have been faster
+            return _merge_locked(found, merged, folder, earlier, progress, csv=csv, xlsx=xlsx)
 
 
 def _merge_locked(
-    found: Sequence[_ShardRun], merged: RunFile, folder: RunFolder, progress: Progress, *, csv: bool, xlsx: bool
+    found: Sequence[_ShardRun],
+    merged: RunFile,
+    folder: RunFolder,
+    earlier: RunFile | None,
+    progress: Progress,
+    *,
+    csv: bool,
+    xlsx: bool,
 ) -> RunSummary:
-    earlier = _check_target(folder, merged, overwrite=True)  # under the lock, another run is replaced
+    """Copy what `earlier`, this merge's run.json of an interrupted call, lacks; None: begin anew."""
     if earlier is None:
         folder.overwrite()
         folder.write(replace(merged, state=RunState.LISTING))

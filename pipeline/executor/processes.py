@@ -193,9 +193,11 @@ class PartProcesses:
 
     def _start(self, seat: Seat) -> ChildProcess:
         process = ChildProcess(self._command, seat.log, seat.environment)
+        process.send_bytes(message_bytes(self._order))
         with self._lock:
             self._living[seat.number] = process
-        process.send_bytes(message_bytes(self._order))
+            if self._work.ended:  # the others were halted before this one was known
+                process.send_bytes(message_bytes(Halt()))
         try:
             while not isinstance(message := self._receive(process), Ready):
                 if isinstance(message, Note):

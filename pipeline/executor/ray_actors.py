@@ -104,7 +104,7 @@ class RayActors:
         self._needs_gpu = needs_gpu
         self._busy: dict[Any, _Actor] = {}  # by the reference of what it does
         self._idle: list[_Actor] = []
-        self._started = 0
+        self._started = self._died_opening = 0
         self._given_up: list[MribatchError] = []
         self._halting = False
         self._is_ours = False
@@ -214,6 +214,11 @@ class RayActors:
                 yield Lost(actor.part, {})
                 if work.deaths[actor.part] >= MOST_DEATHS:
                     raise hopeless(actor.part, MOST_DEATHS, "lost with its actor") from error
+            else:
+                self._died_opening += 1
+                if self._died_opening >= MOST_DEATHS:
+                    problem = f"{MOST_DEATHS} actors in a row died before they were ready"
+                    raise MribatchError(problem, "see Ray's logs; give more memory, or fewer --workers") from error
             return
         last = messages[-1]
         yield from (message for message in messages if isinstance(message, Rows | PartMade))
@@ -223,7 +228,7 @@ class RayActors:
         if isinstance(last, Failed):
             yield from self._give_up(actor, last, work)
         else:
-            actor.part = None
+            actor.part, self._died_opening = None, 0
             self._idle.append(actor)
 
     def _give_up(self, actor: _Actor, failed: Failed, work: _Parts) -> Iterator[Event]:

@@ -17,6 +17,7 @@ from mribatch.core.onnx_graph import read_graph_facts
 from mribatch.core.synthetic import golden_slices
 from mribatch.trt.graph.conversion import convert_values, to_fp16
 from mribatch.trt.graph.cpu_session import CpuSession
+from mribatch.trt.graph.fp16 import convert_bundle
 from mribatch.trt.graph.typed import read_graph
 from tests.make_models import BAD_BUNDLES, make_bad, tiny_model
 from tests.trt.graph.graphs import EFFICIENTNET_HEAD, SIDE, Graph, efficientnet_like, run_fp32
@@ -64,6 +65,9 @@ def test_weights_are_half_but_those_of_the_head_and_the_scales() -> None:
     assert all(tensor.data_type in (FLOAT, HALF) for tensor in model.graph.initializer)
 
 
+_NEEDS_EXACT_NODES = {"efficientnet-lite2-framed"}
+
+
 @pytest.mark.parametrize("folder", BUNDLES, ids=lambda folder: Path(folder).name)
 def test_a_bundle_in_fp16_keeps_its_contract_and_its_answers(folder: str) -> None:
     bundle = load_bundle(folder)
@@ -72,9 +76,10 @@ def test_a_bundle_in_fp16_keeps_its_contract_and_its_answers(folder: str) -> Non
     assert (after.inputs, after.outputs, after.domains) == (before.inputs, before.outputs, before.domains)
     assert len(graph.model) < 0.66 * len(bundle.model)
     onnx.checker.check_model(onnx.load_model_from_string(graph.model), full_check=True)
-    got = run_fp32(graph.model, bundle.golden.images[:12])
-    # of the same size at least: nothing is kept exact here, as convert_bundle does to stay within the tolerance
-    assert 0 < np.abs(got - bundle.golden.probabilities[:12]).max() <= 3 * bundle.spec.tolerance.fp16
+    # A network with a frame keeps its answers only where some nodes stay exact; as users get it, it is within 1 x.
+    keeps, answering = (1.0, convert_bundle(bundle)) if bundle.spec.name in _NEEDS_EXACT_NODES else (1.5, graph)
+    got = run_fp32(answering.model, bundle.golden.images[:12])
+    assert 0 < np.abs(got - bundle.golden.probabilities[:12]).max() <= keeps * bundle.spec.tolerance.fp16
     kept = {OUTPUT_NAME, *(name for name in graph.fp32_nodes if name.startswith("softmax_"))}
     assert kept & set(graph.fp32_nodes)
 
