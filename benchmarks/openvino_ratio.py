@@ -1,8 +1,8 @@
 """OpenVINO against ONNX Runtime on the graphs that ship: python -m benchmarks.openvino_ratio [--rounds N]
 
 Both run on one thread, as `mribatch classify` runs ONNX Runtime on each core, with the same drawn slices; they take
-turns, and ratios are of one round. OpenVINO gets the batch size that suits it best of those tried. `pip install openvino`
-first; mribatch itself does not use it. Writes benchmarks/results/openvino_ratio-*.json.
+turns, and ratios are of one round. OpenVINO gets the batch size that suits it best of those tried. `pip
+install openvino` first; mribatch itself does not use it. Writes benchmarks/results/openvino_ratio-*.json.
 """
 
 import argparse
