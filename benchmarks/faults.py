@@ -14,11 +14,13 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from benchmarks.conditions import RESULTS, conditions, machine
+from mribatch.core.cores import usable_cores
 from mribatch.core.files import write_json
 from tests.faults.kills import MODES, Killer, draw_many
 from tests.faults.scenarios import SCENARIOS, Scenario
@@ -29,6 +31,7 @@ from tests.make_models import make_tiny
 
 _MEMORY = Path("/dev/shm")  # the faults do not come from the disk, so none has to turn
 _SHOWN = 20
+_TOLD_EVERY = 50  # faults
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,29 +39,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--step", type=int, default=1, help="Try every N-th fault only.")
     parser.add_argument("--scenarios", default="", help="Names, separated by semicolons; all by default.")
+    parser.add_argument("--jobs", type=int, default=usable_cores(), help="Scenarios at a time; all cores by default.")
     parser.add_argument("--kills", type=int, default=200, help="Kills of each kind; 0: none.")
     parser.add_argument("--modes", default="", help="Kinds of kills, separated by semicolons; all by default.")
     chosen = parser.parse_args(arguments)
     start = _MEMORY if _MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(dir=start) as name:
         folder = Path(name).resolve()
-        library = compile_shim(folder)
-        with Control(library, folder / "control") as control, Server(folder, control.environment) as server:
-            good = _sweep(folder, server, control, chosen) if chosen.step else True
+        good = _sweep(folder, chosen) if chosen.step else True
         with Server(folder, os.environ) as server:
             good &= _kill(folder, server, chosen) if chosen.kills else True
     return 0 if good else 1
 
 
-def _sweep(folder: Path, server: Server, control: Control, chosen: argparse.Namespace) -> bool:
+def _sweep(folder: Path, chosen: argparse.Namespace) -> bool:
     wanted = [name.strip() for name in chosen.scenarios.split(";") if name.strip()]
-    found = {}
-    for scenario in SCENARIOS:
-        if not wanted or scenario.name in wanted:
-            print(scenario.name, "...", flush=True)
-            found[scenario.name] = sweep_scenario(scenario, folder / "place", server, control, chosen.step)
-            shutil.rmtree(folder / "place")
-            print(scenario.name, {key: found[scenario.name][key] for key in ("faults", "ends")}, flush=True)
+    scenarios = [one for one in SCENARIOS if not wanted or one.name in wanted]
+    library = compile_shim(folder)
+
+    def sweep(scenario: Scenario) -> dict[str, Any]:
+        own = folder / scenario.name.replace(" ", "_")
+        own.mkdir()
+        with Control(library, own / "control") as control, Server(own, control.environment) as server:
+            result = sweep_scenario(scenario, own / "place", server, control, chosen.step)
+        shutil.rmtree(own)
+        print(scenario.name, {key: result[key] for key in ("faults", "ends")}, flush=True)
+        return result
+
+    with ThreadPoolExecutor(chosen.jobs) as pool:  # the commands run in processes of their own
+        found = {one.name: result for one, result in zip(scenarios, pool.map(sweep, scenarios), strict=True)}
     bad = sum(one["ends"].get("bad", 0) for one in found.values())
     facts = conditions()
     content = {"conditions": facts, "step": chosen.step, "scenarios": found, "bad": bad}
@@ -71,7 +80,11 @@ def sweep_scenario(scenario: Scenario, root: Path, server: Server, control: Cont
     """Try every step-th fault; what was tried, how often, and what became of it."""
     sweep = Sweep(scenario, root, server, control)
     sweep.prepare()
-    outcomes = [sweep.inject(fault) for fault in list(sweep.faults())[::step]]
+    faults, outcomes = list(sweep.faults())[::step], list[Outcome]()
+    for fault in faults:
+        outcomes.append(sweep.inject(fault))
+        if len(outcomes) % _TOLD_EVERY == 0:
+            print(f"{scenario.name}: {len(outcomes):,} of {len(faults):,}", flush=True)
     return {
         "calls": sweep.counts,
         "faults": len(outcomes),
