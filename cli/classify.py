@@ -11,10 +11,10 @@ import click
 from mribatch.core.errors import ExitCode, MribatchError
 
 if TYPE_CHECKING:
-    from mribatch.pipeline.metrics_file import MetricsFile
     from mribatch.pipeline.options import ClassifyOptions
     from mribatch.pipeline.progress import Progress
     from mribatch.pipeline.progress_events import ProgressEvents
+    from mribatch.pipeline.prometheus_file import PrometheusFile
 
 BACKENDS = ("auto", "onnxruntime", "onnxruntime-cuda", "tensorrt")
 DECODERS = ("auto", "opencv", "dali")
@@ -206,7 +206,9 @@ def _estimate(inputs: Sequence[str], out: str | None, options: "ClassifyOptions"
     return estimate(inputs, out, options, progress)
 
 
-def _open_observers(out: str | None, metrics_file: str | None, *, events: bool) -> "list[ProgressEvents | MetricsFile]":
+def _open_observers(
+    out: str | None, metrics_file: str | None, *, events: bool
+) -> "list[ProgressEvents | PrometheusFile]":
     """Who is told how the run goes, and how it ended."""
     found: list[Any] = []
     if events:
@@ -214,14 +216,14 @@ def _open_observers(out: str | None, metrics_file: str | None, *, events: bool) 
 
         found.append(ProgressEvents(sys.stderr))
     if metrics_file is not None:
-        from mribatch.pipeline.metrics_file import MetricsFile
+        from mribatch.pipeline.prometheus_file import PrometheusFile
 
-        found.append(MetricsFile(Path(metrics_file), out or ""))
+        found.append(PrometheusFile(Path(metrics_file), out or ""))
     return found
 
 
 def _open_progress(
-    observers: "Sequence[ProgressEvents | MetricsFile]", *, quiet: bool, log: bool, verbose: bool
+    observers: "Sequence[ProgressEvents | PrometheusFile]", *, quiet: bool, log: bool, verbose: bool
 ) -> "Progress":
     from mribatch.pipeline.progress import SeveralProgress, progress_for
 
@@ -234,7 +236,7 @@ def _run(
     out: str | None,
     options: "ClassifyOptions",
     progress: "Progress",
-    observers: "Sequence[ProgressEvents | MetricsFile]",
+    observers: "Sequence[ProgressEvents | PrometheusFile]",
 ) -> Any:
     from mribatch.pipeline.run import classify as classify_folder
 

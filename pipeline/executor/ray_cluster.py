@@ -22,7 +22,7 @@ _FRAME_HEAD, _TYPE, _SETTINGS = 9, 3, 4  # bytes; position and value of the type
 
 
 @dataclass(frozen=True)
-class Node:
+class ClusterNode:
     """A machine that is there. name: its address, with the beginning of its id where several have the same."""
 
     id: str
@@ -60,12 +60,12 @@ class RayCluster:
         if self._is_ours:
             self.ray.shutdown()
 
-    def nodes(self) -> list[Node]:
+    def nodes(self) -> list[ClusterNode]:
         """Return the machines that are there now."""
         found = [node for node in self.ray.nodes() if node["Alive"]]
         names = [str(node["NodeName"]) for node in found]
         return [
-            Node(
+            ClusterNode(
                 id=node["NodeID"],
                 name=name if names.count(name) == 1 else f"{name} ({node['NodeID'][:6]})",
                 cores=int(node["Resources"].get("CPU", 0)),

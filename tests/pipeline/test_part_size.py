@@ -76,6 +76,8 @@ def test_a_run_keeps_its_size_when_it_is_resumed_grows_or_is_divided(
             path.read_bytes() for path in sorted(whole.glob("predictions/*"))
         ]
     monkeypatch.undo()  # the rule would now give 1,024
+    content = read_run_file(whole).to_json()
+    write_json(whole / "run.json", content | {"state": "stopped", "counts": {}})
     (whole / "predictions/part-00001.parquet").unlink()
     assert len(rows(run(whole))) == 3000 and sizes(whole) == [2048, 952]
 

@@ -21,7 +21,7 @@ STATES = ("listing", "running", "finished", "stopped")
 _SECONDS_BETWEEN_FILES = 5.0
 
 
-class MetricsFile(SilentProgress):
+class PrometheusFile(SilentProgress):
     """A Progress that writes metrics.
 
     Args:

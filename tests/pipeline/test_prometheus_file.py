@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mribatch.core.errors import MribatchError, OptionError
-from mribatch.pipeline.metrics_file import STATES, MetricsFile
+from mribatch.pipeline.prometheus_file import STATES, PrometheusFile
 from mribatch.pipeline.work_rates import MakerRate, WorkRates
 from tests.folders import draw_images, mribatch
 
@@ -16,11 +16,11 @@ PAGE = Path(__file__).parents[2] / "docs/how-to/cluster.md"
 
 
 def read(path: Path) -> dict[str, dict[tuple[str, ...], float]]:
-    """Metric -> values of its labels but `run` -> value."""
+    """Metric -> values of its labels but `run`, by their names -> value."""
     found: dict[str, dict[tuple[str, ...], float]] = {}
     for family in text_string_to_metric_families(path.read_text()):
         for sample in family.samples:
-            labels = tuple(value for name, value in sample.labels.items() if name != "run")
+            labels = tuple(value for name, value in sorted(sample.labels.items()) if name != "run")
             found.setdefault(sample.name, {})[labels] = sample.value
     return found
 
@@ -49,7 +49,7 @@ def test_a_run_of_several_processes(tmp_path: Path, tiny_model: Path) -> None:
     assert (metrics["mribatch_images"], metrics["mribatch_images_done"]) == ({(): 1101.0}, {(): 1101.0})
     assert (metrics["mribatch_images_failed"], metrics["mribatch_parts_made"]) == ({(): 1.0}, {(): 2.0})
     assert metrics["mribatch_images_per_second"][()] > 0 and metrics["mribatch_updated_seconds"][()] > 1.7e9
-    assert {labels[0] for labels in metrics["mribatch_worker_images_per_second"]} == {"1", "2"}
+    assert {labels[1] for labels in metrics["mribatch_worker_images_per_second"]} == {"1", "2"}
     assert metrics["mribatch_run_state"] == {(state,): float(state == "finished") for state in STATES}
     assert list(metrics["mribatch_bottleneck"].values()) == [1.0]
     assert f'run="{tmp_path / "out"}"' in path.read_text()
@@ -63,27 +63,27 @@ def test_a_run_that_ends_early_says_so(tmp_path: Path) -> None:
 
 
 def test_processes_that_are_gone_have_no_rate(tmp_path: Path) -> None:
-    metrics = MetricsFile(tmp_path / "run.prom", "out", lambda: 0.0)
+    metrics = PrometheusFile(tmp_path / "run.prom", "out", lambda: 0.0)
     metrics.start(10, 0)
     metrics.worked(WorkRates((MakerRate(1, "a", 5.0, 1.0), MakerRate(2, "b", 6.0, 1.0)), "inference"))
     metrics.worked(WorkRates((MakerRate(2, "b", 7.0, 2.0),), "decoding"))
     metrics.stopped(MribatchError("p", "f"))
     found = read(tmp_path / "run.prom")
-    assert found["mribatch_worker_images_per_second"] == {("2", "b"): 7.0}
+    assert found["mribatch_worker_images_per_second"] == {("b", "2"): 7.0}
     assert found["mribatch_bottleneck"] == {("decoding",): 1.0}
 
 
 def test_what_cannot_be_written_is_said_before_the_run(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="does not end in .prom. Fix: name it run.prom"):
-        MetricsFile(tmp_path / "run.txt", "out")
+        PrometheusFile(tmp_path / "run.txt", "out")
     with pytest.raises(MribatchError, match="cannot write --metrics-file .* Fix: name a file in a folder"):
-        MetricsFile(tmp_path / "missing/run.prom", "out")
+        PrometheusFile(tmp_path / "missing/run.prom", "out")
 
 
 def test_a_disk_that_fails_later_ends_no_run(tmp_path: Path) -> None:
     folder = tmp_path / "metrics"
     folder.mkdir()
-    metrics = MetricsFile(folder / "run.prom", "out")
+    metrics = PrometheusFile(folder / "run.prom", "out")
     (folder / "run.prom").unlink()
     folder.rmdir()
     metrics.start(10, 0)
