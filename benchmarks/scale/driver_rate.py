@@ -36,8 +36,8 @@ class InstantActor:
         return ray.get_runtime_context().get_node_id(), [message_bytes(ready)]
 
     def make(self, part: int, careful: bool) -> list[bytes]:
-        rows = Rows(part, {"ok": _BATCH}, None)
-        return [message_bytes(one) for one in (*[rows] * (PART_ROWS // _BATCH), PartMade(part, {INFERENCE: 1.0}))]
+        rows = message_bytes(Rows(part, {"ok": _BATCH}, None))
+        return [rows] * (PART_ROWS // _BATCH) + [message_bytes(PartMade(part, {INFERENCE: 1.0}))]
 
 
 def measure_driver(cluster: LocalCluster, parts: int) -> float:

@@ -64,9 +64,11 @@ class Bench:
         """One run into a new folder; how it went, and its summary."""
         out, log = self.scratch / "runs" / name, self.scratch / f"{name}.log"
         shutil.rmtree(out, ignore_errors=True)
-        command = [*MRIBATCH, "classify", data, "--out", out, "--model", self.model, "--labels", "none", "--json"]
-        words = [*command, "--batch-size", str(self.batch_size), "--backend", "onnxruntime", "--decoder", "opencv"]
-        finished = run_measured([*words, *options], os.environ, self.scratch, log, TIMEOUT_S)
+        places = (str(data), "--out", str(out), "--model", self.model, "--labels", "none", "--json")
+        ways = ("--batch-size", str(self.batch_size), "--backend", "onnxruntime", "--decoder", "opencv")
+        finished = run_measured(
+            [*MRIBATCH, "classify", *places, *ways, *options], os.environ, self.scratch, log, TIMEOUT_S
+        )
         return finished, json.loads(finished.last_line)
 
     def in_turns(self, ways: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:

@@ -6,6 +6,7 @@ again. Machines that join later get actors, too.
 """
 
 import contextlib
+import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,10 +36,11 @@ from mribatch.pipeline.executor.messages import (
     message_bytes,
     read_message,
 )
-from mribatch.pipeline.executor.ray_cluster import RayCluster
+from mribatch.pipeline.executor.ray_cluster import RayCluster, is_out_of_memory
 from mribatch.pipeline.output.run_file import HostKind
 from mribatch.pipeline.records import RunsWith
 
+_LATE_S = 60.0  # without an actor that is ready
 _WORTH_A_CORE = 1.1  # more cores for each actor must make the run so many times as fast
 
 
@@ -157,8 +159,14 @@ class RayActors:
         cores = [node.cores for node in self._cluster.nodes()]
         threads = self._threads or (1 if self._needs_gpu else choose_threads(cores, len(work.waiting)))
         self._order = replace(self._order, work=replace(self._order.work, threads=threads))
-        while not self._halting and (work.waiting or any(one.part is not None for one in self._busy.values())):
+        late = time.monotonic() + _LATE_S
+        while not self._halting and (work.waiting or self._has_part_under_way()):
             self._grow(len(work.waiting))
+            if self._idle or self._has_part_under_way():
+                late = float("inf")
+            elif time.monotonic() > late:
+                late = float("inf")
+                yield Remark(f"no actor is ready after {_LATE_S:.0f} s; whether the cluster has room says: ray status")
             while self._idle and work.waiting:
                 self._hand_out(self._idle.pop(), work)
             done, _ = self._ray.wait(list(self._busy), timeout=idle_s)
@@ -166,6 +174,9 @@ class RayActors:
                 yield None
             for reference in done:
                 yield from self._take(reference, self._busy.pop(reference), work)
+
+    def _has_part_under_way(self) -> bool:
+        return any(one.part is not None for one in self._busy.values())
 
     def _grow(self, wanted: int) -> None:
         """Start actors while the cluster has room for them and there are parts without one."""
@@ -205,16 +216,16 @@ class RayActors:
             actor.maker = replace(actor.maker, host=names.get(node, node))
         messages = [read_message(content) for content in found]
         last = messages[-1]
-        yield from (Told(actor.maker, message) for message in messages if isinstance(message, Rows | PartMade))
         yield from (Remark(message.text) for message in messages if isinstance(message, Note))
         if isinstance(last, Ready):
             actor.maker = replace(actor.maker, kind=last.kind)
             last = self._find_difference(last) or last
-        if isinstance(last, Failed):
+        if isinstance(last, Failed):  # rows of a part without its end are made again, and count then
             yield from self._give_up(actor, last, work)
-        else:
-            actor.part, self._died_opening = None, 0
-            self._idle.append(actor)
+            return
+        yield from (Told(actor.maker, message) for message in messages if isinstance(message, Rows | PartMade))
+        actor.part, self._died_opening = None, 0
+        self._idle.append(actor)
 
     def _find_difference(self, ready: Ready) -> Failed | None:
         """Why an actor that has opened may not make parts of this run."""
@@ -294,8 +305,3 @@ def no_room(threads: int, *, needs_gpu: bool) -> MribatchError:
     return MribatchError(
         f"no machine of the cluster has {threads} free cores{gpu}", "give fewer --threads, or add machines"
     )
-
-
-def is_out_of_memory(ray: Any, error: Exception) -> bool:
-    """Whether Ray ended a process since its machine had too little memory."""
-    return isinstance(error, ray.exceptions.OutOfMemoryError) or "out of memory" in str(error).lower().replace("-", " ")

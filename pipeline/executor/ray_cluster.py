@@ -87,12 +87,13 @@ class RayCluster:
         """
         found = self._inspect(order)
         if not mixed:
-            check_alike({f"an earlier machine {number}": kind for number, kind in enumerate(known, 1)} | found)
+            earlier = {f"an earlier machine {number}": kind for number, kind in enumerate(known, 1)}
+            check_alike({**earlier, **found})
 
     def _inspect(self, order: HostOrder) -> Mapping[str, HostKind]:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        remote = self.ray.remote(num_cpus=0, max_retries=1)(inspect_machine)
+        remote = self.ray.remote(num_cpus=0, max_retries=0)(inspect_machine)
         asked = {}
         for node in self.nodes():
             if node.cores:
@@ -109,7 +110,8 @@ class RayCluster:
             problem = f"the machine {name} of the cluster says nothing for {_INSPECTION_S:.0f} s"
             raise MribatchError(problem, "see Ray's logs on it, or take it out of the cluster") from error
         except Exception as error:  # of Ray, or what came of loading our code there
-            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            reason = "it ran out of memory" if is_out_of_memory(self.ray, error) else lines[-1]
             raise MribatchError(
                 f"the machine {name} of the cluster cannot run mribatch: {reason}",
                 "install the same version of mribatch on every machine",
@@ -172,6 +174,11 @@ def _check_answers(address: str) -> None:
 def _no_answer(address: str | None, reason: str) -> MribatchError:
     at = f" at {address}" if address else ""
     return MribatchError(f"the Ray cluster{at} does not answer: {reason}", _START)
+
+
+def is_out_of_memory(ray: Any, error: Exception) -> bool:
+    """Whether Ray ended a process since its machine had too little memory."""
+    return isinstance(error, ray.exceptions.OutOfMemoryError) or "out of memory" in str(error).lower().replace("-", " ")
 
 
 def load_ray() -> ModuleType:

@@ -95,7 +95,9 @@ class WorkerFailed:
 
 
 Request = Batch | OneByOne | NoMore
-Reply = StartupNote | Started | FileBegun | Answer | WorkerFailed
+_PlainReply = StartupNote | Started | FileBegun | WorkerFailed
+_PLAIN: tuple[type[_PlainReply], ...] = (StartupNote, Started, FileBegun, WorkerFailed)
+Reply = _PlainReply | Answer
 
 
 def request_bytes(request: Request) -> bytes:
@@ -168,7 +170,7 @@ def reply_bytes(reply: Reply) -> bytes:
 def read_reply(message: bytes) -> Reply:
     line, _, rest = message.partition(b"\n")
     if not line.startswith(b"{"):
-        return unpack_record(line, (StartupNote, Started, FileBegun, WorkerFailed))
+        return unpack_record(line, _PLAIN)
     content = json.loads(line)
     files = tuple(_decode_file(position, facts) for position, facts in enumerate(content["files"]))
     return Answer(ClassifiedBatch(files, _decode_scores(content["shape"], rest)), content["seconds"])

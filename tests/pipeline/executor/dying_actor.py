@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from mribatch.pipeline.executor.messages import PartsOrder, read_message
@@ -38,6 +39,22 @@ class DiesMakingOnce(PartActor):
     def make(self, part: int, careful: bool) -> list[bytes]:
         if _count(self._order, "parts") == 2:
             os.kill(os.getpid(), signal.SIGKILL)
+        return super().make(part, careful)
+
+
+class WaitsForAnother(PartActor):
+    """The first actor makes one part, and more once another one is ready."""
+
+    def open(self) -> tuple[str, list[bytes]]:
+        opened = super().open()
+        _count(self._order, "ready")
+        return opened
+
+    def make(self, part: int, careful: bool) -> list[bytes]:
+        if _count(self._order, "parts") > 1:
+            deadline = time.monotonic() + 120
+            while Path(self._order.run).with_name("ready").stat().st_size < 2 and time.monotonic() < deadline:
+                time.sleep(0.05)
         return super().make(part, careful)
 
 

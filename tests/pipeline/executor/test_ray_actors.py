@@ -286,23 +286,23 @@ def _read_parts(text: str) -> Iterator[str]:
         yield from map(str, range(int(first), int(last or first) + 1))
 
 
+@pytest.fixture
+def actor(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], None]:
+    """Have the actors be of a class of dying_actor.py."""
+    return lambda kind: monkeypatch.setattr(ray_actors, "PartActor", kind)
+
+
 @pytest.mark.slow
 def test_a_machine_that_joins_late_gets_parts(
-    cluster: Any, data: Path, alone: Path, tiny_model: Path, tmp_path: Path
+    cluster: Any, actor: Callable[[type], None], data: Path, alone: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    for node in list(cluster.worker_nodes)[1:]:
-        cluster.remove_node(node)
+    actor(dying_actor.WaitsForAnother)
+    cluster.remove_node(list(cluster.worker_nodes)[0])
     progress = _AfterParts(1, lambda: cluster.add_node(num_cpus=1))
     options = _options(tiny_model, on=f"ray://{cluster.address}")
     classify([data], tmp_path / "out", options, progress)
     assert parts(tmp_path / "out") == parts(alone)
     assert len(read_run_file(tmp_path / "out").attempts[-1].hosts or ()) == 2
-
-
-@pytest.fixture
-def actor(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], None]:
-    """Have the actors be of a class of dying_actor.py."""
-    return lambda kind: monkeypatch.setattr(ray_actors, "PartActor", kind)
 
 
 @pytest.mark.slow
@@ -356,12 +356,20 @@ def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_actors_that_run_out_of_memory(
-    short_of_memory: None, cluster: Any, data: Path, tiny_model: Path, tmp_path: Path
+    short_of_memory: None,
+    cluster: Any,
+    data: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     options = _options(tiny_model, on=f"ray://{cluster.address}")
-    with pytest.raises(MribatchError, match="memory") as caught:
+    with pytest.raises(MribatchError, match="of the cluster cannot run mribatch: it ran out of memory. Fix: "):
         classify([data], tmp_path / "out", options)
-    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(RayCluster, "check", lambda *_, **__: None)
+    with pytest.raises(MribatchError, match="died before they were ready; of the last one, it ran out of memory. Fix:"):
+        classify([data], tmp_path / "out", options)
 
 
 @pytest.mark.slow
@@ -369,6 +377,16 @@ def test_a_cluster_that_does_not_answer(data: Path, tiny_model: Path, tmp_path: 
     pytest.importorskip("ray")
     with pytest.raises(MribatchError, match=r"the Ray cluster at 127\.0\.0\.1:9 does not answer"):
         classify([data], tmp_path / "out", _options(tiny_model, on="ray://127.0.0.1:9"))
+
+
+@pytest.mark.slow
+def test_the_cluster_that_ray_finds(
+    cluster: Any, data: Path, alone: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)  # as in the jobs of a cluster
+    classify([data], tmp_path / "out", _options(tiny_model, on="ray"))
+    assert parts(tmp_path / "out") == parts(alone)
+    assert len(read_run_file(tmp_path / "out").attempts[-1].hosts or ()) == 2
 
 
 @pytest.mark.slow
