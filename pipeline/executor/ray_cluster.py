@@ -110,10 +110,12 @@ class RayCluster:
             problem = f"the machine {name} of the cluster says nothing for {_INSPECTION_S:.0f} s"
             raise MribatchError(problem, "see Ray's logs on it, or take it out of the cluster") from error
         except Exception as error:  # of Ray, or what came of loading our code there
+            if is_out_of_memory(self.ray, error):
+                problem = f"the machine {name} of the cluster has no memory left"
+                raise MribatchError(problem, "free some, or take the machine out of the cluster") from error
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            reason = "it ran out of memory" if is_out_of_memory(self.ray, error) else lines[-1]
             raise MribatchError(
-                f"the machine {name} of the cluster cannot run mribatch: {reason}",
+                f"the machine {name} of the cluster cannot run mribatch: {lines[-1]}",
                 "install the same version of mribatch on every machine",
             ) from error
         if isinstance(answer, Failed):
