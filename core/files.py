@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -66,6 +67,15 @@ def append_line(path: Path, line: bytes) -> None:
             os.fsync(stream.fileno())
     except OSError as error:
         raise _write_error(path, error) from error
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder and what is in it, as far as that goes; what stays is removed another time.
+
+    shutil.rmtree(ignore_errors=True) does not ignore what closing a folder says (Python 3.11).
+    """
+    with contextlib.suppress(OSError):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sha256_of_file(path: Path) -> str:

@@ -79,6 +79,13 @@ def reading(what: object) -> Iterator[None]:
         if named is None:
             raise
         raise named from error
+    except MribatchError:
+        raise
+    except Exception as error:
+        named = _name_limit(error)
+        if named is None:
+            raise
+        raise named from error
 
 
 @contextlib.contextmanager
@@ -107,11 +114,18 @@ def naming_system_errors() -> Iterator[None]:
         text = str(error)
         if type(error).__module__ == "sqlite3":  # which is not imported for every command
             raise StorageError(f"could not keep names on disk: {text}", _STORAGE_FIX) from error
-        if any(words in text for words in _NO_THREAD):
-            raise _no_thread() from error
-        if any(words in text for words in _NO_MEMORY):
-            raise _no_memory() from error
-        raise
+        named = _name_limit(error)
+        if named is None:
+            raise
+        raise named from error
+
+
+def _name_limit(error: Exception) -> MribatchError | None:
+    """What a library in C++ says of threads or memory that it did not get."""
+    text = str(error)
+    if any(words in text for words in _NO_THREAD):
+        return _no_thread()
+    return _no_memory() if any(words in text for words in _NO_MEMORY) else None
 
 
 _STORAGE_FIX = "check the disk or the network folder, and type the same command again"

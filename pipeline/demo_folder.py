@@ -1,6 +1,5 @@
 """A small folder of drawn slices, with some broken files among them, to try mribatch on without a patient's image."""
 
-import shutil
 import struct
 import zlib
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from numpy import uint8
 from numpy.typing import NDArray
 
 from mribatch.core.errors import MribatchError, OptionError
+from mribatch.core.files import remove_folder
 from mribatch.core.synthetic import draw_slice
 from mribatch.pipeline.demo_study import STUDY_FOLDER, DemoStudy, draw_demo_study
 
@@ -95,7 +95,7 @@ def add_demo_study(folder: Path, seed: int = 0) -> DemoStudy:
         MribatchError: The folder cannot be written to.
     """
     try:
-        shutil.rmtree(folder / STUDY_FOLDER, ignore_errors=True)
+        remove_folder(folder / STUDY_FOLDER)
         return draw_demo_study(folder / STUDY_FOLDER, seed)
     except OSError as error:
         raise _write_error(folder, error) from error

@@ -69,7 +69,9 @@ def read_groups(file: pq.ParquetFile, groups: Sequence[int], columns: Sequence[s
         ParquetProblem: A text is too long.
         OSError: The bytes are damaged; also pa.ArrowException, for text that is not UTF-8, too.
     """
-    table = file.read_row_groups(groups, columns=None if columns is None else list(columns))
+    wanted = None if columns is None else list(columns)
+    # Groups are small, and Arrow crashes at the end of a process in which it could not start its threads.
+    table = file.read_row_groups(groups, columns=wanted, use_threads=False)
     for place, column in enumerate(table.columns):
         if pa.types.is_dictionary(column.type):  # one long text for every row takes memory only where it is written out
             table = table.set_column(place, table.field(place).with_type(pa.string()), _write_out(column))

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from mribatch.core.errors import Interrupted, MribatchError, OptionError, RequirementNotMetError, advising
-from mribatch.core.files import FolderLock
+from mribatch.core.files import FolderLock, remove_folder
 from mribatch.core.system_errors import naming_system_errors, write_error
 from mribatch.pipeline.elsewhere import Elsewhere, open_elsewhere
 from mribatch.pipeline.executor.part_maker import PartMaker
@@ -193,7 +192,7 @@ def _list_files(plan: Plan, pseudonyms: Pseudonyms, progress: ListingProgress) -
     """Walk the inputs into a folder of its own: an earlier run's listing stays until the new one is known to fit."""
     headers, hidden_by = plan.header_reader(pseudonyms), pseudonyms if plan.options.anonymize_paths else None
     fresh = plan.folder.path / FRESH_FOLDER
-    shutil.rmtree(fresh, ignore_errors=True)
+    remove_folder(fresh)
     fresh.mkdir(mode=0o700)  # the names in its databases are for nobody else
     try:
         with (
@@ -211,13 +210,13 @@ def _list_files(plan: Plan, pseudonyms: Pseudonyms, progress: ListingProgress) -
             keep_key(plan.key_file, pseudonyms)
         return facts
     except sqlite3.Error as error:
-        shutil.rmtree(fresh, ignore_errors=True)
+        remove_folder(fresh)
         raise MribatchError(
             f"could not keep the names of the files in {fresh}: {error}",
             "free some space and type the same command again",
         ) from error
     except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
+        remove_folder(fresh)
         raise
 
 
@@ -261,4 +260,4 @@ def _make_folder(folder: Path) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             if not existed and set(os.listdir(folder)) <= {FolderLock.FILE_NAME}:  # not a worker's log
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_folder(folder)

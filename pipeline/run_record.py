@@ -3,7 +3,6 @@
 import contextlib
 import os
 import platform
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +13,7 @@ from mribatch.core.about import RESEARCH_NOTICE, __version__
 from mribatch.core.agreement import Agreement
 from mribatch.core.bundle import Bundle
 from mribatch.core.errors import Interrupted, MribatchError, RunError
+from mribatch.core.files import remove_folder
 from mribatch.core.text import decode_name
 from mribatch.pipeline.executor.events import Maker
 from mribatch.pipeline.listing.growth import GROWN_LISTING, grow_listing
@@ -97,7 +97,7 @@ class RunRecord:
             record._save(RunState.RUNNING)
             return record
         finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+            remove_folder(fresh)
 
     def _take_difference(self, difference: Difference, facts: ListingFacts) -> None:
         """Let the run grow where files were added on demand, or where its listing could not be completed before.

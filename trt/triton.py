@@ -8,13 +8,13 @@ https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/use
 
 import json
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from mribatch.core.about import RESEARCH_NOTICE
 from mribatch.core.bundle import Bundle
 from mribatch.core.errors import MribatchError, WriteError
+from mribatch.core.files import remove_folder
 from mribatch.core.model_spec import INPUT_NAME, OUTPUT_NAME
 from mribatch.trt.engine.cache import EngineFile
 from mribatch.trt.library import Flavor
@@ -58,14 +58,14 @@ def export_triton(bundle: Bundle, out: Path, batch_size: int, engine: EngineFile
         raise MribatchError(f"{target} exists already", "name another repository, or delete that folder")
     fresh = target.with_name(f".{target.name}.tmp")
     try:
-        shutil.rmtree(fresh, ignore_errors=True)
+        remove_folder(fresh)
         (fresh / "1").mkdir(parents=True)
         (fresh / "1" / served.file).write_bytes(served.content)
         (fresh / LABELS).write_text("".join(f"{name}\n" for name in bundle.spec.classes), encoding="utf-8")
         (fresh / CONFIG).write_text(format_config(bundle, served), encoding="utf-8")
         os.replace(fresh, target)
     except OSError as error:
-        shutil.rmtree(fresh, ignore_errors=True)
+        remove_folder(fresh)
         raise WriteError(
             f"cannot write {target}: {error.strerror or error}", "name a folder that you may write to"
         ) from error

@@ -22,7 +22,7 @@ from typing import BinaryIO, Protocol, Self
 from mribatch.core.errors import MribatchError, OptionError
 from mribatch.core.regular_file import ask_again
 from mribatch.core.scratch_database import open_scratch
-from mribatch.core.system_errors import describe, is_system_error
+from mribatch.core.system_errors import describe, is_system_error, reading
 from mribatch.core.text import decode_name
 from mribatch.pipeline.listing.headers import (
     STUDY_SUFFIXES,
@@ -446,7 +446,7 @@ def _hash_path(real: bytes) -> bytes:
 def _resolve(name: bytes) -> Input:
     text = decode_name(name)[0]
     absolute = os.path.abspath(name)
-    if os.path.isdir(name):
+    if _is_folder_now(name):
         return Input(InputKind.FOLDER, text, absolute)
     if os.path.lexists(name):
         return Input(InputKind.FILE, text, os.path.dirname(absolute), os.path.basename(absolute))
@@ -455,6 +455,21 @@ def _resolve(name: bytes) -> Input:
             raise MribatchError(f"the pattern '{text}' matches nothing", "check the pattern and the current folder")
         return Input(InputKind.GLOB, text, _fixed_folder(absolute), absolute)
     raise MribatchError(f"there is no file or folder '{text}'", "check the path and the current folder")
+
+
+def _is_folder_now(name: bytes) -> bool:
+    """Whether it is a folder.
+
+    Raises:
+        MribatchError: The file system does not say; a run of it as of a file could not be resumed.
+    """
+    with reading(decode_name(name)[0]):
+        try:
+            return stat.S_ISDIR(ask_again(partial(os.stat, name)).st_mode)
+        except OSError as error:
+            if is_system_error(error):
+                raise
+            return False
 
 
 def _resolve_list(name: str, *, null: bool) -> Input:

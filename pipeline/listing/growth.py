@@ -114,7 +114,9 @@ def _rows(folder: Path, images: int | None) -> Iterator[tuple[Any, ...]]:
             rows = read_groups(table, [group]).slice(0, left)
             real: list[bytes | None] = [None] * rows.num_rows
             if paths is not None:
-                real = paths.read_row_group(group, ["real_path"]).column(0).to_pylist()[: rows.num_rows]
+                real = (
+                    paths.read_row_group(group, ["real_path"], use_threads=False).column(0).to_pylist()[: rows.num_rows]
+                )
             yield from zip(*(column.to_pylist() for column in rows.columns), real, strict=True)
             left -= rows.num_rows
 

@@ -5,14 +5,13 @@ run.json is the first file of a run and names every field that must be the same 
 
 import contextlib
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
 from mribatch.core.errors import RunError, WriteError
-from mribatch.core.files import FolderLock, write_json
+from mribatch.core.files import FolderLock, remove_folder, write_json
 from mribatch.pipeline.listing.table import LISTING_FILE, PATHS_FILE, SKIPPED_FILE
 from mribatch.pipeline.output.difference import describe_difference
 from mribatch.pipeline.output.part_hashes import HASHES_FILE
@@ -179,14 +178,14 @@ class RunFolder:
             return
         self.write(replace(content, state=RunState.LISTING))
         for name in _OWN_FOLDERS:
-            shutil.rmtree(self.path / name, ignore_errors=True)
+            remove_folder(self.path / name)
         for name in _OWN_FILES:
             (self.path / name).unlink(missing_ok=True)
         (self.path / RUN_FILE).unlink(missing_ok=True)
 
     def remove_copies(self) -> None:
         """Delete what was made from all rows, before more rows come: a copy or a report of fewer would mislead."""
-        shutil.rmtree(self.path / _FIGURES, ignore_errors=True)
+        remove_folder(self.path / _FIGURES)
         for name in _FROM_ROWS:
             (self.path / name).unlink(missing_ok=True)
 

@@ -364,9 +364,9 @@ def read_parts(run: Path, columns: Sequence[str] | None = None) -> Iterator[pa.T
         try:
             with reading(path):
                 content = read_part(path)
-            if differs_from_record(content, part, hashes):
-                raise RunError(f"{path} {_CHANGED}", _CLASSIFY_AGAIN)
-            table = parse_part(content, columns)
+                if differs_from_record(content, part, hashes):
+                    raise RunError(f"{path} {_CHANGED}", _CLASSIFY_AGAIN)
+                table = parse_part(content, columns)
             _check_columns(table, columns)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise RunError(f"{path} is damaged: {str(error).splitlines()[0]}", _CLASSIFY_AGAIN) from error

@@ -1,6 +1,5 @@
 """The images of the inputs, as `classify` lists and decodes them, with what the audit compares of each."""
 
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from mribatch.core.cores import usable_cores
 from mribatch.core.data_sets import CONTENT_SIZE
+from mribatch.core.files import remove_folder
 from mribatch.core.regular_file import read_head
 from mribatch.core.training_images import perceptual_hashes
 from mribatch.pipeline.decode.formats.jpeg import JpegEncoding, read_encoding
@@ -89,7 +89,7 @@ def list_images(
         listing = Listing(scratch, inputs)
         yield ListedFolder(inputs, listing, facts, spec.classes, paths_file if hidden_by else None)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        remove_folder(scratch)
 
 
 @dataclass(frozen=True)

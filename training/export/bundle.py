@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -27,7 +26,7 @@ from mribatch.core.bundle import (
     load_bundle,
 )
 from mribatch.core.errors import MribatchError
-from mribatch.core.files import write_json
+from mribatch.core.files import remove_folder, write_json
 from mribatch.core.model_spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
 from mribatch.core.synthetic import golden_slices
 from mribatch.core.training_images import TrainingImages
@@ -214,7 +213,7 @@ def publishing_bundle(out: Path) -> Iterator[Path]:
     try:
         _put_back(former, out)
         for leftover in (building, former):
-            shutil.rmtree(leftover, ignore_errors=True)
+            remove_folder(leftover)
         building.mkdir(parents=True)
         yield building
         if out.exists():
@@ -223,10 +222,10 @@ def publishing_bundle(out: Path) -> Iterator[Path]:
     except OSError as error:
         raise MribatchError(f"could not write {out}: {error.strerror or error}", "choose another --out") from error
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        remove_folder(building)
         with contextlib.suppress(OSError):  # if even this fails, `former` stays and the next call tries again
             _put_back(former, out)
-            shutil.rmtree(former, ignore_errors=True)
+            remove_folder(former)
 
 
 def _put_back(former: Path, out: Path) -> None:

@@ -2,13 +2,12 @@
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mribatch.core.errors import MribatchError
-from mribatch.core.files import FolderLock
+from mribatch.core.files import FolderLock, remove_folder
 
 NETWORK_FILE = "model.keras"
 
@@ -41,7 +40,7 @@ def locked_work_folder(folder: Path) -> Iterator[None]:
     finally:
         files = (path for path in folder.rglob("*") if not path.is_dir() and path.name != FolderLock.FILE_NAME)
         if not existed and not any(files):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(folder)
 
 
 def save_network(network: Any, work: Path) -> None:
