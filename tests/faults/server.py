@@ -26,6 +26,7 @@ _MODULES = (
     *("mribatch.report.measure", "mribatch.report.verify", "mribatch.report.html.page", "mribatch.trt.engine.cache"),
     *("mribatch.training.export.user_model", "onnxruntime", "cv2", "simplejpeg", "pydicom", "nibabel"),
     *("pyarrow.parquet", "pyarrow.compute", "pyarrow.csv", "openpyxl", "matplotlib", "tests.faults.engine_steps"),
+    *("sklearn.metrics", "scipy.optimize", "scipy.stats"),  # OpenBLAS starts threads when it is imported
 )
 
 

@@ -1,11 +1,13 @@
 """Every call that a command makes may fail: it ends well, with a row, or with one line, and the next call goes on."""
 
 import errno
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.faults.scenarios import SCENARIOS, Scenario
+from tests.faults.scenarios import SCENARIOS, Place, Scenario
 from tests.faults.server import Server
 from tests.faults.shim import Control, Fault
 from tests.faults.sweep import Sweep
@@ -26,6 +28,29 @@ def sweep(scenario: Scenario, folder: Path, disturbed: tuple[Control, Server], m
 
 def test_some_calls_that_fail(disturbed: tuple[Control, Server], tmp_path: Path) -> None:
     assert sweep(SCENARIOS[0], tmp_path, disturbed, FEW) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "watched"),
+    [
+        ("classify", "stat", lambda place: [place.inputs]),  # an input folder that is not named is no file
+        ("classify", "close", lambda place: [place.out / ".fresh"]),  # a folder that is removed and does not close
+        ("report", "thread", lambda place: [place.out]),  # Arrow's threads, too
+    ],
+)
+def test_calls_that_once_went_wrong(
+    name: str,
+    kind: str,
+    watched: Callable[[Place], Sequence[Path]],
+    disturbed: tuple[Control, Server],
+    tmp_path: Path,
+) -> None:
+    scenario = next(one for one in SCENARIOS if one.name == name)
+    trial = Sweep(replace(scenario, watched=watched), tmp_path.resolve() / "place", disturbed[1], disturbed[0])
+    trial.prepare()
+    faults = [fault for fault in trial.faults() if fault.kind == kind and not fault.sticky][:FEW]
+    outcomes = [trial.inject(fault) for fault in faults]
+    assert {f"{one.fault} at {one.what}": one.problem for one in outcomes if one.problem} == {}
 
 
 @pytest.mark.slow
