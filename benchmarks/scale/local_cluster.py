@@ -13,7 +13,7 @@ from mribatch.pipeline.executor.ray_cluster import load_ray
 
 ROOT = Path(__file__).parents[2]
 _TRIES = 2
-_SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_agent_register_timeout_ms": "100000"}
+_SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "100"}
 
 
 @dataclass(frozen=True)
