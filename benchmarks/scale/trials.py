@@ -30,19 +30,20 @@ _PARTS_BEFORE_KILL = 3
 
 def draw(folder: Path, count: int) -> Path:
     """A folder of `count` files in sub-folders: 64 drawings of 512 x 512 pixels, under many names by hard links."""
-    drawn = folder / "drawn"
-    shutil.rmtree(folder, ignore_errors=True)
+    making = folder.with_name(f"{folder.name}.part")  # renamed when all is there: a killed call leaves no half folder
+    drawn = making / "drawn"
+    shutil.rmtree(making, ignore_errors=True)
     drawn.mkdir(parents=True)
     originals = []
     for number, content in enumerate(drawn_jpegs()):
         originals.append(drawn / f"{number}.jpg")
         originals[-1].write_bytes(content)
-    images = folder / "images"
     for number in range(count):
-        place = images / f"{number // _FILES_A_FOLDER:04d}"
+        place = making / "images" / f"{number // _FILES_A_FOLDER:04d}"
         place.mkdir(parents=True, exist_ok=True)
         os.link(originals[number % len(originals)], place / f"{number:07d}.jpg")
-    return images
+    making.rename(folder)
+    return folder / "images"
 
 
 @dataclass(frozen=True)

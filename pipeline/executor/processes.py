@@ -46,7 +46,7 @@ from mribatch.pipeline.records import RunsWith
 from mribatch.pipeline.worker.process import ChildProcess, Death, WorkerDied, interpreter_options
 
 COMMAND: Sequence[str] = (sys.executable, *interpreter_options(sys.flags), "-m", "mribatch.pipeline.executor")
-_FAILED_STARTS = 3  # in a row, after which a process is given up
+_FAILED_STARTS = 3  # in a row, after which a process is given up; more where somebody kills them
 _PATIENCE_S = 3600.0  # building an engine takes minutes, and a batch of slow files too
 
 
@@ -188,7 +188,8 @@ class PartProcesses:
                     failed_starts += not started
                     self._events.put(Lost(seat.number, part, died.by_status))
                     deaths = work.give_back(part, died=started)
-                    if failed_starts >= _FAILED_STARTS or died.death.error is not None:
+                    most = MOST_DEATHS if died.death.killed else _FAILED_STARTS
+                    if failed_starts >= most or died.death.error is not None:
                         raise _GivenUp(seat.number, _describe(died.death)) from died
                     if deaths >= MOST_DEATHS:
                         raise hopeless(part, deaths, died.death.how) from died

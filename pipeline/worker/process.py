@@ -43,12 +43,14 @@ class Death:
         hung: We killed it, since it said nothing for long.
         error: Its own last words, where it had any: a GPU that no longer answers, a file that is missing.
         out_of_memory: The GPU had too little.
+        killed: From outside, by a person or by the kernel where memory is short: SIGKILL, and not from us.
     """
 
     how: str
     hung: bool = False
     error: MribatchError | None = None
     out_of_memory: bool = False
+    killed: bool = False
 
 
 class WorkerDied(Exception):
@@ -149,7 +151,8 @@ class ChildProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             return WorkerDied(Death("killed after it had closed its pipe and not ended"))
-        return WorkerDied(Death(f"ended by {_name_signal(-code)}" if code < 0 else f"ended with exit code {code}"))
+        how = f"ended by {_name_signal(-code)}" if code < 0 else f"ended with exit code {code}"
+        return WorkerDied(Death(how, killed=code == -signal.SIGKILL))
 
 
 class WorkerProcess(ChildProcess):

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.scale.local_cluster import local_cluster
 from mribatch.core.about import __version__
 from mribatch.core.errors import MribatchError, OptionError
 from mribatch.core.files import write_json
@@ -146,31 +147,22 @@ def _options(model: Path, **options: Any) -> ClassifyOptions:
 
 @contextlib.contextmanager
 def start_cluster(machines: int) -> Iterator[Any]:
-    """Machines of one core each, on loopback, beside one without a core, so that no actor dies with it."""
+    """Machines of one core each, on loopback, beside one without a core."""
     ray = pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    for _ in range(machines):
-        found.add_node(num_cpus=1)
-    try:
-        yield found
-    finally:
+    with local_cluster(machines, 1) as found:
+        yield found.cluster
         ray.shutdown()
-        found.shutdown()
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def cluster() -> Iterator[Any]:
     """Two machines."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     with start_cluster(2) as found:
         yield found
 
 
 @pytest.fixture
-def four_machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+def four_machines() -> Iterator[Any]:
     with start_cluster(4) as found:
         yield found
 
