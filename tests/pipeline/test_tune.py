@@ -235,7 +235,7 @@ def test_a_tuned_run_says_so_and_keeps_to_its_tuning(tmp_path: Path) -> None:
     draw_images(tmp_path / "slices", 1100)  # two parts, for two workers
     command: list[str | Path] = ["classify", tmp_path / "slices", "--out", tmp_path / "run", "--threads", "2"]
     machine.run("-c", _STORE, "0", "128", more=free)
-    done = machine.mribatch(*command, more=free)
+    done = machine.mribatch(*command, more=free, limit_s=1200)
     assert "tuned for this GPU: batches of 128, 2 workers of 1 threads, decoded without its JPEG engine" in done.stderr
     run = read_run_file(tmp_path / "run")
     assert (run.backend, run.decoder, run.batch_size) == ("tensorrt", "dali", 128), run.reasons
@@ -247,6 +247,6 @@ def test_a_tuned_run_says_so_and_keeps_to_its_tuning(tmp_path: Path) -> None:
     machine.run("-c", _STORE, "1", "256", more=free)  # tuned again meanwhile, with another result
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     (tmp_path / "run" / "run.json").write_text(json.dumps(record | {"state": "running", "counts": {}}))
-    machine.mribatch(*command, more=free)
+    machine.mribatch(*command, more=free, limit_s=1200)
     resumed = read_run_file(tmp_path / "run")
     assert resumed.tuning == run.tuning and resumed.counts is not None and resumed.counts.rows == 1100

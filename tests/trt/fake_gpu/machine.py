@@ -61,10 +61,10 @@ class FakeMachine:
         return done
 
     def mribatch(
-        self, *arguments: str | Path, check: bool = True, more: Mapping[str, str] | None = None
+        self, *arguments: str | Path, check: bool = True, more: Mapping[str, str] | None = None, limit_s: float = 300
     ) -> "subprocess.CompletedProcess[str]":
         """Run the command on it."""
-        return self.run("-m", "mribatch", *arguments, check=check, more=more)
+        return self.run("-m", "mribatch", *arguments, check=check, more=more, limit_s=limit_s)
 
 
 def build_libcuda(folder: Path) -> Path:
