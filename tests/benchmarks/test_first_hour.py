@@ -72,12 +72,12 @@ def test_the_ratio_is_of_what_was_measured() -> None:
 
 
 @pytest.mark.slow
-def test_on_a_gpu_in_memory_every_step_is_done(tmp_path: Path) -> None:
+def test_on_a_gpu_in_memory_every_step_is_done(tmp_path: Path, tiny_model: Path) -> None:
     """Decoding and inference are stand-ins, so this shows that the script works, and nothing of a GPU."""
     pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install '.[dali]'")
     machine = make_machine(tmp_path / "machine", build_libcuda(tmp_path), [H100], [TENSORRT, DALI])
     steps = [name for name in STEPS if name != "tests"]  # these are for a real GPU
-    small = ["--batches", "2", "--seconds", "0.2", "--parts", "8", "--kilobytes", "32"]
+    small = ["--model", str(tiny_model), "--batches", "2", "--seconds", "0.2", "--parts", "8", "--kilobytes", "32"]
     command = [
         "-m",
         "benchmarks.first_hour",
@@ -87,7 +87,8 @@ def test_on_a_gpu_in_memory_every_step_is_done(tmp_path: Path) -> None:
         ",".join(steps),
         *small,
     ]
-    done = machine.run(*command, check=False, more={"PYTHONPATH": f"{STAND_INS}:{ROOT}"}, limit_s=1200)
+    free = {"PYTHONPATH": f"{STAND_INS}:{ROOT}", "STAND_IN_MODEL": str(tiny_model)}
+    done = machine.run(*command, check=False, more=free, limit_s=1200)
     content = read_result(tmp_path / "results")
     states = {name: (step["state"], step["why"]) for name, step in content["steps"].items()}
     assert states == dict.fromkeys(steps, (DONE, None)), done.stdout

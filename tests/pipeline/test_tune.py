@@ -212,8 +212,8 @@ def test_a_setting_survives_in_a_tuning() -> None:
 
 
 _STORE = """
-import sys
-from mribatch.core.bundle import DEFAULT_MODEL, load_bundle
+import os, sys
+from mribatch.core.bundle import load_bundle
 from mribatch.pipeline.tuning import make_tuning_key
 from mribatch.trt.engine.cache import EngineCache
 from mribatch.trt.gpu import find_gpu
@@ -222,18 +222,19 @@ load, size = float(sys.argv[1]), int(sys.argv[2])
 tuning = Tuning(
     batch_size=size, workers=2, threads=1, hw_decoder_load=load, images_per_second=5.0, measured="2026-11-27"
 )
-EngineCache().store_tuning(make_tuning_key(load_bundle(DEFAULT_MODEL), find_gpu()), tuning)
+EngineCache().store_tuning(make_tuning_key(load_bundle(os.environ["STAND_IN_MODEL"]), find_gpu()), tuning)
 """
 
 
 @pytest.mark.slow
-def test_a_tuned_run_says_so_and_keeps_to_its_tuning(tmp_path: Path) -> None:
+def test_a_tuned_run_says_so_and_keeps_to_its_tuning(tmp_path: Path, tiny_model: Path) -> None:
     """On a GPU in memory whose decoding and inference are stand-ins."""
     pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install '.[dali]'")
     machine = make_machine(tmp_path / "machine", build_libcuda(tmp_path), [H100], [TENSORRT, DALI])
-    free = {"PYTHONPATH": f"{STAND_INS}:{ROOT}"}
+    free = {"PYTHONPATH": f"{STAND_INS}:{ROOT}", "STAND_IN_MODEL": str(tiny_model)}
     draw_images(tmp_path / "slices", 1100)  # two parts, for two workers
-    command: list[str | Path] = ["classify", tmp_path / "slices", "--out", tmp_path / "run", "--threads", "2"]
+    command: list[str | Path] = ["classify", tmp_path / "slices", "--out", tmp_path / "run"]
+    command += ["--model", tiny_model, "--threads", "2"]
     machine.run("-c", _STORE, "0", "128", more=free)
     done = machine.mribatch(*command, more=free, limit_s=1200)
     assert "tuned for this GPU: batches of 128, 2 workers of 1 threads, decoded without its JPEG engine" in done.stderr

@@ -3,12 +3,14 @@
 Python imports this by itself where its folder is on PYTHONPATH. DALI is the real one and is fed for real; only its
 graph ends where decoding would begin, and every batch that it gives is the same batch of drawn slices, which lies in
 the memory of the GPU (tests/trt/fake_gpu). The engine of the tests' TensorRT knows the golden answers by heart, so that
-it passes the gate, and gives one of them for every other image.
+it passes the gate, and gives one of them for every other image. STAND_IN_MODEL names its bundle, else it is the default
+one.
 """
 
 import ctypes
 import importlib.abc
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
@@ -107,11 +109,11 @@ def _free_tensorrt(tensorrt: ModuleType) -> None:
 
 
 def _look_up(rows: Any) -> Any:
-    """The golden answer of each row that is a golden slice of the default model, and the first one for all others."""
+    """The golden answer of each row that is a golden slice of the model, and the first one for all others."""
     from mribatch.core.bundle import DEFAULT_MODEL, load_bundle
 
     if not _golden:
-        golden = load_bundle(DEFAULT_MODEL).golden
+        golden = load_bundle(os.environ.get("STAND_IN_MODEL", DEFAULT_MODEL)).golden
         images = golden.images.reshape(len(golden.images), -1)
         _golden.update(zip((image.tobytes() for image in images), golden.probabilities, strict=True))
     first = next(iter(_golden.values()))
