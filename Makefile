@@ -24,7 +24,7 @@ GPU_EXTRAS := gpu-cu13 gpu-cu12 rtx
 HAS_GPU := $(shell command -v nvidia-smi)
 GPU_VENV := $(if $(HAS_GPU),.venv-$(GPU_EXTRA),$(VENV))
 
-.PHONY: help demo classify report train engines doctor test coverage test-lowest test-slow test-gpu lint format docs picture dist models bench race clean
+.PHONY: help demo classify report train engines doctor test coverage test-lowest test-slow test-gpu first-hour lint format docs picture dist models bench race clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -74,6 +74,9 @@ test-slow: $(STAMP_DEV) ## Run the tests that take minutes: kills, fuzzing, larg
 
 test-gpu: $(if $(HAS_GPU),$(GPU_VENV)/.installed,$(STAMP_DEV)) ## Run the tests that need an NVIDIA GPU; where none of them can run, this fails
 	$(GPU_VENV)/bin/python -m pytest -m gpu
+
+first-hour: $(if $(HAS_GPU),$(GPU_VENV)/.installed,$(STAMP_DEV)) ## Ask a new GPU everything that only a GPU can tell; writes benchmarks/results/first_hour-*
+	$(GPU_VENV)/bin/python -m benchmarks.first_hour
 
 lint: $(STAMP_DEV) ## Check style and types
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
     read    files to bytes and the probe's verdict
     decode  D: files to pixels, with each decoder that is there
+    bare    DALI's graph alone, fed from memory without a copy: what its decoding could be at most
     infer   I: pixels to probabilities, with each backend that is there: one resident batch again and again,
             once alone and once beside a decoder that works flat out
     write   probabilities to rows to Parquet
@@ -9,9 +10,10 @@
     worker  the same in a supervised worker process, as a run has it with DALI
 
 All in one process after an uncounted round, in turns, so that every ratio is one of the same minute. On a GPU the
-stages overlap, and E is compared with the slower of D and I. On a CPU they share the cores, and E is compared with the
-ceiling of `benchmarks.cpu_ceiling`: cores / (core-seconds of OpenCV's decoding + of inference), and for DALI also with
-DALI's own core-seconds in their place. Engines are built before; starts are not counted.
+stages overlap, and E is compared with the slower of D and I, and with the slower of `bare` and I beside a decoder,
+which no care for damaged files makes slower. On a CPU they share the cores, and E is compared with the ceiling of
+`benchmarks.cpu_ceiling`: cores / (core-seconds of OpenCV's decoding + of inference), and for DALI also with DALI's own
+core-seconds in their place. Engines are built before; starts are not counted.
 """
 
 import argparse
@@ -28,6 +30,7 @@ from benchmarks.cpu_ceiling import SIDE, core_seconds, draw_folder, image_paths,
 from benchmarks.stage_rates import (
     Pair,
     Work,
+    decode_bare_rate,
     decode_rate,
     decoder,
     has_gpu,
@@ -43,7 +46,7 @@ from mribatch.core.cores import usable_cores
 from mribatch.core.errors import MribatchError
 from mribatch.core.files import write_json
 from mribatch.pipeline.choices import DALI, ONNXRUNTIME, OPENCV, TENSORRT, choose_backend, choose_decoder
-from mribatch.pipeline.decode.dali_graph import HW_DECODER_LOAD
+from mribatch.pipeline.decode.dali_graph import HW_DECODER_LOADS
 from mribatch.pipeline.inference.onnxruntime import OnnxRuntimeClassifier
 from mribatch.pipeline.output.layout import PART_ROWS
 from mribatch.pipeline.records import Choice
@@ -116,6 +119,8 @@ def _steps(work: Work, parts: Parts, gpu: bool) -> list[Callable[[], Figures]]:
     """What one round does, in order."""
     steps = [_rate("read", partial(read_rate, work))]
     steps += [partial(_decode, work, name) for name in dict.fromkeys(pair.decodes for pair in parts.pairs)]
+    if DALI in parts.decoders:
+        steps.append(_rate("decode_bare", partial(decode_bare_rate, work)))
     for pair in {pair.infers: pair for pair in parts.pairs}.values():
         rate = partial(infer_rate, work, parts.classifier(pair), pair.resident)
         steps.append(_rate(f"infer_{pair.infers}", rate))
@@ -162,6 +167,8 @@ def ratios(once: Figures, pairs: Sequence[Pair], cores: int, gpu: bool) -> Figur
             beside = rate[f"infer_{pair.infers}_beside_{pair.decodes}"]
             found[f"all_{pair.name}_to_min_decode_infer"] = whole / min(decode, rate[f"infer_{pair.infers}"])
             found[f"all_{pair.name}_to_min_decode_infer_beside"] = whole / min(decode, beside)
+            if pair.decoder.name == DALI:
+                found[f"all_{pair.name}_to_min_decode_bare_infer_beside"] = whole / min(rate["decode_bare"], beside)
         else:
             found[f"all_{pair.name}_to_ceiling"] = whole / found["ceiling"]
         if pair.decoder.name == DALI:
@@ -185,7 +192,7 @@ def describe(work: Work, parts: Parts, gpu: bool) -> dict[str, Any]:
         "batch_size": work.batch_size,
         "threads": work.threads,
         "page_cache": "warm: the uncounted first round read every file that is measured",
-        "hw_decoder_load": HW_DECODER_LOAD if gpu and DALI in parts.decoders else None,
+        "hw_decoder_load": HW_DECODER_LOADS[0] if gpu and DALI in parts.decoders else None,
         "backends": {
             name: {"version": classify.library_version, "precision": classify.precision, "reason": choice.reason}
             for name, (choice, classify) in parts.backends.items()

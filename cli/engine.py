@@ -135,6 +135,44 @@ def build(
     return ExitCode.USER_ERROR if failures else ExitCode.OK
 
 
+@engine.command(short_help="Find the fastest settings for this machine's GPU, and keep them.")
+@click.argument("bundles", nargs=-1, metavar="[BUNDLE]…")
+@click.option(
+    "--data",
+    type=LocalPath(),
+    help="Folder of JPEG and PNG files like those that will be classified.  [default: drawn slices]",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0.1, 600), default=5.0, show_default=True, help="Duration of each trial."
+)
+@_json_option
+@click.option("--quiet", is_flag=True, help="No output except errors.")
+def tune(bundles: tuple[str, ...], data: Path | None, seconds: float, as_json: bool, quiet: bool) -> ExitCode:
+    """Find the fastest settings for every BUNDLE (default: the default model) on this machine's GPU, and keep them.
+
+    Tried are the number of processes that share the GPU, batches of 64 to 512 images, the GPU's own JPEG engine, and
+    threads. `classify` takes what was the fastest, and says so, where nothing else is asked for. A tuning is for one
+    GPU, model and set of library versions.
+
+    \b
+    Example:
+      mribatch engine tune --data scans/
+    """
+    from mribatch.core.bundle import DEFAULT_MODEL
+    from mribatch.pipeline.tune import tune_bundle
+
+    def note(text: str) -> None:
+        if not quiet and not as_json:
+            click.echo(text, err=True)
+
+    reports = [tune_bundle(name, data, seconds=seconds, note=note) for name in bundles or (DEFAULT_MODEL,)]
+    if as_json:
+        _print_json("tunings", [report.to_json() for report in reports])
+    elif not quiet:
+        click.echo("\n".join(report.to_text() for report in reports))
+    return ExitCode.OK
+
+
 @engine.command(short_help="Compare FP16 with FP32: golden answers, or your own images.")
 @click.argument("bundles", nargs=-1, metavar="[BUNDLE]…")
 @click.option("--data", type=click.Path(path_type=str), help="Folder of images whose classes are compared as well.")

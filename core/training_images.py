@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 NEAR_DISTANCE = 2  # bits of 64; see the decision
 _SIDE = 8  # coefficients along each axis
+_AT_ONCE = 8  # images that are hashed together: their coefficients stay in the cache
 _BANDS = 4  # of 16 bits: two hashes that differ in at most 2 bits have an equal band
 
 
@@ -53,7 +54,7 @@ class TrainingImages:
     def of_pixels(cls, pixels: NDArray[uint8]) -> "TrainingImages":
         """Hash images, uint8 (n, height, width, 1); equal ones count once."""
         exact = np.array([_exact_hash(image) for image in pixels], uint64)
-        near = np.concatenate([perceptual_hashes(pixels[i : i + 256]) for i in range(0, len(pixels), 256)])
+        near = perceptual_hashes(pixels)
         first = np.unique(exact, return_index=True)[1]
         return cls(exact[first], near[first])
 
@@ -102,6 +103,12 @@ def perceptual_hashes(pixels: NDArray[uint8]) -> NDArray[uint64]:
     Returns:
         uint64 (n,); 0 for an image of one grey level.
     """
+    starts = range(0, len(pixels), _AT_ONCE)
+    hashes = [_hash_pictures(pixels[start : start + _AT_ONCE]) for start in starts]
+    return np.concatenate(hashes) if hashes else np.zeros(0, uint64)
+
+
+def _hash_pictures(pixels: NDArray[uint8]) -> NDArray[uint64]:
     count, height, width = pixels.shape[:3]
     images = pixels.reshape(count, height, width).astype(float32)
     coefficients = _cosines(height) @ images @ _cosines(width).T

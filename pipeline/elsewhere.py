@@ -60,7 +60,7 @@ class Elsewhere:
         plan, runs_with = self.plan, self.plan.classifier.runs_with
         count = max(1, min(plan.workers.count, len(missing)))
         order = PartsOrder(
-            work=replace(plan.order, threads=max(1, plan.threads // count)),
+            work=replace(plan.order, threads=max(1, plan.threads // count), shares_cores=True),
             run=str(plan.folder.path.absolute()),
             roots=tuple(item.root.decode("latin-1") for item in plan.inputs),
             classes=facts.classes,

@@ -29,7 +29,9 @@ from mribatch.pipeline.output.xlsx_table import require_openpyxl
 from mribatch.pipeline.precision import FEWEST_FILES
 from mribatch.pipeline.records import FileClassifier
 from mribatch.pipeline.studies.pseudonyms import Pseudonyms, random_pseudonyms
+from mribatch.pipeline.tuning import apply_tuning, find_tuning, take_workers
 from mribatch.pipeline.workers import Workers, choose_workers
+from mribatch.trt.tuning import Tuning
 
 STUDY_LIBRARIES = {"dicom": "imagecodecs", "nifti": "nibabel"}
 
@@ -45,6 +47,7 @@ class Plan:
     order: WorkOrder
     workers: Workers
     classifier: FileClassifier
+    tuning: Tuning | None = None  # what was measured for this GPU, and is in the order
 
     @property
     def threads(self) -> int:
@@ -90,6 +93,9 @@ class Plan:
             "schema_version": parquet.SCHEMA_VERSION,
         }
         fields |= self._choices() | study_versions(listing)
+        if self.tuning is not None:  # what may change a bit of a pixel
+            fields["hw_decoder_load"] = self.tuning.hw_decoder_load
+            fields["huffman_threshold"] = self.tuning.huffman_threshold
         if self.options.pseudonym_key:
             fields["pseudonym_key"] = pseudonyms.fingerprint
         return Fingerprint(fields | {LISTING_KEY: listing.sha256})  # the listing last: it says least
@@ -135,11 +141,18 @@ def make_plan(
     measures = options.precision == AUTO and bundle.has_int8
     files = count_by_name(resolved, folder.path, patterns, most=FEWEST_FILES) if measures else 0
     order = make_work_order(bundle, options, threads=threads, note=note, files=files)
+    resumes = earlier is not None and not options.overwrite
+    tuning = earlier.tuning if earlier is not None and resumes else find_tuning(bundle, order)
+    if tuning is not None:
+        order = apply_tuning(order, tuning, options)
+        note(f"tuned for this GPU: {tuning}")
     classifier = open_file_classifier(bundle, order, folder.path / WORKER_LOG, note)
     workers = choose_workers(options, order)
+    if tuning is not None:
+        workers = take_workers(options, workers, tuning)
     if workers.reason:
         note(f"--workers auto: {workers.count}, {workers.reason}")
-    return Plan(resolved, folder, options, bundle, order, workers, classifier)
+    return Plan(resolved, folder, options, bundle, order, workers, classifier, tuning)
 
 
 def make_header_reader(options: ClassifyOptions, pseudonyms: Pseudonyms, threads: int) -> HeaderReader:

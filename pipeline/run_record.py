@@ -383,6 +383,7 @@ def _new_content(plan: Plan, facts: ListingFacts, fingerprint: Fingerprint, pseu
         run_id=fingerprint.run_id,
         state=RunState.LISTING,
         shard=plan.options.shard,
+        tuning=plan.tuning,
     )
 
 

@@ -34,13 +34,19 @@ class TensorRTBackend:
 
 @contextlib.contextmanager
 def open_backend(
-    bundle: Bundle, batch_size: int, *, cache: EngineCache | None = None, progress: BuildProgress | None = None
+    bundle: Bundle,
+    batch_size: int,
+    *,
+    profile: BatchProfile | None = None,
+    cache: EngineCache | None = None,
+    progress: BuildProgress | None = None,
 ) -> Iterator[TensorRTBackend]:
     """Open an engine for this machine's GPU that reproduces the golden answers: in FP16, else in FP32.
 
     Args:
         bundle: Checked.
         batch_size: Rows of every batch.
+        profile: Of an engine that takes more than this one size; None: an engine for this size.
         cache: Where engines are kept; None: the user's.
         progress: Receives what takes long; None: nobody does.
 
@@ -54,9 +60,10 @@ def open_backend(
     assert isinstance(gpu, Gpu)
     require_cuda()  # now, rather than when an engine has been built for minutes
     provider = EngineProvider(bundle, cache or EngineCache(), progress)
-    batch = BatchProfile(batch_size, batch_size)
+    batch = profile or BatchProfile(batch_size, batch_size)
     requests = [
-        EngineRequest(flavor=flavor, target=gpu.target, precision=precision, batch=batch) for precision in (FP16, FP32)
+        EngineRequest(flavor=flavor, target=gpu.target, precision=precision, batch=batch, rows=batch_size)
+        for precision in (FP16, FP32)
     ]
     with open_first_that_holds(provider, requests) as backend:
         yield backend

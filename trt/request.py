@@ -34,6 +34,8 @@ class BatchProfile:
 
 
 DEFAULT_BATCH = BatchProfile(64, 64)
+TUNED_BATCH = BatchProfile(128, 512)
+"""Of the one engine that a tuned run uses, whatever its batch size: building one takes minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,16 @@ class EngineRequest:
     target: str  # "sm89": the compute capability of the GPU
     precision: str = FP16
     batch: BatchProfile = DEFAULT_BATCH
+    rows: int | None = None  # of every batch that it will be given; None: the largest. The engine is the same
+
+    @property
+    def rows_per_batch(self) -> int:
+        return self.rows or self.batch.maximum
+
+    @property
+    def gate_sizes(self) -> tuple[int, ...]:
+        """Batch sizes at which the gate compares the engine."""
+        return BatchProfile(self.rows_per_batch, self.rows_per_batch).gate_sizes
 
     def __str__(self) -> str:
         return f"{self.precision} engine for {self.target} ({self.flavor})"

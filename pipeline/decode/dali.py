@@ -206,7 +206,7 @@ class DaliDecoder:
         content, verdict = read_and_probe(file.file, self._max_pixels)
         if content is None or verdict.status is not Status.OK:
             return _Sample(decoded_file(file, verdict, content, begin), self._black)
-        given = _for_dali(content, verdict)
+        given = for_dali(content, verdict)
         if given is not None:
             return _Sample(decoded_file(file, verdict, content, begin), np.frombuffer(given, uint8), content)
         verdict, image = decode_grey(content, verdict, self._options.height, self._options.width)
@@ -266,7 +266,7 @@ class DaliDecoder:
         return decode
 
 
-def _for_dali(content: bytes, verdict: Verdict) -> bytes | None:
+def for_dali(content: bytes, verdict: Verdict) -> bytes | None:
     """What DALI is given of a file that is ok, so that its pixels are `decode_grey`'s; None: it is not asked.
 
     8 bits a sample only: DALI scales 16 bits by 1/257, which leaves 12-bit slices nearly black. Nothing that is to be

@@ -5,15 +5,16 @@ moves pixels by up to 66 levels). No fast approximate DCT, which moves them by u
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy import uint8
 from numpy.typing import NDArray
 
-HW_DECODER_LOAD = 1.0
-"""Share of the JPEGs for the GPU's own JPEG engine, where it has one. Nothing between 0 and 1: DALI would split every
-batch by place, and the two decoders need not give the same bits: pixels would depend on the image's neighbours."""
+HW_DECODER_LOADS = (1.0, 0.0)
+"""Shares of the JPEGs for the GPU's own JPEG engine, where it has one; the first unless measured otherwise. Nothing
+between 0 and 1: DALI would split every batch by place, and the two decoders need not give the same bits: pixels would
+depend on the image's neighbours."""
 
 PREFETCHED = 2
 """Batches that DALI works on ahead of the one that is asked for, unless told otherwise."""
@@ -37,6 +38,36 @@ CPU, FIRST_GPU = DaliDevice(None), DaliDevice(0)
 
 
 @dataclass(frozen=True, kw_only=True)
+class GpuDecoding:
+    """How the GPU decodes JPEGs.
+
+    Attributes:
+        hw_load: One of HW_DECODER_LOADS.
+        huffman_threshold: Pixels from which Huffman codes are read on the GPU as well; None: DALI's own.
+        width, height: Of nearly all images; memory for them is allocated beforehand. None: as they come.
+        pinned: Each of DALI's threads keeps to a core. Not where several processes share the cores: the first threads
+            of each would keep to the same.
+    """
+
+    hw_load: float = HW_DECODER_LOADS[0]
+    huffman_threshold: int | None = None
+    width: int | None = None
+    height: int | None = None
+    pinned: bool = True
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Of `fn.decoders.image`."""
+        optional = {
+            "hybrid_huffman_threshold": self.huffman_threshold,
+            "preallocate_width_hint": self.width,
+            "preallocate_height_hint": self.height,
+        }
+        given = {name: value for name, value in optional.items() if value is not None}
+        return {"device": "mixed", "hw_decoder_load": self.hw_load, "affine": self.pinned} | given
+
+
+@dataclass(frozen=True, kw_only=True)
 class GraphOptions:
     """What the graph is built for. height, width: of the pixels it gives. prefetched: batches, at least 1."""
 
@@ -45,6 +76,7 @@ class GraphOptions:
     width: int
     threads: int
     prefetched: int = PREFETCHED
+    on_gpu: GpuDecoding = field(default_factory=GpuDecoding)
 
 
 def prefetching(options: GraphOptions, batch_size: int, next_samples: Callable[[], Samples]) -> Any:
@@ -58,7 +90,8 @@ def prefetching(options: GraphOptions, batch_size: int, next_samples: Callable[[
         prefetch_queue_depth=options.prefetched,
     )
     with pipeline:
-        encoded = fn.external_source(source=next_samples, batch=True, dtype=types.UINT8, ndim=1)
+        # Without a copy: whoever gives the samples keeps them as they are until their batch has come out.
+        encoded = fn.external_source(source=next_samples, batch=True, dtype=types.UINT8, ndim=1, no_copy=True)
         pipeline.set_outputs(_pixels(encoded, options))
     pipeline.build()
     return pipeline
@@ -85,9 +118,7 @@ def _pixels(encoded: Any, options: GraphOptions) -> Any:
     """Grey uint8, HWC."""
     from nvidia.dali import fn, types
 
-    where: dict[str, Any] = {"device": "cpu"}
-    if options.device.number is not None:
-        where = {"device": "mixed", "hw_decoder_load": HW_DECODER_LOAD}
-    # What the orientation turns is not given to DALI (`dali._for_dali`), which sees some where the probe sees none.
+    where = {"device": "cpu"} if options.device.number is None else options.on_gpu.arguments
+    # What the orientation turns is not given to DALI (`dali.for_dali`), which sees some where the probe sees none.
     grey = fn.decoders.image(encoded, output_type=types.GRAY, adjust_orientation=False, **where)
     return fn.resize(grey, size=(options.height, options.width), interp_type=types.INTERP_LINEAR, antialias=False)

@@ -26,6 +26,7 @@ from mribatch.pipeline.inference.order import WorkOrder
 from mribatch.pipeline.records import Choice, Decoder
 from mribatch.trt.engine.progress import BuildProgress, BuildStep
 from mribatch.trt.gpu import NoGpu, find_gpu
+from mribatch.trt.request import TUNED_BATCH
 from mribatch.trt.runtime.device import OutOfGpuMemory
 
 _SECONDS_BETWEEN_NOTES = 10.0
@@ -92,7 +93,9 @@ def _list_on_gpu(order: WorkOrder) -> list[str]:
 def _open_tensorrt(bundle: Bundle, order: WorkOrder, note: Callable[[str], None]) -> Iterator[Backend]:
     from mribatch.trt import backend as tensorrt
 
-    with tensorrt.open_backend(bundle, order.batch_size, progress=NotedProgress(note)) as engine:
+    profile = TUNED_BATCH if order.any_batch and order.batch_size <= TUNED_BATCH.maximum else None
+    progress = NotedProgress(note)
+    with tensorrt.open_backend(bundle, order.batch_size, profile=profile, progress=progress) as engine:
         yield Backend(engine.classifier, Choice(TENSORRT, engine.reason), lambda: engine.report)
 
 
@@ -212,6 +215,7 @@ def make_dali_decoder(bundle: Bundle, order: WorkOrder, backend: Choice) -> Deco
         width=bundle.spec.width,
         threads=order.threads,
         prefetched=order.prefetch,
+        on_gpu=order.gpu_decoding,
     )
     return DaliDecoder(
         graph,

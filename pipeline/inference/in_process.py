@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -22,6 +22,7 @@ from mribatch.pipeline.records import (
     Choice,
     ClassifiedBatch,
     DecodedBatch,
+    DecodedFile,
     Decoder,
     ImageFile,
     RunsWith,
@@ -134,16 +135,19 @@ class InProcessClassifier:
         """One ClassifiedBatch per group, in order; `calls_at_once` batches of the model are under way."""
         backend, decoder = self._require_entered()
         classify = backend.classifier
-        under_way: deque[tuple[DecodedBatch, Future[NDArray[float32]] | None]] = deque()
-        with ThreadPoolExecutor(classify.calls_at_once, thread_name_prefix="mribatch-batch") as pool:
+        under_way: deque[_BatchUnderWay] = deque()
+        with (
+            ThreadPoolExecutor(classify.calls_at_once, thread_name_prefix="mribatch-batch") as pool,
+            ThreadPoolExecutor(1, thread_name_prefix="mribatch-flags") as flagging,  # beside the decoder and the model
+        ):
             for batch in watch.waiting(decoder.decode.batches(groups)):
                 good = any(decoded.verdict.status is Status.OK for decoded in batch.files)
-                batch = replace(batch, files=flag_images(batch, self._bundle))
-                under_way.append((batch, pool.submit(classify, batch.pixels) if good else None))
+                answers = pool.submit(classify, batch.pixels) if good else None
+                under_way.append(_BatchUnderWay(flagging.submit(flag_images, batch, self._bundle), answers))
                 if len(under_way) >= classify.calls_at_once:
-                    yield _collect(*under_way.popleft(), watch)
+                    yield _collect(under_way.popleft(), watch)
             while under_way:
-                yield _collect(*under_way.popleft(), watch)
+                yield _collect(under_way.popleft(), watch)
 
     def one_by_one(self, files: Sequence[ImageFile], begin: Callable[[int | None], None]) -> ClassifiedBatch:
         """Classify at most a batch of files, each decoded with nothing else under way; the same rows as from `batches`.
@@ -171,6 +175,15 @@ class InProcessClassifier:
         return self._backend, self._decoder
 
 
-def _collect(batch: DecodedBatch, answer: Future[NDArray[float32]] | None, watch: Stopwatch) -> ClassifiedBatch:
+@dataclass(frozen=True, slots=True)
+class _BatchUnderWay:
+    """files: flagged; answers: None where no file is ok."""
+
+    files: Future[tuple[DecodedFile, ...]]
+    answers: Future[NDArray[float32]] | None
+
+
+def _collect(batch: _BatchUnderWay, watch: Stopwatch) -> ClassifiedBatch:
     with watch.measure(INFERENCE):
-        return ClassifiedBatch(batch.files, answer.result() if answer is not None else None)
+        answers = batch.answers.result() if batch.answers is not None else None
+        return ClassifiedBatch(batch.files.result(), answers)

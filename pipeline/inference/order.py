@@ -6,7 +6,7 @@ from typing import Self
 
 from mribatch.core.typed_json import read_record, write_record
 from mribatch.pipeline.decode.dali import READ_AHEAD
-from mribatch.pipeline.decode.dali_graph import PREFETCHED
+from mribatch.pipeline.decode.dali_graph import HW_DECODER_LOADS, PREFETCHED, GpuDecoding
 from mribatch.pipeline.records import Choice
 from mribatch.pipeline.studies.facts import Plane
 from mribatch.pipeline.studies.options import HeaderOptions
@@ -26,6 +26,12 @@ class WorkOrder:
     batch_size: int
     prefetch: int = PREFETCHED  # batches that DALI works on ahead
     read_ahead: int = READ_AHEAD  # batches whose files are read ahead of those
+    any_batch: bool = False  # an engine for every batch size up to that of TUNED_BATCH, rather than for this one
+    hw_decoder_load: float = HW_DECODER_LOADS[0]  # this and the next three are those of GpuDecoding
+    huffman_threshold: int | None = None
+    usual_width: int | None = None
+    usual_height: int | None = None
+    shares_cores: bool = False  # with other processes of the run
     threads: int
     max_pixels: int
     timeout_s: float
@@ -43,6 +49,16 @@ class WorkOrder:
             dicom_anywhere=self.dicom_anywhere,
             plane=None if self.plane is None else Plane(self.plane),
             volume=self.volume,
+        )
+
+    @property
+    def gpu_decoding(self) -> GpuDecoding:
+        return GpuDecoding(
+            hw_load=self.hw_decoder_load,
+            huffman_threshold=self.huffman_threshold,
+            width=self.usual_width,
+            height=self.usual_height,
+            pinned=not self.shares_cores,
         )
 
     def to_json(self) -> str:

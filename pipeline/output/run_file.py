@@ -20,6 +20,7 @@ from mribatch.core.typed_json import read_record, write_record
 from mribatch.pipeline.listing.table import ListingFacts
 from mribatch.pipeline.output.layout import PART_ROWS, PartLayout, is_part_rows
 from mribatch.pipeline.output.shard import Shard
+from mribatch.trt.tuning import Tuning
 
 RUN_FILE = "run.json"
 _MAX_BYTES = 1 << 26
@@ -181,6 +182,7 @@ class RunFile:
     proof: RunProof | None = None  # absent until the backend has passed its gate
     increments: tuple[RunIncrement, ...] | None = None  # absent until files are added
     shard: str | None = None  # "2/4": the folder has only the second quarter of the parts; absent in whole runs
+    tuning: Tuning | None = None  # what was measured for the GPU and is used; absent where nothing was
 
     @property
     def layout(self) -> PartLayout:

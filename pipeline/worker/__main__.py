@@ -38,6 +38,7 @@ from mribatch.pipeline.worker.messages import (
     read_request,
     reply_bytes,
 )
+from mribatch.pipeline.worker.packed_batch import PackedBatch
 from mribatch.trt.runtime.device import OutOfGpuMemory
 
 
@@ -98,7 +99,7 @@ def _answer_one_by_one(classify_files: InProcessClassifier, request: OneByOne, r
     def begin(position: int | None) -> None:
         _send(replies, FileBegun(position))
 
-    _send(replies, Answer(classify_files.one_by_one(request.files, begin), {}))
+    _send(replies, Answer(PackedBatch.of(classify_files.one_by_one(request.files, begin)), {}))
 
 
 def _answer_batches(
@@ -108,7 +109,7 @@ def _answer_batches(
     watch, reported = Stopwatch(), {WAITING: 0.0, INFERENCE: 0.0}
     for batch in classify_files.batches(_read_groups(first, incoming), watch):
         now = {stage: watch.seconds[stage] for stage in reported}
-        _send(replies, Answer(batch, {stage: now[stage] - reported[stage] for stage in reported}))
+        _send(replies, Answer(PackedBatch.of(batch), {stage: now[stage] - reported[stage] for stage in reported}))
         reported = now
 
 

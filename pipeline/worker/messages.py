@@ -1,4 +1,4 @@
-"""What the parent and its worker process say to each other: JSON, and the probabilities as raw float32.
+"""What the parent and its worker process say to each other: JSON, and classified batches as packed records.
 
 No pickle: the worker reads images from strangers, and what comes out of it must not be able to run anything.
 
@@ -8,26 +8,13 @@ worker -> parent: StartupNote while it starts, Started, then FileBegun and Answe
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
-from numpy import float32
-from numpy.typing import NDArray
 
 from mribatch.core.agreement import Agreement
 from mribatch.core.typed_json import pack_record, unpack_record
-from mribatch.pipeline.records import (
-    ClassifiedBatch,
-    DecodedFile,
-    Flag,
-    ImageFile,
-    RunsWith,
-    SliceSource,
-    Status,
-    StudyImage,
-    Verdict,
-)
+from mribatch.pipeline.records import Flag, ImageFile, RunsWith, SliceSource, Status, StudyImage, Verdict
+from mribatch.pipeline.worker.packed_batch import PackedBatch
 
 
 @dataclass(frozen=True)
@@ -74,9 +61,9 @@ class FileBegun:
 
 @dataclass(frozen=True)
 class Answer:
-    """Files in the order of the request; each file's ImageFile holds its position and path only."""
+    """What became of the files of a request, in their order."""
 
-    batch: ClassifiedBatch
+    batch: PackedBatch
     seconds: Mapping[str, float]  # wall seconds by stage since the last answer
 
 
@@ -154,56 +141,14 @@ def _decode_image(position: int, facts: list[Any], ranges: Sequence[tuple[SliceS
 
 
 def reply_bytes(reply: Reply) -> bytes:
-    """A JSON line; after an Answer's, which is the frequent one and has a form of its own, its probabilities."""
+    """A JSON line; after an Answer's, which is the frequent one and has a form of its own, its batch."""
     if not isinstance(reply, Answer):
         return pack_record(reply) + b"\n"
-    scores = reply.batch.probabilities
-    content = {
-        "files": [_encode_file(file) for file in reply.batch.files],
-        "seconds": dict(reply.seconds),
-        "shape": None if scores is None else scores.shape,
-    }
-    probabilities = b"" if scores is None else np.ascontiguousarray(scores, float32).tobytes()
-    return json.dumps(content).encode() + b"\n" + probabilities
+    return json.dumps(dict(reply.seconds)).encode() + b"\n" + reply.batch.to_bytes()
 
 
 def read_reply(message: bytes) -> Reply:
     line, _, rest = message.partition(b"\n")
     if not line.startswith(b"{"):
         return unpack_record(line, _PLAIN)
-    content = json.loads(line)
-    files = tuple(_decode_file(position, facts) for position, facts in enumerate(content["files"]))
-    return Answer(ClassifiedBatch(files, _decode_scores(content["shape"], rest)), content["seconds"])
-
-
-def with_files(batch: ClassifiedBatch, files: Sequence[ImageFile]) -> ClassifiedBatch:
-    """An answer's batch with the listing's own files, in the same order."""
-    decoded = tuple(replace(one, file=file) for one, file in zip(batch.files, files, strict=True))
-    return replace(batch, files=decoded)
-
-
-def _encode_file(decoded: DecodedFile) -> list[Any]:
-    verdict = decoded.verdict
-    return [
-        verdict.status,
-        verdict.error,
-        verdict.format,
-        verdict.width,
-        verdict.height,
-        list(verdict.flags),
-        verdict.bits,
-        decoded.bytes,
-        decoded.sha256,
-        decoded.seconds,
-        decoded.perceptual_hash,
-    ]
-
-
-def _decode_file(position: int, facts: list[Any]) -> DecodedFile:
-    status, error, image_format, width, height, flags, bits, size, digest, seconds, picture = facts
-    verdict = Verdict(Status(status), error, image_format, width, height, tuple(Flag(flag) for flag in flags), bits)
-    return DecodedFile(ImageFile(position, 0, "", b""), verdict, size, digest, seconds, picture)
-
-
-def _decode_scores(shape: list[int] | None, content: bytes) -> NDArray[float32] | None:
-    return None if shape is None else np.frombuffer(content, float32).reshape(shape)
+    return Answer(PackedBatch.from_bytes(rest), json.loads(line))

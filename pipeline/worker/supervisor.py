@@ -37,7 +37,6 @@ from mribatch.pipeline.worker.messages import (
     OneByOne,
     Started,
     StartupNote,
-    with_files,
 )
 from mribatch.pipeline.worker.process import Death, WorkerDied, WorkerProcess
 
@@ -191,7 +190,7 @@ class SupervisedClassifier:
         self._fruitless = 0
         for stage, seconds in reply.seconds.items():
             watch.seconds[stage] += seconds
-        return with_files(reply.batch, files)
+        return reply.batch.unpack(files)
 
     def _classify_carefully(self, files: Sequence[ImageFile]) -> ClassifiedBatch:
         """The same rows, slice by slice and file by file."""
@@ -227,7 +226,7 @@ class SupervisedClassifier:
             reply = worker.receive(self._patience(self._order.timeout_s, 1))
             if isinstance(reply, Answer):
                 self._fruitless = 0
-                return with_files(reply.batch, files)
+                return reply.batch.unpack(files)
             assert isinstance(reply, FileBegun), f"{type(reply).__name__} where a file was begun"
             begun.position = reply.position
 
@@ -308,7 +307,8 @@ class SupervisedClassifier:
         if before.batch_size <= _SMALLEST and before.prefetch <= 1:
             return False
         size = max(min(_SMALLEST, before.batch_size), before.batch_size // 2)
-        self._order = replace(before, batch_size=size, prefetch=max(1, before.prefetch // 2))
+        # An engine for this size alone: one for larger batches takes the memory of these.
+        self._order = replace(before, batch_size=size, prefetch=max(1, before.prefetch // 2), any_batch=False)
         self._note(
             f"WARNING: the GPU has too little memory for batches of {before.batch_size}, so the run goes on with "
             f"batches of {size}: {death.how}"

@@ -62,7 +62,7 @@ def test_every_stage_is_measured(tmp_path: Path, tiny_model: Path) -> None:
         "all_onnxruntime_opencv",
     ]
     if has_dali():
-        stages += ["decode_dali", "infer_onnxruntime_beside_dali", "all_onnxruntime_dali"]
+        stages += ["decode_dali", "decode_bare", "infer_onnxruntime_beside_dali", "all_onnxruntime_dali"]
         assert any(key.startswith("worker_") and key.endswith("_to_all") for key in content)
         assert "nvidia-dali-cuda120" in str(content["conditions"]) or "nvidia-dali-cuda130" in str(
             content["conditions"]
@@ -117,6 +117,7 @@ def test_on_a_gpu_the_slower_of_decoding_and_inference_is_the_limit(monkeypatch:
     once = {
         "decode_opencv_images_per_second": 4000.0,
         "decode_dali_on_gpu_images_per_second": 8000.0,
+        "decode_bare_images_per_second": 14_000.0,
         "infer_tensorrt_on_gpu_images_per_second": 10_000.0,
         "infer_tensorrt_images_per_second": 9000.0,
         "infer_tensorrt_on_gpu_beside_dali_on_gpu_images_per_second": 7000.0,
@@ -132,6 +133,7 @@ def test_on_a_gpu_the_slower_of_decoding_and_inference_is_the_limit(monkeypatch:
             "all_tensorrt_opencv_to_min_decode_infer_beside": 0.95,
             "all_tensorrt_dali_to_min_decode_infer": 0.875,
             "all_tensorrt_dali_to_min_decode_infer_beside": 1.0,
+            "all_tensorrt_dali_to_min_decode_bare_infer_beside": 1.0,
             "decode_dali_on_gpu_to_opencv": 2.0,
             "all_tensorrt_dali_to_opencv": 7000 / 3800,
             "worker_tensorrt_dali_to_all": 0.9,

@@ -12,6 +12,7 @@ import pytest
 from numpy import uint8
 from numpy.typing import NDArray
 
+from mribatch.core import training_look
 from mribatch.core.bundle import SPEC_FILE, TRAINING_LOOK_FILE, load_bundle
 from mribatch.core.errors import BundleError
 from mribatch.core.synthetic import draw_slice
@@ -127,3 +128,17 @@ def test_shipped_models_have_it(name: str) -> None:
     assert look is not None and look.images >= 2000 and look.false_alarms < 0.01
     noise = np.random.default_rng(0).integers(0, 256, (4, 160, 160, 1)).astype(uint8)
     assert look.find_unlike(noise, [(512, 512)] * 4).all()
+
+
+def test_numbers_of_an_image_are_those_of_the_image_alone_and_as_defined() -> None:
+    images = np.stack([draw_slice(number, 65, 97) for number in range(21)])  # odd sides, and no whole number of batches
+    together = training_look._describe_all(images[..., None])
+    alone = [training_look._describe_all(one[None, ..., None]) for one in images]
+    for name, values in together.items():
+        assert np.array_equal(values, np.concatenate([one[name] for one in alone]))
+    half = images[:, :64, :96].reshape(21, 32, 2, 48, 2).sum(axis=(2, 4)).astype(np.float32) / np.float32(4 * 255)
+    assert np.array_equal(training_look._halve(images), half)
+    for image, found in zip(images, training_look._quantiles(images), strict=True):
+        levels = np.sort(image[1::4, 1::4].ravel())
+        wanted = [levels[np.arange(1, len(levels) + 1) / len(levels) >= share][0] / 255 for share in (0.25, 0.5, 0.99)]
+        assert found[[0, 1, 4]].tolist() == wanted

@@ -28,6 +28,7 @@ from mribatch.trt.engine.sidecar import (
     parse_sidecar,
     sidecar_path,
 )
+from mribatch.trt.tuning import SCHEMA, Tuning, TuningFile, TuningKey
 
 SUFFIX = ".engine"
 ENVIRONMENT = "MRIBATCH_CACHE"
@@ -36,12 +37,15 @@ _LOCK = ".lock"
 _POLL_S = 0.1  # how often a waiting builder tries the lock, and reports a step
 _TIMING = "timing-"
 _KERNELS = "kernels-"
+_TUNING = "tuning-"
+_MAX_TUNING_BYTES = 1 << 16
 _DIGEST_BYTES = 32
 # Every name that this cache gives, but the lock's.
 _OURS = re.compile(
     r".+-fp(16|32)-tensorrt(-rtx)?-sm\d+-[0-9a-f]{16}\.engine(\.json)?(\.kept-\d+)?(\.tmp)?"
     r"|\.?timing-tensorrt-.+-sm\d+\.cache(\.tmp)?"
     r"|\.?kernels-[0-9a-f]{64}\.cache(\.tmp)?"
+    r"|\.?tuning-[0-9a-f]{16}\.json(\.tmp)?"
 )
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _REBUILD = "build it again: mribatch engine build"
@@ -201,6 +205,27 @@ class EngineCache:
         with contextlib.suppress(MribatchError), publishing(self._kernels_path(engine_sha256)) as temporary:
             _write_private(temporary, sha256(kernels).digest() + kernels)
 
+    def read_tuning(self, key: TuningKey) -> Tuning | None:
+        """What was measured for this very GPU, bundle and libraries; None where nothing is kept, or it is damaged."""
+        try:
+            content = _read_private(self.folder / key.file_name, _MAX_TUNING_BYTES)
+        except EngineRefused:
+            return None
+        found = TuningFile.parse(content, key)
+        return found.tuning if found is not None else None
+
+    def store_tuning(self, key: TuningKey, tuning: Tuning) -> Path:
+        """Keep it for later runs; return where.
+
+        Raises:
+            MribatchError: The disk is full or refuses.
+        """
+        self._make_folder()
+        path = self.folder / key.file_name
+        with _fix_for_cache(), publishing(path) as temporary:
+            _write_private(temporary, TuningFile(schema=SCHEMA, key=key, tuning=tuning).to_bytes())
+        return path
+
     def clean(self, keep: Callable[[EngineSidecar], bool] | None = None) -> tuple[int, int]:
         """Delete every engine but those for whose sidecar `keep` is true, and what belongs to none; hold the lock.
 
@@ -217,7 +242,7 @@ class EngineCache:
         stay |= {self._kernels_path(sidecar.engine_sha256) for sidecar in kept.values()}
         engines = size = 0
         for path in sorted(self.folder.iterdir()):
-            of_use = path in stay or (kept and path.name.startswith(_TIMING))
+            of_use = path in stay or (kept and path.name.startswith((_TIMING, _TUNING)))
             if of_use or not _OURS.fullmatch(path.name) or path.is_dir():
                 continue
             try:

@@ -275,7 +275,7 @@ class EngineProvider:
         digest = sha256(content).hexdigest()
         kept = self._cache.read_kernels(digest)
         classifier = stack.enter_context(self._make_classifier(self._bundle, content, request, kernels=kept))
-        report = gate(classifier, self._bundle, batch_sizes=request.batch.gate_sizes)
+        report = gate(classifier, self._bundle, batch_sizes=request.gate_sizes)
         compiled = classifier.compiled_kernels()
         if report.holds and compiled is not None and compiled != kept:
             self._cache.store_kernels(digest, compiled)

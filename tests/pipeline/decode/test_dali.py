@@ -161,7 +161,7 @@ def test_what_dali_refuses_even_alone_goes_to_opencv(
         again.append(len(samples))
         return really(self, samples)
 
-    monkeypatch.setattr(decode_dali, "_for_dali", lambda content, verdict: content)
+    monkeypatch.setattr(decode_dali, "for_dali", lambda content, verdict: content)
     monkeypatch.setattr(DaliDecoder, "_image_by_image", image_by_image)
     got, expected = by_path(list(dali.batches(in_groups(listed)))), by_path(list(opencv.batches(in_groups(listed))))
     assert again == [BATCH] * 3, "three batches of five failed"
@@ -218,7 +218,7 @@ def test_the_groups_that_are_held_back_are_as_many_as_is_said(read_ahead: int, p
     assert max(held) == decoder.groups_ahead and len(held) == 20
 
 
-def test_an_error_of_ours_is_not_taken_for_dalis(dali: DaliDecoder, tmp_path: Path) -> None:
+def test_an_error_of_ours_is_not_takenfor_dalis(dali: DaliDecoder, tmp_path: Path) -> None:
     def groups() -> Iterator[list[ImageFile]]:
         yield files(draw_images(tmp_path, 2))
         raise RuntimeError("the listing is gone")
@@ -229,7 +229,7 @@ def test_an_error_of_ours_is_not_taken_for_dalis(dali: DaliDecoder, tmp_path: Pa
 
 def given(content: bytes, **facts: object) -> bytes | None:
     """What DALI is given of a file, with other facts in its verdict."""
-    return decode_dali._for_dali(content, replace(probe(content), **facts))  # type: ignore[arg-type]
+    return decode_dali.for_dali(content, replace(probe(content), **facts))  # type: ignore[arg-type]
 
 
 def test_only_what_dali_reads_right_is_given_to_it() -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mribatch.core import regular_file
 from mribatch.core.regular_file import read_file
+from mribatch.pipeline.decode.formats import jpeg
 from mribatch.pipeline.decode.grey import decode_grey
 from mribatch.pipeline.decode.probe import DEFAULT_MAX_PIXELS, probe, unreadable
 from mribatch.pipeline.records import Flag, Status, Verdict
@@ -315,3 +316,19 @@ def test_unreadable_names_the_reason(error: OSError, words: str) -> None:
     verdict = unreadable(error)
     assert verdict.status is Status.UNREADABLE
     assert verdict.error == f"The file cannot be read: {words}."
+
+
+_SCAN_BYTES = st.sampled_from(
+    [b"\xff\x00", b"\xff\xff", b"\xff\xd0", b"\xff\xd7", b"\xff\xd9", b"\xff", b"\x00", b"abc"]
+)
+
+
+@given(st.lists(_SCAN_BYTES, max_size=30).map(b"".join), st.integers(0, 8))
+def test_the_end_of_a_scan_is_the_first_marker_that_is_no_restart(data: bytes, start: int) -> None:
+    content = b"\xff\xd8" + data
+    ends = [
+        place
+        for place in range(start, len(content) - 1)
+        if content[place] == 0xFF and content[place + 1] not in (0x00, 0xFF, *range(0xD0, 0xD8))
+    ]
+    assert jpeg._find_scan_end(content, start) == (ends[0] if ends else None)

@@ -120,7 +120,7 @@ def test_what_is_not_ours_is_told_apart_from_damage(content: bytes, problem: str
         parse_run_file(content)
 
 
-_OPTIONAL = ("proof", "counts", "increments", "shard")
+_OPTIONAL = ("proof", "counts", "increments", "shard", "tuning")
 
 
 @pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(RunFile) if field.name not in _OPTIONAL])

@@ -49,22 +49,22 @@ class FakeMachine:
         }
 
     def run(
-        self, *arguments: str | Path, check: bool = True, more: Mapping[str, str] | None = None
+        self, *arguments: str | Path, check: bool = True, more: Mapping[str, str] | None = None, limit_s: float = 300
     ) -> "subprocess.CompletedProcess[str]":
         """Run its Python with these arguments; more: variables of the environment."""
         command = [str(self.python), *map(str, arguments)]
         done = subprocess.run(
-            command, env=self.environment() | dict(more or {}), capture_output=True, text=True, timeout=300
+            command, env=self.environment() | dict(more or {}), capture_output=True, text=True, timeout=limit_s
         )
         if check and done.returncode:
             pytest.fail(f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
         return done
 
     def mribatch(
-        self, *arguments: str | Path, check: bool = True, more: Mapping[str, str] | None = None
+        self, *arguments: str | Path, check: bool = True, more: Mapping[str, str] | None = None, limit_s: float = 300
     ) -> "subprocess.CompletedProcess[str]":
         """Run the command on it."""
-        return self.run("-m", "mribatch", *arguments, check=check, more=more)
+        return self.run("-m", "mribatch", *arguments, check=check, more=more, limit_s=limit_s)
 
 
 def build_libcuda(folder: Path) -> Path:

@@ -17,37 +17,16 @@ print(json.dumps([type(found).__name__, asdict(found), any(name.startswith("cuda
 """
 
 DEVICE = """
-import ctypes, threading
-import numpy as np
+import ctypes
 from mribatch.trt.runtime.cuda import CudaDevice
 from mribatch.trt.runtime.device import OutOfGpuMemory
+from tests.trt.fake_gpu.round_trips import make_round_trips
 
-SIZE = 1 << 16
 device = CudaDevice()
 print(device.open())
 stream, library = device.stream(), ctypes.CDLL("libcuda.so.1")
 library.fake_waits.restype = ctypes.c_long
-
-def round_trip(seed):
-    device.use()
-    own = device.stream()
-    source, target, back = device.pinned(SIZE), device.allocate(SIZE, own), device.pinned(SIZE)
-    wanted = np.random.default_rng(seed).integers(0, 256, SIZE, np.uint8)
-    for _ in range(20):
-        source.view(np.uint8, (SIZE,))[:] = wanted
-        device.upload(source, target, own)
-        device.download(target, back, own)
-        own.record().wait()
-        assert np.array_equal(back.view(np.uint8, (SIZE,)), wanted)
-        wanted = np.roll(wanted, 1)
-    for buffer in (source, target, back):
-        buffer.close()
-    own.wait()
-    own.close()
-
-threads = [threading.Thread(target=round_trip, args=(seed,)) for seed in range(4)]
-[thread.start() for thread in threads]
-[thread.join() for thread in threads]
+make_round_trips(device)
 print("used", library.fake_used(), "spun", library.fake_waits(0), "slept", library.fake_waits(1))
 try:
     device.allocate(1 << 50, stream)

@@ -314,7 +314,8 @@ class MemoryEngine:
     """An ICudaEngine whose kernels are a NumPy function: uint8 (batch, h, w, 1) -> float32 (batch, classes).
 
     refuse: name of the method of its context that returns False, and at which call (from 1). compiled: how often a
-    context of TensorRT for RTX has compiled kernels for a shape.
+    context of TensorRT for RTX has compiled kernels for a shape. batch: that every call must have; largest: that the
+    engine would take, where it takes more.
     """
 
     def __init__(
@@ -325,8 +326,10 @@ class MemoryEngine:
         compute: Callable[[NDArray[uint8]], NDArray[float32]],
         refuse: tuple[str, int] | None = None,
         no_context: bool = False,
+        largest: int | None = None,
     ) -> None:
         spec = bundle.spec
+        self.largest = largest
         self.device, self.compute, self.refuse, self.no_context = device, compute, refuse, no_context
         self.compiled = 0
         self.shape_in, self.shape_out = (batch, spec.height, spec.width, 1), (batch, len(spec.classes))
@@ -353,7 +356,7 @@ class MemoryEngine:
         return self.tensors[name][2]
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
-        return [(1, *self.shape_in[1:]), self.shape_in, self.shape_in]
+        return [(1, *self.shape_in[1:]), self.shape_in, (self.largest or self.shape_in[0], *self.shape_in[1:])]
 
     def create_runtime_config(self) -> MemoryRuntimeConfig:
         return MemoryRuntimeConfig()

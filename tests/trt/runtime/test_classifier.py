@@ -83,6 +83,19 @@ def test_every_row_is_answered_in_order_whatever_the_batch(count: int, seed: int
     assert not device.buffers and not device.queue and not device.streams[0].open
 
 
+def test_an_engine_for_larger_batches_gets_those_that_were_asked_for() -> None:
+    device, bundle = MemoryDevice(), bundle_like()
+    engine = MemoryEngine(device, bundle, BATCH, answers, largest=4 * BATCH)
+    request = EngineRequest(flavor=Flavor.RTX, target="sm89", batch=BatchProfile(BATCH, 4 * BATCH), rows=BATCH)
+    assert request.gate_sizes == (1, 3, 4), "no larger ones than it will get"
+    pixels = images(3 * BATCH + 1)
+    with TensorRTClassifier(bundle, b"plan", request, device=device, deserialize=engine.open) as classify:
+        np.testing.assert_array_equal(classify(pixels), answers(pixels))
+    whole = EngineRequest(flavor=Flavor.RTX, target="sm89", batch=BatchProfile(BATCH, BATCH))
+    with pytest.raises(MribatchError, match=r"its largest batch is \(16, 4, 4, 1\), wanted is 4 images"):
+        TensorRTClassifier(bundle, b"plan", whole, device=device, deserialize=engine.open).__enter__()
+
+
 def test_the_host_fills_one_slot_while_the_gpu_works_on_the_other() -> None:
     classify, device = make()
     with classify:
