@@ -82,7 +82,7 @@ def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> N
 @click.option(
     "--teacher",
     metavar="MODEL",
-    help="Teacher of a recipe that learns from one, e.g. fast: name or folder of a bundle, or the --fold-bundles folder"
+    help="Teacher of a recipe with a teacher_share: name or folder of a bundle, or the --fold-bundles folder"
     " of a training with the same folds, which keeps the figures free of what a teacher knows about tested images.",
 )
 @click.option(

@@ -25,8 +25,9 @@ from mribatch.core.regular_file import read_file
 from mribatch.core.training_images import TrainingImages, check_arrays
 from mribatch.core.training_look import TrainingLook
 
-DEFAULT_MODEL = "efficientnet-lite2-framed"
-DEFAULT, FAST = "default", "fast"  # names of roles: the bundle that the first one means may change between versions
+DEFAULT_MODEL, FAST_MODEL = "efficientnet-lite2-framed", "efficientnet-lite0-framed"
+ROLES = {"default": DEFAULT_MODEL, "fast": FAST_MODEL}
+"""Names that a version of mribatch may give to other bundles than the last one did."""
 SPEC_FILE, MODEL_FILE, GOLDEN_FILE, CARD_FILE = "bundle.json", "model.onnx", "golden.npz", "MODEL_CARD.md"
 TRAINING_IMAGES_FILE, TRAINING_LOOK_FILE, INT8_FILE = "training_images.npz", "training_look.npz", "model.int8.onnx"
 
@@ -133,8 +134,8 @@ def load_bundle(name_or_folder: str) -> Bundle:
 
 def _find(name_or_folder: str) -> Path:
     shipped = shipped_models()
-    if name_or_folder == DEFAULT:
-        return shipped[DEFAULT_MODEL]
+    if name_or_folder in ROLES:
+        return shipped[ROLES[name_or_folder]]
     if name_or_folder in shipped:
         return shipped[name_or_folder]
     folder = Path(name_or_folder)
@@ -143,11 +144,6 @@ def _find(name_or_folder: str) -> Path:
     alike = {_normalise_name(name): path for name, path in shipped.items()}
     if _normalise_name(name_or_folder) in alike:  # `efficientnet_lite2`, as its recipe is spelt
         return alike[_normalise_name(name_or_folder)]
-    if name_or_folder == FAST:
-        raise BundleError(
-            f"no bundle called '{FAST}' ships with this version of mribatch",
-            f"name one that does ({', '.join(shipped)}), or train it by the recipe {FAST}",
-        )
     raise BundleError(
         f"no model bundle at '{name_or_folder}' (a folder with {SPEC_FILE})",
         f"name a bundle's folder, or one that ships with mribatch: {', '.join(shipped) or 'none does'}",

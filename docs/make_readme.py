@@ -30,7 +30,7 @@ from benchmarks.tradeoff import PICTURE as TRADEOFF
 from benchmarks.tradeoff import describe as describe_tradeoff
 from benchmarks.tradeoff import plot as plot_tradeoff
 from benchmarks.tradeoff import read_points
-from mribatch.core.bundle import CARD_FILE, DEFAULT_MODEL, MODEL_FILE, load_bundle, shipped_models
+from mribatch.core.bundle import CARD_FILE, DEFAULT_MODEL, MODEL_FILE, ROLES, load_bundle, shipped_models
 from mribatch.core.model_spec import ModelSpec
 
 ROOT = Path(__file__).parents[1]
@@ -233,7 +233,7 @@ def _rows(name: str) -> Iterator[AccuracyRow]:
     figures = {(figure["metric"], figure["class"]): figure for figure in bundle.spec.metrics}
     own = figures["accuracy", None]
     yield AccuracyRow(
-        model=f"[`{name}`](models/{name}/{CARD_FILE}){' (default)' if name == DEFAULT_MODEL else ''}",
+        model=f"[`{name}`](models/{name}/{CARD_FILE}){_roles(name)}",
         tested=own["protocol"].split(" (")[0],
         leak=f"{own['leak_rate']:.1%}",
         images=f"{own['n']:,}",
@@ -251,6 +251,11 @@ def _rows(name: str) -> Iterator[AccuracyRow]:
             f1=_shorten(run["macro F1"]),
             ece=_shorten(run["expected calibration error, 15 bins"]),
         )
+
+
+def _roles(name: str) -> str:
+    """What else the bundle is called, in brackets."""
+    return "".join(f" ({role})" for role, model in ROLES.items() if model == name)
 
 
 def _other_runs(name: str) -> list[Mapping[str, str]]:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from mribatch.core.bundle import CARD_FILE, DEFAULT_MODEL, load_bundle, shipped_models
+from mribatch.core.bundle import CARD_FILE, DEFAULT_MODEL, ROLES, load_bundle, shipped_models
 from mribatch.core.gate import ON_CPU, gate
 from mribatch.pipeline.inference.onnxruntime import OnnxRuntimeClassifier
 from mribatch.pipeline.options import ClassifyOptions
@@ -45,8 +45,9 @@ def test_a_shipped_int8_graph_is_worth_having_and_does_what_it_did_when_it_was_m
     assert f"the same class for {compared['same_class']}, " in card and "has not seen" in card
 
 
-def test_the_default_has_an_int8_graph() -> None:
-    assert load_bundle(DEFAULT_MODEL).has_int8
+@pytest.mark.parametrize("name", ROLES)
+def test_the_default_and_the_fast_model_have_an_int8_graph(name: str) -> None:
+    assert load_bundle(name).has_int8
 
 
 @pytest.mark.parametrize("name", list(shipped_models()))
@@ -76,8 +77,8 @@ def with_out_of_fold() -> list[str]:
     return [name for name, folder in shipped_models().items() if (folder / OUT_OF_FOLD).is_file()]
 
 
-def test_the_default_was_selected_by_folds() -> None:
-    assert DEFAULT_MODEL in with_out_of_fold()
+def test_the_default_and_the_fast_model_were_measured_by_folds() -> None:
+    assert set(ROLES.values()) <= set(with_out_of_fold())
 
 
 @pytest.mark.parametrize("name", with_out_of_fold())

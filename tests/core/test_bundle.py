@@ -8,8 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mribatch.core.bundle import DEFAULT_MODEL, GOLDEN_FILE, MODEL_FILE, SPEC_FILE, load_bundle, shipped_models
-from mribatch.core.errors import BundleError, MribatchError
+from mribatch.core.bundle import (
+    DEFAULT_MODEL,
+    FAST_MODEL,
+    GOLDEN_FILE,
+    MODEL_FILE,
+    SPEC_FILE,
+    load_bundle,
+    shipped_models,
+)
+from mribatch.core.errors import MribatchError
 from tests.make_models import BAD_BUNDLES, CLASSES, make_bad, make_tiny, set_golden
 
 EXPORT_FIX = "Fix: export the model again"
@@ -183,12 +191,5 @@ def test_the_hash_of_the_bundle_changes_with_anything_in_it(tmp_path: Path, tiny
 
 
 def test_a_shipped_model_is_found_however_its_name_is_joined() -> None:
-    assert load_bundle("default").spec.name == DEFAULT_MODEL
+    assert [load_bundle(role).spec.name for role in ("default", "fast")] == [DEFAULT_MODEL, FAST_MODEL]
     assert load_bundle("efficientnet_lite2").spec.name == load_bundle("efficientnet-lite2").spec.name
-
-
-@pytest.mark.skipif("fast" in shipped_models(), reason="it ships")
-def test_fast_says_that_it_is_missing_and_how_to_make_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(BundleError, match=r"no bundle called 'fast' ships .* or train it by the recipe fast"):
-        load_bundle("fast")

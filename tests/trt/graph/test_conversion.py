@@ -65,7 +65,7 @@ def test_weights_are_half_but_those_of_the_head_and_the_scales() -> None:
     assert all(tensor.data_type in (FLOAT, HALF) for tensor in model.graph.initializer)
 
 
-_NEEDS_EXACT_NODES = {"efficientnet-lite2-framed"}
+_NEEDS_EXACT_NODES = {"efficientnet-lite2-framed", "efficientnet-lite0-framed"}
 
 
 @pytest.mark.parametrize("folder", BUNDLES, ids=lambda folder: Path(folder).name)
