@@ -14,7 +14,6 @@ from mribatch.core.about import JSON_SCHEMA_VERSION, RESEARCH_NOTICE
 from mribatch.core.bundle import load_bundle
 from mribatch.core.cores import usable_cores
 from mribatch.core.errors import ExitCode, advising
-from mribatch.core.local_paths import check_local
 from mribatch.core.tables import PLAIN, Column, Screen, count, format_table
 from mribatch.core.text import decode_name
 from mribatch.pipeline.executor.part_maker import make_rows
@@ -30,6 +29,8 @@ from mribatch.pipeline.plan import make_header_reader
 from mribatch.pipeline.progress import Progress
 from mribatch.pipeline.records import FileClassifier, ImageFile, StudyImage
 from mribatch.pipeline.stopwatch import Stopwatch
+from mribatch.pipeline.storage.address import locate
+from mribatch.pipeline.storage.bundle_copy import fetch_bundle
 from mribatch.pipeline.studies.pseudonyms import random_pseudonyms
 
 _SAMPLE = 128  # files; spread over the listing
@@ -85,11 +86,9 @@ def estimate(inputs: Sequence[str | Path], out: str | None, options: ClassifyOpt
         MribatchError: As `classify` would before it writes anything.
     """
     with advising(FIXES):
-        for item in inputs:
-            check_local(item, "the input")
-        bundle = load_bundle(options.model)
+        bundle = load_bundle(fetch_bundle(options.model))
         add_aliases(bundle.spec, options.alias)
-        resolved = resolve_inputs(inputs, options.from_file, null=options.null)
+        resolved = resolve_inputs(inputs, options.from_file, null=options.null, archives=True)
         own, patterns = Path(out) if out is not None else None, PathPatterns(options.exclude)
         threads = options.threads or usable_cores()
         headers = make_header_reader(options, random_pseudonyms(), threads)
@@ -177,7 +176,7 @@ class _Sample:
                 index,
                 found.input,
                 decode_name(found.path)[0],
-                os.path.join(inputs[found.input].root, found.path),
+                locate(inputs[found.input].root, found.path, found.member),
                 study=_middle_image(found),
             )
             for index, found in enumerate(self.chosen)

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,11 +18,12 @@ from mribatch.core.files import FolderLock
 from mribatch.core.system_errors import naming_system_errors, write_error
 from mribatch.pipeline.choices import ONNXRUNTIME
 from mribatch.pipeline.cluster_address import parse_address
-from mribatch.pipeline.executor.messages import Halted, PartsOrder
+from mribatch.pipeline.executor.messages import Halted, PartMade, PartsOrder
 from mribatch.pipeline.executor.part_maker import PartMaker
 from mribatch.pipeline.executor.processes import PartProcesses, Seat
 from mribatch.pipeline.executor.ray_actors import RayActors
 from mribatch.pipeline.failure_limits import FailureLimits
+from mribatch.pipeline.inference.order import WorkOrder
 from mribatch.pipeline.listing.discover import Discovery, ListingProgress
 from mribatch.pipeline.listing.label_advice import no_label_error
 from mribatch.pipeline.listing.labels import TableLabels, open_labels
@@ -35,6 +37,8 @@ from mribatch.pipeline.output.folder import (
     FRESH_FOLDER,
     LABELS_DATABASE,
     WORKER_LOG,
+    RunFolder,
+    open_run_folder,
 )
 from mribatch.pipeline.output.partial import read_partials
 from mribatch.pipeline.output.run_file import RunState
@@ -45,6 +49,7 @@ from mribatch.pipeline.records import Status
 from mribatch.pipeline.run_record import RunRecord
 from mribatch.pipeline.stop_signals import StopSignals
 from mribatch.pipeline.stopwatch import CHECKING, LISTING, LOADING, Stopwatch
+from mribatch.pipeline.storage.address import is_address
 from mribatch.pipeline.studies.pseudonyms import Pseudonyms, keep_key, random_pseudonyms, read_pseudonyms
 from mribatch.pipeline.tally import RESUME, Tally
 
@@ -75,9 +80,9 @@ def classify(
     options = options if options is not None else ClassifyOptions()
     shown = f"{len(inputs):,} inputs" if options.anonymize_paths else ", ".join(map(str, inputs))
     LOG.info("classify %s into %s", shown, out)
-    with advising(FIXES), naming_system_errors():
-        plan = make_plan(inputs, out, options, progress.note)
-        with _make_folder(plan.folder.path), plan.folder.locked(), contextlib.closing(progress):
+    with advising(FIXES), naming_system_errors(), open_run_folder(out) as folder:
+        plan = make_plan(inputs, folder, options, progress.note)
+        with _make_folder(folder.path), folder.locked(progress.note), contextlib.closing(progress):
             return _classify_locked(plan, watch, progress)
 
 
@@ -140,7 +145,7 @@ def _classify_missing(
         _make_elsewhere(plan, record, facts, missing, tally, watch)
         return
     listing = Listing(plan.folder.path, plan.inputs)
-    maker = PartMaker(plan.folder.path, listing, layout, facts, progress.published)
+    maker = PartMaker(plan.folder.path, listing, layout, facts, partial(_publish, plan.folder, progress))
     for rows in maker.make(missing, plan.classifier, watch, heads):
         plan.folder.check_lock()
         try:
@@ -152,13 +157,19 @@ def _classify_missing(
             raise tally.interrupt(lost=maker.keep())
 
 
+def _publish(folder: RunFolder, progress: Progress, part: int, rows: int) -> None:
+    folder.published(part)
+    progress.published(part, rows)
+
+
 def _make_elsewhere(
     plan: Plan, record: RunRecord, facts: parquet.PartFacts, missing: Sequence[int], tally: Tally, watch: Stopwatch
 ) -> None:
     """Have the missing parts made by several processes side by side, or by the actors of a cluster."""
     order = PartsOrder(
-        work=replace(plan.order, threads=_count_threads(plan)),
+        work=_order_for_others(plan),
         run=str(plan.folder.path.absolute()),
+        address=plan.folder.address if plan.options.on is not None else None,
         roots=tuple(item.root.decode("latin-1") for item in plan.inputs),
         classes=facts.classes,
         facts=facts.facts,
@@ -174,12 +185,21 @@ def _make_elsewhere(
             if isinstance(event, Halted):
                 lost += event.lost
             elif event is not None:
+                if isinstance(event, PartMade):
+                    plan.folder.published(event.part)
                 tally.take(event, watch)
             if tally.is_stopped and not halting:
                 halting = True
                 processes.halt()
     if tally.is_stopped:
         raise tally.interrupt(lost)
+
+
+def _order_for_others(plan: Plan) -> WorkOrder:
+    """The order for one process of several; machines of a cluster fetch a model from its store themselves."""
+    far = plan.options.on is not None and is_address(plan.options.model)
+    model = plan.options.model if far else plan.order.model
+    return replace(plan.order, threads=_count_threads(plan), model=model)
 
 
 def _count_threads(plan: Plan) -> int:
@@ -238,10 +258,12 @@ def _finish(plan: Plan, record: RunRecord, watch: Stopwatch) -> RunSummary:
     """Check that rows == images, record it in run.json, and sum up."""
     path = plan.folder.path
     with watch.measure(CHECKING):
+        plan.folder.collect()
         counts = parquet.count_rows(path, record.own_rows)
         record.complete(counts, watch)
         if plan.options.shard is None:
             write_copies(path, record.content, csv=plan.options.csv, xlsx=plan.options.xlsx)
+            plan.folder.synchronise()
     LOG.info("complete: %s rows, of which %s are ok", f"{counts.rows:,}", f"{counts.by_status[Status.OK]:,}")
     return record.summary(counts, watch)
 
@@ -255,11 +277,11 @@ def _list_files(plan: Plan, pseudonyms: Pseudonyms, progress: ListingProgress) -
     try:
         with (
             open_labels(plan.options.labels, plan.label_spec, fresh / LABELS_DATABASE) as labels,
-            Discovery(plan.inputs, fresh / DISCOVERY_DATABASE, plan.folder.path, plan.patterns, headers) as discovery,
+            Discovery(plan.inputs, fresh / DISCOVERY_DATABASE, plan.folder.place, plan.patterns, headers) as discovery,
         ):
             facts = write_listing(fresh, plan.inputs, discovery, labels, hidden_by=hidden_by, progress=progress)
         if not facts.files:
-            raise no_image_error(plan.inputs, plan.folder.path, plan.patterns, headers)
+            raise no_image_error(plan.inputs, plan.folder.place, plan.patterns, headers)
         if isinstance(labels, TableLabels) and not facts.labelled:
             raise no_label_error(plan.options.labels, facts, plan.label_spec.classes)
         if (facts.files_by_format or hidden_by) and not plan.key_file.exists():

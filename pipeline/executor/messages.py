@@ -30,6 +30,7 @@ class PartsOrder:
     run_id: str
     tool_version: str
     increments: tuple[int, ...]
+    address: str | None = None  # of the run folder, where it is in a store and each process has a copy of its own
 
     @property
     def folder(self) -> Path:

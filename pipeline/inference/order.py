@@ -10,6 +10,8 @@ from mribatch.pipeline.records import Choice
 from mribatch.pipeline.studies.facts import Plane
 from mribatch.pipeline.studies.options import HeaderOptions
 
+_READERS_FROM_AFAR = 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkOrder:
@@ -26,6 +28,7 @@ class WorkOrder:
     prefetch: int = PREFETCHED  # batches that DALI works on ahead
     read_ahead: int = READ_AHEAD  # batches whose files are read ahead of those
     threads: int
+    from_afar: bool = False  # files come over a network: more of them are read at once than there are cores
     max_pixels: int
     timeout_s: float
     window: str = "file"  # as decode.values.Window.parse reads it
@@ -43,6 +46,11 @@ class WorkOrder:
             plane=None if self.plane is None else Plane(self.plane),
             volume=self.volume,
         )
+
+    @property
+    def readers(self) -> int:
+        """Files that are read and decoded at once."""
+        return max(self.threads, _READERS_FROM_AFAR) if self.from_afar else self.threads
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
