@@ -276,27 +276,24 @@ def test_a_second_run_is_kept_out_while_the_first_lives(s3: S3Server, bucket: st
         pass
 
 
-def hold_lease(s3: S3Server, folder: Address) -> "subprocess.Popen[str]":
-    """A process that holds the lease until it is killed."""
+def die_with_lease(s3: S3Server, folder: Address) -> None:
+    """Let a process take the lease, and kill it by force."""
     code = (
         "import sys, time\n"
         "from mribatch.pipeline.output.lease import Lease\n"
         "from mribatch.pipeline.storage.address import Address\n"
         "with Lease(Address.parse(sys.argv[1]), print, 6.0, 1.0): print('held', flush=True); time.sleep(60)"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(folder)], env=s3.environment, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None and process.stdout.readline() == "held\n"
-    return process
+    command = [sys.executable, "-c", code, str(folder)]
+    with subprocess.Popen(command, env=s3.environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        process.kill()
 
 
 @pytest.mark.usefixtures("fast_lease")
 def test_the_claim_of_a_process_that_was_killed_here_is_not_waited_for(s3: S3Server, bucket: str) -> None:
     folder, notes = Address("s3", bucket, "run"), list[str]()
-    process = hold_lease(s3, folder)
-    process.kill()
-    process.wait()
+    die_with_lease(s3, folder)
     with Lease(folder, notes.append):
         assert notes == []
 
@@ -306,9 +303,7 @@ def test_the_claim_of_a_process_that_died_elsewhere_runs_out(
     s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, notes = Address("s3", bucket, "run"), list[str]()
-    process = hold_lease(s3, folder)
-    process.kill()
-    process.wait()
+    die_with_lease(s3, folder)
     monkeypatch.setattr(lease_module, "_machine", lambda: "another machine")
     begin = time.monotonic()
     with Lease(folder, notes.append):
