@@ -6,6 +6,7 @@ that has seen nothing of its unit, in 32 and in 8 bits; both are scored as the f
 """
 
 import argparse
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,18 @@ def measure(bundles: Path, divided: Divided, temperature: float) -> dict[str, An
     }
 
 
+def hash_weights(graph: bytes) -> str:
+    """SHA-256 of all weights of an ONNX graph, hex: the same however its other nodes are written."""
+    import onnx
+
+    weights = (onnx.numpy_helper.to_array(one) for one in onnx.load_from_string(graph).graph.initializer)
+    found = hashlib.sha256()
+    for values in weights:
+        if values.size > 1 and values.dtype == float32:
+            found.update(np.ascontiguousarray(values).tobytes())
+    return found.hexdigest()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundles", type=Path, required=True, help="folder of --fold-bundles")
@@ -124,13 +137,15 @@ def main() -> None:
     parser.add_argument("--groups", type=Path, required=True, help="groups table of the slices")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    facts, spec = conditions(), load_bundle(options.model).spec
+    facts, bundle = conditions(), load_bundle(options.model)
+    spec = bundle.spec
     folds = len([path for path in options.bundles.glob("fold-*") if path.is_dir()])
     divided = divide(options.data, options.groups, spec.height, folds)
     result = measure(options.bundles, divided, spec.temperature)
     name = f"int8_folds-{spec.name}-real-{result['images']}images-cpu.json"
     options.results.mkdir(parents=True, exist_ok=True)
     head = {"conditions": facts, "data": "real", "model": spec.name, "model_sha256": spec.model_sha256}
+    head["weights_sha256"] = hash_weights(bundle.model)
     write_json(options.results / name, head | result)
     for precision in PRECISIONS:
         print(precision, {key: f"{figure['value']:.4f}" for key, figure in result[precision].items()})

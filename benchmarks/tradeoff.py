@@ -15,6 +15,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from benchmarks.conditions import RESULTS
+from benchmarks.int8_folds import hash_weights
 from mribatch.core.bundle import load_bundle, shipped_models
 from mribatch.core.model_spec import INT8
 
@@ -63,8 +64,9 @@ def read_points(race: Mapping[str, Any], results: Path) -> list[Point]:
 
 
 def _find_accuracy(model: str, precision: str, results: Path) -> tuple[Mapping[str, Any] | None, bool]:
-    """The figure with its interval, and whether it is of that very graph; None without a grouped protocol."""
-    spec = load_bundle(model).spec
+    """The figure with its interval, and whether it is of those weights; None without a grouped protocol."""
+    bundle = load_bundle(model)
+    spec = bundle.spec
     own = next((one for one in spec.metrics if one["metric"] == "accuracy" and one["class"] is None), None)
     if own is None or not own["protocol"].startswith("grouped"):
         return None, False
@@ -72,7 +74,7 @@ def _find_accuracy(model: str, precision: str, results: Path) -> tuple[Mapping[s
         return own, True
     for path in sorted(results.glob(f"int8_folds-{model}-real-*.json")):
         content = json.loads(path.read_text())
-        if content["model_sha256"] == spec.model_sha256:
+        if content["weights_sha256"] == hash_weights(bundle.model):
             return content[INT8]["accuracy"], True
     return own, False
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,8 @@ from mribatch.core.errors import ExitCode, MribatchError
 if TYPE_CHECKING:
     from mribatch.pipeline.options import ClassifyOptions
     from mribatch.pipeline.progress import Progress
+    from mribatch.pipeline.progress_events import ProgressEvents
+    from mribatch.pipeline.prometheus_file import PrometheusFile
 
 BACKENDS = ("auto", "onnxruntime", "onnxruntime-cuda", "tensorrt")
 DECODERS = ("auto", "opencv", "dali")
@@ -29,13 +32,19 @@ PRECISIONS = ("auto", "fp32", "int8")
 @click.option("--threads", type=int, help="Number of cores to use.  [default: all that this process may use]")
 @click.option(
     "--workers",
-    type=int,
-    help="Processes that classify side by side, each with its share of the cores.  [default: 1, or one for each GPU]",
+    metavar="K|auto",
+    help="Processes that classify side by side, each with its share of the cores; auto: what GPUs and cores need."
+    "  [default: 1, or one for each of --gpus]",
 )
 @click.option(
     "--on",
     metavar="ray[://HOST:PORT]",
     help="Classify on a Ray cluster whose machines see the inputs and --out under the same paths.",
+)
+@click.option(
+    "--allow-mixed",
+    is_flag=True,
+    help="Let the machines of the cluster differ in processor, GPU and versions; run.json says who made what.",
 )
 @click.option("--gpus", metavar="N,N…", help="Numbers of the GPUs that they use, in turn.  [default: the first]")
 @click.option(
@@ -128,6 +137,11 @@ PRECISIONS = ("auto", "fp32", "int8")
     show_default=True,
     help="json: events on stderr, one JSON object per line, for schedulers. auto: a bar in a terminal, else lines.",
 )
+@click.option(
+    "--metrics-file",
+    metavar="FILE.prom",
+    help="File of metrics for Prometheus' node_exporter, replaced every 5 s; needs prometheus-client.",
+)
 @click.option("--log", "log_file", metavar="FILE", help="File that log lines with timestamps (UTC) are appended to.")
 @click.option("-v", "--verbose", is_flag=True, help="Print log lines with timestamps instead of a progress bar.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
@@ -137,6 +151,7 @@ def classify(
     dry_run: bool,
     as_json: bool,
     shown_as: str,
+    metrics_file: str | None,
     log_file: str | None,
     verbose: bool,
     quiet: bool,
@@ -164,21 +179,20 @@ def classify(
     from mribatch.cli.log_file import logging_to
     from mribatch.core.native_stderr import without_native_stderr
     from mribatch.pipeline.options import ClassifyOptions
-    from mribatch.pipeline.progress import progress_for
 
     if shown_as == "json" and (dry_run or quiet or verbose):
         given = "--dry-run" if dry_run else "--quiet" if quiet else "--verbose"
         raise click.UsageError(f"--progress json and {given} exclude each other", click.get_current_context())
+    if metrics_file is not None and dry_run:
+        raise click.UsageError("--metrics-file and --dry-run exclude each other", click.get_current_context())
     if out is None and not dry_run:
         raise click.UsageError("Missing option '--out'", click.get_current_context())
     chosen["timeout_s"] = chosen.pop("timeout")
     options = ClassifyOptions(**{key: value for key, value in chosen.items() if value is not None})
     with without_native_stderr(), logging_to(log_file, verbose):
-        if shown_as == "json":
-            result = _run_with_events(inputs, out, options, log=log_file is not None)
-        else:
-            progress = progress_for(quiet=quiet, log=log_file is not None, verbose=verbose)
-            result = _estimate(inputs, out, options, progress) if dry_run else _run(inputs, out, options, progress)
+        observers = _open_observers(out, metrics_file, events=shown_as == "json")
+        shown = _open_progress(observers, quiet=quiet or shown_as == "json", log=log_file is not None, verbose=verbose)
+        result = _estimate(inputs, out, options, shown) if dry_run else _run(inputs, out, options, shown, observers)
     if as_json:
         click.echo(json.dumps(result.to_json(), allow_nan=False))
     elif not quiet:
@@ -192,23 +206,48 @@ def _estimate(inputs: Sequence[str], out: str | None, options: "ClassifyOptions"
     return estimate(inputs, out, options, progress)
 
 
-def _run(inputs: Sequence[str], out: str | None, options: "ClassifyOptions", progress: "Progress") -> Any:
+def _open_observers(
+    out: str | None, metrics_file: str | None, *, events: bool
+) -> "list[ProgressEvents | PrometheusFile]":
+    """Who is told how the run goes, and how it ended."""
+    found: list[Any] = []
+    if events:
+        from mribatch.pipeline.progress_events import ProgressEvents
+
+        found.append(ProgressEvents(sys.stderr))
+    if metrics_file is not None:
+        from mribatch.pipeline.prometheus_file import PrometheusFile
+
+        found.append(PrometheusFile(Path(metrics_file), out or ""))
+    return found
+
+
+def _open_progress(
+    observers: "Sequence[ProgressEvents | PrometheusFile]", *, quiet: bool, log: bool, verbose: bool
+) -> "Progress":
+    from mribatch.pipeline.progress import SeveralProgress, progress_for
+
+    shown = progress_for(quiet=quiet, log=log, verbose=verbose)
+    return SeveralProgress(shown, *observers) if observers else shown
+
+
+def _run(
+    inputs: Sequence[str],
+    out: str | None,
+    options: "ClassifyOptions",
+    progress: "Progress",
+    observers: "Sequence[ProgressEvents | PrometheusFile]",
+) -> Any:
     from mribatch.pipeline.run import classify as classify_folder
 
-    return classify_folder(inputs, out or "", options, progress)
-
-
-def _run_with_events(inputs: Sequence[str], out: str | None, options: "ClassifyOptions", *, log: bool) -> Any:
-    from mribatch.pipeline.progress import LogProgress, SeveralProgress
-    from mribatch.pipeline.progress_events import ProgressEvents
-
-    events = ProgressEvents(sys.stderr)
     try:
-        result = _run(inputs, out, options, SeveralProgress(events, LogProgress()) if log else events)
+        result = classify_folder(inputs, out or "", options, progress)
     except MribatchError as error:
-        events.stopped(error)
+        for observer in observers:
+            observer.stopped(error)
         raise
-    events.finished(result)
+    for observer in observers:
+        observer.finished(result)
     return result
 
 

@@ -75,6 +75,7 @@ def report(
     """
     from mribatch.core.errors import OptionError
     from mribatch.core.tables import Screen
+    from mribatch.core.text import one_line
     from mribatch.pipeline.output.mirror import run_copy
     from mribatch.pipeline.progress import track_on_terminal
     from mribatch.report.html.page import HTML_PAGE
@@ -98,6 +99,9 @@ def report(
             html=not no_html,
         )
         result = write_report(options, track_on_terminal)
+    if result.missing_pictures is not None:
+        fix = "put them back and type the same command again for a page with all pictures"
+        click.echo(f"Warning: {one_line(result.missing_pictures)} Fix: {fix}", err=True)
     if as_json:
         click.echo(json.dumps(result.content, allow_nan=False))
     else:

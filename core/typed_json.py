@@ -10,12 +10,15 @@
 
 Fields may be str, int, float, bool, a StrEnum, None, a dataclass, tuple[X, ...], Mapping[str, X], or a union of these.
 A field with a default may be absent. Keys that no field names are ignored, so that a newer file can still be read.
+Messages between processes are records with the name of their class, as one line: `pack_record` and `unpack_record`.
 """
 
 import contextlib
 import dataclasses
+import functools
+import json
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -42,6 +45,28 @@ def write_record(record: Any) -> dict[str, Any]:
     return content
 
 
+def pack_record(record: Any) -> bytes:
+    """Turn a dataclass into a line of JSON that says which one it is."""
+    return json.dumps([type(record).__name__, write_record(record)]).encode()
+
+
+def unpack_record(line: bytes, kinds: Iterable[type[Record]]) -> Record:
+    """Build the dataclass that a line of `pack_record` holds.
+
+    Args:
+        line: Its JSON.
+        kinds: The classes that it may be of.
+
+    Raises:
+        ValueError: It is of none of them, or does not fit its class.
+    """
+    name, content = json.loads(line)
+    for kind in kinds:
+        if kind.__name__ == name:
+            return read_record(kind, content)
+    raise ValueError(f"'{name}' is unknown")
+
+
 def _write_value(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return write_record(value)
@@ -55,7 +80,7 @@ def _write_value(value: Any) -> Any:
 def _read_dataclass(kind: Any, content: object, where: str) -> Any:
     if not isinstance(content, dict):
         raise ValueError(f"{_quote(where)} is not an object")
-    hints, values = get_type_hints(kind), {}
+    hints, values = _find_hints(kind), {}
     for field in dataclasses.fields(kind):
         path = f"{where}.{field.name}" if where else field.name
         if field.name in content:
@@ -63,6 +88,11 @@ def _read_dataclass(kind: Any, content: object, where: str) -> Any:
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ValueError(f"{_quote(path)} is missing")
     return kind(**values)
+
+
+@functools.cache
+def _find_hints(kind: Any) -> Mapping[str, Any]:
+    return get_type_hints(kind)
 
 
 def _read_value(hint: Any, value: object, where: str) -> Any:

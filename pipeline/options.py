@@ -73,8 +73,9 @@ class ClassifyOptions:
     exclude: tuple[str, ...] = ()  # patterns of files and folders to leave out, as in .gitignore
     csv: bool = False  # also write predictions.csv
     xlsx: bool = False  # also write predictions.xlsx; needs openpyxl
-    workers: int | None = None  # processes that classify side by side; None: one for each GPU of `gpus`, else one
+    workers: int | str | None = None  # processes side by side, or "auto"; None: one for each GPU of `gpus`, else one
     on: str | None = None  # "ray" or "ray://HOST:PORT": the cluster that classifies; None: this machine
+    allow_mixed: bool = False  # let the machines of the cluster differ in processor, GPU and versions
     gpus: str | None = None  # "0,1": the GPUs that the processes use in turn; None: the first one
     shard: str | None = None  # "2/4": only the second quarter of the part files, for array jobs; merged afterwards
     overwrite: bool = False  # replace an earlier run in the output folder
@@ -95,7 +96,7 @@ class ClassifyOptions:
     def __post_init__(self) -> None:
         _check_range("--batch-size", self.batch_size, 1, MAX_BATCH_SIZE)
         _check_range("--threads", self.threads, 1, 1024)
-        _check_range("--workers", self.workers, 1, MAX_WORKERS)
+        self._check_workers()
         _check_range("--max-pixels", self.max_pixels, 1, 10**10)
         _check_range("--timeout", self.timeout_s, 0.001, 86_400)
         _check_choice("--backend", self.backend, BACKENDS)
@@ -127,6 +128,18 @@ class ClassifyOptions:
         if self.labels not in (AUTO, NONE) and not Path(self.labels).is_file():
             raise MribatchError(f"there is no labels file '{self.labels}'", "give auto, none or a CSV with path,label")
 
+    def _check_workers(self) -> None:
+        workers = self.workers
+        if isinstance(workers, str) and workers.isdecimal():
+            workers = int(workers)
+            object.__setattr__(self, "workers", workers)
+        if isinstance(workers, str) and workers != AUTO:
+            raise OptionError(f"--workers '{workers}' is no number", f"give auto, or a number from 1 to {MAX_WORKERS}")
+        if not isinstance(workers, str):
+            _check_range("--workers", workers, 1, MAX_WORKERS)
+        if self.allow_mixed and self.on is None:
+            raise OptionError("--allow-mixed is about the machines of a cluster", "give --on, or leave it out")
+
     def _check_shard(self) -> None:
         if self.shard is None:
             return
@@ -155,11 +168,6 @@ class ClassifyOptions:
     def gpu_numbers(self) -> tuple[str, ...]:
         """The GPUs that the processes use in turn; none where it was not said."""
         return tuple(self.gpus.split(",")) if self.gpus else ()
-
-    @property
-    def processes(self) -> int:
-        """Processes that classify side by side."""
-        return self.workers or len(self.gpu_numbers) or 1
 
     @property
     def header_options(self) -> HeaderOptions:

@@ -24,13 +24,13 @@ from mribatch.pipeline.no_image import no_image_error
 from mribatch.pipeline.options import AUTO, PRECISIONS, ClassifyOptions
 from mribatch.pipeline.output import parts as parquet
 from mribatch.pipeline.output.folder import KEY_FILE, LISTING_KEY, WORKER_LOG, Fingerprint, RunFolder
-from mribatch.pipeline.output.layout import PART_ROWS
-from mribatch.pipeline.output.run_file import JsonScalar, RunFile
+from mribatch.pipeline.output.run_file import PART_ROWS_KEY, JsonScalar, RunFile
 from mribatch.pipeline.output.xlsx_table import require_openpyxl
 from mribatch.pipeline.precision import FEWEST_FILES
 from mribatch.pipeline.records import FileClassifier
 from mribatch.pipeline.storage.bundle_copy import fetch_bundle
 from mribatch.pipeline.studies.pseudonyms import Pseudonyms, random_pseudonyms
+from mribatch.pipeline.workers import Workers, choose_workers
 
 STUDY_LIBRARIES = {"dicom": "imagecodecs", "nifti": "nibabel"}
 
@@ -44,6 +44,7 @@ class Plan:
     options: ClassifyOptions  # with `auto` resolved as an earlier run of the same folder did
     bundle: Bundle
     order: WorkOrder
+    workers: Workers
     classifier: FileClassifier
 
     @property
@@ -70,8 +71,8 @@ class Plan:
         """Return what looks into files that may be DICOM or NIfTI."""
         return make_header_reader(self.options, pseudonyms, self.threads)
 
-    def fingerprint(self, listing: ListingFacts, pseudonyms: Pseudonyms) -> Fingerprint:
-        """Return what must stay the same for the run to be resumed. The classifier must be entered."""
+    def fingerprint(self, listing: ListingFacts, pseudonyms: Pseudonyms, part_rows: int) -> Fingerprint:
+        """Return what must stay the same for the run to be resumed. The classifier must have been entered."""
         inputs = json.dumps([item.identity for item in self.inputs])
         if self.options.anonymize_paths:
             inputs = pseudonyms.of_path(inputs.encode())
@@ -86,7 +87,7 @@ class Plan:
             "precision": runs_with.precision.name,
             "batch_size": self.classifier.batch_size,
             "max_pixels": self.options.max_pixels,
-            "part_rows": PART_ROWS,
+            PART_ROWS_KEY: part_rows,
             "schema_version": parquet.SCHEMA_VERSION,
         }
         fields |= self._choices() | study_versions(listing)
@@ -133,7 +134,10 @@ def make_plan(
     order = make_work_order(bundle, options, threads=threads, note=note, files=files)
     order = dataclasses.replace(order, from_afar=come_from_afar(resolved))
     classifier = open_file_classifier(bundle, order, folder.path / WORKER_LOG, note)
-    return Plan(resolved, folder, options, bundle, order, classifier)
+    workers = choose_workers(options, order)
+    if workers.reason:
+        note(f"--workers auto: {workers.count}, {workers.reason}")
+    return Plan(resolved, folder, options, bundle, order, workers, classifier)
 
 
 def make_header_reader(options: ClassifyOptions, pseudonyms: Pseudonyms, threads: int) -> HeaderReader:

@@ -5,7 +5,10 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeVar
+
+if TYPE_CHECKING:
+    from mribatch.pipeline.work_rates import WorkRates
 
 _SECONDS_BETWEEN_LINES = 10.0
 _CLASSIFYING = "classifying"
@@ -62,6 +65,9 @@ class Progress(Protocol):
     def published(self, part: int, rows: int) -> None:
         """Show that a part file has appeared."""
 
+    def worked(self, rates: "WorkRates") -> None:
+        """Show how fast each process is, where several make the parts."""
+
     def note(self, text: str) -> None:
         """Show a message to the user."""
 
@@ -80,6 +86,8 @@ class SilentProgress:
     def advance(self, files: int, failed: int) -> None: ...
 
     def published(self, part: int, rows: int) -> None: ...
+
+    def worked(self, rates: "WorkRates") -> None: ...
 
     def note(self, text: str) -> None: ...
 
@@ -102,6 +110,7 @@ class BarProgress:
         self._bar: Any = None
         self._reads_headers = False
         self._failed = 0
+        self._rates = ""
 
     def listed(self, files: int) -> None:
         if self._bar is None:
@@ -121,11 +130,15 @@ class BarProgress:
 
     def advance(self, files: int, failed: int) -> None:
         self._failed += failed
-        if self._failed:
-            self._bar.set_postfix(failed=self._failed, refresh=False)
+        if self._failed or self._rates:
+            told = [f"failed={self._failed}"] if self._failed else []
+            self._bar.set_postfix_str(", ".join([*told, *([self._rates] if self._rates else [])]), refresh=False)
         self._bar.update(files)
 
     def published(self, part: int, rows: int) -> None: ...
+
+    def worked(self, rates: "WorkRates") -> None:
+        self._rates = str(rates)
 
     def note(self, text: str) -> None:
         self._tqdm().write(text, file=self._stream)
@@ -178,6 +191,7 @@ class LineProgress:
         self._last = clock() - _SECONDS_BETWEEN_LINES + _QUIET_SECONDS
         self._begin = self._last
         self._files = self._done = self._new = self._failed = 0
+        self._rates = ""
 
     def listed(self, files: int) -> None:
         if self._is_due():
@@ -199,9 +213,13 @@ class LineProgress:
             done = self._done + self._new
             left = (self._files - done) / rate if rate else float("inf")
             share = f"{done:,} of {self._files:,} images ({done / self._files:.1%})"
-            self.note(f"{self._doing}: {share}, {rate:.0f} images/s, {left:.0f} s left, {self._failed:,} failed")
+            text = f"{self._doing}: {share}, {rate:.0f} images/s, {left:.0f} s left, {self._failed:,} failed"
+            self.note(f"{text} ({self._rates})" if self._rates else text)
 
     def published(self, part: int, rows: int) -> None: ...
+
+    def worked(self, rates: "WorkRates") -> None:
+        self._rates = str(rates)
 
     def note(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
@@ -251,6 +269,10 @@ class SeveralProgress:
     def published(self, part: int, rows: int) -> None:
         for way in self._ways:
             way.published(part, rows)
+
+    def worked(self, rates: "WorkRates") -> None:
+        for way in self._ways:
+            way.worked(rates)
 
     def note(self, text: str) -> None:
         for way in self._ways:

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from mribatch.core.about import JSON_SCHEMA_VERSION
 from mribatch.core.errors import MribatchError
 from mribatch.pipeline.output.summary import RunSummary
+from mribatch.pipeline.work_rates import WorkRates
 
 _SECONDS_BETWEEN_EVENTS = 1.0
 
@@ -29,6 +30,7 @@ class ProgressEvents:
         self._clock = clock
         self._last = clock()
         self._begin = self._last
+        self._told_workers = self._last - _SECONDS_BETWEEN_EVENTS
         self._images = self._before = self._new = self._failed = 0
 
     def listed(self, files: int) -> None:
@@ -52,6 +54,17 @@ class ProgressEvents:
 
     def published(self, part: int, rows: int) -> None:
         self._write("part", part=part, rows=rows)
+
+    def worked(self, rates: WorkRates) -> None:
+        now = self._clock()
+        if now - self._told_workers < _SECONDS_BETWEEN_EVENTS:
+            return
+        self._told_workers = now
+        workers = [
+            {"worker": one.number, "host": one.host, "images_per_second": round(one.images_per_second, 1)}
+            for one in rates.makers
+        ]
+        self._write("workers", workers=workers, bottleneck=rates.bottleneck)
 
     def note(self, text: str) -> None:
         self._write("note", text=text)

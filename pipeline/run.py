@@ -6,24 +6,17 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
-from mribatch.core.about import __version__
 from mribatch.core.errors import Interrupted, MribatchError, OptionError, RequirementNotMetError, advising
 from mribatch.core.files import FolderLock
 from mribatch.core.system_errors import naming_system_errors, write_error
-from mribatch.pipeline.choices import ONNXRUNTIME
-from mribatch.pipeline.cluster_address import parse_address
-from mribatch.pipeline.executor.messages import Halted, PartMade, PartsOrder
+from mribatch.pipeline.elsewhere import Elsewhere, open_elsewhere
 from mribatch.pipeline.executor.part_maker import PartMaker
-from mribatch.pipeline.executor.processes import PartProcesses, Seat
-from mribatch.pipeline.executor.ray_actors import RayActors
 from mribatch.pipeline.failure_limits import FailureLimits
-from mribatch.pipeline.inference.order import WorkOrder
 from mribatch.pipeline.listing.discover import Discovery, ListingProgress
 from mribatch.pipeline.listing.label_advice import no_label_error
 from mribatch.pipeline.listing.labels import TableLabels, open_labels
@@ -49,7 +42,6 @@ from mribatch.pipeline.records import Status
 from mribatch.pipeline.run_record import RunRecord
 from mribatch.pipeline.stop_signals import StopSignals
 from mribatch.pipeline.stopwatch import CHECKING, LISTING, LOADING, Stopwatch
-from mribatch.pipeline.storage.address import is_address
 from mribatch.pipeline.studies.pseudonyms import Pseudonyms, keep_key, random_pseudonyms, read_pseudonyms
 from mribatch.pipeline.tally import RESUME, Tally
 
@@ -92,7 +84,12 @@ def _classify_locked(plan: Plan, watch: Stopwatch, progress: Progress) -> RunSum
         if plan.options.overwrite:
             (plan.folder.path / WORKER_LOG).unlink(missing_ok=True)
         with watch.measure(LOADING):
-            stack.enter_context(plan.classifier)
+            elsewhere = stack.enter_context(open_elsewhere(plan, progress))
+            if elsewhere is None:
+                stack.enter_context(plan.classifier)
+            else:
+                with plan.classifier:  # proven before anything is written; its memory is for those that make the rows
+                    plan.classifier.gate()
         stop = stack.enter_context(StopSignals())
         earlier = plan.folder.check_free()
         if earlier and (plan.options.overwrite or earlier.state is RunState.LISTING):
@@ -113,7 +110,7 @@ def _classify_locked(plan: Plan, watch: Stopwatch, progress: Progress) -> RunSum
         done = parquet.done_parts(plan.folder.path, record.layout, record.run_id)
         if not record.is_finished:
             with record.attempt(watch), naming_system_errors():
-                _classify_missing(plan, record, done, watch, stop, progress)
+                _classify_missing(plan, record, done, elsewhere=elsewhere, watch=watch, stop=stop, progress=progress)
         return _finish(plan, record, watch)
 
 
@@ -128,7 +125,14 @@ def _describe_growth(record: RunRecord) -> str:
 
 
 def _classify_missing(
-    plan: Plan, record: RunRecord, done: set[int], watch: Stopwatch, stop: StopSignals, progress: Progress
+    plan: Plan,
+    record: RunRecord,
+    done: set[int],
+    *,
+    elsewhere: Elsewhere | None,
+    watch: Stopwatch,
+    stop: StopSignals,
+    progress: Progress,
 ) -> None:
     """Rows for every part that is not there yet."""
     layout = record.layout
@@ -138,11 +142,11 @@ def _classify_missing(
     before = layout.count_rows(done) + sum(head.num_rows for head in heads.values())
     limits = _start_limits(plan, record, done, heads)
     progress.start(len(record.own_rows), before)
-    tally = Tally(record, stop, progress, limits, before=before, processes=plan.options.processes)
+    tally = Tally(record, stop, progress, limits, before=before)
     with watch.measure(LOADING):
         record.record_proof(plan.classifier.gate())
-    if plan.options.on is not None or plan.options.processes > 1:
-        _make_elsewhere(plan, record, facts, missing, tally, watch)
+    if elsewhere is not None:
+        elsewhere.make(record, facts, missing, tally, watch)
         return
     listing = Listing(plan.folder.path, plan.inputs)
     maker = PartMaker(plan.folder.path, listing, layout, facts, partial(_publish, plan.folder, progress))
@@ -160,79 +164,6 @@ def _classify_missing(
 def _publish(folder: RunFolder, progress: Progress, part: int, rows: int) -> None:
     folder.published(part)
     progress.published(part, rows)
-
-
-def _make_elsewhere(
-    plan: Plan, record: RunRecord, facts: parquet.PartFacts, missing: Sequence[int], tally: Tally, watch: Stopwatch
-) -> None:
-    """Have the missing parts made by several processes side by side, or by the actors of a cluster."""
-    order = PartsOrder(
-        work=_order_for_others(plan),
-        run=str(plan.folder.path.absolute()),
-        address=plan.folder.address if plan.options.on is not None else None,
-        roots=tuple(item.root.decode("latin-1") for item in plan.inputs),
-        classes=facts.classes,
-        facts=facts.facts,
-        run_id=record.run_id,
-        tool_version=__version__,
-        increments=record.layout.increments,
-    )
-    lost = 0
-    with _open_pool(plan, order) as processes:
-        halting = False
-        for event in processes.make(missing):
-            plan.folder.check_lock()
-            if isinstance(event, Halted):
-                lost += event.lost
-            elif event is not None:
-                if isinstance(event, PartMade):
-                    plan.folder.published(event.part)
-                tally.take(event, watch)
-            if tally.is_stopped and not halting:
-                halting = True
-                processes.halt()
-    if tally.is_stopped:
-        raise tally.interrupt(lost)
-
-
-def _order_for_others(plan: Plan) -> WorkOrder:
-    """The order for one process of several; machines of a cluster fetch a model from its store themselves."""
-    far = plan.options.on is not None and is_address(plan.options.model)
-    model = plan.options.model if far else plan.order.model
-    return replace(plan.order, threads=_count_threads(plan), model=model)
-
-
-def _count_threads(plan: Plan) -> int:
-    """Cores of one process; in a cluster, whose machines differ from this one, one unless the user says more."""
-    if plan.options.on is not None:
-        return plan.options.threads or 1
-    return max(1, plan.threads // plan.options.processes)
-
-
-def _open_pool(plan: Plan, order: PartsOrder) -> PartProcesses | RayActors:
-    runs_with = plan.classifier.runs_with
-    if plan.options.on is None:
-        return PartProcesses(order, _make_seats(plan), runs_with)
-    return RayActors(
-        order,
-        runs_with,
-        address=parse_address(plan.options.on),
-        most=plan.options.workers,
-        needs_gpu=runs_with.backend.name != ONNXRUNTIME,
-    )
-
-
-def _make_seats(plan: Plan) -> list[Seat]:
-    """A place for each process, on the GPUs in turn."""
-    gpus = plan.options.gpu_numbers
-    return [
-        Seat(
-            number=number + 1,
-            environment={"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {},
-            log=plan.folder.path / WORKER_LOG,
-        )
-        for number in range(plan.options.processes)
-    ]
 
 
 def _start_limits(plan: Plan, record: RunRecord, done: set[int], heads: Mapping[int, pa.Table]) -> FailureLimits:

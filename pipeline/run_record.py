@@ -4,6 +4,7 @@ import contextlib
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from mribatch.core.agreement import Agreement
 from mribatch.core.bundle import Bundle
 from mribatch.core.errors import Interrupted, MribatchError, RunError
 from mribatch.core.text import decode_name
+from mribatch.pipeline.executor.events import Maker
 from mribatch.pipeline.listing.growth import GROWN_LISTING, grow_listing
 from mribatch.pipeline.listing.table import LISTING_FILE, PATHS_FILE, SKIPPED_FILE, ListingFacts
 from mribatch.pipeline.options import AUTO, NONE
@@ -25,12 +27,14 @@ from mribatch.pipeline.output.folder import (
     Difference,
     Fingerprint,
 )
-from mribatch.pipeline.output.layout import PartLayout
+from mribatch.pipeline.output.layout import PartLayout, choose_part_rows, format_parts
 from mribatch.pipeline.output.run_file import (
     TOOL,
+    HostKind,
     RunAttempt,
     RunBundle,
     RunFile,
+    RunHost,
     RunIncrement,
     RunInput,
     RunMachine,
@@ -44,6 +48,8 @@ from mribatch.pipeline.stopwatch import Stopwatch
 from mribatch.pipeline.storage.address import is_address
 from mribatch.pipeline.studies.pseudonyms import Pseudonyms
 
+_SECONDS_BETWEEN_HOSTS = 30.0
+
 
 class RunRecord:
     """The one writer of run.json while a run is under way. Made by `begin_or_resume` only."""
@@ -54,6 +60,8 @@ class RunRecord:
         self.new_rows = 0  # by this process
         self.added = 0  # images that this process appended to the listing
         self.completed = False  # whether this process could list what an earlier one could not
+        self._parts_by_host: dict[str, tuple[HostKind, set[int]]] = {}
+        self._hosts_saved = 0.0
 
     @classmethod
     def begin_or_resume(cls, plan: Plan, facts: ListingFacts, pseudonyms: Pseudonyms) -> Self:
@@ -68,10 +76,13 @@ class RunRecord:
             RunError: The folder holds a run that asked for something else; names the first field that differs.
         """
         fresh = plan.folder.path / FRESH_FOLDER
-        fingerprint = plan.fingerprint(facts, pseudonyms)
         earlier = plan.folder.read()
+        if earlier and earlier.state is RunState.LISTING:
+            earlier = None
+        part_rows = earlier.part_rows if earlier else choose_part_rows(facts.rows)
+        fingerprint = plan.fingerprint(facts, pseudonyms, part_rows)
         try:
-            if earlier and earlier.state is not RunState.LISTING:
+            if earlier:
                 record = cls(plan, earlier)
                 if earlier.shard != plan.options.shard:
                     raise _other_shard(plan, earlier)
@@ -214,6 +225,21 @@ class RunRecord:
         )
         self._content = replace(self._content, proof=proof)
 
+    def record_part(self, maker: Maker, part: int) -> None:
+        """Note which machine of a cluster made a part; written with each new machine, now and then, and at the end."""
+        if maker.kind is None:
+            return
+        new = maker.host not in self._parts_by_host
+        self._parts_by_host.setdefault(maker.host, (maker.kind, set()))[1].add(part)
+        if new or time.monotonic() - self._hosts_saved > _SECONDS_BETWEEN_HOSTS:
+            self._change_attempt(hosts=self._list_hosts())
+            self._save(RunState.RUNNING)
+            self._hosts_saved = time.monotonic()
+
+    def _list_hosts(self) -> tuple[RunHost, ...] | None:
+        hosts = sorted(self._parts_by_host.items())
+        return tuple(RunHost(name=name, kind=kind, parts=format_parts(made)) for name, (kind, made) in hosts) or None
+
     @contextlib.contextmanager
     def attempt(self, watch: Stopwatch) -> Iterator[None]:
         """Record one process working on the run; how it ended is in run.json, unless it was killed."""
@@ -231,6 +257,7 @@ class RunRecord:
             raise
         finally:
             self._change_attempt(error=reason, ended=_now(), rows=self.new_rows, seconds=_round_all(watch.seconds))
+            self._change_attempt(hosts=self._list_hosts())
             if self._plan.classifier.smallest_batch < self._content.batch_size:
                 self._change_attempt(batch_size=self._plan.classifier.smallest_batch)
             with contextlib.suppress(MribatchError):  # a full disk must not hide what happened first

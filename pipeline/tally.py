@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 from mribatch.core.errors import Interrupted
-from mribatch.pipeline.executor.events import Lost, Remark
-from mribatch.pipeline.executor.messages import PartMade, Rows
+from mribatch.pipeline.executor.events import Lost, Remark, Told
+from mribatch.pipeline.executor.messages import Rows
 from mribatch.pipeline.failure_limits import FailureLimits
 from mribatch.pipeline.progress import Progress
 from mribatch.pipeline.records import Status
 from mribatch.pipeline.run_record import RunRecord
 from mribatch.pipeline.stop_signals import StopSignals
-from mribatch.pipeline.stopwatch import DECODING, Stopwatch
+from mribatch.pipeline.work_rates import WorkWatch
 
 RESUME = "type the same command again, without --overwrite; it continues from there"
 
@@ -24,7 +24,6 @@ class Tally:
         progress: Told of every row.
         limits: Tells when too many have failed.
         before: Rows that earlier processes have made.
-        processes: That make rows side by side.
     """
 
     def __init__(
@@ -35,10 +34,9 @@ class Tally:
         limits: FailureLimits,
         *,
         before: int,
-        processes: int,
     ) -> None:
         self._before = before
-        self._processes = processes
+        self.work = WorkWatch()  # of the processes that make rows side by side
         self._record = record
         self._stop = stop
         self._progress = progress
@@ -57,24 +55,31 @@ class Tally:
         self._count(len(statuses), sum(status.is_failure for status in statuses))
         self._limits.check(statuses, error)
 
-    def take(self, event: Rows | PartMade | Lost | Remark, watch: Stopwatch) -> None:
+    def take(self, event: Told | Lost | Remark) -> None:
         """Count what several processes tell of.
 
         Raises:
             MribatchError: Too many rows have failed.
         """
-        if isinstance(event, Rows):
-            self.add([Status(name) for name, number in event.by_status.items() for _ in range(number)], event.error)
+        if isinstance(event, Told):
+            self._take_told(event)
         elif isinstance(event, Lost):
+            self.work.lose(event)
             lost = {Status(name): number for name, number in event.by_status.items()}
             self._limits.uncount(lost)
             self._count(-event.count, -sum(number for status, number in lost.items() if status.is_failure))
-        elif isinstance(event, PartMade):
-            self._progress.published(event.part, len(self._record.layout.rows(event.part)))
-            for stage, seconds in event.seconds.items():  # side by side: a second of each is one second
-                watch.seconds[stage] += seconds if stage == DECODING else seconds / self._processes
         else:
             self._progress.note(event.text)
+
+    def _take_told(self, event: Told) -> None:
+        message, rates = event.message, self.work.take(event)
+        if isinstance(message, Rows):
+            self.add([Status(name) for name, number in message.by_status.items() for _ in range(number)], message.error)
+            return
+        self._record.record_part(event.maker, message.part)
+        self._progress.published(message.part, len(self._record.layout.rows(message.part)))
+        if rates is not None:
+            self._progress.worked(rates)
 
     @property
     def is_stopped(self) -> bool:

@@ -60,6 +60,7 @@ class Report:
     file: MetricsFile
     table: str  # for the console
     patients: PatientTable | None = None  # of --group-by
+    missing_pictures: str | None = None  # what to tell of images that have none on report.html
 
     @cached_property
     def content(self) -> Mapping[str, Any]:
@@ -112,9 +113,8 @@ def report(options: ReportOptions, track: Track = track_silently) -> Report:
     )
     table = None if patients is None else tabulate_patients(rows, patients, facts.classes)
     write_files(options.run, content, table)
-    if options.html:
-        write_page(options.run, content, rows, track)
-    return Report(content, format_table(content, patients=table), table)
+    missing = write_page(options.run, content, rows, track) if options.html else None
+    return Report(content, format_table(content, patients=table), table, missing)
 
 
 def _find_patients(options: ReportOptions, facts: RunFacts, rows: RunRows) -> RowGroups | None:

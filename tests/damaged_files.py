@@ -211,15 +211,16 @@ def _webp_data(content: bytes) -> Data:
 
 
 def _jpeg2000_data(content: bytes) -> Data:
-    """Of the single tile-part of a JP2 file."""
-    box = content.index(b"jp2c") - 4
-    part = content.index(b"\xff\x90", box)
+    """Of the single tile-part of a JP2 file, or of a codestream without boxes."""
+    box = content.find(b"jp2c") - 4
+    part = content.index(b"\xff\x90", max(box, 0))
     data, end = content.index(b"\xff\x93", part) + 2, content.rindex(b"\xff\xd9")
 
     def with_packed(packed: bytes) -> bytes:
         made = bytearray(content[:data] + packed + b"\xff\xd9")
         struct.pack_into(">I", made, part + 6, len(made) - 2 - part)
-        struct.pack_into(">I", made, box, len(made) - box)
+        if box >= 0:
+            struct.pack_into(">I", made, box, len(made) - box)
         return bytes(made)
 
     return Data(content[data:end], with_packed)

@@ -14,6 +14,8 @@ import numpy as np
 from numpy import uint8
 from numpy.typing import NDArray
 
+from mribatch.pipeline.decode.formats.container import Refused
+from mribatch.pipeline.decode.jpeg2000_data import check_bare_packets
 from mribatch.pipeline.decode.jpeg_data import DamagedJpeg, RefusedJpeg, decode_jpeg
 from mribatch.pipeline.decode.probe import probe
 from mribatch.pipeline.records import Status
@@ -72,11 +74,21 @@ def decode_frame(codec: Codec, data: bytes, pixels: Pixels) -> DecodedFrame:
         raise unsupported(f"The {codec} data have {coded.bits} bits per sample; up to 16 are read.")
     if codec is Codec.JPEG and coded.bits == 8:
         return _decode_jpeg8(data, pixels)
+    if codec is Codec.JPEG_2000:
+        _check_j2k(data)
     samples = _decode_with_imagecodecs(codec, data, coded)
     unsigned = np.ascontiguousarray(samples).view(f"u{samples.dtype.itemsize}")
     # A decoder may extend the sign to all bits of its samples, or not: the lesser number of bits is right for both.
     bits = min(coded.bits, pixels.stored) if pixels.signed else coded.bits
     return DecodedFrame(unsigned, bits, bits - 1, pixels.color in _TRANSFORMED)
+
+
+def _check_j2k(data: bytes) -> None:
+    """Follow the packets, since OpenJPEG decodes what it finds where they are damaged."""
+    try:
+        check_bare_packets(data[data.index(_J2K_START) : data.rindex(_J2K_END) + len(_J2K_END)])
+    except Refused as refused:
+        raise DicomError(refused.status, f"The JPEG 2000 data of the DICOM file: {refused.error}") from None
 
 
 _TRANSFORMED = (Color.YBR_ICT, Color.YBR_RCT)

@@ -5,11 +5,13 @@ last. Bytes that are gone, moved or others break it, unless they lie between two
 OpenJPEG, as OpenCV uses it, goes on after a break and decodes what it finds.
 """
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from mribatch.pipeline.decode.formats.container import ceil_div, damaged, truncated
-from mribatch.pipeline.decode.formats.jpeg2000 import Codestream, codestream, tile_parts
+from mribatch.pipeline.decode.formats.container import Refused, ceil_div, damaged, truncated
+from mribatch.pipeline.decode.formats.jpeg2000 import Codestream, codestream, has_simple_grid, tile_parts, walk_tiles
+from mribatch.pipeline.records import Status
 
 _SOP, _EPH = b"\xff\x91", b"\xff\x92"  # marker segments that packets may begin with, and their headers end with
 _BYPASS, _TERMINATE_ALL = 0x01, 0x04  # styles of code-blocks that cut them into segments (table A.19)
@@ -37,6 +39,27 @@ def check_packets(content: bytes) -> None:
                 f"The JPEG 2000 data of tile {tile:,} hold a stretch of {len(_NOT_CODED)} zero bytes or more."
             )
         _follow(stream, tile, data)
+
+
+def check_bare_packets(content: bytes) -> None:
+    """Follow the packets of a codestream that no probe has seen, as it stands in a DICOM file.
+
+    Nothing is said of what cannot be followed: high-throughput coding, subsampled components, and an image that does
+    not begin at 0, 0.
+
+    Raises:
+        Refused: As `check_packets`, or the chain of tile-parts is broken.
+    """
+    try:
+        if not has_simple_grid(content):
+            return
+        walk_tiles(content)
+        check_packets(content)
+    except Refused as refused:
+        if refused.status is not Status.UNSUPPORTED:
+            raise
+    except (struct.error, IndexError):
+        raise damaged(f"The JPEG 2000 data of {len(content):,} bytes have no valid tile-parts.") from None
 
 
 def _follow(stream: Codestream, tile: int, data: bytes) -> None:

@@ -2,19 +2,20 @@
 
 run -> process: PartsOrder first, then MakePart, one at a time, or Halt.
 process -> run: Note while it starts, Ready, then Rows of each batch and PartMade; Halted after Halt; Failed.
+run -> machine of a cluster, before anything is written: HostOrder, answered by HostFound or Failed.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mribatch.core.agreement import Agreement
-from mribatch.pipeline.inference.order import WorkOrder, read_choices
+from mribatch.core.typed_json import pack_record, unpack_record
+from mribatch.pipeline.inference.order import WorkOrder
 from mribatch.pipeline.listing.discover import Input, InputKind
 from mribatch.pipeline.output.layout import PartLayout
 from mribatch.pipeline.output.parts import PartFacts
+from mribatch.pipeline.output.run_file import HostKind
 from mribatch.pipeline.records import RunsWith
 
 
@@ -29,7 +30,7 @@ class PartsOrder:
     facts: Mapping[str, str | int]  # of every part's metadata
     run_id: str
     tool_version: str
-    increments: tuple[int, ...]
+    layout: PartLayout
     address: str | None = None  # of the run folder, where it is in a store and each process has a copy of its own
 
     @property
@@ -42,12 +43,24 @@ class PartsOrder:
         return [Input(InputKind.FOLDER, "", root.encode("latin-1")) for root in self.roots]
 
     @property
-    def layout(self) -> PartLayout:
-        return PartLayout(self.increments)
-
-    @property
     def part_facts(self) -> PartFacts:
         return PartFacts(self.classes, self.facts, self.run_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostOrder:
+    """Asks a machine whether it sees what it needs. seen: files and folders that are there, in Latin-1."""
+
+    tool_version: str
+    run: str | None  # the lock in the run folder; None where that is in a store
+    seen: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class HostFound:
+    """The machine sees it all, and is of this kind."""
+
+    kind: HostKind
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,7 @@ class Ready:
 
     runs_with: RunsWith
     agreement: Agreement
+    kind: HostKind
 
 
 @dataclass(frozen=True)
@@ -120,23 +134,15 @@ class Failed:
     ends_run: bool = False
 
 
-Message = PartsOrder | MakePart | Halt | Note | Ready | Rows | PartMade | Halted | Failed
-_KINDS: Mapping[str, Any] = {
-    kind.__name__: kind for kind in (PartsOrder, MakePart, Halt, Note, Ready, Rows, PartMade, Halted, Failed)
-}
+Message = PartsOrder | HostOrder | HostFound | MakePart | Halt | Note | Ready | Rows | PartMade | Halted | Failed
+_KINDS: tuple[type[Message], ...] = (
+    *(PartsOrder, HostOrder, HostFound, MakePart, Halt, Note, Ready, Rows, PartMade, Halted, Failed),
+)
 
 
 def message_bytes(message: Message) -> bytes:
-    return json.dumps([type(message).__name__, asdict(message)]).encode()
+    return pack_record(message)
 
 
 def read_message(content: bytes) -> Message:
-    name, values = json.loads(content)
-    if name == "PartsOrder":
-        work = WorkOrder(**read_choices(values["work"]))
-        lists = {key: tuple(values[key]) for key in ("roots", "classes", "increments")}
-        return PartsOrder(**values | {"work": work} | lists)
-    if name == "Ready":
-        return Ready(RunsWith(**read_choices(values["runs_with"])), Agreement(**values["agreement"]))
-    message: Message = _KINDS[name](**values)
-    return message
+    return unpack_record(content, _KINDS)

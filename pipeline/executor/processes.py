@@ -6,6 +6,7 @@ that kills it gets a row that says so. A process that never starts is given up w
 """
 
 import contextlib
+import platform
 import queue
 import sys
 import threading
@@ -16,7 +17,17 @@ from pathlib import Path
 from typing import Self
 
 from mribatch.core.errors import MribatchError
-from mribatch.pipeline.executor.events import DEATHS_BEFORE_CARE, MOST_DEATHS, Event, Lost, Remark, differing, hopeless
+from mribatch.pipeline.executor.events import (
+    DEATHS_BEFORE_CARE,
+    MOST_DEATHS,
+    Event,
+    Lost,
+    Maker,
+    Remark,
+    Told,
+    differing,
+    hopeless,
+)
 from mribatch.pipeline.executor.messages import (
     Failed,
     Halt,
@@ -170,12 +181,12 @@ class PartProcesses:
                 try:
                     process = process or self._start(seat)
                     failed_starts = 0
-                    halted = self._make_part(process, part, careful)
+                    halted = self._make_part(seat, process, part, careful)
                 except _Died as died:
                     self._end(seat, process or died.process)
                     started, process = process is not None, None
                     failed_starts += not started
-                    self._events.put(Lost(part, died.by_status))
+                    self._events.put(Lost(seat.number, part, died.by_status))
                     deaths = work.give_back(part, died=started)
                     if failed_starts >= _FAILED_STARTS or died.death.error is not None:
                         raise _GivenUp(seat.number, _describe(died.death)) from died
@@ -204,25 +215,27 @@ class PartProcesses:
                     self._events.put(Remark(message.text))
         except WorkerDied as died:
             raise _Died(process, died.death, {}) from died
-        if message.runs_with != self._runs_with:
-            other = differing(message.runs_with, self._runs_with)
+        if other := differing(message.runs_with, self._runs_with):
             error = MribatchError(other.problem, other.fix)
             raise _Died(process, Death(other.problem, error=error), {})
         return process
 
-    def _make_part(self, process: ChildProcess, part: int, careful: bool) -> bool:
+    def _make_part(self, seat: Seat, process: ChildProcess, part: int, careful: bool) -> bool:
         """Have one part made; return whether the process was halted before its end."""
-        told: Counter[str] = Counter()
+        told, maker = Counter[str](), Maker(seat.number, platform.node())
         process.send_bytes(message_bytes(MakePart(part, careful)))
         try:
             while True:
                 message = self._receive(process)
                 if isinstance(message, Rows):
                     told.update(message.by_status)
+                    self._events.put(Told(maker, message))
+                elif isinstance(message, PartMade):
+                    self._events.put(Told(maker, message))
+                    return False
+                elif isinstance(message, Halted):
                     self._events.put(message)
-                elif isinstance(message, PartMade | Halted):
-                    self._events.put(message)
-                    return isinstance(message, Halted)
+                    return True
         except WorkerDied as died:
             raise _Died(process, died.death, told) from died
 

@@ -6,17 +6,25 @@ again. Machines that join later get actors, too.
 """
 
 import contextlib
-import signal
-import socket
+import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from types import ModuleType
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from mribatch.core.errors import MribatchError
-from mribatch.core.install import install_command
-from mribatch.pipeline.executor.events import DEATHS_BEFORE_CARE, MOST_DEATHS, Event, Lost, Remark, differing, hopeless
+from mribatch.pipeline.executor.events import (
+    DEATHS_BEFORE_CARE,
+    MOST_DEATHS,
+    Event,
+    Lost,
+    Maker,
+    Remark,
+    Told,
+    differing,
+    hopeless,
+)
+from mribatch.pipeline.executor.hosts import describe_difference, mixed_error
 from mribatch.pipeline.executor.messages import (
     Failed,
     Message,
@@ -28,9 +36,12 @@ from mribatch.pipeline.executor.messages import (
     message_bytes,
     read_message,
 )
+from mribatch.pipeline.executor.ray_cluster import RayCluster, is_out_of_memory
+from mribatch.pipeline.output.run_file import HostKind
 from mribatch.pipeline.records import RunsWith
 
-_PATIENCE_S = 10.0  # for the first answer of a cluster
+_LATE_S = 60.0  # without an actor that is ready
+_WORTH_A_CORE = 1.1  # more cores for each actor must make the run so many times as fast
 
 
 class PartActor:
@@ -43,14 +54,16 @@ class PartActor:
         self._stack = contextlib.ExitStack()
         self._sent: list[Message] = []
 
-    def open(self) -> list[bytes]:
-        """Load everything; Ready or Failed is the last message."""
+    def open(self) -> tuple[str, list[bytes]]:
+        """Load everything; return the id of the machine and the messages: Ready or Failed is the last one."""
+        import ray
+
         from mribatch.pipeline.executor.__main__ import telling_why
         from mribatch.pipeline.executor.service import PartService
 
         with telling_why(self._sent.append):
             self._service = self._stack.enter_context(PartService(self._order, self._sent.append))
-        return self._take()
+        return ray.get_runtime_context().get_node_id(), self._take()
 
     def make(self, part: int, careful: bool) -> list[bytes]:
         """Make a part; PartMade or Failed is the last message."""
@@ -69,7 +82,7 @@ class PartActor:
 class _Actor:
     """One actor, as this process knows it. part: that it makes; None while it opens or waits."""
 
-    number: int
+    maker: Maker
     handle: Any
     part: int | None = None
 
@@ -81,45 +94,55 @@ class _Parts:
 
 
 class RayActors:
-    """A pool of actors. Entering it connects to the cluster; leaving it ends the actors.
+    """A pool of actors. Leaving the context ends them all.
 
     Args:
+        cluster: Entered.
         order: What they make.
         runs_with: What all of them must run with.
-        address: Of the cluster; None: the one that Ray finds, or a new one on this machine.
+        threads: Cores of each; None: as many as let all cores work to the end.
         most: Actors at most; None: as many as the cluster has room for.
         needs_gpu: Whether each takes a GPU of the cluster.
-
-    Raises:
-        MribatchError: On entering: Ray is not installed, or the cluster does not answer.
+        mixed: Whether they may be on machines of several kinds.
+        known: Of the machines that have made parts before.
+        actor: What lives in them.
     """
 
     def __init__(
-        self, order: PartsOrder, runs_with: RunsWith, *, address: str | None, most: int | None, needs_gpu: bool
+        self,
+        cluster: RayCluster,
+        order: PartsOrder,
+        runs_with: RunsWith,
+        *,
+        threads: int | None,
+        most: int | None,
+        needs_gpu: bool,
+        mixed: bool,
+        known: Sequence[HostKind] = (),
+        actor: type[Any] | None = None,
     ) -> None:
+        self._cluster = cluster
+        self._ray = cluster.ray
         self._order = order
         self._runs_with = runs_with
-        self._address = address
+        self._threads = threads
         self._most = most
         self._needs_gpu = needs_gpu
+        self._mixed = mixed
+        self._actor = actor or PartActor
+        self._kind = next(iter(known), None)  # that all machines must be of
         self._busy: dict[Any, _Actor] = {}  # by the reference of what it does
         self._idle: list[_Actor] = []
         self._started = self._died_opening = 0
         self._given_up: list[MribatchError] = []
         self._halting = False
-        self._is_ours = False
 
     def __enter__(self) -> Self:
-        self._ray = load_ray()
-        self._connect()
         return self
 
     def __exit__(self, *_: object) -> None:
         for actor in [*self._busy.values(), *self._idle]:
-            with contextlib.suppress(Exception):
-                self._ray.kill(actor.handle)
-        if self._is_ours:
-            self._ray.shutdown()
+            self._kill(actor)
 
     def halt(self) -> None:
         """Leave the parts under way; they are made again when the run is resumed."""
@@ -133,8 +156,17 @@ class RayActors:
             RuntimeError: An actor met a bug of ours.
         """
         work = _Parts(deque(parts))
-        while not self._halting and (work.waiting or any(one.part is not None for one in self._busy.values())):
+        cores = [node.cores for node in self._cluster.nodes()]
+        threads = self._threads or (1 if self._needs_gpu else choose_threads(cores, len(work.waiting)))
+        self._order = replace(self._order, work=replace(self._order.work, threads=threads))
+        late = time.monotonic() + _LATE_S
+        while not self._halting and (work.waiting or self._has_part_under_way()):
             self._grow(len(work.waiting))
+            if self._idle or self._has_part_under_way():
+                late = float("inf")
+            elif time.monotonic() > late:
+                late = float("inf")
+                yield Remark(f"no actor is ready after {_LATE_S:.0f} s; whether the cluster has room says: ray status")
             while self._idle and work.waiting:
                 self._hand_out(self._idle.pop(), work)
             done, _ = self._ray.wait(list(self._busy), timeout=idle_s)
@@ -143,60 +175,26 @@ class RayActors:
             for reference in done:
                 yield from self._take(reference, self._busy.pop(reference), work)
 
-    def _connect(self) -> None:
-        if self._ray.is_initialized():
-            return
-        if self._address is not None:
-            _check_answers(self._address)
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            self._ray.init(
-                address=self._address,
-                include_dashboard=None if self._address else False,
-                log_to_driver=False,
-                logging_level="ERROR",
-            )
-        except Exception as error:  # ConnectionError, RuntimeError, ValueError: by the kind of address
-            raise MribatchError(
-                f"the Ray cluster {self._address or ''} does not answer: {str(error).splitlines()[0]}".replace(
-                    "  ", " "
-                ),
-                "start the cluster with ray start, or give its address as ray://HOST:PORT",
-            ) from error
-        finally:
-            for number, handler in handlers.items():  # Ray replaces that of SIGTERM
-                signal.signal(number, handler)
-        self._is_ours = True
+    def _has_part_under_way(self) -> bool:
+        return any(one.part is not None for one in self._busy.values())
 
     def _grow(self, wanted: int) -> None:
         """Start actors while the cluster has room for them and there are parts without one."""
-        room = self._room()
+        threads = self._order.work.threads
+        room = sum(node.room(threads, needs_gpu=self._needs_gpu) for node in self._cluster.nodes())
+        room -= len(self._given_up)
+        room = room if self._most is None else min(room, self._most)
         living = len(self._busy) + len(self._idle)
         opening = sum(one.part is None for one in self._busy.values())
-        if not room and not living:
-            raise MribatchError(
-                f"no machine of the cluster has {self._order.work.threads} free cores"
-                f"{' and a GPU' if self._needs_gpu else ''}",
-                "give fewer --threads, or add machines",
-            )
+        if room <= 0 and not living:
+            raise self._given_up[-1] if self._given_up else no_room(threads, needs_gpu=self._needs_gpu)
         for _ in range(max(0, min(room - living, wanted - opening))):
             self._started += 1
             remote = self._ray.remote(
-                num_cpus=self._order.work.threads, num_gpus=int(self._needs_gpu), max_restarts=0, max_task_retries=0
-            )(PartActor)
+                num_cpus=threads, num_gpus=int(self._needs_gpu), max_restarts=0, max_task_retries=0
+            )(self._actor)
             handle = remote.remote(message_bytes(self._order))
-            self._busy[handle.open.remote()] = _Actor(self._started, handle)
-
-    def _room(self) -> int:
-        """How many actors the machines of the cluster can hold."""
-        room = 0
-        for node in self._ray.nodes():
-            if node["Alive"]:
-                resources = node["Resources"]
-                fits = int(resources.get("CPU", 0) // self._order.work.threads)
-                room += min(fits, int(resources.get("GPU", 0))) if self._needs_gpu else fits
-        room -= len(self._given_up)
-        return room if self._most is None else min(room, self._most)
+            self._busy[handle.open.remote()] = _Actor(Maker(self._started, ""), handle)
 
     def _hand_out(self, actor: _Actor, work: _Parts) -> None:
         actor.part = work.waiting.popleft()
@@ -205,31 +203,61 @@ class RayActors:
 
     def _take(self, reference: Any, actor: _Actor, work: _Parts) -> Iterator[Event]:
         """What an actor has done, or that it is gone."""
+        exceptions = self._ray.exceptions
         try:
-            messages = [read_message(content) for content in self._ray.get(reference)]
-        except self._ray.exceptions.RayActorError as error:
-            if actor.part is not None:
-                work.waiting.appendleft(actor.part)
-                work.deaths[actor.part] += 1
-                yield Lost(actor.part, {})
-                if work.deaths[actor.part] >= MOST_DEATHS:
-                    raise hopeless(actor.part, MOST_DEATHS, "lost with its actor") from error
-            else:
-                self._died_opening += 1
-                if self._died_opening >= MOST_DEATHS:
-                    problem = f"{MOST_DEATHS} actors in a row died before they were ready"
-                    raise MribatchError(problem, "see Ray's logs; give more memory, or fewer --workers") from error
+            found = self._ray.get(reference)
+        except (exceptions.RayActorError, exceptions.OutOfMemoryError, exceptions.NodeDiedError) as error:
+            self._kill(actor)
+            yield from self._lose(actor, work, error)
             return
+        if actor.part is None:
+            node, found = found
+            names = {one.id: one.name for one in self._cluster.nodes()}
+            actor.maker = replace(actor.maker, host=names.get(node, node))
+        messages = [read_message(content) for content in found]
         last = messages[-1]
-        yield from (message for message in messages if isinstance(message, Rows | PartMade))
         yield from (Remark(message.text) for message in messages if isinstance(message, Note))
-        if isinstance(last, Ready) and last.runs_with != self._runs_with:
-            last = differing(last.runs_with, self._runs_with)
-        if isinstance(last, Failed):
+        if isinstance(last, Ready):
+            actor.maker = replace(actor.maker, kind=last.kind)
+            last = self._find_difference(last) or last
+        if isinstance(last, Failed):  # rows of a part without its end are made again, and count then
             yield from self._give_up(actor, last, work)
-        else:
-            actor.part, self._died_opening = None, 0
-            self._idle.append(actor)
+            return
+        yield from (Told(actor.maker, message) for message in messages if isinstance(message, Rows | PartMade))
+        actor.part, self._died_opening = None, 0
+        self._idle.append(actor)
+
+    def _find_difference(self, ready: Ready) -> Failed | None:
+        """Why an actor that has opened may not make parts of this run."""
+        if other := differing(ready.runs_with, self._runs_with, mixed=self._mixed):
+            return other
+        self._kind = self._kind or ready.kind
+        difference = None if self._mixed else describe_difference(self._kind, ready.kind)
+        if difference is None:
+            return None
+        error = mixed_error(f"the first has {difference[0]}, another {difference[1]}")
+        return Failed(error.problem, error.fix)
+
+    def _lose(self, actor: _Actor, work: _Parts, error: Exception) -> Iterator[Event]:
+        """An actor is gone, with its machine or without it.
+
+        Raises:
+            MribatchError: That happens again and again.
+        """
+        how = "it ran out of memory" if is_out_of_memory(self._ray, error) else "its process or its machine ended"
+        part, number = actor.part, actor.maker.number
+        if part is None:
+            self._died_opening += 1
+            if self._died_opening >= MOST_DEATHS:
+                problem = f"{MOST_DEATHS} actors in a row died before they were ready; of the last one, {how}"
+                raise MribatchError(problem, "see Ray's logs; give more memory, or fewer --workers") from error
+            return
+        work.waiting.appendleft(part)
+        work.deaths[part] += 1
+        yield Lost(number, part, {})
+        yield Remark(f"WARNING: actor {number} on {actor.maker.host} is lost, {how}; part {part} is made again")
+        if work.deaths[part] >= MOST_DEATHS:
+            raise hopeless(part, MOST_DEATHS, f"lost: {how}") from error
 
     def _give_up(self, actor: _Actor, failed: Failed, work: _Parts) -> Iterator[Event]:
         if failed.bug is not None:
@@ -240,39 +268,40 @@ class RayActors:
         if actor.part is not None:
             work.waiting.appendleft(actor.part)
         self._given_up.append(error)
-        self._ray.kill(actor.handle)
-        if not self._busy and not self._idle and not self._room():
-            raise error
-        yield Remark(f"WARNING: actor {actor.number} is given up, the others go on: {error.problem}")
+        self._kill(actor)
+        where = f" on {actor.maker.host}" if actor.maker.host else ""
+        yield Remark(f"WARNING: actor {actor.maker.number}{where} is given up, the others go on: {error.problem}")
+
+    def _kill(self, actor: _Actor) -> None:
+        with contextlib.suppress(Exception):  # it is gone already
+            self._ray.kill(actor.handle)
 
 
-def _check_answers(address: str) -> None:
-    """Ray itself waits for minutes where nobody listens.
+def choose_threads(cores: Sequence[int], parts: int) -> int:
+    """Return the cores of each actor, so that few parts keep many cores busy.
 
-    Raises:
-        MribatchError: Nobody does.
+    With one core each, 20 parts would leave 44 of 64 cores idle, and 70 parts would take two rounds, the second one on
+    6 cores. More cores for each cost rounding, and memory is saved.
+
+    Args:
+        cores: Of each machine.
+        parts: To be made.
     """
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=_PATIENCE_S):
-            pass
-    except (OSError, ValueError, OverflowError) as error:
-        raise MribatchError(
-            f"the Ray cluster at {address} does not answer: {error}",
-            "start the cluster with ray start, or give its address as ray://HOST:PORT",
-        ) from error
+
+    def duration(threads: int) -> float:
+        actors = sum(one // threads for one in cores)
+        return -(-parts // actors) / threads if actors else float("inf")
+
+    if not parts or not any(cores):
+        return 1
+    choices = range(1, max(cores) + 1)
+    shortest = min(map(duration, choices))
+    return next(threads for threads in choices if duration(threads) <= shortest * _WORTH_A_CORE)
 
 
-def load_ray() -> ModuleType:
-    """Import Ray.
-
-    Raises:
-        MribatchError: It is not installed.
-    """
-    try:
-        import ray
-        import ray.exceptions
-    except ImportError as error:
-        raise MribatchError("Ray is not installed", install_command("ray")) from error
-    module: ModuleType = ray
-    return module
+def no_room(threads: int, *, needs_gpu: bool) -> MribatchError:
+    """Return the error of a cluster in which no actor fits."""
+    gpu = " and a GPU" if needs_gpu else ""
+    return MribatchError(
+        f"no machine of the cluster has {threads} free cores{gpu}", "give fewer --threads, or add machines"
+    )

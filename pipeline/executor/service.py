@@ -1,6 +1,8 @@
 """Makes parts on demand, in a process that a run has started: what it says goes back as messages."""
 
 import contextlib
+import os
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +13,18 @@ from mribatch.core.about import __version__
 from mribatch.core.bundle import load_bundle
 from mribatch.core.errors import MribatchError
 from mribatch.core.text import decode_name
-from mribatch.pipeline.executor.messages import Halted, Message, Note, PartMade, PartsOrder, Ready, Rows
+from mribatch.pipeline.executor.hosts import inspect_host
+from mribatch.pipeline.executor.messages import (
+    Halted,
+    HostFound,
+    HostOrder,
+    Message,
+    Note,
+    PartMade,
+    PartsOrder,
+    Ready,
+    Rows,
+)
 from mribatch.pipeline.executor.part_maker import PartMaker
 from mribatch.pipeline.file_classifier import open_file_classifier
 from mribatch.pipeline.listing.table import Listing
@@ -25,6 +38,9 @@ from mribatch.pipeline.storage.address import Address
 from mribatch.pipeline.storage.bundle_copy import fetch_bundle
 from mribatch.pipeline.storage.content import can_be_seen
 from mribatch.pipeline.worker.supervisor import SupervisedClassifier
+
+_SAME_PATH = "give all machines the same folder under this path"
+_LOOKS, _SECONDS_BETWEEN_LOOKS = 5, 1.0
 
 
 class PartService:
@@ -62,7 +78,7 @@ class PartService:
             self._maker = PartMaker(order.folder, listing, order.layout, order.part_facts, self._publish)
             log = order.folder / WORKER_LOG
             self._classifier = stack.enter_context(open_file_classifier(bundle, order.work, log, self._note))
-            self._send(Ready(self._classifier.runs_with, self._classifier.gate()))
+            self._send(Ready(self._classifier.runs_with, self._classifier.gate(), inspect_host()))
             self._stack = stack.pop_all()
         return self
 
@@ -116,18 +132,50 @@ class PartService:
         self._send(Note(text))
 
 
+def inspect(order: HostOrder) -> HostFound:
+    """Return of what kind this machine is.
+
+    Raises:
+        MribatchError: It does not see the run folder or the inputs, or has another version of mribatch.
+    """
+    check_version(order.tool_version)
+    out = [] if order.run is None else [("--out", order.run)]
+    for what, path in [*out, *(("the inputs", path) for path in order.seen)]:
+        if not _is_there(path.encode("latin-1")):
+            shown = decode_name(path.encode("latin-1"))[0]
+            raise MribatchError(f"it does not see {what}: there is no {shown}", _SAME_PATH)
+    return HostFound(inspect_host())
+
+
+def _is_there(path: bytes) -> bool:
+    """Whether it exists; a network folder may take some seconds to show what is new."""
+    for _ in range(_LOOKS):
+        if os.path.lexists(path):
+            return True
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    return False
+
+
+def check_version(wanted: str) -> None:
+    """Refuse another version of mribatch.
+
+    Raises:
+        MribatchError: This is one.
+    """
+    if wanted != __version__:
+        problem = f"it has mribatch {__version__}, the run was begun with {wanted}"
+        raise MribatchError(problem, "install the same version everywhere")
+
+
 def _check_order(order: PartsOrder) -> None:
     """Refuse what would make other rows, or none.
 
     Raises:
         MribatchError: This machine does not see the run folder or the inputs, or has another version of mribatch.
     """
-    if order.tool_version != __version__:
-        problem = f"a machine has mribatch {__version__}, the run was begun with {order.tool_version}"
-        raise MribatchError(problem, "install the same version everywhere")
+    check_version(order.tool_version)
     if read_run_file(order.folder).run_id != order.run_id:
-        raise MribatchError(f"{order.folder} holds another run", "give all machines the same folder under this path")
+        raise MribatchError(f"{order.folder} holds another run", _SAME_PATH)
     for item in order.inputs:
         if not can_be_seen(item.root):
-            problem = f"a machine does not see the inputs in {decode_name(item.root)[0]}"
-            raise MribatchError(problem, "give all machines the same folder under this path")
+            raise MribatchError(f"it does not see the inputs in {decode_name(item.root)[0]}", _SAME_PATH)

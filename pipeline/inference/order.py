@@ -1,9 +1,10 @@
 """What is asked of a backend and a decoder, wherever they run; a worker process gets it as JSON."""
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Self
 
+from mribatch.core.typed_json import read_record, write_record
 from mribatch.pipeline.decode.dali import READ_AHEAD
 from mribatch.pipeline.decode.dali_graph import PREFETCHED
 from mribatch.pipeline.records import Choice
@@ -53,13 +54,8 @@ class WorkOrder:
         return max(self.threads, _READERS_FROM_AFAR) if self.from_afar else self.threads
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        return json.dumps(write_record(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        return cls(**read_choices(json.loads(text)))
-
-
-def read_choices(facts: dict[str, Any]) -> dict[str, Any]:
-    """The same facts with `backend`, `decoder` and `precision` as Choices."""
-    return facts | {key: Choice(**facts[key]) for key in ("backend", "decoder", "precision")}
+        return read_record(cls, json.loads(text))

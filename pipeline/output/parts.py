@@ -22,7 +22,7 @@ from mribatch.core.files import publishing
 from mribatch.core.local_paths import arrow_path
 from mribatch.core.regular_file import check_regular, read_file
 from mribatch.core.system_errors import reading
-from mribatch.pipeline.output.layout import PART_ROWS, PartLayout
+from mribatch.pipeline.output.layout import MOST_PART_ROWS, PART_ROWS, PartLayout
 from mribatch.pipeline.output.part_hashes import differs_from_record, record_part, recorded_hashes
 from mribatch.pipeline.parquet_file import ParquetProblem, open_parquet, read_groups
 from mribatch.pipeline.records import Flag, Prediction, Status
@@ -417,8 +417,8 @@ def parse_part(content: bytes, columns: Sequence[str] | None = None) -> pa.Table
         OSError: The bytes are damaged; also pa.ArrowException and ValueError.
     """
     with open_parquet(content, predictions_schema(()), most=PART_ROWS) as part:
-        if part.metadata.num_rows > PART_ROWS:
-            raise ParquetProblem(f"it has {part.metadata.num_rows:,} rows, a part has at most {PART_ROWS:,}")
+        if part.metadata.num_rows > MOST_PART_ROWS:
+            raise ParquetProblem(f"it has {part.metadata.num_rows:,} rows, a part has at most {MOST_PART_ROWS:,}")
         names = (
             part.schema_arrow.names if columns is None else [one for one in part.schema_arrow.names if one in columns]
         )

@@ -18,12 +18,13 @@ from mribatch.core.model_spec import are_class_names
 from mribatch.core.regular_file import read_file
 from mribatch.core.typed_json import read_record, write_record
 from mribatch.pipeline.listing.table import ListingFacts
-from mribatch.pipeline.output.layout import PartLayout
+from mribatch.pipeline.output.layout import PART_ROWS, PartLayout, is_part_rows
 from mribatch.pipeline.output.shard import Shard
 
 RUN_FILE = "run.json"
 _MAX_BYTES = 1 << 26
 TOOL = "mribatch"
+PART_ROWS_KEY = "part_rows"  # of the fingerprint
 _RESTORE = "restore the folder, or classify the images again"
 
 JsonScalar = str | int | float | bool | None
@@ -97,6 +98,25 @@ class RunCounts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HostKind:
+    """What the last bits of a row may depend on: machines of one kind write the same bytes."""
+
+    processor: str
+    gpu: str | None = None  # absent where there is none
+    python: str
+    libraries: Mapping[str, str]  # name -> version
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunHost:
+    """A machine of a cluster that made parts."""
+
+    name: str
+    kind: HostKind
+    parts: str  # their numbers: "0-3,7"
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunAttempt:
     """One process that worked on the run. One that was killed has a beginning only."""
 
@@ -108,6 +128,7 @@ class RunAttempt:
     rows: int | None = None
     seconds: Mapping[str, float] | None = None  # wall seconds by stage; decoding in core-seconds
     batch_size: int | None = None  # of its last batches, where the GPU had too little memory for those of the run
+    hosts: tuple[RunHost, ...] | None = None  # that made parts; absent where no cluster was used
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,8 +186,15 @@ class RunFile:
     def layout(self) -> PartLayout:
         """Which rows of the listing each part file holds."""
         if self.increments is None:
-            return PartLayout((self.listing.rows,))
-        return PartLayout(tuple(increment.files for increment in self.increments))
+            return PartLayout((self.listing.rows,), self.part_rows)
+        return PartLayout(tuple(increment.files for increment in self.increments), self.part_rows)
+
+    @property
+    def part_rows(self) -> int:
+        """Rows of each part but the last one of an increment, as chosen when the run began."""
+        rows = self.fingerprint.get(PART_ROWS_KEY, PART_ROWS)
+        assert isinstance(rows, int), "parse_run_file has checked it"
+        return rows
 
     @property
     def own_parts(self) -> range:
@@ -209,6 +237,8 @@ def parse_run_file(content: bytes) -> RunFile:
         raise ForeignRunFile(f"its {RUN_FILE} was not written by mribatch")
     if values.get("state") not in list(RunState) or not isinstance(values.get("fingerprint"), dict):
         raise ForeignRunFile(f"its {RUN_FILE} has no state or fingerprint that this version knows")
+    if not is_part_rows(values["fingerprint"].get(PART_ROWS_KEY, PART_ROWS)):
+        raise ValueError(f"'fingerprint.{PART_ROWS_KEY}' is no number of rows that a part has")
     return read_record(RunFile, values | {"counts": values.get("counts") or None})
 
 

@@ -7,8 +7,8 @@ worker -> parent: StartupNote while it starts, Started, then FileBegun and Answe
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy import float32
 from numpy.typing import NDArray
 
 from mribatch.core.agreement import Agreement
-from mribatch.pipeline.inference.order import read_choices
+from mribatch.core.typed_json import pack_record, unpack_record
 from mribatch.pipeline.records import (
     ClassifiedBatch,
     DecodedFile,
@@ -95,7 +95,9 @@ class WorkerFailed:
 
 
 Request = Batch | OneByOne | NoMore
-Reply = StartupNote | Started | FileBegun | Answer | WorkerFailed
+_PlainReply = StartupNote | Started | FileBegun | WorkerFailed
+_PLAIN: tuple[type[_PlainReply], ...] = (StartupNote, Started, FileBegun, WorkerFailed)
+Reply = _PlainReply | Answer
 
 
 def request_bytes(request: Request) -> bytes:
@@ -154,38 +156,26 @@ def _decode_image(position: int, facts: list[Any], ranges: Sequence[tuple[SliceS
 
 
 def reply_bytes(reply: Reply) -> bytes:
-    """A JSON line; after an Answer's, its probabilities."""
-    probabilities = b""
-    if isinstance(reply, Answer):
-        scores = reply.batch.probabilities
-        content: Any = {
-            "files": [_encode_file(file) for file in reply.batch.files],
-            "seconds": dict(reply.seconds),
-            "shape": None if scores is None else scores.shape,
-        }
-        probabilities = b"" if scores is None else np.ascontiguousarray(scores, float32).tobytes()
-    elif isinstance(reply, Started):
-        content = asdict(reply)
-    else:
-        content = asdict(reply)
-    return json.dumps([type(reply).__name__, content]).encode() + b"\n" + probabilities
+    """A JSON line; after an Answer's, which is the frequent one and has a form of its own, its probabilities."""
+    if not isinstance(reply, Answer):
+        return pack_record(reply) + b"\n"
+    scores = reply.batch.probabilities
+    content = {
+        "files": [_encode_file(file) for file in reply.batch.files],
+        "seconds": dict(reply.seconds),
+        "shape": None if scores is None else scores.shape,
+    }
+    probabilities = b"" if scores is None else np.ascontiguousarray(scores, float32).tobytes()
+    return json.dumps(content).encode() + b"\n" + probabilities
 
 
 def read_reply(message: bytes) -> Reply:
     line, _, rest = message.partition(b"\n")
-    kind, content = json.loads(line)
-    if kind == "Answer":
-        files = tuple(_decode_file(position, facts) for position, facts in enumerate(content["files"]))
-        return Answer(ClassifiedBatch(files, _decode_scores(content["shape"], rest)), content["seconds"])
-    if kind == "Started":
-        runs_with = RunsWith(**read_choices(content["runs_with"]))
-        return Started(runs_with, Agreement(**content["agreement"]), content["groups_ahead"])
-    plain: dict[str, Callable[..., Reply]] = {
-        "StartupNote": StartupNote,
-        "FileBegun": FileBegun,
-        "WorkerFailed": WorkerFailed,
-    }
-    return plain[kind](**content)
+    if not line.startswith(b"{"):
+        return unpack_record(line, _PLAIN)
+    content = json.loads(line)
+    files = tuple(_decode_file(position, facts) for position, facts in enumerate(content["files"]))
+    return Answer(ClassifiedBatch(files, _decode_scores(content["shape"], rest)), content["seconds"])
 
 
 def with_files(batch: ClassifiedBatch, files: Sequence[ImageFile]) -> ClassifiedBatch:

@@ -1,7 +1,7 @@
 """What the page says, as plain records that the template fills in."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from mribatch.core.cores import usable_cores
 from mribatch.core.errors import MribatchError
 from mribatch.core.files import sha256_of_file
 from mribatch.core.model_spec import find_no_tumor_class
+from mribatch.core.tables import count
 from mribatch.pipeline.output.run_file import RunFile, read_finished_run
 from mribatch.pipeline.progress import Track, track_silently
 from mribatch.pipeline.records import Status
@@ -41,6 +42,7 @@ from mribatch.report.rows import RunRows
 from mribatch.report.run_images import RunImages
 
 _MAX_CHART_CLASSES = 30
+_NAMED = 3  # files without a picture
 _SHOWN_ELSEWHERE = frozenset({"inputs", "listing", "model", "backend", "backend_version", "decoder", "decoder_version"})
 
 
@@ -83,6 +85,7 @@ class PageContent:
     unlike: tuple[ImageCard, ...]
     card: str | None  # the model card, where the bundle is still there
     seconds: Mapping[str, float]  # by stage, over all attempts
+    missing_pictures: str | None  # in one sentence: whose files could not be read again
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -160,7 +163,19 @@ def assemble_page(run: Path, metrics: MetricsFile, rows: RunRows, track: Track =
         unlike=tuple(map(cards.make, unlike)),
         card=_read_card(facts),
         seconds=_add_seconds(facts),
+        missing_pictures=_describe_missing(rows, maker.unread),
     )
+
+
+def _describe_missing(rows: RunRows, unread: Set[int]) -> str | None:
+    """What to tell of images that have an answer and lack a picture; None where all have theirs."""
+    missing = [row for row in sorted(unread) if rows.readable[row]]
+    if not missing:
+        return None
+    names = ", ".join(f"'{rows.paths[row]}'" for row in missing[:_NAMED])
+    more = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
+    whose = count(len(missing), "image lacks a picture", "images lack a picture")
+    return f"{whose} on the page, as the file could not be read again: {names}{more}."
 
 
 def _list_first(metrics: MetricsFile, triage: Sequence[Chosen], duplicates: Duplicates) -> tuple[FirstLook, ...]:

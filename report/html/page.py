@@ -12,7 +12,7 @@ from mribatch.report.rows import RunRows
 HTML_PAGE = "report.html"
 
 
-def write_page(run: Path, content: MetricsFile, rows: RunRows, track: Track = track_silently) -> Path:
+def write_page(run: Path, content: MetricsFile, rows: RunRows, track: Track = track_silently) -> str | None:
     """Write the page: one file without scripts, fonts or images from anywhere else.
 
     Args:
@@ -22,13 +22,13 @@ def write_page(run: Path, content: MetricsFile, rows: RunRows, track: Track = tr
         track: Shows how far the pictures are.
 
     Returns:
-        Where the page is.
+        What to tell of images whose files cannot be read any longer; None where all pictures are there.
 
     Raises:
         MribatchError: The folder of the run cannot be written to.
     """
-    text = render_page(assemble_page(run, content, rows, track))
-    path = run / HTML_PAGE
-    with publishing(path) as temporary:
+    page = assemble_page(run, content, rows, track)
+    text = render_page(page)
+    with publishing(run / HTML_PAGE) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    return path
+    return page.missing_pictures

@@ -44,12 +44,13 @@ class PictureMaker:
     def __init__(self, images: ListedImages, track: Track = track_silently) -> None:
         self._images = images
         self._track = track
+        self.unread: set[int] = set()  # rows whose files could not be read again, so that they lack a picture
 
     def make_small(self, rows: Iterable[int]) -> dict[int, Picture]:
         """Row -> its small picture."""
         wanted = set(rows)
         files = self._track(self._images.find(wanted), "drawing small pictures", len(wanted))
-        return {file.index: Picture(small=_encode(self._images.show(file, SMALL))) for file in files}
+        return {file.index: Picture(small=_encode(self._show(file, SMALL))) for file in files}
 
     def make_large(self, rows: Sequence[int], maps: MapMaker | None) -> dict[int, Picture]:
         """Row -> pictures in two sizes and, for the first of them, where the model looked.
@@ -61,16 +62,24 @@ class PictureMaker:
         explained = set(rows[: MAX_MAPS[maps.method]]) if maps is not None else set()
         found: dict[int, Picture] = {}
         for file in self._track(self._images.find(rows), "drawing pictures and maps", len(rows)):
-            grey = self._images.show(file, LARGE)
+            grey = self._show(file, LARGE)
             overlay = None
             if maps is not None and file.index in explained and grey is not None:
                 overlay = _encode(self._explain(file, grey, maps))
             found[file.index] = Picture(_encode(_shrink(grey)), _encode(grey), overlay)
         return found
 
+    def _show(self, file: ImageFile, longer: int) -> NDArray[uint8] | None:
+        return self._noted(file, self._images.show(file, longer))
+
     def _explain(self, file: ImageFile, grey: NDArray[uint8], maps: MapMaker) -> NDArray[uint8] | None:
-        pixels = self._images.decode(file, maps.spec.height, maps.spec.width)[1]
+        pixels = self._noted(file, self._images.decode(file, maps.spec.height, maps.spec.width)[1])
         return None if pixels is None else draw_overlay(grey, maps.make_map(pixels).values)
+
+    def _noted(self, file: ImageFile, pixels: NDArray[uint8] | None) -> NDArray[uint8] | None:
+        if pixels is None:
+            self.unread.add(file.index)
+        return pixels
 
 
 def open_map_maker(stack: ExitStack, facts: RunFile, threads: int) -> MapMaker | None:

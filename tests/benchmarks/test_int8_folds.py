@@ -49,6 +49,7 @@ def test_every_slice_is_answered_in_both_precisions_by_the_network_of_its_fold(
     assert "the same class for" in capsys.readouterr().out
     content = json.loads((results / "int8_folds-convolutional-real-48images-cpu.json").read_text())
     assert content["model_sha256"] == load_bundle(str(model)).spec.model_sha256 and content["images"] == 48
+    assert content["weights_sha256"] == int8_folds.hash_weights(load_bundle(str(model)).model)
     hits = 0
     for fold in range(FOLDS):
         held = divided.folds.dealt == fold

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.int8_folds import hash_weights
 from benchmarks.race.entrants import ENTRANTS
 from benchmarks.tradeoff import describe, plot, read_points
 from mribatch.core.bundle import DEFAULT_MODEL, load_bundle, shipped_models
@@ -35,13 +36,13 @@ def test_int8_has_its_own_accuracy_where_it_was_measured_for_that_very_graph(tmp
     assert plain.measured and plain.accuracy == own_accuracy(DEFAULT_MODEL)
     assert not quantized.measured and quantized.accuracy == plain.accuracy and quantized.rate == 400
     measured = {
-        "model_sha256": load_bundle(DEFAULT_MODEL).spec.model_sha256,
+        "weights_sha256": hash_weights(load_bundle(DEFAULT_MODEL).model),
         "int8": {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}},
     }
     result = tmp_path / f"int8_folds-{DEFAULT_MODEL}-real-2774images-cpu.json"
     result.write_text(json.dumps(measured))
     assert [(point.accuracy, point.measured) for point in read_points(content, tmp_path)][1] == (0.5, True)
-    result.write_text(json.dumps(measured | {"model_sha256": "of another graph"}))
+    result.write_text(json.dumps(measured | {"weights_sha256": "of others"}))
     assert not read_points(content, tmp_path)[1].measured
 
 

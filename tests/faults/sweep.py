@@ -1,7 +1,7 @@
 """Every call of a command fails once, in every way: what became of the command, and of the same command afterwards."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,8 +42,8 @@ _FINE = (ExitCode.OK, ExitCode.ROWS_NOT_OK)
 class Outcome:
     """What became of one fault.
 
-    end: "unnoticed" (nothing is different), "row" (a file has a row with the reason, or is told not to be listed),
-    "error" (one line with a fix), or "bad". problem: What is wrong, where the end is bad.
+    end: "unnoticed" (nothing is different), "row" (a file has a row with the reason, or is told not to be listed or to
+    have no picture), "error" (one line with a fix), or "bad". problem: What is wrong, where the end is bad.
     """
 
     scenario: str
@@ -124,7 +124,9 @@ class Sweep:
         differing = self._differing()
         if not differing and ended.code == self._undisturbed[0]:
             return "unnoticed", None
-        return ("row", None) if ended.code == ExitCode.ROWS_NOT_OK else ("bad", f"silently other rows: {differing}")
+        if ended.code == ExitCode.ROWS_NOT_OK or _is_told(lines):
+            return "row", None
+        return "bad", f"silently other rows: {differing}"
 
     def _differing(self) -> dict[str, object]:
         expected, got = self._undisturbed[1], self._scenario.rows(self._place)
@@ -138,10 +140,10 @@ class Sweep:
         files = {name.rpartition(" ")[0] for name in differing}
         failed = {name.rpartition(" ")[0] for name, row in differing.items() if _is_failed(row)}
         bad = {name: row for name, row in differing.items() if name.rpartition(" ")[0] not in failed}
-        bad = {} if self._is_series(files) else bad
+        bad = {} if self._is_series(differing) else bad
         if bad or (end != "row" and differing):
             return f"the same command again gives other rows: {bad or differing}"
-        if len(files) > 1 and not self._is_series(files):
+        if len(files) > 1 and not self._is_series(differing):
             return f"several files lost their rows: {sorted(files)}"
         if left := self._left():
             return f"the same command again leaves {left}"
@@ -155,9 +157,16 @@ class Sweep:
         """Temporary files."""
         return [path.name for path in self._place.out.rglob(".*") if path.name != ".lock"]
 
-    def _is_series(self, files: set[str]) -> bool:
+    def _is_series(self, differing: Mapping[str, object]) -> bool:
         """Grey values of a series follow all of its images, so that one of them can keep the others from theirs."""
-        return all(name.startswith("study/") for name in files)
+        undisturbed = {name: row for name in differing if (row := self._undisturbed[1].get(name)) is not None}
+        lost = [name for name, row in undisturbed.items() if differing[name] is None and row.get("slice") is None]
+        without_answer = [row for name, row in differing.items() if name not in undisturbed and _is_failed(row)]
+        return all(row.get("series") for row in undisturbed.values()) and len(lost) <= len(without_answer)
+
+
+def _is_told(lines: Sequence[str]) -> bool:
+    return any(line.startswith("Warning: ") and " Fix: " in line for line in lines)
 
 
 def _is_failed(row: object) -> bool:

@@ -54,6 +54,7 @@ def test_the_events_of_a_run_in_their_order(tmp_path: Path, tiny_model: Path) ->
     assert [(part["part"], part["rows"]) for part in (first, second)] == [(0, 1024), (1, 77)]
     assert (finished["images"], finished["failed"], finished["new_rows"], finished["exit_code"]) == (1101, 1, 1101, 3)
     again = [json.loads(line) for line in mribatch(*command).stderr.splitlines()]
+    again = [event for event in again if event["event"] != "listing"]  # of a busy machine
     check(again)
     assert [(event["event"], event["new_rows"]) for event in again] == [("finished", 0)]
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mribatch.core.model_spec import INPUT_NAME, OUTPUT_NAME
 from mribatch.training.export.decomposition import make_handlers
+from mribatch.training.export.grey_channels import read_grey_directly
 from mribatch.training.frameworks import load_keras
 from mribatch.training.networks.build import calibrate, grey_to_rgb, logits_model, predict_logits
 
@@ -78,6 +79,7 @@ def convert(source: Convertible) -> bytes:
 
     with _silence_converter():
         model = _convert_traced(graph.get_concrete_function())
+    read_grey_directly(model)
     clean(model)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())

@@ -188,7 +188,43 @@ def _codestream(image: Image, start: int, stop: int) -> None:
     content = image.content
     if stop - start < 4 or content[start : start + 4] != CODESTREAM_SIGNATURE:
         raise damaged(f"The JPEG 2000 data at byte {start:,} do not begin with their header.")
-    tiles, across, down = _size(image, start + 4)
+    _walk_tiles(content, start, stop, _size(image, start + 4))
+
+
+def has_simple_grid(content: bytes) -> bool:
+    """Whether the image and its tiles begin at 0, 0 and every component has a sample for every pixel.
+
+    Args:
+        content: A codestream.
+
+    Raises:
+        struct.error: It ends inside its size marker.
+    """
+    count, *offsets = (struct.unpack_from(layout, content, at)[0] for layout, at in _GRID)
+    steps = content[42 : 42 + 3 * count]
+    return not any(offsets) and all(step == 1 for step in (*steps[1::3], *steps[2::3]))
+
+
+_GRID = ((">H", 40), (">Q", 16), (">Q", 32))  # Csiz, XOsiz and YOsiz, XTOsiz and YTOsiz (T.800, A.5.1)
+
+
+def walk_tiles(content: bytes) -> None:
+    """Walk a codestream with a simple grid whose samples are described elsewhere, as DICOM does it.
+
+    Raises:
+        Refused: The main header or the chain of tile-parts is damaged, or not supported.
+        struct.error: It ends inside a marker segment.
+    """
+    right, bottom, _, _, across, down = struct.unpack_from(">6I", content, 8)
+    if across < 1 or down < 1:
+        raise damaged(f"The JPEG 2000 header gives tiles of {across} x {down} pixels.")
+    tiles = ceil_div(right, across) * ceil_div(bottom, down)
+    _walk_tiles(content, 0, len(content), (tiles, min(across, right), min(down, bottom)))
+
+
+def _walk_tiles(content: bytes, start: int, stop: int, grid: tuple[int, int, int]) -> None:
+    """Walk what follows the size marker. grid: number of tiles, width and height of a tile."""
+    tiles, across, down = grid
     position = start + 4 + u16(content, start + 4)[0]
     coded = False
     while True:

@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from mribatch.core.synthetic import draw_slice
 from mribatch.pipeline.decode.dicom import DicomPixels, read_slices
 from mribatch.pipeline.decode.values import StoredSlice, Window, to_grey
 from mribatch.pipeline.records import Flag, Status, Verdict
 from mribatch.pipeline.studies.voi import VoiFunction, VoiWindow
+from tests.damaged_files import damaged
 from tests.dicom_builder import (
     BIG_ENDIAN,
     DEFLATED,
@@ -252,6 +254,21 @@ def test_every_compressed_syntax(syntax: str, tolerance: int) -> None:
     half = len(data) // 4 * 2
     in_two = stored(compressed(syntax, fragments([data[:half], data[half:]]), **changes))
     assert (in_two.values == in_one.values).all()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_damage_inside_jpeg_2000_data_is_told(seed: int) -> None:
+    """OpenJPEG decodes most of these without a word."""
+    image = (draw_slice(seed, *SMOOTH.shape).astype(np.uint16) << 4) + np.random.default_rng(seed).integers(
+        0, 16, SMOOTH.shape, dtype=np.uint16
+    )
+    whole = coded(JPEG_2000, image)
+    assert (stored(compressed(JPEG_2000, fragments([whole + bytes(len(whole) % 2)]))).values == image).all()
+    for one in damaged(f"{seed}", whole):
+        padded = one.damaged + bytes(len(one.damaged) % 2)
+        verdict = refused(compressed(JPEG_2000, fragments([padded])))
+        assert verdict.status in (Status.DECODE_FAILED, Status.TRUNCATED), one.name
+        assert "JPEG 2000 data of the DICOM file" in str(verdict.error)
 
 
 def test_damage_inside_jpeg_data_is_decode_failed() -> None:

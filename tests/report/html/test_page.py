@@ -1,11 +1,14 @@
 """The page of a real run: its figures are those of metrics.parquet, and nothing in it comes from outside."""
 
+import html
 import re
 import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from click.testing import CliRunner
 
+from mribatch.cli.report import report as report_command
 from mribatch.report.compare import compare_runs
 from mribatch.report.html.page import HTML_PAGE
 from mribatch.report.measure import ReportOptions, report
@@ -71,10 +74,16 @@ def test_images_that_are_gone_have_no_picture(unlabelled_run: Path, tmp_path: Pa
     slices = unlabelled_run.parent / "slices"
     moved = slices.rename(tmp_path / "moved")
     try:
-        report(ReportOptions(run=run))
+        told = CliRunner().invoke(report_command, [str(run)])
     finally:
         moved.rename(slices)
-    assert "no picture" in parse(run).text
+    page = re.sub(r"\s+", " ", parse(run).text)
+    assert "no picture" in page
+    (warning,) = [line for line in told.stderr.splitlines() if line.startswith("Warning: ")]
+    assert "images lack a picture on the page, as the file could not be read again: 'glioma_tumor/" in warning
+    assert html.unescape(warning.removeprefix("Warning: ").split(" Fix: ")[0]) in page
+    assert CliRunner().invoke(report_command, [str(run)]).stderr == ""
+    assert "could not be read again" not in parse(run).text
 
 
 def test_the_page_can_be_left_out(unlabelled_run: Path, tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """Framing: the layers do what the rule says, at constant shapes, and survive the export."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 pytest.importorskip("tensorflow", reason="needs the extra 'train'")
@@ -73,6 +75,8 @@ def test_it_is_trained_on_framed_slices_and_exported_with_the_frame(
     agreement = write_bundle(trainer.network, BundleFacts(name="framed", classes=BRAIN_TUMORS), "card", tmp_path / "b")
     assert agreement.holds and load_bundle(str(tmp_path / "b")).spec.height == 48
     assert any(layer.name == FRAMED for layer in build(recipe, 4, 0).layers)
+    operators = Counter(node.op_type for node in onnx.load(tmp_path / "b" / "model.onnx").graph.node)
+    assert operators["Slice"] == 0, "the frame reads the slice, not the first of its copies"
 
 
 def test_early_epochs_see_smaller_slices_and_the_same_weights_learn() -> None:
