@@ -24,6 +24,7 @@ from mribatch.pipeline.listing.labels import add_aliases
 from mribatch.pipeline.listing.patterns import PathPatterns
 from mribatch.pipeline.no_image import no_image_error
 from mribatch.pipeline.options import FIXES, ClassifyOptions
+from mribatch.pipeline.output.mirror import Place, place_of
 from mribatch.pipeline.output.summary import count_images
 from mribatch.pipeline.plan import make_header_reader
 from mribatch.pipeline.progress import Progress
@@ -89,7 +90,7 @@ def estimate(inputs: Sequence[str | Path], out: str | None, options: ClassifyOpt
         bundle = load_bundle(fetch_bundle(options.model))
         add_aliases(bundle.spec, options.alias)
         resolved = resolve_inputs(inputs, options.from_file, null=options.null, archives=True)
-        own, patterns = Path(out) if out is not None else None, PathPatterns(options.exclude)
+        own, patterns = place_of(out) if out is not None else None, PathPatterns(options.exclude)
         threads = options.threads or usable_cores()
         headers = make_header_reader(options, random_pseudonyms(), threads)
         census = _count_files(resolved, own, patterns, headers, progress)
@@ -117,7 +118,7 @@ def estimate(inputs: Sequence[str | Path], out: str | None, options: ClassifyOpt
 
 
 def _count_files(
-    inputs: Sequence[Input], own: Path | None, patterns: PathPatterns, headers: HeaderReader, progress: Progress
+    inputs: Sequence[Input], own: Place | None, patterns: PathPatterns, headers: HeaderReader, progress: Progress
 ) -> "_Census":
     census = _Census()
     with (
