@@ -27,7 +27,8 @@ def fetch_bundle(model: str) -> str:
     A copy is known by names, sizes and times of the files in the store, so a bundle that was replaced is fetched anew.
 
     Raises:
-        BundleError: The store does not have it, or does not answer.
+        BundleError: There is no bundle.
+        MribatchError: The store does not answer, or refuses access.
         WriteError: There is no place for the copy.
     """
     if not is_address(model):
@@ -40,7 +41,7 @@ def fetch_bundle(model: str) -> str:
             _fetch(address, [name for name, _, _ in files], folder)
         return str(folder)
     except StoreError as error:
-        raise BundleError(f"cannot read the bundle {address}: {error.strerror}", error.fix) from error
+        raise error.to_user(f"cannot read the bundle {address}") from error
     except OSError as error:
         problem = f"cannot keep a copy of {address} in {_cache()}"
         raise write_error(problem, error, "name another folder by MRIBATCH_CACHE") from error

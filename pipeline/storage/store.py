@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from mribatch.core.errors import MribatchError, StorageError, WriteError
+from mribatch.core.errors import MribatchError, StorageError
 from mribatch.core.install import install_command
 from mribatch.core.regular_file import MAX_FILE_BYTES
 from mribatch.pipeline.storage.address import Address
@@ -84,9 +84,11 @@ class StoreError(OSError):
         return self.errno == errno.EIO
 
     def to_user(self, problem: str) -> MribatchError:
-        """Return it as an error of one line."""
-        kind = StorageError if self.may_pass else WriteError if self.errno == errno.EACCES else MribatchError
-        return kind(f"{problem}: {self.strerror}", self.fix)
+        """Return it as an error of one line, whose fix no command knows better."""
+        kind = StorageError if self.may_pass else MribatchError
+        error = kind(f"{problem}: {self.strerror}", self.fix)
+        error.advised = True
+        return error
 
 
 @dataclass(frozen=True, slots=True)
