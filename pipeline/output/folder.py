@@ -258,7 +258,7 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def open_run_folder(out: str | Path) -> Iterator[RunFolder]:
+def open_run_folder(out: str | Place) -> Iterator[RunFolder]:
     """The output folder that a user names: a path, or an address in a store."""
     place = place_of(out)
     if isinstance(place, Path):

@@ -41,8 +41,10 @@ _PRIVATE = ("paths.parquet", "pseudonym.key")  # readable by their owner only
 Place = Path | Address
 
 
-def place_of(folder: str | os.PathLike[str]) -> Place:
+def place_of(folder: str | os.PathLike[str] | Address) -> Place:
     """Return a folder as a path, or as an address where it is in a store."""
+    if isinstance(folder, Address):
+        return folder
     return Address.parse(folder) if is_address(folder) else Path(local_path(folder))
 
 
@@ -190,7 +192,7 @@ def run_copy(run: str | Place, *, writes: bool = False) -> Iterator[Path]:
     Raises:
         MribatchError: The store cannot be read, or written to.
     """
-    place = place_of(run) if isinstance(run, str) else run
+    place = place_of(run)
     if isinstance(place, Path):
         yield place
         return

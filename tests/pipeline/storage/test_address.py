@@ -19,9 +19,8 @@ from mribatch.pipeline.storage.address import (
     split_member,
 )
 
-NAMES = st.text(st.characters(exclude_characters="/\0?", exclude_categories=("Cs",)), min_size=1).filter(
-    lambda name: name not in (".", "..")
-)
+LETTERS = st.characters(exclude_characters="/\0?", codec="utf-8")
+NAMES = st.text(LETTERS, min_size=1).filter(lambda name: name not in (".", ".."))
 KEYS = st.lists(NAMES, max_size=4).map("/".join)
 BUCKETS = st.from_regex(r"[a-z0-9][a-z0-9.-]{1,20}[a-z0-9]", fullmatch=True)
 LOCAL_NAMES = st.binary(min_size=1, max_size=40).filter(lambda name: b"\0" not in name and not name.startswith(b"/"))

@@ -137,7 +137,7 @@ def test_damage_ends_the_list_with_a_reason(
 def test_members_before_the_damage_are_read_and_the_last_is_cut(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "x.tar", FILES)
     path.write_bytes(path.read_bytes()[:1000])
-    name, found = str(path).encode(), []
+    name, found = str(path).encode(), list[ArchiveEntry]()
     with pytest.raises(ArchiveDamage):
         found.extend(list_archive(name))
     first = next(list_archive(name))
