@@ -38,9 +38,8 @@ def run(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ru
     monkeypatch.setenv("MRIBATCH_CACHE", str(tmp_path / "cache"))
 
     def call(inputs: object, out: object, **changes: Any) -> RunSummary:
-        options = ClassifyOptions(
-            **{"model": str(tiny_model), "precision": "fp32", "batch_size": 8, "threads": 2} | changes
-        )
+        fixed: dict[str, Any] = {"model": str(tiny_model), "precision": "fp32", "batch_size": 8, "threads": 2}
+        options = ClassifyOptions(**fixed | changes)
         names = inputs if isinstance(inputs, list) else [str(inputs)]
         return classify(names, str(out), options)
 

@@ -30,9 +30,8 @@ WITHOUT_PLACE = ("index", "input", "path")
 @pytest.fixture
 def run(tiny_model: Path) -> Run:
     def call(inputs: Path | list[Path], out: Path, **changes: Any) -> RunSummary:
-        options = ClassifyOptions(
-            **{"model": str(tiny_model), "precision": "fp32", "batch_size": 8, "threads": 2} | changes
-        )
+        fixed: dict[str, Any] = {"model": str(tiny_model), "precision": "fp32", "batch_size": 8, "threads": 2}
+        options = ClassifyOptions(**fixed | changes)
         return classify(inputs if isinstance(inputs, list) else [inputs], out, options)
 
     return call
@@ -148,9 +147,13 @@ def test_an_archive_that_vanishes_during_the_run_has_a_row_for_each_image(
 
     write_tar(tmp_path / "a.tar", read_folder(data))
     list_files = run_module._list_files
-    monkeypatch.setattr(
-        run_module, "_list_files", lambda *given: (list_files(*given), (tmp_path / "a.tar").unlink())[0]
-    )
+
+    def then_delete(*arguments: Any) -> Any:
+        facts = list_files(*arguments)
+        (tmp_path / "a.tar").unlink()
+        return facts
+
+    monkeypatch.setattr(run_module, "_list_files", then_delete)
     run(tmp_path / "a.tar", tmp_path / "run", keep_going=True)
     assert {row["status"] for row in rows(tmp_path / "run")} == {"unreadable"}
 
