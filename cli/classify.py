@@ -25,9 +25,13 @@ PRECISIONS = ("auto", "fp32", "int8")
 @click.command(short_help="Classify every image of a folder into Parquet, one row per image.")
 @click.argument("inputs", nargs=-1, metavar="INPUT…", type=click.Path(path_type=str))
 @click.option(
-    "--out", type=click.Path(path_type=str), help="Folder for the results: new, empty, or holding a run to resume."
+    "--out",
+    type=click.Path(path_type=str),
+    help="Folder or address (s3://…) for the results: new, empty, or holding a run to resume.",
 )
-@click.option("--model", help="Name of a shipped model, or folder of a bundle.  [default: efficientnet-lite2-framed]")
+@click.option(
+    "--model", help="Name of a shipped model; folder or address of a bundle.  [default: efficientnet-lite2-framed]"
+)
 @click.option("--batch-size", type=int, help="Images per batch.  [default: 8 per core; 64 with dali or tensorrt]")
 @click.option("--threads", type=int, help="Number of cores to use.  [default: all that this process may use]")
 @click.option(
@@ -157,7 +161,7 @@ def classify(
     quiet: bool,
     **chosen: Any,
 ) -> ExitCode:
-    """Classify every image of INPUT… (folders, files, glob patterns) into Parquet: one row per image.
+    """Classify every image of INPUT… (folders, files, patterns, archives, addresses) into Parquet: one row per image.
 
     An image is a file, or one slice of a DICOM file or a NIfTI volume.
 
@@ -258,8 +262,10 @@ def _print_result(result: Any, *, may_show_rows: bool) -> None:
 
     screen = Screen.of_stdout()
     if may_show_rows and result.images <= FEW_IMAGES:
+        from mribatch.pipeline.output.mirror import run_copy
         from mribatch.pipeline.output.row_table import format_rows
         from mribatch.pipeline.output.selection import RowSelection, select_rows
 
-        click.echo(format_rows(select_rows(result.out, RowSelection()).rows, result.classes, screen) + "\n")
+        with run_copy(result.out) as folder:
+            click.echo(format_rows(select_rows(folder, RowSelection()).rows, result.classes, screen) + "\n")
     click.echo(result.to_text(screen))

@@ -1,17 +1,21 @@
 """mribatch compare: what changed between two runs."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from mribatch.cli.elements import LocalPath
+from mribatch.cli.elements import RunPath
+
+if TYPE_CHECKING:
+    from mribatch.pipeline.output.mirror import Place
 
 
 @click.command(short_help="Compare two runs over the same images: flips, differences, agreement.")
-@click.argument("run_a", type=LocalPath())
-@click.argument("run_b", type=LocalPath())
+@click.argument("run_a", type=RunPath())
+@click.argument("run_b", type=RunPath())
 @click.option("--max-flips", type=click.IntRange(0), help="Exit code 4 if more images changed class.")
 @click.option("--max-difference", type=click.FloatRange(0, 1), help="Exit code 4 if a probability changed by more.")
 @click.option(
@@ -25,8 +29,8 @@ from mribatch.cli.elements import LocalPath
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one line of JSON.")
 def compare(
     *,
-    run_a: Path,
-    run_b: Path,
+    run_a: "Place",
+    run_b: "Place",
     max_flips: int | None,
     max_difference: float | None,
     parquet: Path | None,
@@ -47,17 +51,20 @@ def compare(
     from mribatch.core.about import RESEARCH_NOTICE
     from mribatch.core.errors import OptionError, RequirementNotMetError
     from mribatch.core.tables import Screen
+    from mribatch.pipeline.output.mirror import run_copy
     from mribatch.report.compare import compare_runs, write_images
     from mribatch.report.html.compare_page import write_compare_page
     from mribatch.report.text.comparison import format_comparison
 
     if open_page and html is None:
         raise OptionError("--open needs a page", "name its file with --html")
-    found = compare_runs(run_a, run_b)
-    if parquet is not None:
-        write_images(found, parquet)
-    if html is not None:
-        write_compare_page(found, html)
+    with run_copy(run_a) as folder_a, run_copy(run_b) as folder_b:
+        found = compare_runs(folder_a, folder_b)
+        found = replace(found, figures=replace(found.figures, run_a=str(run_a), run_b=str(run_b)))
+        if parquet is not None:
+            write_images(found, parquet)
+        if html is not None:
+            write_compare_page(found, html)
     if as_json:
         click.echo(json.dumps(asdict(found.figures) | {"research_notice": RESEARCH_NOTICE}, allow_nan=False))
     else:

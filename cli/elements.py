@@ -40,3 +40,15 @@ class LocalPath(click.Path):
         if self._holds_parquet:
             utf8_path(os.fspath(value), what)
         return super().convert(value, param, ctx)
+
+
+class RunPath(click.Path):
+    """A run folder as a path, or as an Address where it is in a store."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from mribatch.pipeline.output.mirror import place_of
+
+        return place_of(value)

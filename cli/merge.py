@@ -1,17 +1,20 @@
 """mribatch merge: the shards of an array job to one run."""
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from mribatch.cli.elements import LocalPath
+from mribatch.cli.elements import RunPath
 from mribatch.core.errors import ExitCode
+
+if TYPE_CHECKING:
+    from mribatch.pipeline.output.mirror import Place
 
 
 @click.command(short_help="Put the shards of an array job together to one run.")
-@click.argument("shards", nargs=-1, required=True, metavar="SHARD…", type=LocalPath())
-@click.option("--out", required=True, type=LocalPath(), help="Folder for the whole run: new, or empty.")
+@click.argument("shards", nargs=-1, required=True, metavar="SHARD…", type=RunPath())
+@click.option("--out", required=True, type=RunPath(), help="Folder for the whole run: new, or empty.")
 @click.option("--csv", is_flag=True, help="Also write predictions.csv, for spreadsheets.")
 @click.option("--xlsx", is_flag=True, help="Also write predictions.xlsx, an Excel workbook; needs openpyxl.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in --out. Other files are never deleted.")
@@ -19,8 +22,8 @@ from mribatch.core.errors import ExitCode
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def merge(
     *,
-    shards: tuple[Path, ...],
-    out: Path,
+    shards: tuple["Place", ...],
+    out: "Place",
     csv: bool,
     xlsx: bool,
     overwrite: bool,

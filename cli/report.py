@@ -2,14 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from mribatch.cli.elements import LocalPath
+from mribatch.cli.elements import RunPath
+
+if TYPE_CHECKING:
+    from mribatch.pipeline.output.mirror import Place
 
 
 @click.command()
-@click.argument("run", type=LocalPath())
+@click.argument("run", type=RunPath())
 @click.option(
     "--groups",
     metavar="CSV[:COLUMN]|COLUMN",
@@ -46,7 +50,7 @@ from mribatch.cli.elements import LocalPath
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json as one line instead of the table.")
 def report(
     *,
-    run: Path,
+    run: "Place",
     groups: str | None,
     group_by: str | None,
     require: tuple[str, ...],
@@ -72,6 +76,7 @@ def report(
     from mribatch.core.errors import OptionError
     from mribatch.core.tables import Screen
     from mribatch.core.text import one_line
+    from mribatch.pipeline.output.mirror import run_copy
     from mribatch.pipeline.progress import track_on_terminal
     from mribatch.report.html.page import HTML_PAGE
     from mribatch.report.measure import ReportOptions
@@ -80,17 +85,20 @@ def report(
 
     if no_html and open_page:
         raise OptionError("--open and --no-html exclude each other", "choose one of them")
-    options = ReportOptions(
-        run=run,
-        groups=groups,
-        group_by=group_by,
-        require=require,
-        require_low=require_low,
-        protocol=protocol,
-        seed=seed,
-        html=not no_html,
-    )
-    result = write_report(options, track_on_terminal)
+    if open_page and not isinstance(run, Path):
+        raise OptionError(f"--open cannot show a page of {run}", "copy the folder to this machine, or leave --open out")
+    with run_copy(run, writes=True) as folder:
+        options = ReportOptions(
+            run=folder,
+            groups=groups,
+            group_by=group_by,
+            require=require,
+            require_low=require_low,
+            protocol=protocol,
+            seed=seed,
+            html=not no_html,
+        )
+        result = write_report(options, track_on_terminal)
     if result.missing_pictures is not None:
         fix = "put them back and type the same command again for a page with all pictures"
         click.echo(f"Warning: {one_line(result.missing_pictures)} Fix: {fix}", err=True)

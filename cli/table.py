@@ -2,10 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from mribatch.cli.elements import LocalPath
+from mribatch.cli.elements import RunPath
+
+if TYPE_CHECKING:
+    from mribatch.pipeline.output.mirror import Place
 
 # As in pipeline/output/selection.py, which a test compares: --help imports nothing heavy.
 SORTS = ("listing", "path", "confidence", "margin", "entropy")
@@ -16,7 +20,7 @@ STATUSES = (
 
 
 @click.command(short_help="Print rows of a run: the least certain, of one class, those that failed.")
-@click.argument("run", type=LocalPath())
+@click.argument("run", type=RunPath())
 @click.option(
     "--top", type=click.IntRange(0), default=20, show_default=True, help="Maximum number of rows; 0 for all of them."
 )
@@ -38,7 +42,7 @@ STATUSES = (
 @click.option("--json", "as_json", is_flag=True, help="Print each row as one line of JSON.")
 def table(
     *,
-    run: Path,
+    run: "Place",
     top: int,
     sort: str,
     reverse: bool,
@@ -58,13 +62,15 @@ def table(
       mribatch table results --class glioma_tumor --sort confidence --reverse
     """
     from mribatch.core.tables import Screen, count
+    from mribatch.pipeline.output.mirror import run_copy
     from mribatch.pipeline.output.row_table import format_rows
     from mribatch.pipeline.output.selection import RowSelection, select_rows
     from mribatch.report.run_facts import read_facts
 
-    classes = read_facts(run).classes
     if series:
-        _print_series(run, top, as_json)
+        with run_copy(run) as folder:
+            read_facts(folder)
+            _print_series(folder, top, as_json)
         return
     selection = RowSelection(
         top=top or None,
@@ -75,8 +81,10 @@ def table(
         status=status,
         disagreeing=wrong,
     )
-    selection.check_classes(classes)
-    found = select_rows(run, selection)
+    with run_copy(run) as folder:
+        classes = read_facts(folder).classes
+        selection.check_classes(classes)
+        found = select_rows(folder, selection)
     if as_json:
         for row in found.rows:
             click.echo(json.dumps(row, allow_nan=False))

@@ -1,19 +1,22 @@
 """mribatch verify: whether a finished run still says what was written."""
 
 import json
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 import click
 
-from mribatch.cli.elements import LocalPath
+from mribatch.cli.elements import RunPath
+
+if TYPE_CHECKING:
+    from mribatch.pipeline.output.mirror import Place
 
 
 @click.command(short_help="Check every file and every row of a finished run.")
-@click.argument("run", type=LocalPath())
+@click.argument("run", type=RunPath())
 @click.option("--inputs", is_flag=True, help="Also compare the input files with the hashes in their rows.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
-def verify(*, run: Path, inputs: bool, as_json: bool) -> None:
+def verify(*, run: "Place", inputs: bool, as_json: bool) -> None:
     """Check that the results in RUN are those that mribatch classify wrote.
 
     The part files are compared with the hashes in parts.sha256, their rows with the listing and with themselves, and
@@ -28,10 +31,12 @@ def verify(*, run: Path, inputs: bool, as_json: bool) -> None:
     from mribatch.core.errors import RunError
     from mribatch.core.tables import count
     from mribatch.core.text import one_line
+    from mribatch.pipeline.output.mirror import run_copy
     from mribatch.pipeline.progress import track_on_terminal
     from mribatch.report.verify import verify_run
 
-    found = verify_run(run, inputs=inputs, track=track_on_terminal)
+    with run_copy(run) as folder:
+        found = replace(verify_run(folder, inputs=inputs, track=track_on_terminal), run=str(run))
     if as_json:
         click.echo(json.dumps(asdict(found) | {"research_notice": RESEARCH_NOTICE}))
     else:

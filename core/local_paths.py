@@ -22,7 +22,7 @@ def check_local(path: object, what: str) -> None:
     """
     if _URL.match(str(path)):
         raise OptionError(
-            f"{what} {path} is an address, and only local paths are supported so far",
+            f"{what} {path} is an address, and this command takes local paths only",
             "name a local path, and copy the files with the tool of the storage",
         )
 

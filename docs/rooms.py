@@ -30,7 +30,7 @@ MAY_IMPORT = {
 }
 # A sub-package may import those named before it, and none named after it. Modules beside them are not judged.
 ROOM_ORDER = {
-    "pipeline": ("studies", "listing", "decode", "inference", "worker", "output", "executor"),
+    "pipeline": ("storage", "studies", "listing", "decode", "inference", "worker", "output", "executor"),
     "trt": ("graph", "runtime", "engine"),
     "report": ("text", "html", "audit"),
     "training": (

@@ -61,7 +61,7 @@ def classify(
     with in_python_terms():
         chosen = dataclasses.replace(options, **changes) if options is not None else ClassifyOptions(**changes)
         bar = progress_in_python() if progress else SilentProgress()
-        return Run(classify_folder([os.fspath(name) for name in names], Path(out), chosen, bar).out)
+        return Run(classify_folder([os.fspath(name) for name in names], os.fspath(out), chosen, bar).out)
 
 
 def classify_images(
@@ -135,12 +135,13 @@ def merge(
         run = mribatch.merge(["shard-1/", "shard-2/"], "merged/")
     """
     from mribatch.pipeline.merge import merge as merge_shards
+    from mribatch.pipeline.output.mirror import place_of
     from mribatch.pipeline.progress import SilentProgress, progress_in_python
 
     with in_python_terms():
         bar = progress_in_python() if progress else SilentProgress()
-        folders = [Path(folder) for folder in shards]
-        return Run(merge_shards(folders, Path(out), csv=csv, xlsx=xlsx, overwrite=overwrite, progress=bar).out)
+        folders = [place_of(folder) for folder in shards]
+        return Run(merge_shards(folders, place_of(out), csv=csv, xlsx=xlsx, overwrite=overwrite, progress=bar).out)
 
 
 def open_run(folder: StrPath) -> Run:
@@ -157,8 +158,10 @@ def open_run(folder: StrPath) -> Run:
         table = run.to_arrow()
         print(table.num_rows, table.column_names)
     """
+    from mribatch.pipeline.output.mirror import place_of
+
     with in_python_terms():
-        return Run(Path(folder))
+        return Run(place_of(folder))
 
 
 def report(
@@ -196,9 +199,10 @@ def report(
         for metric in result.metrics:
             print(metric.metric, metric.class_, metric.value)
     """
-    path = run.path if isinstance(run, Run) else Path(run)
+    from mribatch.pipeline.output.mirror import place_of
+
     return measure_run(
-        path,
+        run.place if isinstance(run, Run) else place_of(run),
         groups=groups,
         group_by=group_by,
         require=require,

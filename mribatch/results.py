@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from mribatch.pipeline.output.mirror import Place
     from mribatch.pipeline.output.run_file import RunCounts, RunFile
     from mribatch.report.audit.audit_file import AuditFile
     from mribatch.report.metrics import Metric
@@ -44,7 +46,8 @@ class Run:
     """A finished run: its counts, its rows and its metrics. Returned by `classify` and `open_run`.
 
     Attributes:
-        path: The run folder.
+        path: The run folder; of one in a store, a local copy that is removed with this object.
+        place: The run folder, or its address in a store.
         facts: The content of run.json, typed: inputs, model, backend, versions, attempts.
         counts: Rows by status and by predicted class, labelled rows, and those of them that were predicted correctly.
         classes: Class names in the order of the probability columns `p_NAME`.
@@ -54,13 +57,18 @@ class Run:
     """
 
     path: Path
+    place: "Place"
     facts: "RunFile"
     counts: "RunCounts"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, place: "Place") -> None:
+        from mribatch.pipeline.output.mirror import run_copy
         from mribatch.pipeline.output.run_file import read_finished_run
 
-        self.path = path
+        self.place = place
+        self._copy = contextlib.ExitStack()  # of a folder in a store; removed with this object
+        self.path = path = self._copy.enter_context(run_copy(place))
+        weakref.finalize(self, self._copy.close)
         self.facts = read_finished_run(path)
         assert self.facts.counts is not None, "read_finished_run has checked it"
         self.counts = self.facts.counts
@@ -112,7 +120,7 @@ class Run:
 
     def report(self, **options: Any) -> "RunReport":
         """Measure this run against its labels; the options are those of `mribatch.report`."""
-        return measure_run(self.path, **options)
+        return measure_run(self.place, **options)
 
     @property
     def _failed(self) -> int:
@@ -131,7 +139,7 @@ class Run:
         return f"model {self.facts.model_name}, {self.facts.backend} + {self.facts.decoder}"
 
     def __repr__(self) -> str:
-        lines = [f"<mribatch.Run {str(self.path)!r}: {self._headline()}", f"  {self._made_with()}"]
+        lines = [f"<mribatch.Run {str(self.place)!r}: {self._headline()}", f"  {self._made_with()}"]
         failed = {status: count for status, count in self.counts.by_status.items() if status not in ("ok", "blank")}
         lines += [f"  failed: {_list_counts(failed)}"] if failed else []
         lines += [f"  predicted: {_list_counts(self.counts.by_class)}"]
@@ -140,7 +148,7 @@ class Run:
 
     def _repr_html_(self) -> str:
         parts = [
-            f"<p><b>{html_text(self.path)}</b>: {html_text(self._headline())}<br>{html_text(self._made_with())}</p>"
+            f"<p><b>{html_text(self.place)}</b>: {html_text(self._headline())}<br>{html_text(self._made_with())}</p>"
         ]
         parts += [f"<p><b>{html_text(self.facts.notice)}</b></p>"] if self.facts.notice else []
         classes = [(name, f"{self.counts.by_class.get(name, 0):,}") for name in self.classes]
@@ -216,10 +224,10 @@ class RunReport:
         unmet: One sentence for each requirement that is not met.
     """
 
-    path: Path
+    path: "Place"
     facts: "MetricsFile"
 
-    def __init__(self, path: Path, facts: "MetricsFile") -> None:
+    def __init__(self, path: "Place", facts: "MetricsFile") -> None:
         self.path = path
         self.facts = facts
 
@@ -233,11 +241,9 @@ class RunReport:
 
     def to_arrow(self) -> "pa.Table":
         """Read metrics.parquet into a pyarrow Table: metric, class, value, low, high, n, protocol."""
-        import pyarrow.parquet as pq
-
         from mribatch.report.files import METRICS_PARQUET
 
-        return pq.read_table(arrow_path(self.path / METRICS_PARQUET))
+        return self._read(METRICS_PARQUET)
 
     def to_pandas(self) -> "pd.DataFrame":
         """Read metrics.parquet into a pandas DataFrame.
@@ -254,13 +260,19 @@ class RunReport:
         Raises:
             MribatchError: The report was made without `group_by`.
         """
-        import pyarrow.parquet as pq
-
         from mribatch.report.files import PATIENTS_PARQUET
 
         if self.facts.patients is None:
             raise MribatchError("the report has no patients", "name them with group_by, e.g. 'patient=(P[0-9]+)_'")
-        return pq.read_table(arrow_path(self.path / PATIENTS_PARQUET))
+        return self._read(PATIENTS_PARQUET)
+
+    def _read(self, name: str) -> "pa.Table":
+        import pyarrow.parquet as pq
+
+        from mribatch.pipeline.output.mirror import run_copy
+
+        with run_copy(self.path) as folder:
+            return pq.read_table(arrow_path(folder / name))
 
     def check(self) -> None:
         """Do nothing if every requirement is met.
@@ -365,14 +377,15 @@ class AuditResult:
 
 
 def measure_run(
-    run: Path, *, require: str | Iterable[str] = (), require_low: str | Iterable[str] = (), **options: Any
+    run: "Place", *, require: str | Iterable[str] = (), require_low: str | Iterable[str] = (), **options: Any
 ) -> RunReport:
     """Measure a run; the options are the fields of ReportOptions."""
+    from mribatch.pipeline.output.mirror import run_copy
     from mribatch.report.measure import ReportOptions, report
 
     required, required_low = ((one,) if isinstance(one, str) else tuple(one) for one in (require, require_low))
-    with in_python_terms():
-        result = report(ReportOptions(run=run, require=required, require_low=required_low, **options))
+    with in_python_terms(), run_copy(run, writes=True) as folder:
+        result = report(ReportOptions(run=folder, require=required, require_low=required_low, **options))
     return RunReport(run, result.file)
 
 

@@ -14,7 +14,6 @@ from mribatch.core.about import JSON_SCHEMA_VERSION, RESEARCH_NOTICE
 from mribatch.core.bundle import load_bundle
 from mribatch.core.cores import usable_cores
 from mribatch.core.errors import ExitCode, advising
-from mribatch.core.local_paths import check_local
 from mribatch.core.tables import PLAIN, Column, Screen, count, format_table
 from mribatch.core.text import decode_name
 from mribatch.pipeline.executor.part_maker import make_rows
@@ -25,11 +24,14 @@ from mribatch.pipeline.listing.labels import add_aliases
 from mribatch.pipeline.listing.patterns import PathPatterns
 from mribatch.pipeline.no_image import no_image_error
 from mribatch.pipeline.options import FIXES, ClassifyOptions
+from mribatch.pipeline.output.mirror import Place, place_of
 from mribatch.pipeline.output.summary import count_images
 from mribatch.pipeline.plan import make_header_reader
 from mribatch.pipeline.progress import Progress
 from mribatch.pipeline.records import FileClassifier, ImageFile, StudyImage
 from mribatch.pipeline.stopwatch import Stopwatch
+from mribatch.pipeline.storage.address import locate
+from mribatch.pipeline.storage.bundle_copy import fetch_bundle
 from mribatch.pipeline.studies.pseudonyms import random_pseudonyms
 
 _SAMPLE = 128  # files; spread over the listing
@@ -85,12 +87,10 @@ def estimate(inputs: Sequence[str | Path], out: str | None, options: ClassifyOpt
         MribatchError: As `classify` would before it writes anything.
     """
     with advising(FIXES):
-        for item in inputs:
-            check_local(item, "the input")
-        bundle = load_bundle(options.model)
+        bundle = load_bundle(fetch_bundle(options.model))
         add_aliases(bundle.spec, options.alias)
-        resolved = resolve_inputs(inputs, options.from_file, null=options.null)
-        own, patterns = Path(out) if out is not None else None, PathPatterns(options.exclude)
+        resolved = resolve_inputs(inputs, options.from_file, null=options.null, archives=True)
+        own, patterns = place_of(out) if out is not None else None, PathPatterns(options.exclude)
         threads = options.threads or usable_cores()
         headers = make_header_reader(options, random_pseudonyms(), threads)
         census = _count_files(resolved, own, patterns, headers, progress)
@@ -118,7 +118,7 @@ def estimate(inputs: Sequence[str | Path], out: str | None, options: ClassifyOpt
 
 
 def _count_files(
-    inputs: Sequence[Input], own: Path | None, patterns: PathPatterns, headers: HeaderReader, progress: Progress
+    inputs: Sequence[Input], own: Place | None, patterns: PathPatterns, headers: HeaderReader, progress: Progress
 ) -> "_Census":
     census = _Census()
     with (
@@ -177,7 +177,7 @@ class _Sample:
                 index,
                 found.input,
                 decode_name(found.path)[0],
-                os.path.join(inputs[found.input].root, found.path),
+                locate(inputs[found.input].root, found.path, found.member),
                 study=_middle_image(found),
             )
             for index, found in enumerate(self.chosen)

@@ -10,7 +10,8 @@ from mribatch.core.about import __version__
 from mribatch.core.files import FolderLock
 from mribatch.pipeline.choices import ONNXRUNTIME
 from mribatch.pipeline.cluster_address import parse_address
-from mribatch.pipeline.executor.messages import Halted, HostOrder, PartsOrder
+from mribatch.pipeline.executor.events import Told
+from mribatch.pipeline.executor.messages import Halted, HostOrder, PartMade, PartsOrder
 from mribatch.pipeline.executor.processes import PartProcesses, Seat
 from mribatch.pipeline.executor.ray_actors import RayActors, no_room
 from mribatch.pipeline.executor.ray_cluster import RayCluster
@@ -21,6 +22,7 @@ from mribatch.pipeline.plan import Plan
 from mribatch.pipeline.progress import Progress
 from mribatch.pipeline.run_record import RunRecord
 from mribatch.pipeline.stopwatch import Stopwatch
+from mribatch.pipeline.storage.address import is_address
 from mribatch.pipeline.tally import Tally
 
 
@@ -47,6 +49,8 @@ class Elsewhere:
                     if isinstance(event, Halted):
                         lost += event.lost
                     elif event is not None:
+                        if isinstance(event, Told) and isinstance(event.message, PartMade):
+                            self.plan.folder.published(event.message.part)
                         tally.take(event)
                     if tally.is_stopped and not halting:
                         halting = True
@@ -56,12 +60,19 @@ class Elsewhere:
         if tally.is_stopped:
             raise tally.interrupt(lost)
 
+    @property
+    def _model(self) -> str:
+        """Where the model is for those that make the parts: a cluster's machines fetch it from its store themselves."""
+        far = self.cluster is not None and is_address(self.plan.options.model)
+        return self.plan.options.model if far else self.plan.order.model
+
     def _open_pool(self, record: RunRecord, facts: PartFacts, missing: Sequence[int]) -> PartProcesses | RayActors:
         plan, runs_with = self.plan, self.plan.classifier.runs_with
         count = max(1, min(plan.workers.count, len(missing)))
         order = PartsOrder(
-            work=replace(plan.order, threads=max(1, plan.threads // count), shares_cores=True),
+            work=replace(plan.order, threads=max(1, plan.threads // count), model=self._model, shares_cores=True),
             run=str(plan.folder.path.absolute()),
+            address=None if self.cluster is None else plan.folder.address,
             roots=tuple(item.root.decode("latin-1") for item in plan.inputs),
             classes=facts.classes,
             facts=facts.facts,
@@ -109,11 +120,15 @@ def open_elsewhere(plan: Plan, progress: Progress) -> Iterator[Elsewhere | None]
 
 
 def _order_inspection(plan: Plan) -> HostOrder:
-    """What every machine must see: the lock that this process holds, and something in each input."""
+    """What every machine must see: the lock that this process holds, and something in each input.
+
+    What is in a store is not asked for: it tells when it is read.
+    """
+    seen = (_find_something(item.root).decode("latin-1") for item in plan.inputs if not is_address(item.root))
     return HostOrder(
         tool_version=__version__,
-        run=str((plan.folder.path / FolderLock.FILE_NAME).absolute()),
-        seen=tuple(_find_something(item.root).decode("latin-1") for item in plan.inputs),
+        run=None if plan.folder.address is not None else str((plan.folder.path / FolderLock.FILE_NAME).absolute()),
+        seen=tuple(seen),
     )
 
 

@@ -26,6 +26,7 @@ from mribatch.pipeline.plan import make_header_reader
 from mribatch.pipeline.progress import Progress
 from mribatch.pipeline.records import ImageFile, Prediction, Status, StudyImage, Verdict
 from mribatch.pipeline.stopwatch import Stopwatch
+from mribatch.pipeline.storage.bundle_copy import fetch_bundle
 from mribatch.pipeline.studies.pseudonyms import random_pseudonyms, read_pseudonyms
 
 Image = str | bytes | os.PathLike[str] | NDArray[np.generic]
@@ -46,7 +47,7 @@ def classify_images(images: Iterable[Image], options: ClassifyOptions, progress:
     Raises:
         MribatchError: An array has another type or shape, or the model or a library is not available.
     """
-    bundle = load_bundle(options.model)
+    bundle = load_bundle(fetch_bundle(options.model))
     threads = options.threads or usable_cores()
     kept = read_pseudonyms(Path(options.pseudonym_key)) if options.pseudonym_key else None
     headers = make_header_reader(options, kept or random_pseudonyms(), threads)

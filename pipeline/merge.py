@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mribatch.core.errors import MribatchError, OptionError, RunError, advising
-from mribatch.core.files import FolderLock, publishing, sha256_of_file
-from mribatch.core.local_paths import check_local, utf8_path
+from mribatch.core.files import publishing, sha256_of_file
+from mribatch.core.local_paths import utf8_path
 from mribatch.pipeline.listing.table import LISTING_FILE, PATHS_FILE, SKIPPED_FILE
 from mribatch.pipeline.options import FIXES
 from mribatch.pipeline.output.copies import write_copies
-from mribatch.pipeline.output.folder import Fingerprint, RunFolder
+from mribatch.pipeline.output.folder import Fingerprint, RunFolder, open_run_folder
+from mribatch.pipeline.output.mirror import Place, run_copy
 from mribatch.pipeline.output.part_hashes import record_part
 from mribatch.pipeline.output.parts import PARTS_FOLDER, count_rows, done_parts, part_path
 from mribatch.pipeline.output.run_file import RunFile, RunProof, RunState, read_run_file
@@ -39,8 +40,8 @@ class _ShardRun:
 
 
 def merge(
-    shards: Sequence[Path],
-    out: Path,
+    shards: Sequence[Place],
+    out: Place,
     *,
     csv: bool = False,
     xlsx: bool = False,
@@ -63,18 +64,18 @@ def merge(
         RunError: A shard is missing, given twice, unfinished, damaged or of another run; nothing was written.
         MribatchError: The output folder cannot be used.
     """
-    check_local(out, "--out")
-    utf8_path(out, "--out")
     if xlsx:
         require_openpyxl()
     progress = progress if progress is not None else SilentProgress()
-    with advising(FIXES), contextlib.closing(progress):
-        found = _read_shards(shards, out)
+    with advising(FIXES), contextlib.closing(progress), contextlib.ExitStack() as stack:
+        _check_apart(shards, out)
+        found = _read_shards([stack.enter_context(run_copy(shard)) for shard in shards])
         merged = _describe_run(found)
-        folder = RunFolder(out)
+        folder = stack.enter_context(open_run_folder(out))
+        utf8_path(folder.path, "--out")
         _check_target(folder, merged, overwrite=overwrite)
-        _make_folder(out)
-        with FolderLock(out):
+        _make_folder(folder.path)
+        with folder.locked(progress.note):
             earlier = _check_target(folder, merged, overwrite=overwrite)  # again: another may have been faster
             return _merge_locked(found, merged, folder, earlier, progress, csv=csv, xlsx=xlsx)
 
@@ -103,13 +104,21 @@ def _merge_locked(
         content = replace(content, counts=record_counts(counts), state=RunState.COMPLETE)
         folder.write(content)
     write_copies(folder.path, content, csv=csv, xlsx=xlsx)
-    return summarize(folder.path, content, counts)
+    folder.synchronise()
+    return summarize(folder.path, folder.place, content, counts)
 
 
-def _read_shards(paths: Sequence[Path], out: Path) -> list[_ShardRun]:
-    """Return all shards of one run, in order."""
-    if out.resolve() in {path.resolve() for path in paths}:
+def _check_apart(shards: Sequence[Place], out: Place) -> None:
+    if _real(out) in set(map(_real, shards)):
         raise OptionError(f"--out {out} is one of the shards", "name another folder")
+
+
+def _real(place: Place) -> Place:
+    return place.resolve() if isinstance(place, Path) else place
+
+
+def _read_shards(paths: Sequence[Path]) -> list[_ShardRun]:
+    """Return all shards of one run, in order."""
     found = sorted((_read_shard(path) for path in paths), key=lambda one: one.shard)
     if not found:
         raise OptionError("there is no shard to merge", "name the folders that classify --shard wrote")

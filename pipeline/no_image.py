@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mribatch.core.errors import MribatchError
-from mribatch.core.regular_file import read_head
 from mribatch.core.text import decode_name
 from mribatch.pipeline.decode.probe import probe
-from mribatch.pipeline.listing.discover import Input, OtherFile, SkipReason, other_files
+from mribatch.pipeline.listing.discover import Input, OtherFile, other_files
+from mribatch.pipeline.listing.entry import SkipReason
 from mribatch.pipeline.listing.headers import HeaderReader, Look, UnreadFile
 from mribatch.pipeline.listing.patterns import PathPatterns
+from mribatch.pipeline.storage.address import Address
+from mribatch.pipeline.storage.content import read_beginning
 from mribatch.pipeline.studies.facts import NotAnImage
 
 _FILES_OPENED = 200  # files without a telling name that are looked into
@@ -31,6 +33,9 @@ _NAMES = {  # kind -> one, several, remark
     SkipReason.SYMLINK_LOOP: ("folder", "folders", "linked into itself"),
     SkipReason.UNREADABLE_FOLDER: ("folder", "folders", "that cannot be read"),
     SkipReason.UNREADABLE_FILE: ("file", "files", "that cannot be read"),
+    SkipReason.DAMAGED_ARCHIVE: ("archive", "archives", "that cannot be read to the end"),
+    SkipReason.ARCHIVE_MEMBER: ("member of an archive", "members of archives", "that are links or have hostile names"),
+    SkipReason.STUDY_ELSEWHERE: ("DICOM or NIfTI file", "DICOM or NIfTI files", "in an archive or an object store"),
 }
 _FIXES = {  # the first kind that was found counts
     _IMAGES: "give them the suffix of their format, or name them outright in a list for --from-file",
@@ -38,13 +43,15 @@ _FIXES = {  # the first kind that was found counts
     SkipReason.UNREADABLE_FILE: "check the permissions of the files",
     SkipReason.DICOM_MODALITY: "add --any-modality to classify them all the same",
     SkipReason.DICOM_MOSAIC: "convert the mosaics to NIfTI",
+    SkipReason.DAMAGED_ARCHIVE: "pack the archive again, as an uncompressed tar or a zip, or unpack it into a folder",
+    SkipReason.STUDY_ELSEWHERE: "copy them into a folder, and unpack archives there",
     SkipReason.EXCLUDED: "check the patterns of --exclude",
 }
 _GENERAL_FIX = "check the folder, or name the files outright to read them whatever they are called"
 
 
 def no_image_error(
-    inputs: Sequence[Input], own: Path | None, patterns: PathPatterns, headers: HeaderReader
+    inputs: Sequence[Input], own: Path | Address | None, patterns: PathPatterns, headers: HeaderReader
 ) -> MribatchError:
     """Return the error for inputs that hold no candidate at all; it names what they hold, with counts.
 
@@ -76,12 +83,12 @@ def no_image_error(
 
 def _kind_by_content(file: OtherFile, headers: HeaderReader) -> str | None:
     try:
-        head = read_head(file.path, _HEAD)
+        head = read_beginning(file.location, _HEAD)
     except OSError:
         return None
     if probe(head).format is not None:
         return _IMAGES
-    found = headers.find(UnreadFile(0, file.path, file.look)) if file.look is not Look.NO else None
+    found = headers.find(UnreadFile(0, file.location, file.look)) if file.look is not Look.NO else None
     return found.reason if isinstance(found, NotAnImage) else None
 
 

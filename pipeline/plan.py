@@ -10,12 +10,12 @@ from pathlib import Path
 
 from mribatch.core.bundle import Bundle, load_bundle
 from mribatch.core.cores import usable_cores
-from mribatch.core.local_paths import check_local, utf8_path
+from mribatch.core.local_paths import utf8_path
 from mribatch.core.model_spec import ModelSpec
 from mribatch.pipeline.choices import TENSORRT
 from mribatch.pipeline.file_classifier import make_work_order, open_file_classifier
 from mribatch.pipeline.inference.order import WorkOrder
-from mribatch.pipeline.listing.discover import Input, count_by_name, has_candidate, resolve_inputs
+from mribatch.pipeline.listing.discover import Input, come_from_afar, count_by_name, has_candidate, resolve_inputs
 from mribatch.pipeline.listing.headers import HeaderReader
 from mribatch.pipeline.listing.labels import add_aliases
 from mribatch.pipeline.listing.patterns import PathPatterns
@@ -28,6 +28,7 @@ from mribatch.pipeline.output.run_file import PART_ROWS_KEY, JsonScalar, RunFile
 from mribatch.pipeline.output.xlsx_table import require_openpyxl
 from mribatch.pipeline.precision import FEWEST_FILES
 from mribatch.pipeline.records import FileClassifier
+from mribatch.pipeline.storage.bundle_copy import fetch_bundle
 from mribatch.pipeline.studies.pseudonyms import Pseudonyms, random_pseudonyms
 from mribatch.pipeline.tuning import apply_tuning, find_tuning, take_workers
 from mribatch.pipeline.workers import Workers, choose_workers
@@ -114,33 +115,30 @@ class Plan:
 
 
 def make_plan(
-    inputs: Sequence[str | Path], out: str | Path, options: ClassifyOptions, note: Callable[[str], None]
+    inputs: Sequence[str | Path], folder: RunFolder, options: ClassifyOptions, note: Callable[[str], None]
 ) -> Plan:
     """Check all that can be checked without writing.
 
     Raises:
         MribatchError: An input, the bundle, an option or the output folder does not fit; nothing was written.
     """
-    check_local(out, "--out")
-    utf8_path(out, "--out")
-    for item in inputs:
-        check_local(item, "the input")
+    utf8_path(folder.path, "--out")
     if options.xlsx:
         require_openpyxl()
-    folder = RunFolder(Path(out))
     earlier = folder.check_free()
     if not options.overwrite and earlier:
         options = _with_earlier_choices(options, earlier)
-    bundle = load_bundle(options.model)
+    bundle = load_bundle(fetch_bundle(options.model))
     add_aliases(bundle.spec, options.alias)
     threads = options.threads or usable_cores()
-    resolved = resolve_inputs(inputs, options.from_file, null=options.null)
+    resolved = resolve_inputs(inputs, options.from_file, null=options.null, archives=True)
     patterns, headers = PathPatterns(options.exclude), make_header_reader(options, random_pseudonyms(), threads)
-    if not has_candidate(resolved, folder.path, patterns, headers):
-        raise no_image_error(resolved, folder.path, patterns, headers)
+    if not has_candidate(resolved, folder.place, patterns, headers):
+        raise no_image_error(resolved, folder.place, patterns, headers)
     measures = options.precision == AUTO and bundle.has_int8
-    files = count_by_name(resolved, folder.path, patterns, most=FEWEST_FILES) if measures else 0
+    files = count_by_name(resolved, folder.place, patterns, most=FEWEST_FILES) if measures else 0
     order = make_work_order(bundle, options, threads=threads, note=note, files=files)
+    order = dataclasses.replace(order, from_afar=come_from_afar(resolved))
     resumes = earlier is not None and not options.overwrite
     tuning = earlier.tuning if earlier is not None and resumes else find_tuning(bundle, order)
     if tuning is not None:

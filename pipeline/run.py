@@ -5,6 +5,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,6 +29,8 @@ from mribatch.pipeline.output.folder import (
     FRESH_FOLDER,
     LABELS_DATABASE,
     WORKER_LOG,
+    RunFolder,
+    open_run_folder,
 )
 from mribatch.pipeline.output.partial import read_partials
 from mribatch.pipeline.output.run_file import RunState
@@ -68,9 +71,9 @@ def classify(
     options = options if options is not None else ClassifyOptions()
     shown = f"{len(inputs):,} inputs" if options.anonymize_paths else ", ".join(map(str, inputs))
     LOG.info("classify %s into %s", shown, out)
-    with advising(FIXES), naming_system_errors():
-        plan = make_plan(inputs, out, options, progress.note)
-        with _make_folder(plan.folder.path), plan.folder.locked(), contextlib.closing(progress):
+    with advising(FIXES), naming_system_errors(), open_run_folder(out) as folder:
+        plan = make_plan(inputs, folder, options, progress.note)
+        with _make_folder(folder.path), folder.locked(progress.note), contextlib.closing(progress):
             return _classify_locked(plan, watch, progress)
 
 
@@ -145,7 +148,7 @@ def _classify_missing(
         elsewhere.make(record, facts, missing, tally, watch)
         return
     listing = Listing(plan.folder.path, plan.inputs)
-    maker = PartMaker(plan.folder.path, listing, layout, facts, progress.published)
+    maker = PartMaker(plan.folder.path, listing, layout, facts, partial(_publish, plan.folder, progress))
     for rows in maker.make(missing, plan.classifier, watch, heads):
         plan.folder.check_lock()
         try:
@@ -155,6 +158,11 @@ def _classify_missing(
             raise
         if tally.is_stopped:
             raise tally.interrupt(lost=maker.keep())
+
+
+def _publish(folder: RunFolder, progress: Progress, part: int, rows: int) -> None:
+    folder.published(part)
+    progress.published(part, rows)
 
 
 def _start_limits(plan: Plan, record: RunRecord, done: set[int], heads: Mapping[int, pa.Table]) -> FailureLimits:
@@ -180,10 +188,12 @@ def _finish(plan: Plan, record: RunRecord, watch: Stopwatch) -> RunSummary:
     """Check that rows == images, record it in run.json, and sum up."""
     path = plan.folder.path
     with watch.measure(CHECKING):
+        plan.folder.collect()
         counts = parquet.count_rows(path, record.own_rows)
         record.complete(counts, watch)
         if plan.options.shard is None:
             write_copies(path, record.content, csv=plan.options.csv, xlsx=plan.options.xlsx)
+            plan.folder.synchronise()
     LOG.info("complete: %s rows, of which %s are ok", f"{counts.rows:,}", f"{counts.by_status[Status.OK]:,}")
     return record.summary(counts, watch)
 
@@ -197,11 +207,11 @@ def _list_files(plan: Plan, pseudonyms: Pseudonyms, progress: ListingProgress) -
     try:
         with (
             open_labels(plan.options.labels, plan.label_spec, fresh / LABELS_DATABASE) as labels,
-            Discovery(plan.inputs, fresh / DISCOVERY_DATABASE, plan.folder.path, plan.patterns, headers) as discovery,
+            Discovery(plan.inputs, fresh / DISCOVERY_DATABASE, plan.folder.place, plan.patterns, headers) as discovery,
         ):
             facts = write_listing(fresh, plan.inputs, discovery, labels, hidden_by=hidden_by, progress=progress)
         if not facts.files:
-            raise no_image_error(plan.inputs, plan.folder.path, plan.patterns, headers)
+            raise no_image_error(plan.inputs, plan.folder.place, plan.patterns, headers)
         if isinstance(labels, TableLabels) and not facts.labelled:
             raise no_label_error(plan.options.labels, facts, plan.label_spec.classes)
         if (facts.files_by_format or hidden_by) and not plan.key_file.exists():

@@ -45,6 +45,7 @@ from mribatch.pipeline.output.run_file import (
 from mribatch.pipeline.output.summary import RunSummary, record_counts, summarize
 from mribatch.pipeline.plan import STUDY_LIBRARIES, Plan, study_versions
 from mribatch.pipeline.stopwatch import Stopwatch
+from mribatch.pipeline.storage.address import is_address
 from mribatch.pipeline.studies.pseudonyms import Pseudonyms
 
 _SECONDS_BETWEEN_HOSTS = 30.0
@@ -272,7 +273,7 @@ class RunRecord:
 
     def summary(self, counts: parquet.RowCounts, watch: Stopwatch) -> RunSummary:
         """Sum up the run."""
-        summary = summarize(self._plan.folder.path, self._content, counts)
+        summary = summarize(self._plan.folder.path, self._plan.folder.place, self._content, counts)
         if self.new_rows:
             speed = self.new_rows / watch.in_rows if watch.in_rows else None
             summary = replace(summary, new_rows=self.new_rows, images_per_second=speed, bottleneck=watch.bottleneck)
@@ -356,7 +357,7 @@ def _new_content(plan: Plan, facts: ListingFacts, fingerprint: Fingerprint, pseu
         research_notice=RESEARCH_NOTICE,
         notice=bundle.spec.notice,
         inputs=_describe_inputs(plan, pseudonyms),
-        bundle=_describe_bundle(bundle),
+        bundle=_describe_bundle(bundle, plan.options.model),
         backend=runs_with.backend.name,
         decoder=runs_with.decoder.name,
         precision=runs_with.precision.name,
@@ -387,10 +388,10 @@ def _new_content(plan: Plan, facts: ListingFacts, fingerprint: Fingerprint, pseu
     )
 
 
-def _describe_bundle(bundle: Bundle) -> RunBundle:
+def _describe_bundle(bundle: Bundle, model: str) -> RunBundle:
     return RunBundle(
         name=bundle.spec.name,
-        folder=str(bundle.folder),
+        folder=model if is_address(model) else str(bundle.folder),
         bundle_sha256=bundle.sha256,
         model_sha256=bundle.spec.model_sha256,
         classes=bundle.spec.classes,

@@ -24,6 +24,7 @@ from mribatch.pipeline.output.run_file import read_finished_run
 from mribatch.pipeline.progress import Progress, SilentProgress, Track, track_silently
 from mribatch.pipeline.records import ImageFile, Status
 from mribatch.pipeline.run import classify
+from mribatch.pipeline.storage.bundle_copy import fetch_bundle
 from mribatch.report.activation import MapMaker
 from mribatch.report.overlay import draw_overlay
 from mribatch.report.rows import read_rows
@@ -84,7 +85,7 @@ def explain(
     Raises:
         MribatchError: An input, the model or an option does not fit, or the folder cannot be written to.
     """
-    bundle = load_bundle(options.classify.model)
+    bundle = load_bundle(fetch_bundle(options.classify.model))
     if options.class_name is not None and options.class_name not in bundle.spec.classes:
         known = ", ".join(bundle.spec.classes)
         raise OptionError(f"--class '{options.class_name}' is not a class of the model", f"choose one of {known}")

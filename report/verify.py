@@ -14,7 +14,6 @@ from numpy import bool_, float64
 from numpy.typing import NDArray
 
 from mribatch.core.errors import RunError
-from mribatch.core.regular_file import digest_file
 from mribatch.core.system_errors import reading
 from mribatch.pipeline.listing.discover import Input, InputKind
 from mribatch.pipeline.listing.table import LISTING_FILE, PATHS_FILE, Listing
@@ -35,6 +34,7 @@ from mribatch.pipeline.output.run_file import RUN_FILE, RunFile, read_finished_r
 from mribatch.pipeline.output.series import SERIES_FILE, read_series, tabulate_series
 from mribatch.pipeline.progress import Track, track_silently
 from mribatch.pipeline.records import Flag, ImageFile, Status
+from mribatch.pipeline.storage.content import digest_content
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -308,7 +308,7 @@ def _hash_inputs(table: "pa.Table", files: Sequence[ImageFile], found: _Findings
 def _changed_inputs(digests: Mapping[bytes, tuple[str, str]]) -> Iterator[str]:
     for file, (shown, expected) in digests.items():
         try:
-            if digest_file(file)[1] != expected:
+            if digest_content(file)[1] != expected:
                 yield f"input {shown} has changed since it was classified"
         except OSError as error:
             yield f"input {shown} cannot be read: {error.strerror or error}"

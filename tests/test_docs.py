@@ -15,7 +15,7 @@ import pytest
 
 from mribatch.cli.main import cli
 from mribatch.core.about import __version__
-from mribatch.pipeline.listing.discover import SkipReason
+from mribatch.pipeline.listing.entry import SkipReason
 from mribatch.pipeline.listing.table import LISTING_SCHEMA
 from mribatch.pipeline.output.series import series_schema
 from mribatch.pipeline.records import Flag, Status

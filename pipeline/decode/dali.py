@@ -102,6 +102,7 @@ class DaliDecoder:
         studies: Decodes slices of DICOM and NIfTI files; None where there are none.
         place: Where the pixels go: `to_host`, or `on_gpu` for a model on the same GPU.
         read_ahead: Batches whose files are read while DALI works on those before, at least 0.
+        readers: Files that are read at once; None: as many as DALI has threads.
     """
 
     name = "dali"
@@ -116,6 +117,7 @@ class DaliDecoder:
         studies: StudyDecoder | None = None,
         place: Place = to_host,
         read_ahead: int = READ_AHEAD,
+        readers: int | None = None,
     ) -> None:
         self._read_ahead = read_ahead
         self._studies = studies
@@ -124,7 +126,7 @@ class DaliDecoder:
         self._max_pixels = max_pixels
         self._timeout_s = timeout_s
         self._place = place
-        self._pool = WorkerThreads(self._prepare, options.threads, timeout_s, self._late)
+        self._pool = WorkerThreads(self._prepare, readers or options.threads, timeout_s, self._late)
         self._single: Callable[[NDArray[uint8]], Any] | None = None
         self._black = _pgm(np.zeros((options.height, options.width), uint8))
 
@@ -203,7 +205,7 @@ class DaliDecoder:
             decoded, image = self._studies.decode(file, file.study)
             return _Sample(decoded, self._black if image is None else _pgm(image[:, :, 0]))
         begin = thread_time()
-        content, verdict = read_and_probe(file.file, self._max_pixels)
+        content, verdict = read_and_probe(file.file, self._max_pixels, file.listed)
         if content is None or verdict.status is not Status.OK:
             return _Sample(decoded_file(file, verdict, content, begin), self._black)
         given = for_dali(content, verdict)

@@ -94,7 +94,7 @@ class OpenCvDecoder:
         if file.study is not None and self._studies is not None:
             return self._studies.decode(file, file.study)
         begin = time.thread_time()
-        grey = decode_file(file.file, self._height, self._width, self._max_pixels)
+        grey = decode_file(file.file, self._height, self._width, self._max_pixels, file.listed)
         return decoded_file(file, grey.verdict, grey.content, begin), grey.pixels
 
     def _late(self, file: ImageFile) -> _Decoded:

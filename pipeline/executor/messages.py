@@ -31,6 +31,7 @@ class PartsOrder:
     run_id: str
     tool_version: str
     layout: PartLayout
+    address: str | None = None  # of the run folder, where it is in a store and each process has a copy of its own
 
     @property
     def folder(self) -> Path:
@@ -51,7 +52,7 @@ class HostOrder:
     """Asks a machine whether it sees what it needs. seen: files and folders that are there, in Latin-1."""
 
     tool_version: str
-    run: str  # the run folder
+    run: str | None  # the lock in the run folder; None where that is in a store
     seen: tuple[str, ...]
 
 

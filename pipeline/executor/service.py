@@ -5,6 +5,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -28,10 +29,14 @@ from mribatch.pipeline.executor.part_maker import PartMaker
 from mribatch.pipeline.file_classifier import open_file_classifier
 from mribatch.pipeline.listing.table import Listing
 from mribatch.pipeline.output.folder import WORKER_LOG
+from mribatch.pipeline.output.mirror import Mirror, mirroring, part_name
 from mribatch.pipeline.output.partial import read_partial
 from mribatch.pipeline.output.run_file import read_run_file
 from mribatch.pipeline.records import FileClassifier
 from mribatch.pipeline.stopwatch import Stopwatch
+from mribatch.pipeline.storage.address import Address
+from mribatch.pipeline.storage.bundle_copy import fetch_bundle
+from mribatch.pipeline.storage.content import can_be_seen
 from mribatch.pipeline.worker.supervisor import SupervisedClassifier
 
 _SAME_PATH = "give all machines the same folder under this path"
@@ -58,17 +63,19 @@ class PartService:
         self._send = send
         self._is_halting = is_halting
         self._careful: FileClassifier | None = None
+        self._mirror: Mirror | None = None  # where the run folder is in a store
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        order = self._order
-        _check_order(order)
-        bundle = load_bundle(order.work.model)
-        if bundle.sha256 != order.work.bundle_sha256:
-            raise MribatchError(f"{order.work.model} has changed since the run began", "type the same command again")
-        listing = Listing(order.folder, order.inputs)
-        self._maker = PartMaker(order.folder, listing, order.layout, order.part_facts)
         with contextlib.ExitStack() as stack:
+            order = self._order = self._localise(stack)
+            _check_order(order)
+            bundle = load_bundle(order.work.model)
+            if bundle.sha256 != order.work.bundle_sha256:
+                problem = f"{order.work.model} has changed since the run began"
+                raise MribatchError(problem, "type the same command again")
+            listing = Listing(order.folder, order.inputs)
+            self._maker = PartMaker(order.folder, listing, order.layout, order.part_facts, self._publish)
             log = order.folder / WORKER_LOG
             self._classifier = stack.enter_context(open_file_classifier(bundle, order.work, log, self._note))
             self._send(Ready(self._classifier.runs_with, self._classifier.gate(), inspect_host()))
@@ -79,6 +86,20 @@ class PartService:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
+
+    def _localise(self, stack: contextlib.ExitStack) -> PartsOrder:
+        """The order with paths of this machine: of the model, and of the run folder where that is in a store."""
+        order = self._order
+        order = replace(order, work=replace(order.work, model=fetch_bundle(order.work.model)))
+        if order.address is None:
+            return order
+        self._mirror = stack.enter_context(mirroring(Address.parse(order.address)))
+        self._mirror.fetch(lambda name: not name.endswith(".parquet") or "/" not in name)  # all but the parts
+        return replace(order, run=str(self._mirror.path))
+
+    def _publish(self, part: int, rows: int) -> None:
+        if self._mirror is not None:
+            self._mirror.push(part_name(part))
 
     def make(self, part: int, *, careful: bool) -> bool:
         """Make one part; return False where it was left before its end, with its rows kept.
@@ -118,7 +139,8 @@ def inspect(order: HostOrder) -> HostFound:
         MribatchError: It does not see the run folder or the inputs, or has another version of mribatch.
     """
     check_version(order.tool_version)
-    for what, path in [("--out", order.run), *(("the inputs", path) for path in order.seen)]:
+    out = [] if order.run is None else [("--out", order.run)]
+    for what, path in [*out, *(("the inputs", path) for path in order.seen)]:
         if not _is_there(path.encode("latin-1")):
             shown = decode_name(path.encode("latin-1"))[0]
             raise MribatchError(f"it does not see {what}: there is no {shown}", _SAME_PATH)
@@ -155,5 +177,5 @@ def _check_order(order: PartsOrder) -> None:
     if read_run_file(order.folder).run_id != order.run_id:
         raise MribatchError(f"{order.folder} holds another run", _SAME_PATH)
     for item in order.inputs:
-        if not os.path.isdir(item.root):
+        if not can_be_seen(item.root):
             raise MribatchError(f"it does not see the inputs in {decode_name(item.root)[0]}", _SAME_PATH)

@@ -187,7 +187,7 @@ def make_opencv_decoder(bundle: Bundle, order: WorkOrder) -> Decoder:
         height=bundle.spec.height,
         width=bundle.spec.width,
         batch_size=order.batch_size,
-        threads=order.threads,
+        threads=order.readers,
         max_pixels=order.max_pixels,
         timeout_s=order.timeout_s,
         studies=_study_decoder(bundle, order),
@@ -225,4 +225,5 @@ def make_dali_decoder(bundle: Bundle, order: WorkOrder, backend: Choice) -> Deco
         studies=_study_decoder(bundle, order),
         place=on_gpu if backend.name == TENSORRT and device is FIRST_GPU else to_host,
         read_ahead=order.read_ahead,
+        readers=order.readers,
     )

@@ -11,6 +11,8 @@ from mribatch.pipeline.records import Choice
 from mribatch.pipeline.studies.facts import Plane
 from mribatch.pipeline.studies.options import HeaderOptions
 
+_READERS_FROM_AFAR = 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkOrder:
@@ -33,6 +35,7 @@ class WorkOrder:
     usual_height: int | None = None
     shares_cores: bool = False  # with other processes of the run
     threads: int
+    from_afar: bool = False  # files come over a network: more of them are read at once than there are cores
     max_pixels: int
     timeout_s: float
     window: str = "file"  # as decode.values.Window.parse reads it
@@ -60,6 +63,11 @@ class WorkOrder:
             height=self.usual_height,
             pinned=not self.shares_cores,
         )
+
+    @property
+    def readers(self) -> int:
+        """Files that are read and decoded at once."""
+        return max(self.threads, _READERS_FROM_AFAR) if self.from_afar else self.threads
 
     def to_json(self) -> str:
         return json.dumps(write_record(self))

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
@@ -24,8 +25,9 @@ from mribatch.core.regular_file import ask_again
 from mribatch.core.scratch_database import open_scratch
 from mribatch.core.system_errors import describe, is_system_error, reading
 from mribatch.core.text import decode_name
+from mribatch.pipeline.listing.archives import expand
+from mribatch.pipeline.listing.entry import IMAGE_SUFFIXES, Entry, Scope, SkipReason, judge_name, left_out_folder
 from mribatch.pipeline.listing.headers import (
-    STUDY_SUFFIXES,
     HeaderReader,
     Look,
     StudyEntry,
@@ -34,58 +36,23 @@ from mribatch.pipeline.listing.headers import (
     read_entry,
 )
 from mribatch.pipeline.listing.name_list import read_names
-from mribatch.pipeline.listing.other_programs import describe_file, describe_folder
+from mribatch.pipeline.listing.objects import name_object, name_objects, walk_objects
+from mribatch.pipeline.listing.other_programs import describe_folder
 from mribatch.pipeline.listing.patterns import PathPatterns
 from mribatch.pipeline.records import Status
+from mribatch.pipeline.storage.address import Address, is_address, local_path, locate
+from mribatch.pipeline.storage.archive import ARCHIVE_SUFFIXES
+from mribatch.pipeline.storage.store import FIRST_PATIENCE_S, StoreError, check_bucket, look_up, open_object
 from mribatch.pipeline.studies.facts import NotAnImage, StudyFormat
 
-# A name that ends so is taken for an image's; what it really is, the probe decides from the content. Longer lists of
-# suffixes cost nothing, but opening every other file of a large folder would.
-IMAGE_SUFFIXES = (
-    *(b".jpg", b".jpeg", b".jpe", b".jif", b".jfi", b".jfif", b".pjpeg", b".pjpg", b".pjp"),
-    *(b".jpg_large", b".jpg_orig", b".jpg-large", b".jpg-orig", b".jpg:large", b".jpg:orig", b".jpeg_large"),
-    *(b".png", b".apng", b".png_large", b".png_orig"),
-    *(b".bmp", b".dib", b".tif", b".tiff", b".tf8", b".btf", b".webp"),
-    *(b".jp2", b".j2k", b".j2c", b".jpc", b".jpf", b".jpx"),
-)
-# A name that ends so is not opened. Any other name may be that of a DICOM or NIfTI file, which its content decides.
-OTHER_SUFFIXES = (
-    *(b".txt", b".md", b".rst", b".log", b".csv", b".tsv", b".json", b".jsonl", b".xml", b".yaml", b".yml", b".toml"),
-    *(b".ini", b".cfg", b".conf", b".html", b".htm", b".css", b".js", b".ts", b".py", b".pyc", b".ipynb", b".m", b".r"),
-    *(b".c", b".cc", b".cpp", b".h", b".hpp", b".java", b".sh", b".bat", b".cmd", b".ps1", b".exe", b".dll", b".so"),
-    *(b".zip", b".tar", b".tgz", b".tar.gz", b".bz2", b".xz", b".7z", b".rar", b".zst", b".iso"),
-    *(b".doc", b".docx", b".xls", b".xlsx", b".ppt", b".pptx", b".odt", b".ods", b".pdf", b".rtf", b".ps", b".eps"),
-    *(b".gif", b".svg", b".ico", b".heic", b".heif", b".avif", b".psd", b".raw", b".npy", b".npz", b".mat", b".pkl"),
-    *(b".mp4", b".avi", b".mov", b".mkv", b".webm", b".mp3", b".wav", b".flac", b".ogg"),
-    *(b".parquet", b".h5", b".hdf5", b".onnx", b".pt", b".pth", b".keras", b".db", b".sqlite", b".lnk", b".url"),
-    *(b".bval", b".bvec", b".trk", b".tck", b".mgz", b".mgh", b".nrrd", b".nhdr", b".mha", b".mhd", b".mnc", b".par"),
-    *(b".tmp", b".bak", b".part", b".crdownload", b".sha256", b".md5"),
-)
 RANGE_SAMPLES = 16  # images of a series that its range of values is taken from
 MAX_INPUTS = 32_767  # `input` is an int16 column
 
 _MAX_VISITS_OF_A_FOLDER = 16  # folders linked to each other could otherwise be walked exponentially often
 _SQLITE_CACHE_KIB = 4096  # bounds the memory of sorting; the rest spills to disk
 _STDIN = b"-"  # as the name of a list
+_NAMES_AT_ONCE = 256  # of a list
 _FILES_BETWEEN_CALLS = 512  # files between two progress reports
-
-
-class SkipReason(StrEnum):
-    """Why a file that was seen is not in the listing. Documented in docs/reference/parquet-schema.md."""
-
-    SUFFIX = "suffix"  # its name does not end like an image's
-    OTHER_PROGRAM = "other_program"  # thumbnails, companions, checkpoints, recycle bins; the detail says what
-    EXCLUDED = "excluded"  # a pattern of the user leaves it out; the detail is the pattern
-    DICOM_NO_PIXELS = "dicom_no_pixels"  # a report, a plan, a presentation state: there is no picture in it
-    DICOM_DIRECTORY = "dicom_directory"  # a DICOMDIR, which lists other files
-    DICOM_SEGMENTATION = "dicom_segmentation"  # a segmentation or a parametric map: derived from images
-    DICOM_MODALITY = "dicom_modality"  # not MR; the detail is the modality
-    DICOM_MOSAIC = "dicom_mosaic"  # many slices tiled into one picture, as functional series of Siemens have them
-    NIFTI_DATA = "nifti_data"  # the voxels of a NIfTI pair, which is listed under its .hdr
-    DUPLICATE = "duplicate"  # the same real path was listed under an earlier name
-    SYMLINK_LOOP = "symlink_loop"  # a folder that contains itself through a link
-    UNREADABLE_FOLDER = "unreadable_folder"  # its files could not be listed
-    UNREADABLE_FILE = "unreadable_file"  # its name does not tell what it is, and its first bytes could not be read
 
 
 class InputKind(StrEnum):
@@ -105,6 +72,7 @@ class Input:
     name: bytes = b""  # FILE: its name in root; GLOB: the absolute pattern; LIST: the file with the names, b"-" stdin
     null: bool = False  # LIST: NUL bytes end the names
     once: bool = False  # LIST: standard input or a pipe, whose names can be read only once
+    archives: bool = False  # tar and zip files stand for what is in them
 
     @property
     def identity(self) -> tuple[str, str, str]:
@@ -133,6 +101,7 @@ class FoundFile:
     detail: str | None = None
     study: FoundStudy | None = None  # None: a plain image, or skipped
     fault: str | None = None  # what the file system said instead of the size; None where it answered
+    member: str | None = None  # where it is in its archive; None: it is in none
 
     @property
     def images(self) -> int:
@@ -159,19 +128,20 @@ class NoListingProgress:
 
 
 def resolve_inputs(
-    inputs: Sequence[str | Path], from_file: str | None = None, *, null: bool = False
+    inputs: Sequence[str | Path], from_file: str | None = None, *, null: bool = False, archives: bool = False
 ) -> tuple[Input, ...]:
-    """Tell folders, files, patterns and lists apart. An existing name is never taken for a pattern.
+    """Tell folders, files, patterns, lists and addresses apart. An existing name is never taken for a pattern.
 
     Args:
         inputs: As the user gave them.
         from_file: File or pipe with one more name per line, "-" for standard input, or None.
         null: Whether the names in that file end with NUL bytes instead of line feeds.
+        archives: Whether tar and zip files stand for what is in them.
 
     Raises:
         MribatchError: An input does not exist, matches nothing, or there are none or too many.
     """
-    resolved = [_resolve(os.fsencode(item)) for item in inputs]
+    resolved = [_resolve(os.fsencode(local_path(item))) for item in inputs]
     if from_file is not None:
         resolved.append(_resolve_list(from_file, null=null))
     if not resolved:
@@ -180,7 +150,19 @@ def resolve_inputs(
         raise MribatchError(
             f"{len(resolved):,} inputs are more than the {MAX_INPUTS:,} allowed", "give the names in a list of files"
         )
-    return tuple(resolved)
+    return tuple(replace(item, archives=archives) for item in resolved)
+
+
+def come_from_afar(inputs: Sequence[Input]) -> bool:
+    """Whether files are read over a network: of a list, its first name tells, unless it can be read only once."""
+    return any(is_address(item.root) or (item.kind is InputKind.LIST and _names_address(item)) for item in inputs)
+
+
+def _names_address(item: Input) -> bool:
+    if item.once:
+        return False
+    with _open_list(item.name) as stream:
+        return any(is_address(name) for _, name in islice(read_names(stream, item.text, null=item.null), 1))
 
 
 NO_PATTERNS = PathPatterns()
@@ -201,20 +183,20 @@ class Discovery:
         self,
         inputs: Sequence[Input],
         database: Path,
-        excluded: Path | None = None,
+        excluded: Path | Address | None = None,
         patterns: PathPatterns = NO_PATTERNS,
         headers: HeaderReader | None = None,
     ) -> None:
         self._headers = headers
         self._inputs = inputs
         self._database = database
-        self._scope = _Scope.of(excluded, patterns)
+        self._scope = Scope.of(excluded, patterns)
 
     def __enter__(self) -> Self:
         self._connection = open_scratch(self._database, _SQLITE_CACHE_KIB)
         for statement in (
             "CREATE TABLE found (input INTEGER, line INTEGER, path BLOB, real BLOB, size INTEGER, mtime_ns INTEGER,"
-            " skipped TEXT, detail TEXT, look INTEGER, fault TEXT)",
+            " skipped TEXT, detail TEXT, look INTEGER, fault TEXT, member TEXT)",
             "CREATE TABLE seen (real BLOB PRIMARY KEY) WITHOUT ROWID",
             "CREATE TABLE headers (file INTEGER PRIMARY KEY, skipped TEXT, detail TEXT, content TEXT)",
             "CREATE TABLE series (series TEXT PRIMARY KEY, images INTEGER, given INTEGER, needed INTEGER)"
@@ -237,10 +219,10 @@ class Discovery:
             self._read_headers(self._headers, progress)
         rows = self._connection.execute(
             "SELECT input, path, size, mtime_ns, real, found.skipped, found.detail, look, fault,"
-            " headers.*"
-            " FROM found LEFT JOIN headers ON headers.file = found.rowid ORDER BY input, line, path"
+            " member, headers.*"
+            " FROM found LEFT JOIN headers ON headers.file = found.rowid ORDER BY input, line, path, found.rowid"
         )
-        for position, path, size, mtime_ns, real, skipped, detail, look, fault, *header in rows:
+        for position, path, size, mtime_ns, real, skipped, detail, look, fault, member, *header in rows:
             if header[0] is not None:
                 yield FoundFile(position, path, size, mtime_ns, *self._found_study(*header[1:]), fault)
                 continue
@@ -249,7 +231,7 @@ class Discovery:
                 reason = SkipReason.SUFFIX
             if reason is None and not self._is_first(real):
                 reason = SkipReason.DUPLICATE
-            yield FoundFile(position, path, size, mtime_ns, reason, detail, fault=fault)
+            yield FoundFile(position, path, size, mtime_ns, reason, detail, fault=fault, member=member)
 
     def _is_first(self, real: bytes) -> bool:
         return self._connection.execute("INSERT OR IGNORE INTO seen VALUES (?)", (real,)).rowcount == 1
@@ -280,7 +262,7 @@ class Discovery:
         for table in ("found", "seen", "headers", "series"):
             self._connection.execute(f"DELETE FROM {table}")
         self._connection.execute("BEGIN")
-        self._connection.executemany("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._rows(progress))
+        self._connection.executemany("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._rows(progress))
         self._connection.execute("COMMIT")
 
     def _read_headers(self, reader: HeaderReader, progress: ListingProgress) -> None:
@@ -336,6 +318,7 @@ class Discovery:
                     entry.detail,
                     entry.look,
                     entry.fault,
+                    entry.member,
                 )
                 seen += 1
                 if seen % _FILES_BETWEEN_CALLS == 0:
@@ -353,12 +336,12 @@ def is_sampled(place: int, images: int) -> bool:
 
 def has_candidate(
     inputs: Sequence[Input],
-    excluded: Path | None,
+    excluded: Path | Address | None,
     patterns: PathPatterns = NO_PATTERNS,
     headers: HeaderReader | None = None,
 ) -> bool:
     """Whether any input holds at least one candidate; stops at the first. A list in a pipe is taken to."""
-    scope = _Scope.of(excluded, patterns)
+    scope = Scope.of(excluded, patterns)
     for item in inputs:
         if item.once:
             return True
@@ -373,13 +356,13 @@ def has_candidate(
 
 
 def count_by_name(
-    inputs: Sequence[Input], excluded: Path | None, patterns: PathPatterns = NO_PATTERNS, *, most: int
+    inputs: Sequence[Input], excluded: Path | Address | None, patterns: PathPatterns = NO_PATTERNS, *, most: int
 ) -> int:
     """Count the files that may be images by their names, at most `most`; none is opened.
 
     A list on stdin, which can be read only once, is taken to hold that many.
     """
-    scope = _Scope.of(excluded, patterns)
+    scope = Scope.of(excluded, patterns)
     found = 0
     for item in inputs:
         if item.kind is InputKind.LIST and item.name == b"-":
@@ -395,48 +378,26 @@ def count_by_name(
 class OtherFile:
     """What a walk found beside plain images: skipped for its name, or to be looked into."""
 
-    path: bytes  # absolute
+    location: bytes  # what to open
+    path: bytes  # relative to its input
     reason: SkipReason | None
     look: Look
 
 
 def other_files(
-    inputs: Sequence[Input], excluded: Path | None, patterns: PathPatterns = NO_PATTERNS
+    inputs: Sequence[Input], excluded: Path | Address | None, patterns: PathPatterns = NO_PATTERNS
 ) -> Iterator[OtherFile]:
     """Yield everything that is not a plain image by its name, in the order of the file system.
 
     A list in a pipe is left out, since it can be read only once.
     """
-    scope = _Scope.of(excluded, patterns)
+    scope = Scope.of(excluded, patterns)
     for item in inputs:
         if not item.once:
             for _, entry in _walk_input(item, scope):
                 if entry.skipped is not None or entry.look is not Look.NO:
-                    yield OtherFile(os.path.join(item.root, entry.path), entry.skipped, entry.look)
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    path: bytes
-    real: bytes
-    size: int | None
-    mtime_ns: int | None
-    skipped: SkipReason | None = None  # where `look` is not NO: what the file is unless it is DICOM or NIfTI
-    detail: str | None = None
-    look: Look = Look.NO
-    fault: str | None = None  # of the file system, where it does not say how large the file is
-
-
-@dataclass(frozen=True, slots=True)
-class _Scope:
-    """What a walk leaves out whatever its suffix."""
-
-    own: bytes | None  # real path of the run's own output folder
-    patterns: PathPatterns
-
-    @classmethod
-    def of(cls, own: Path | None, patterns: PathPatterns) -> Self:
-        return cls(os.path.realpath(os.fsencode(own)) if own is not None else None, patterns)
+                    location = locate(item.root, entry.path, entry.member)
+                    yield OtherFile(location, entry.path, entry.skipped, entry.look)
 
 
 def _hash_path(real: bytes) -> bytes:
@@ -444,6 +405,8 @@ def _hash_path(real: bytes) -> bytes:
 
 
 def _resolve(name: bytes) -> Input:
+    if is_address(name):
+        return _resolve_address(Address.parse(name))
     text = decode_name(name)[0]
     absolute = os.path.abspath(name)
     if _is_folder_now(name):
@@ -472,7 +435,28 @@ def _is_folder_now(name: bytes) -> bool:
             return False
 
 
+def _resolve_address(address: Address) -> Input:
+    try:
+        facts = look_up(address, FIRST_PATIENCE_S)
+        if facts is None:
+            check_bucket(address)
+    except StoreError as error:
+        raise error.to_user(f"cannot read {address}") from error
+    if facts is None:
+        fix = "check the address; patterns are not tried in a store, name a folder and use --exclude"
+        raise MribatchError(f"there is no object or folder '{address}'", fix)
+    if facts.is_folder:
+        return Input(InputKind.FOLDER, str(address), str(address).encode())
+    return Input(InputKind.FILE, str(address), str(address.parent).encode(), address.name.encode())
+
+
 def _resolve_list(name: str, *, null: bool) -> Input:
+    name = os.fspath(local_path(name))
+    if is_address(name):
+        found = _resolve_address(Address.parse(name))
+        if found.kind is InputKind.FOLDER:
+            raise MribatchError(f"the list '{name}' is a folder", "give an object with one path per line")
+        return Input(InputKind.LIST, found.text, os.fsencode(os.getcwd()), found.text.encode(), null)
     path = os.fsencode(name)
     once = path == _STDIN or _is_pipe(path)
     if not once and not os.path.isfile(path):
@@ -497,21 +481,41 @@ def _fixed_folder(pattern: bytes) -> bytes:
     return folder
 
 
-def _walk_input(item: Input, scope: _Scope) -> Iterator[tuple[int, _Entry]]:
+def _walk_input(item: Input, scope: Scope) -> Iterator[tuple[int, Entry]]:
     """Yield (line, entry): line is the place in a list, 0 elsewhere."""
+    scope = replace(scope, archives=item.archives)
+    for line, entry in _walk_names(item, scope):
+        if entry.is_archive:
+            yield from ((line, one) for one in expand(item.root, entry, scope))
+        else:
+            yield line, entry
+
+
+def _walk_names(item: Input, scope: Scope) -> Iterator[tuple[int, Entry]]:
+    far = is_address(item.root)
     if item.kind is InputKind.FILE:
-        yield 0, _named_file(item.root, item.name, scope)
+        yield 0, name_object(item.root, item.name, scope) if far else _named_file(item.root, item.name, scope)
     elif item.kind is InputKind.FOLDER:
-        yield from ((0, entry) for entry in _walk_folder(item.root, b"", scope))
+        walk = walk_objects if far else _walk_folder
+        yield from ((0, entry) for entry in walk(item.root, b"", scope))
     elif item.kind is InputKind.GLOB:
         yield from ((0, entry) for entry in _walk_matches(item, scope))
     else:
         with _open_list(item.name) as stream:
-            for number, name in read_names(stream, item.text, null=item.null):
-                if os.path.isdir(os.path.join(item.root, name)):
-                    yield from ((number, entry) for entry in _walk_named_folder(item.root, name.rstrip(b"/"), scope))
-                else:
-                    yield number, _named_file(item.root, name, scope)
+            yield from _walk_list(item, read_names(stream, item.text, null=item.null), scope)
+
+
+def _walk_list(item: Input, names: Iterator[tuple[int, bytes]], scope: Scope) -> Iterator[tuple[int, Entry]]:
+    """Addresses are looked up many at a time: each is a question to a server."""
+    while some := list(islice(names, _NAMES_AT_ONCE)):
+        far = name_objects([name for _, name in some if is_address(name)], scope)
+        for number, name in some:
+            if is_address(name):
+                yield from ((number, entry) for entry in next(far))
+            elif os.path.isdir(os.path.join(item.root, name)):
+                yield from ((number, entry) for entry in _walk_named_folder(item.root, name.rstrip(b"/"), scope))
+            else:
+                yield number, _named_file(item.root, name, scope)
 
 
 def _open_list(name: bytes) -> contextlib.AbstractContextManager[BinaryIO]:
@@ -519,10 +523,12 @@ def _open_list(name: bytes) -> contextlib.AbstractContextManager[BinaryIO]:
         import sys
 
         return contextlib.nullcontext(sys.stdin.buffer)
+    if is_address(name):
+        return contextlib.closing(open_object(Address.parse(name)))
     return Path(os.fsdecode(name)).open("rb")
 
 
-def _walk_matches(item: Input, scope: _Scope) -> Iterator[_Entry]:
+def _walk_matches(item: Input, scope: Scope) -> Iterator[Entry]:
     spelled_out = frozenset(item.name.split(b"/"))
     for match in glob.iglob(item.name, recursive=True, include_hidden=True):
         relative = os.path.relpath(match, item.root)
@@ -532,45 +538,47 @@ def _walk_matches(item: Input, scope: _Scope) -> Iterator[_Entry]:
         parts = relative.split(b"/") if folder else relative.split(b"/")[:-1]
         found = next((what for part in parts if part not in spelled_out and (what := describe_folder(part))), None)
         if found is not None:
-            yield _Entry(relative + b"/" * folder, b"", None, None, SkipReason.OTHER_PROGRAM, found)
+            yield Entry(relative + b"/" * folder, b"", None, None, SkipReason.OTHER_PROGRAM, found)
         elif folder:
             yield from _walk_named_folder(item.root, relative, scope)
         else:
             yield _matching_file(item.root, relative, scope)
 
 
-def _matching_file(root: bytes, relative: bytes, scope: _Scope) -> _Entry:
+def _matching_file(root: bytes, relative: bytes, scope: Scope) -> Entry:
     entry = _named_file(root, relative, scope)
     if entry.skipped is not None:
         return entry
-    reason, detail, look = _judge_name(os.path.basename(relative), os.path.join(root, relative))
-    return replace(entry, skipped=reason, detail=detail, look=look)
+    reason, detail, look = judge_name(os.path.basename(relative), os.path.join(root, relative))
+    return entry if entry.is_archive else replace(entry, skipped=reason, detail=detail, look=look)
 
 
-def _named_file(root: bytes, name: bytes, scope: _Scope) -> _Entry:
+def _named_file(root: bytes, name: bytes, scope: Scope) -> Entry:
     """A file named outright is a candidate whatever its suffix, also when it is not there: it earns its row."""
     if (pattern := scope.patterns.find_above(name)) is not None:
-        return _Entry(name, b"", None, None, SkipReason.EXCLUDED, pattern)
+        return Entry(name, b"", None, None, SkipReason.EXCLUDED, pattern)
     full = os.path.join(root, name)
     size = mtime_ns = fault = None
+    archive = False
     try:
         facts = ask_again(partial(os.stat, full))
         size, mtime_ns = facts.st_size, facts.st_mtime_ns
+        archive = scope.archives and name.lower().endswith(ARCHIVE_SUFFIXES) and stat.S_ISREG(facts.st_mode)
     except OSError as error:
         fault = describe(error) if is_system_error(error) else None
     look = Look.NO if name.lower().endswith(IMAGE_SUFFIXES) else Look.NAMED
-    return _Entry(name, os.path.realpath(full), size, mtime_ns, look=look, fault=fault)
+    return Entry(name, os.path.realpath(full), size, mtime_ns, look=look, fault=fault, is_archive=archive)
 
 
-def _walk_named_folder(root: bytes, start: bytes, scope: _Scope) -> Iterator[_Entry]:
+def _walk_named_folder(root: bytes, start: bytes, scope: Scope) -> Iterator[Entry]:
     """Walk a folder that a list or a pattern names, unless the user leaves it out."""
     if (pattern := scope.patterns.find_above(start, folder=True)) is not None:
-        yield _Entry(start + b"/", b"", None, None, SkipReason.EXCLUDED, pattern)
+        yield Entry(start + b"/", b"", None, None, SkipReason.EXCLUDED, pattern)
     else:
         yield from _walk_folder(root, start, scope)
 
 
-def _walk_folder(root: bytes, start: bytes, scope: _Scope) -> Iterator[_Entry]:
+def _walk_folder(root: bytes, start: bytes, scope: Scope) -> Iterator[Entry]:
     """Walk `root/start`; symbolic links are followed, a folder inside itself is not entered again."""
     start_real = os.path.realpath(os.path.join(root, start))
     waiting: list[tuple[bytes, bytes, tuple[bytes, ...]]] = [(start, start_real, ())]
@@ -582,7 +590,7 @@ def _walk_folder(root: bytes, start: bytes, scope: _Scope) -> Iterator[_Entry]:
         loop = any(real == above or above.startswith(real.rstrip(b"/") + b"/") for above in linked_from)
         visits[real] = visits.get(real, 0) + 1
         if loop or visits[real] > _MAX_VISITS_OF_A_FOLDER:
-            yield _Entry(relative + b"/", real, None, None, SkipReason.SYMLINK_LOOP)
+            yield Entry(relative + b"/", real, None, None, SkipReason.SYMLINK_LOOP)
             continue
         try:
             here = os.path.join(root, relative) if relative else root
@@ -591,10 +599,10 @@ def _walk_folder(root: bytes, start: bytes, scope: _Scope) -> Iterator[_Entry]:
                     path = os.path.join(relative, entry.name)
                     kind = _kind_of_entry(entry)
                     if isinstance(kind, str):
-                        yield _Entry(path + b"/", b"", None, None, SkipReason.UNREADABLE_FOLDER, kind)
+                        yield Entry(path + b"/", b"", None, None, SkipReason.UNREADABLE_FOLDER, kind)
                     elif not kind:
                         yield _file_entry(entry, path, real, scope)
-                    elif (left_out := _left_out_folder(entry.name, path, scope)) is not None:
+                    elif (left_out := left_out_folder(entry.name, path, scope)) is not None:
                         yield left_out
                     elif entry.is_symlink():
                         waiting.append((path, os.path.realpath(entry.path), (*linked_from, real)))
@@ -602,19 +610,11 @@ def _walk_folder(root: bytes, start: bytes, scope: _Scope) -> Iterator[_Entry]:
                         waiting.append((path, os.path.join(real, entry.name), linked_from))
         except OSError as error:
             shown = describe(error)
-            yield _Entry(relative + b"/", real, None, None, SkipReason.UNREADABLE_FOLDER, shown)
+            yield Entry(relative + b"/", real, None, None, SkipReason.UNREADABLE_FOLDER, shown)
 
 
 def _scan(folder: bytes) -> contextlib.AbstractContextManager[Iterator[os.DirEntry[bytes]]]:
     return ask_again(lambda: os.scandir(folder))
-
-
-def _left_out_folder(name: bytes, path: bytes, scope: _Scope) -> _Entry | None:
-    if (what := describe_folder(name)) is not None:
-        return _Entry(path + b"/", b"", None, None, SkipReason.OTHER_PROGRAM, what)
-    if (pattern := scope.patterns.find(path, folder=True)) is not None:
-        return _Entry(path + b"/", b"", None, None, SkipReason.EXCLUDED, pattern)
-    return None
 
 
 def _kind_of_entry(entry: os.DirEntry[bytes]) -> bool | str:
@@ -625,12 +625,13 @@ def _kind_of_entry(entry: os.DirEntry[bytes]) -> bool | str:
         return describe(error) if is_system_error(error) else False
 
 
-def _file_entry(entry: os.DirEntry[bytes], path: bytes, folder_real: bytes, scope: _Scope) -> _Entry:
+def _file_entry(entry: os.DirEntry[bytes], path: bytes, folder_real: bytes, scope: Scope) -> Entry:
     if (pattern := scope.patterns.find(path, folder=False)) is not None:
-        return _Entry(path, b"", None, None, SkipReason.EXCLUDED, pattern)
-    reason, detail, look = _judge_name(entry.name, entry.path)
-    if reason is not None and look is Look.NO:
-        return _Entry(path, b"", None, None, reason, detail)
+        return Entry(path, b"", None, None, SkipReason.EXCLUDED, pattern)
+    reason, detail, look = judge_name(entry.name, entry.path)
+    archive = scope.archives and reason is SkipReason.SUFFIX and entry.name.lower().endswith(ARCHIVE_SUFFIXES)
+    if reason is not None and look is Look.NO and not archive:
+        return Entry(path, b"", None, None, reason, detail)
     real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(folder_real, entry.name)
     size = mtime_ns = fault = None
     try:
@@ -638,20 +639,5 @@ def _file_entry(entry: os.DirEntry[bytes], path: bytes, folder_real: bytes, scop
         size, mtime_ns = (facts.st_size, facts.st_mtime_ns) if stat.S_ISREG(facts.st_mode) else (None, None)
     except OSError as error:
         fault = describe(error) if is_system_error(error) else None
-    return _Entry(path, real, size, mtime_ns, reason, detail, look, fault)
-
-
-def _judge_name(name: bytes, path: bytes) -> tuple[SkipReason | None, str | None, Look]:
-    """What a file that was found in a folder or by a pattern is by its name.
-
-    Returns:
-        The reason why it is not an image, None where it may be one, and the detail; and whether to look into it.
-    """
-    if (what := describe_file(name, path)) is not None:
-        return SkipReason.OTHER_PROGRAM, what, Look.NO
-    lower = name.lower()
-    if lower.endswith(IMAGE_SUFFIXES):
-        return None, None, Look.NO
-    if lower.endswith(STUDY_SUFFIXES):
-        return None, None, Look.EXPECTED
-    return SkipReason.SUFFIX, None, Look.NO if lower.endswith(OTHER_SUFFIXES) else Look.UNKNOWN
+    archive = archive and size is not None
+    return Entry(path, real, size, mtime_ns, reason, detail, look, fault, is_archive=archive)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mribatch.core.errors import RunError
@@ -117,8 +118,14 @@ def _rows(folder: Path, images: int | None) -> Iterator[tuple[Any, ...]]:
                 real = (
                     paths.read_row_group(group, ["real_path"], use_threads=False).column(0).to_pylist()[: rows.num_rows]
                 )
-            yield from zip(*(column.to_pylist() for column in rows.columns), real, strict=True)
+            yield from zip(*_all_columns(rows), real, strict=True)
             left -= rows.num_rows
+
+
+def _all_columns(rows: pa.Table) -> Iterator[list[Any]]:
+    """Every column of a listing; those that a listing of an earlier version lacks are null."""
+    for name in LISTING_SCHEMA.names:
+        yield rows.column(name).to_pylist() if name in rows.column_names else [None] * rows.num_rows
 
 
 def _refuse_lost(connection: sqlite3.Connection, lenient: bool) -> None:

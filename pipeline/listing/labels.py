@@ -15,6 +15,7 @@ from mribatch.core.model_spec import ModelSpec, normalise_label
 from mribatch.core.scratch_database import open_scratch
 from mribatch.core.text import decode_name
 from mribatch.pipeline.listing.discover import Input
+from mribatch.pipeline.storage.address import join
 
 _FROM_FOLDERS, _NOWHERE = "auto", "none"  # what `open_labels` understands beside a file
 _MAX_NAMES = 1000  # distinct unknown names that are counted one by one; folders named after patients can be many
@@ -131,7 +132,7 @@ class TableLabels:
             raise _second_label(table, line, path)
 
     def of(self, item: Input, path: bytes) -> str | None:
-        relative, absolute = decode_name(path)[0], decode_name(os.path.join(item.root, path))[0]
+        relative, absolute = decode_name(path)[0], decode_name(join(item.root, path))[0]
         for written in (relative, absolute):
             label = self._use(written)
             if label is None:

@@ -4,8 +4,7 @@ Told by name, since the walk must stay cheap; only names that begin with "._" ar
 a name, too. A file or folder that is named outright is read all the same.
 """
 
-import os
-from pathlib import Path
+from mribatch.pipeline.storage.content import read_beginning
 
 _FOLDERS = {
     b"@eadir": "thumbnails of a Synology NAS",
@@ -51,7 +50,7 @@ def describe_file(name: bytes, path: bytes) -> str | None:
 
     Args:
         name: The last part of its path.
-        path: What to open, where the name alone does not tell.
+        path: What to open, also an object or a member of an archive, where the name alone does not tell.
     """
     if name.startswith(_COMPANION_START):
         return "an AppleDouble companion of macOS" if _is_apple_double(path) else None
@@ -59,11 +58,7 @@ def describe_file(name: bytes, path: bytes) -> str | None:
 
 
 def _is_apple_double(path: bytes) -> bool:
-    file = Path(os.fsdecode(path))
     try:
-        if not file.is_file():  # opening a FIFO would wait for its writer
-            return False
-        with file.open("rb") as stream:
-            return stream.read(4) in _APPLE_MAGICS
+        return read_beginning(path, 4) in _APPLE_MAGICS
     except OSError:
         return False

@@ -24,11 +24,13 @@ from mribatch.core.files import publishing
 from mribatch.core.local_paths import arrow_path
 from mribatch.core.system_errors import reading
 from mribatch.core.text import decode_name
-from mribatch.pipeline.listing.discover import Discovery, FoundFile, Input, ListingProgress, SkipReason
+from mribatch.pipeline.listing.discover import Discovery, FoundFile, Input, ListingProgress
+from mribatch.pipeline.listing.entry import SkipReason
 from mribatch.pipeline.listing.headers import write_entry
 from mribatch.pipeline.listing.labels import Labels
 from mribatch.pipeline.parquet_file import ParquetProblem, open_parquet, read_groups
 from mribatch.pipeline.records import Flag, ImageFile, SliceSource, Status, StudyImage, Verdict
+from mribatch.pipeline.storage.address import locate
 from mribatch.pipeline.studies.pseudonyms import Pseudonyms
 
 LISTING_FILE, SKIPPED_FILE = "listing.parquet", "skipped.parquet"
@@ -55,6 +57,7 @@ LISTING_SCHEMA = pa.schema(
         pa.field("sampled", pa.bool_()),
         pa.field("status", pa.string()),
         pa.field("error", pa.string()),
+        pa.field("member", pa.string()),
     ]
 )
 PATHS_SCHEMA = pa.schema(
@@ -204,14 +207,14 @@ def write_listing(
             raw = found.path if escaped and hidden_by is None else None
             begin = (found.input, shown, found.size, found.mtime_ns, label, raw)
             for row in _study_columns(found):
-                listing.add(found.path, *begin, *row)
+                listing.add(found.path, *begin, *row, found.member)
             digest.update(_describe(found, label))
             listed.add(found, label)
         left_out.close()
     return _make_facts(listed, skipped, labels, digest.hexdigest(), hidden_by)
 
 
-_NO_STUDY = (None,) * 12
+_NO_STUDY = (None,) * 12  # and `member` follows
 
 
 def _study_columns(found: FoundFile) -> Iterator[tuple[Any, ...]]:
@@ -395,9 +398,9 @@ class Listing:
     def _image_file(self, row: dict[str, Any], real: bytes | None) -> ImageFile:
         raw: bytes | None = row["raw_path"]
         name = raw if raw is not None else row["path"].encode() if real is None else real
-        file = os.path.join(self._roots[row["input"]], name)
-        if b"\0" in file:
+        if b"\0" in name:
             raise ValueError(f"row {row['index']} has a path with a NUL byte")
+        file = locate(self._roots[row["input"]], name, row.get("member"))
         study = self._study_image(row) if row.get("format") is not None else None
         facts = (row["bytes"], row["mtime_ns"])
         return ImageFile(

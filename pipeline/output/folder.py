@@ -5,7 +5,7 @@ run.json is the first file of a run and names every field that must be the same 
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +14,8 @@ from mribatch.core.errors import RunError, WriteError
 from mribatch.core.files import FolderLock, remove_folder, write_json
 from mribatch.pipeline.listing.table import LISTING_FILE, PATHS_FILE, SKIPPED_FILE
 from mribatch.pipeline.output.difference import describe_difference
+from mribatch.pipeline.output.lease import Lease
+from mribatch.pipeline.output.mirror import FIGURES_FOLDER, Mirror, Place, mirroring, part_name, place_of
 from mribatch.pipeline.output.part_hashes import HASHES_FILE
 from mribatch.pipeline.output.parts import PARTS_FOLDER
 from mribatch.pipeline.output.run_file import (
@@ -55,8 +57,7 @@ _OWN_FILES = (
     DISCOVERY_DATABASE,
     LABELS_DATABASE,
 )
-_FIGURES = "figures"
-_OWN_FOLDERS = (PARTS_FOLDER, _FIGURES, FRESH_FOLDER)
+_OWN_FOLDERS = (PARTS_FOLDER, FIGURES_FOLDER, FRESH_FOLDER)
 _NEW_FOLDER = "name a folder that is new or empty"
 
 # What a run that was killed at its very beginning may leave without a run.json.
@@ -96,28 +97,79 @@ class Difference:
 
 
 class RunFolder:
-    """One output folder. Reading never changes it; `write` and `overwrite` are called under its lock."""
+    """One output folder. Reading never changes it; `write` and `overwrite` are called under its lock.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: Of the folder, or of its local copy.
+        mirror: Where it is in a store; None: it is on this machine.
+    """
+
+    def __init__(self, path: Path, mirror: Mirror | None = None) -> None:
         self.path = path
+        self._mirror = mirror
         self._lock: FolderLock | None = None
+        self._lease: Lease | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where the results are for everyone else."""
+        return self.path if self._mirror is None else self._mirror.address
+
+    @property
+    def address(self) -> str | None:
+        """Its address in a store; None: it is on this machine."""
+        return None if self._mirror is None else str(self._mirror.address)
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes out while entered.
+    def locked(self, note: Callable[[str], None]) -> Iterator[None]:
+        """Keep other processes out while entered; what is in a store is fetched first.
+
+        Args:
+            note: Receives a line where it must wait for the owner of a folder in a store.
 
         Raises:
-            FolderLockedError, NoLocksError, WriteError: As FolderLock.
+            FolderLockedError, NoLocksError, WriteError: As FolderLock and Lease.
             FolderGoneError: In place of an error that a removed folder leads to.
         """
-        with FolderLock(self.path) as self._lock:
+        with FolderLock(self.path) as self._lock, self._leased(note):
             try:
                 yield
             except (WriteError, RunError, OSError):
                 self.check_lock()
                 raise
             finally:
-                self._lock = None
+                self._lock = self._lease = None
+
+    @contextlib.contextmanager
+    def _leased(self, note: Callable[[str], None]) -> Iterator[None]:
+        if self._mirror is None:
+            yield
+            return
+        with Lease(self._mirror.address, note) as self._lease:
+            self._mirror.fetch()
+            yield
+
+    def published(self, part: int) -> None:
+        """Put a part that is there now into the store.
+
+        Raises:
+            FolderGoneError: As `check_lock`.
+            MribatchError: The store refuses.
+        """
+        if self._mirror is not None:
+            self.check_lock()
+            self._mirror.push(part_name(part))
+
+    def collect(self) -> None:
+        """Fetch the parts that other machines have put into the store."""
+        if self._mirror is not None:
+            self._mirror.fetch_parts()
+
+    def synchronise(self) -> None:
+        """Put everything into the store that is not there yet."""
+        if self._mirror is not None:
+            self.check_lock()
+            self._mirror.sync()
 
     def check_lock(self) -> None:
         """Make sure that the folder is still the one that was locked.
@@ -127,6 +179,8 @@ class RunFolder:
         """
         if self._lock is not None:
             self._lock.check()
+        if self._lease is not None:
+            self._lease.check()
 
     def read(self) -> RunFile | None:
         """Return run.json, or None where there is none.
@@ -155,14 +209,21 @@ class RunFolder:
             return None
         if not self.path.is_dir():
             raise RunError(f"{self.path} is not a folder", _NEW_FOLDER)
+        names = self._names()
         content = self.read()
-        others = [] if content else [entry.name for entry in self.path.iterdir() if entry.name not in _BEFORE_RUN_FILE]
+        others = [] if content else [name for name in names if name not in _BEFORE_RUN_FILE]
         if others:
             raise self._not_ours(f"it holds '{min(others)}' and no {RUN_FILE}")
         return content
 
+    def _names(self) -> set[str]:
+        """What is in the folder. Of one in a store, run.json is fetched, unless everything was already."""
+        if self._mirror is None or self._lease is not None:
+            return {entry.name for entry in self.path.iterdir()}
+        return {name.partition("/")[0] for name in self._mirror.fetch(lambda name: name == RUN_FILE)}
+
     def write(self, content: RunFile) -> None:
-        """Replace run.json.
+        """Replace run.json; in a store, after everything else that is new.
 
         Raises:
             FolderGoneError: As `check_lock`.
@@ -170,6 +231,8 @@ class RunFolder:
         """
         self.check_lock()
         write_json(self.path / RUN_FILE, content.to_json())
+        if self._mirror is not None:
+            self._mirror.sync()
 
     def overwrite(self) -> None:
         """Delete what an earlier run of ours left, and nothing else. run.json goes last, so that it stays ours."""
@@ -185,9 +248,20 @@ class RunFolder:
 
     def remove_copies(self) -> None:
         """Delete what was made from all rows, before more rows come: a copy or a report of fewer would mislead."""
-        remove_folder(self.path / _FIGURES)
+        remove_folder(self.path / FIGURES_FOLDER)
         for name in _FROM_ROWS:
             (self.path / name).unlink(missing_ok=True)
 
     def _not_ours(self, reason: str) -> RunError:
         return RunError(f"{self.path} is not a run folder of mribatch: {reason}", _NEW_FOLDER)
+
+
+@contextlib.contextmanager
+def open_run_folder(out: str | Place) -> Iterator[RunFolder]:
+    """The output folder that a user names: a path, or an address in a store."""
+    place = place_of(out)
+    if isinstance(place, Path):
+        yield RunFolder(place)
+    else:
+        with mirroring(place) as mirror:
+            yield RunFolder(mirror.path, mirror)

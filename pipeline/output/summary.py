@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from mribatch.core.about import JSON_SCHEMA_VERSION, RESEARCH_NOTICE
 from mribatch.core.errors import ExitCode
 from mribatch.core.tables import PLAIN, Cell, Column, Screen, count, format_table
 from mribatch.core.text import one_line
 from mribatch.core.typed_json import write_record
-from mribatch.pipeline.listing.discover import SkipReason
+from mribatch.pipeline.listing.entry import SkipReason
 from mribatch.pipeline.listing.label_advice import warn_of_unknown_labels
+from mribatch.pipeline.output.mirror import Place
 from mribatch.pipeline.output.parts import PARTS_FOLDER, RowCounts
 from mribatch.pipeline.output.row_table import format_series
 from mribatch.pipeline.output.run_file import RunCounts, RunFile
@@ -22,7 +25,12 @@ from mribatch.pipeline.records import Flag, Status
 
 FEW_IMAGES = 10  # whose rows are printed beside a summary
 _SERIES_SHOWN = 10
-_LOST = (SkipReason.UNREADABLE_FOLDER, SkipReason.UNREADABLE_FILE)
+_LOST = (
+    SkipReason.UNREADABLE_FOLDER,
+    SkipReason.UNREADABLE_FILE,
+    SkipReason.DAMAGED_ARCHIVE,
+    SkipReason.STUDY_ELSEWHERE,
+)
 _LOST_IF_STRICT = (*_LOST, SkipReason.DICOM_MODALITY, SkipReason.DICOM_MOSAIC, SkipReason.SYMLINK_LOOP)
 
 
@@ -33,7 +41,7 @@ class RunSummary:
     With `strict`, it is also 3 where files were left out that may be images (`exit_code_of`).
     """
 
-    out: Path
+    out: Place
     files: int
     images: int  # rows: files, and slices of files
     counts: RowCounts
@@ -52,6 +60,7 @@ class RunSummary:
     images_per_second: float | None  # of this call
     bottleneck: str | None  # of this call
     shard: str | None = None  # "2/4": `images` and `counts` are of this share of the listed files
+    series: pa.Table | None = None  # one row per series; None where the run has none
     unmatched_lines: int | None = None  # lines of the labels table whose path is no listed file's
     unmatched_first: tuple[str, ...] = ()  # the first of their paths
     strict: bool = False
@@ -79,7 +88,7 @@ class RunSummary:
         content: dict[str, Any] = {"schema_version": JSON_SCHEMA_VERSION}
         content |= {key: dict(value) if isinstance(value, Mapping) else value for key, value in vars(self).items()}
         counts = self.counts
-        del content["counts"]
+        del content["counts"], content["series"]
         content |= {
             "out": str(self.out),
             "ok": self.counts.by_status[Status.OK],
@@ -146,7 +155,7 @@ class RunSummary:
 
     def _list_series(self, screen: Screen) -> list[str]:
         """The series that show a tumor most, where the run has any; each is answered by its mean probabilities."""
-        series = read_series(self.out)
+        series = self.series
         if series is None:
             return []
         shown = select_suspicious(series, _SERIES_SHOWN)
@@ -222,8 +231,15 @@ class RunSummary:
         return f"{self.images_per_second:,.0f} images/s, bottleneck: {self.bottleneck} ({stages})"
 
 
-def summarize(out: Path, run: RunFile, counts: RowCounts) -> RunSummary:
-    """Sum up a run from its run.json and its rows, as of a call that made none of them."""
+def summarize(folder: Path, out: Place, run: RunFile, counts: RowCounts) -> RunSummary:
+    """Sum up a run from its run.json and its rows, as of a call that made none of them.
+
+    Args:
+        folder: Of the run, or its local copy.
+        out: What the user calls that folder.
+        run: Its run.json.
+        counts: Of its rows.
+    """
     seconds: Counter[str] = Counter()
     for attempt in run.attempts:
         seconds.update(dict(attempt.seconds or {}))
@@ -247,6 +263,7 @@ def summarize(out: Path, run: RunFile, counts: RowCounts) -> RunSummary:
         images_per_second=None,
         bottleneck=None,
         shard=run.shard,
+        series=read_series(folder),
         unmatched_lines=run.listing.unmatched_lines,
         unmatched_first=run.listing.unmatched_first or (),
     )

@@ -113,10 +113,11 @@ def _text(path: bytes) -> str:
 def _encode_image(file: ImageFile, ranges: dict[tuple[SliceSource, ...], int]) -> list[Any]:
     study = file.study
     if study is None:
-        return [_text(file.file)]
+        return [_text(file.file), file.listed]
     refused = study.refused
     return [
         _text(file.file),
+        file.listed,
         study.format,
         study.slice,
         list(study.flags),
@@ -126,7 +127,7 @@ def _encode_image(file: ImageFile, ranges: dict[tuple[SliceSource, ...], int]) -
 
 
 def _decode_image(position: int, facts: list[Any], ranges: Sequence[tuple[SliceSource, ...]]) -> ImageFile:
-    path, *rest = facts
+    path, listed, *rest = facts
     study = None
     if rest:
         study_format, place, flags, refused, sampled = rest
@@ -137,7 +138,8 @@ def _decode_image(position: int, facts: list[Any], ranges: Sequence[tuple[SliceS
             refused=None if refused is None else Verdict(Status(refused[0]), refused[1], study_format),
             range_from=() if sampled is None else ranges[sampled],
         )
-    return ImageFile(position, 0, "", path.encode("latin-1"), study=study)
+    known = None if listed is None else (listed[0], listed[1])
+    return ImageFile(position, 0, "", path.encode("latin-1"), study=study, listed=known)
 
 
 def reply_bytes(reply: Reply) -> bytes:

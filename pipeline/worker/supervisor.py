@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from mribatch.core.agreement import Agreement
 from mribatch.core.errors import MribatchError
-from mribatch.core.regular_file import read_file
 from mribatch.pipeline.decode.file import timed_out
 from mribatch.pipeline.inference.order import WorkOrder
 from mribatch.pipeline.records import ClassifiedBatch, DecodedFile, ImageFile, RunsWith, Status, Verdict
 from mribatch.pipeline.stopwatch import WAITING, Stopwatch
+from mribatch.pipeline.storage.content import read_content
 from mribatch.pipeline.worker.messages import (
     Answer,
     Batch,
@@ -237,7 +237,7 @@ class SupervisedClassifier:
             Status.DECODER_CRASH, f"The decoding process died {times} times on this file alone; it was {death.how}."
         )
         try:
-            content = read_file(file.file)
+            content = read_content(file.file).data
         except OSError:
             return DecodedFile(file, verdict)
         return DecodedFile(file, verdict, len(content), sha256(content).hexdigest())

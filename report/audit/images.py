@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from mribatch.core.cores import usable_cores
 from mribatch.core.data_sets import CONTENT_SIZE
 from mribatch.core.files import remove_folder
-from mribatch.core.regular_file import read_head
 from mribatch.core.training_images import perceptual_hashes
 from mribatch.pipeline.decode.formats.jpeg import JpegEncoding, read_encoding
 from mribatch.pipeline.decode.opencv import OpenCvDecoder
@@ -30,6 +29,7 @@ from mribatch.pipeline.no_image import no_image_error
 from mribatch.pipeline.plan import make_header_reader
 from mribatch.pipeline.progress import Progress
 from mribatch.pipeline.records import DecodedFile, ImageFile, Status, Verdict
+from mribatch.pipeline.storage.content import read_beginning
 from mribatch.pipeline.studies.pseudonyms import random_pseudonyms
 from mribatch.report.audit.options import AuditOptions
 
@@ -229,6 +229,6 @@ def _read_encoding(decoded: DecodedFile) -> JpegEncoding | None:
     if decoded.verdict.status is not Status.OK or decoded.verdict.format != "jpeg":
         return None
     try:
-        return read_encoding(read_head(decoded.file.file, _HEAD))
+        return read_encoding(read_beginning(decoded.file.file, _HEAD))
     except OSError:  # it went away in between
         return None

@@ -9,12 +9,14 @@ from typing import Any
 
 from mribatch.core.bundle import CARD_FILE, SPEC_FILE
 from mribatch.core.cores import usable_cores
+from mribatch.core.errors import MribatchError
 from mribatch.core.files import sha256_of_file
 from mribatch.core.model_spec import find_no_tumor_class
 from mribatch.core.tables import count
 from mribatch.pipeline.output.run_file import RunFile, read_finished_run
 from mribatch.pipeline.progress import Track, track_silently
 from mribatch.pipeline.records import Status
+from mribatch.pipeline.storage.bundle_copy import fetch_bundle
 from mribatch.report.html.cards import CardMaker, DuplicateCards, ImageCard, LookTable, SeriesStrip, tabulate_cards
 from mribatch.report.html.charts import (
     Chart,
@@ -205,12 +207,12 @@ def _list_first(metrics: MetricsFile, triage: Sequence[Chosen], duplicates: Dupl
 
 def _read_card(facts: RunFile) -> str | None:
     """The model card, where the bundle of the run is still there."""
-    folder = Path(facts.bundle.folder)
     try:
+        folder = Path(fetch_bundle(facts.bundle.folder))
         if sha256_of_file(folder / SPEC_FILE) != facts.bundle.bundle_sha256:
             return None
         return (folder / CARD_FILE).read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    except (OSError, MribatchError):
         return None
 
 

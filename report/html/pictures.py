@@ -14,6 +14,7 @@ from mribatch.core.errors import MribatchError
 from mribatch.pipeline.output.run_file import RunFile
 from mribatch.pipeline.progress import Track, track_silently
 from mribatch.pipeline.records import ImageFile
+from mribatch.pipeline.storage.bundle_copy import fetch_bundle
 from mribatch.report.activation import MapMaker, MapMethod
 from mribatch.report.overlay import draw_overlay
 from mribatch.report.run_images import ListedImages
@@ -84,7 +85,7 @@ class PictureMaker:
 def open_map_maker(stack: ExitStack, facts: RunFile, threads: int) -> MapMaker | None:
     """The maker of maps for the run's model; None where that bundle is no longer there."""
     try:
-        bundle: Bundle = load_bundle(facts.bundle.folder)
+        bundle: Bundle = load_bundle(fetch_bundle(facts.bundle.folder))
     except MribatchError:
         return None
     if bundle.sha256 != facts.bundle.bundle_sha256:

@@ -41,9 +41,9 @@ def test_a_misspelt_option_is_answered_with_the_close_ones() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        ("classify", "data", "--out", "s3://bucket/x"),
-        ("classify", "s3://bucket/x", "--out", "out"),
-        ("report", "gs://bucket/x"),
+        ("audit", "data", "--out", "s3://bucket/x"),
+        ("audit", "s3://bucket/x", "--out", "out"),
+        ("demo", "gs://bucket/x"),
         ("train", "cnn", "data", "--out", "s3://bucket/x"),
     ],
 )
@@ -51,7 +51,7 @@ def test_an_address_is_refused_and_leaves_nothing(command: tuple[str, ...], tmp_
     draw_images(tmp_path / "data", 1)
     result = mribatch(*command, cwd=tmp_path)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
-    assert "is an address, and only local paths are supported so far. Fix: " in result.stderr
+    assert "is an address, and this command takes local paths only. Fix: " in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 

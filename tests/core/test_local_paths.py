@@ -8,6 +8,7 @@ import pytest
 from mribatch.core.errors import OptionError
 from mribatch.core.local_paths import arrow_path, utf8_path
 from mribatch.pipeline.options import ClassifyOptions
+from mribatch.pipeline.output.folder import RunFolder
 from mribatch.pipeline.plan import make_plan
 
 
@@ -19,7 +20,7 @@ def test_arrow_paths() -> None:
 def test_a_name_that_is_not_utf_8_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     out = Path(os.fsdecode(bytes(tmp_path) + b"/b\xe9"))
     with pytest.raises(OptionError, match=r"--out .*b\\xe9 is not UTF-8.* Fix: choose a folder whose name is UTF-8"):
-        make_plan([tmp_path], out, ClassifyOptions(), print)
+        make_plan([tmp_path], RunFolder(out), ClassifyOptions(), print)
     with pytest.raises(OptionError, match="is not UTF-8"):
         utf8_path(out)
     assert not out.exists()

@@ -438,7 +438,7 @@ def test_other_files_are_named_with_their_reason(tmp_path: Path) -> None:
     make(tmp_path / "data", "a.png", "b.png", "scan.dcm", "x/notes.txt", "x/IM1")
     others = other_files(resolve_inputs([tmp_path / "data"]), None, PathPatterns(["a.png"]))
     data = bytes(tmp_path / "data")
-    assert {file.path: (file.reason, file.look) for file in others} == {
+    assert {file.location: (file.reason, file.look) for file in others} == {
         data + b"/a.png": (SkipReason.EXCLUDED, Look.NO),
         data + b"/scan.dcm": (None, Look.EXPECTED),
         data + b"/x/notes.txt": (SkipReason.SUFFIX, Look.NO),
