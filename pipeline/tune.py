@@ -21,8 +21,9 @@ from mribatch.core.errors import MribatchError
 from mribatch.core.synthetic import draw_slice
 from mribatch.core.tables import Column, format_table
 from mribatch.core.typed_json import write_record
-from mribatch.pipeline.choices import DALI, TENSORRT
+from mribatch.pipeline.choices import DALI, TENSORRT, Machine
 from mribatch.pipeline.decode.dali_graph import HW_DECODER_LOADS
+from mribatch.pipeline.decode.dali_package import format_dali_install
 from mribatch.pipeline.decode.file import read_and_probe
 from mribatch.pipeline.decode.probe import DEFAULT_MAX_PIXELS
 from mribatch.pipeline.file_classifier import make_work_order
@@ -33,8 +34,9 @@ from mribatch.pipeline.stopwatch import Stopwatch
 from mribatch.pipeline.tuning import make_tuning_key
 from mribatch.pipeline.worker.supervisor import SupervisedClassifier
 from mribatch.trt.engine.cache import EngineCache
-from mribatch.trt.gpu import Gpu, find_gpu
+from mribatch.trt.gpu import Gpu, NoGpu
 from mribatch.trt.request import TUNED_BATCH
+from mribatch.trt.support import make_unusable_error, select_usable
 from mribatch.trt.tuning import Tuning
 
 LEAST_GAIN = 1.03
@@ -341,17 +343,31 @@ def tune_bundle(model: str, data: Path | None, *, seconds: float, note: Callable
     Raises:
         MribatchError: There is no GPU, or a library for it is missing; there is no image in the folder.
     """
-    bundle = load_bundle(model)
+    bundle, gpu = load_bundle(model), _require_gpu(Machine.inspect())
     options = ClassifyOptions(model=model, backend=TENSORRT, decoder=DALI)
     order = make_work_order(bundle, options, threads=usable_cores(), note=note)
-    gpu = find_gpu()
-    assert isinstance(gpu, Gpu), "the backend was chosen for it"
     cache, key = EngineCache(), make_tuning_key(bundle, gpu)
     with tempfile.TemporaryDirectory(prefix="mribatch-") as scratch:
         files = _draw_files(Path(scratch)) if data is None else _find_files(data)
         tuning, trials = tune(order, files, seconds=seconds, log=None, note=note)
     path = cache.store_tuning(key, tuning)
     return TuningReport(bundle=bundle.spec.name, gpu=str(gpu), path=path, tuning=tuning, trials=tuple(trials))
+
+
+def _require_gpu(machine: Machine) -> Gpu:
+    """The GPU that is tuned for.
+
+    Raises:
+        MribatchError: There is none, or a library for it is missing; the fix is one of this command.
+    """
+    gpu = machine.gpu
+    if isinstance(gpu, NoGpu):
+        raise MribatchError(f"there is no GPU to tune for: {gpu.reason}", gpu.fix)
+    if not select_usable(gpu, machine.flavors):
+        raise make_unusable_error(gpu, machine.flavors)
+    if not machine.dali:
+        raise MribatchError("tuning needs NVIDIA DALI, and it is not installed", format_dali_install())
+    return gpu
 
 
 def _find_files(data: Path) -> list[Path]:

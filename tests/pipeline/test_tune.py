@@ -11,15 +11,18 @@ import pytest
 from benchmarks.host_rate.__main__ import STAND_INS
 from mribatch.core.bundle import Bundle, load_bundle
 from mribatch.core.errors import MribatchError
+from mribatch.pipeline.choices import Machine
 from mribatch.pipeline.decode.dali_graph import GpuDecoding
 from mribatch.pipeline.inference.order import WorkOrder
 from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.output.run_file import read_run_file
 from mribatch.pipeline.records import Choice
-from mribatch.pipeline.tune import LEAST_GAIN, RunTrials, Setting, Trial, find_usual_size, search
+from mribatch.pipeline.tune import LEAST_GAIN, RunTrials, Setting, Trial, _require_gpu, find_usual_size, search
 from mribatch.pipeline.tuning import apply_tuning, take_workers
 from mribatch.pipeline.workers import Workers
 from mribatch.trt.engine.cache import EngineCache
+from mribatch.trt.gpu import Gpu, NoGpu
+from mribatch.trt.library import Flavor
 from mribatch.trt.tuning import Tuning, TuningKey
 from tests.folders import draw_images
 from tests.trt.fake_gpu.machine import DALI, H100, ROOT, TENSORRT, build_libcuda, make_machine
@@ -211,11 +214,35 @@ def test_a_setting_survives_in_a_tuning() -> None:
     assert "batches of 128" in str(tuning) and "without its JPEG engine" in str(tuning)
 
 
+L4_GPU = Gpu("NVIDIA L4", "8.9", 24 << 30, "13.0", "13.0")
+
+
+@pytest.mark.parametrize(
+    ("machine", "words"),
+    [
+        (
+            Machine(NoGpu("CUDA lists no device", "check nvidia-smi"), (), True),
+            "there is no GPU to tune for: CUDA lists",
+        ),
+        (Machine(L4_GPU, (), True), "neither TensorRT nor TensorRT for RTX is installed"),
+        (Machine(L4_GPU, (Flavor.TENSORRT,), False), "tuning needs NVIDIA DALI, and it is not installed"),
+    ],
+    ids=["no GPU", "no TensorRT", "no DALI"],
+)
+def test_what_is_missing_is_told_with_a_fix_of_this_command(machine: Machine, words: str) -> None:
+    with pytest.raises(MribatchError, match=words) as caught:
+        _require_gpu(machine)
+    assert "--backend" not in str(caught.value) and "--decoder" not in str(caught.value)
+    assert _require_gpu(Machine(L4_GPU, (Flavor.TENSORRT,), True)) == L4_GPU
+
+
 _STORE = """
 import os, sys
 from mribatch.core.bundle import load_bundle
 from mribatch.pipeline.tuning import make_tuning_key
 from mribatch.trt.engine.cache import EngineCache
+from mribatch.trt.gpu import Gpu, NoGpu
+from mribatch.trt.library import Flavor
 from mribatch.trt.gpu import find_gpu
 from mribatch.trt.tuning import Tuning
 load, size = float(sys.argv[1]), int(sys.argv[2])
