@@ -66,6 +66,17 @@ class RunSummary:
     strict: bool = False
 
     @property
+    def folder(self) -> Path:
+        """`out`, where that is on this machine.
+
+        Raises:
+            TypeError: It is in a store.
+        """
+        if not isinstance(self.out, Path):
+            raise TypeError(f"{self.out} is no folder of this machine")
+        return self.out
+
+    @property
     def not_ok(self) -> int:
         """Images that should have been classified and were not."""
         return self.images - self.counts.by_status[Status.OK] - self.blank

@@ -50,13 +50,13 @@ def run(tiny_model: Path) -> Callable[..., RunSummary]:
 
 @pytest.fixture(scope="module")
 def whole(run: Callable[..., RunSummary], data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run(data, tmp_path_factory.mktemp("whole"), csv=True).out
+    return run(data, tmp_path_factory.mktemp("whole"), csv=True).folder
 
 
 @pytest.fixture(scope="module")
 def shards(run: Callable[..., RunSummary], data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("shards")
-    return [run(data, folder / f"shard-{number}", shard=f"{number}/{_COUNT}").out for number in range(1, _COUNT + 1)]
+    return [run(data, folder / f"shard-{number}", shard=f"{number}/{_COUNT}").folder for number in range(1, _COUNT + 1)]
 
 
 def _contents(run: Path) -> dict[str, bytes]:
@@ -67,15 +67,15 @@ def _contents(run: Path) -> dict[str, bytes]:
 
 def test_the_merged_folder_is_that_of_one_run(whole: Path, shards: list[Path], tmp_path: Path) -> None:
     summary = merge(list(reversed(shards)), tmp_path / "merged", csv=True)
-    assert _contents(summary.out) == _contents(whole)
-    alone, merged = (json.loads((folder / "run.json").read_bytes()) for folder in (whole, summary.out))
+    assert _contents(summary.folder) == _contents(whole)
+    alone, merged = (json.loads((folder / "run.json").read_bytes()) for folder in (whole, summary.folder))
     for name in _OF_A_PROCESS:
         del alone[name], merged[name]
     assert merged == alone
     assert (summary.exit_code, summary.images, summary.not_ok, summary.new_rows) == (3, _FILES, 1, 0)
-    assert verify_run(summary.out).problems == 0
-    assert len(read_finished_run(summary.out).attempts) == _COUNT
-    report(ReportOptions(run=summary.out, html=False))
+    assert verify_run(summary.folder).problems == 0
+    assert len(read_finished_run(summary.folder).attempts) == _COUNT
+    report(ReportOptions(run=summary.folder, html=False))
 
 
 def test_a_shard_says_that_it_is_one(shards: list[Path], data: Path) -> None:
@@ -100,9 +100,9 @@ def test_a_finished_shard_is_not_made_again_and_is_no_other_shard(
 
 def test_more_shards_than_parts(run: Callable[..., RunSummary], tmp_path: Path) -> None:
     draw_images(tmp_path / "data", 8)
-    outs = [run(tmp_path / "data", tmp_path / f"s{number}", shard=f"{number}/3").out for number in (1, 2, 3)]
+    outs = [run(tmp_path / "data", tmp_path / f"s{number}", shard=f"{number}/3").folder for number in (1, 2, 3)]
     assert [read_run_file(out).own_rows for out in outs] == [range(0), range(0), range(8)]
-    assert len(rows(merge(outs, tmp_path / "merged").out)) == 8
+    assert len(rows(merge(outs, tmp_path / "merged").folder)) == 8
 
 
 def test_what_does_not_make_a_run_is_refused_and_nothing_is_written(
@@ -181,7 +181,7 @@ def test_another_run_is_replaced_only_when_asked(
     run: Callable[..., RunSummary], shards: list[Path], tmp_path: Path
 ) -> None:
     draw_images(tmp_path / "data", 8)
-    out = run(tmp_path / "data", tmp_path / "out").out
+    out = run(tmp_path / "data", tmp_path / "out").folder
     with pytest.raises(MribatchError, match="holds another run.*--overwrite"):
         merge(shards, out)
     assert len(rows(out)) == 8
@@ -200,8 +200,11 @@ def test_shards_of_studies_share_a_key(run: Callable[..., RunSummary], tmp_path:
             run(tmp_path / "data", tmp_path / "s1", shard="1/2", **chosen)
     key.write_bytes(os.urandom(16).hex().encode())
     options = {"pseudonym_key": str(key), "anonymize_paths": True}
-    outs = [run(tmp_path / "data", tmp_path / f"s{number}", shard=f"{number}/2", **options).out for number in (1, 2)]
-    merged, alone = merge(outs, tmp_path / "merged").out, run(tmp_path / "data", tmp_path / "alone", **options).out
+    outs = [run(tmp_path / "data", tmp_path / f"s{number}", shard=f"{number}/2", **options).folder for number in (1, 2)]
+    merged, alone = (
+        merge(outs, tmp_path / "merged").folder,
+        run(tmp_path / "data", tmp_path / "alone", **options).folder,
+    )
     assert _contents(merged) == _contents(alone) and "series.parquet" in _contents(merged)
     assert (merged / "paths.parquet").read_bytes() == (alone / "paths.parquet").read_bytes()
     assert (merged / "paths.parquet").stat().st_mode & 0o777 == 0o600

@@ -52,7 +52,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(tiny_model: Path, data: Path) -> Callable[..., Path]:
     def call(out: Path, **options: object) -> Path:
         chosen = ClassifyOptions(model=str(tiny_model), batch_size=64, threads=1, **options)  # type: ignore[arg-type]
-        return classify([data], out, chosen).out
+        return classify([data], out, chosen).folder
 
     return call
 
@@ -69,7 +69,7 @@ def test_a_run_keeps_its_size_when_it_is_resumed_grows_or_is_divided(
     assert read_run_file(whole).part_rows == 2048
     assert pq.read_metadata(whole / "predictions/part-00000.parquet").num_row_groups == 2
     assert verify_run(whole).problems == 0
-    merged = merge([run(tmp_path / "1", shard="1/2"), run(tmp_path / "2", shard="2/2")], tmp_path / "merged").out
+    merged = merge([run(tmp_path / "1", shard="1/2"), run(tmp_path / "2", shard="2/2")], tmp_path / "merged").folder
     beside = run(tmp_path / "beside", workers=2)
     for other in (merged, beside):
         assert [path.read_bytes() for path in sorted(other.glob("predictions/*"))] == [

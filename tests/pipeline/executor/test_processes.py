@@ -51,7 +51,7 @@ def run(tiny_model: Path) -> Classify:
 
 @pytest.fixture(scope="module")
 def alone(run: Classify, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run(data, tmp_path_factory.mktemp("alone")).out
+    return run(data, tmp_path_factory.mktemp("alone")).folder
 
 
 @pytest.fixture
@@ -101,12 +101,12 @@ def test_the_parts_are_those_of_one_process(
 ) -> None:
     progress = Notes()
     summary = run(data, tmp_path / "out", progress, workers=workers)
-    assert parts(summary.out) == parts(alone)
+    assert parts(summary.folder) == parts(alone)
     assert (summary.exit_code, summary.images, summary.new_rows, progress.done) == (3, _FILES, _FILES, _FILES)
     assert sorted(progress.parts) == [0, 1, 2, 3]
     assert summary.images_per_second and summary.seconds["inference"] > 0
-    assert verify_run(summary.out).problems == 0
-    assert read_run_file(summary.out).run_id == read_run_file(alone).run_id
+    assert verify_run(summary.folder).problems == 0
+    assert read_run_file(summary.folder).run_id == read_run_file(alone).run_id
     assert not list(children())
 
 
@@ -119,7 +119,7 @@ def test_studies_and_hidden_paths(run: Classify, tmp_path: Path) -> None:
         run(tmp_path / "data", tmp_path / "one", **options),
         run(tmp_path / "data", tmp_path / "two", workers=2, **options),
     )
-    assert parts(one.out) == parts(two.out)
+    assert parts(one.folder) == parts(two.folder)
 
 
 def test_names_that_are_not_utf8(run: Classify, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_names_that_are_not_utf8(run: Classify, tmp_path: Path) -> None:
     folder = os.fsencode(tmp_path / "data") + b"/\xff\xfe"
     os.makedirs(folder)
     Path(os.fsdecode(folder + b"/\xe9.jpg")).write_bytes(image.read_bytes())
-    (row,) = rows(run(tmp_path / "data", tmp_path / "out", workers=2).out)
+    (row,) = rows(run(tmp_path / "data", tmp_path / "out", workers=2).folder)
     assert row["status"] == "ok" and row["flags"] == ["name_escaped"]
 
 
@@ -161,8 +161,8 @@ def test_one_is_killed_every_two_seconds(run: Classify, alone: Path, data: Path,
     killer = _Killer(2.0)
     summary = run(data, tmp_path / "out", killer, workers=workers, batch_size=1)
     assert killer.kills >= 1
-    assert [row["sha256"] for row in rows(summary.out)] == [row["sha256"] for row in rows(alone)]
-    assert not list(children()) and not list((summary.out / "predictions").glob(".*"))
+    assert [row["sha256"] for row in rows(summary.folder)] == [row["sha256"] for row in rows(alone)]
+    assert not list(children()) and not list((summary.folder / "predictions").glob(".*"))
 
 
 class _KilledOnce(Notes):
@@ -177,7 +177,7 @@ def test_a_killed_process_costs_at_most_its_part(run: Classify, data: Path, alon
     progress = _KilledOnce()
     summary = run(data, tmp_path / "out", progress, workers=2)
     assert progress.texts == ["killed"]
-    assert parts(summary.out) == parts(alone)
+    assert parts(summary.folder) == parts(alone)
     assert (summary.new_rows, progress.done) == (_FILES, _FILES), "rows that were lost are counted once"
 
 
@@ -188,7 +188,7 @@ def test_an_image_that_kills_its_process_gets_a_row_that_says_so(
         path.rename(path.with_name("killer.jpg"))
     crashing("killer")
     summary = run(tmp_path / "data", tmp_path / "out", workers=2)
-    statuses = {row["path"].rpartition("/")[2]: row["status"] for row in rows(summary.out)}
+    statuses = {row["path"].rpartition("/")[2]: row["status"] for row in rows(summary.folder)}
     assert statuses.pop("killer.jpg") == "decoder_crash"
     assert set(statuses.values()) == {"ok"} and len(statuses) == 39
 
@@ -200,7 +200,7 @@ def test_a_gpu_that_cannot_be_used_is_given_up_and_told(
     progress = Notes()
     crashing(hook)
     summary = run(data, tmp_path / "out", progress, gpus="0,1")
-    assert parts(summary.out) == parts(alone)
+    assert parts(summary.folder) == parts(alone)
     (text,) = progress.texts
     assert text.startswith("WARNING: process 2 is given up, the others go on: ")
     assert ("cudaErrorDevicesUnavailable" in text) == (hook == "no_second_gpu")

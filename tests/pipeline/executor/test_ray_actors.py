@@ -138,7 +138,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(data: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return classify([data], tmp_path_factory.mktemp("alone"), _options(tiny_model)).out
+    return classify([data], tmp_path_factory.mktemp("alone"), _options(tiny_model)).folder
 
 
 def _options(model: Path, **options: Any) -> ClassifyOptions:
@@ -197,10 +197,10 @@ def test_two_of_four_machines_are_killed_and_one_joins(
     progress = _AfterParts(1, lose_two)
     options = _options(tiny_model, on=f"ray://{four_machines.address}")
     summary = classify([data], tmp_path / "out", options, progress)
-    assert parts(summary.out) == parts(alone)
+    assert parts(summary.folder) == parts(alone)
     assert (summary.images, summary.new_rows, summary.exit_code) == (_FILES, _FILES, 3)
     assert sorted(progress.parts) == list(range(6))
-    assert verify_run(summary.out).problems == 0
+    assert verify_run(summary.folder).problems == 0
 
 
 @pytest.mark.slow

@@ -16,13 +16,13 @@ from mribatch.pipeline.listing.discover import (
     Discovery,
     FoundFile,
     InputKind,
-    SkipReason,
     count_by_name,
     has_candidate,
     is_sampled,
     other_files,
     resolve_inputs,
 )
+from mribatch.pipeline.listing.entry import SkipReason
 from mribatch.pipeline.listing.headers import HeaderReader, Look
 from mribatch.pipeline.listing.patterns import PathPatterns
 from mribatch.pipeline.studies.options import HeaderOptions
