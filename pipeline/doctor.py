@@ -61,6 +61,7 @@ _EXTRAS: dict[str, tuple[str, Sequence[str]]] = {
     "train": ("mribatch train: fit a model with Keras and export it", ("tensorflow", "tf2onnx", "onnx", "matplotlib")),
     "dicom": ("compressed DICOM: JPEG 2000, JPEG-LS, lossless and 12-bit JPEG", ("imagecodecs",)),
     "ray": ("classify --on ray: a cluster of machines", ("ray",)),
+    "storage": ("addresses beyond s3://, gs:// and hdfs://: those of fsspec", ("fsspec",)),
     "metrics": ("classify --metrics-file: figures for Prometheus", ("prometheus-client",)),
     "dali": ("decoding with NVIDIA DALI, also without a GPU", ("nvidia-dali-cuda120",)),
     "rtx": (

@@ -74,7 +74,7 @@ def test_python_m_mribatch() -> None:
     ("words", "position", "expected"),
     [
         ("mribatch cla", 1, {"classify"}),
-        ("mribatch engine ", 2, {"build", "clean", "inspect", "list", "verify"}),
+        ("mribatch engine ", 2, {"build", "clean", "inspect", "list", "tune", "verify"}),
         ("mribatch classify --back", 2, {"--backend"}),
         ("mribatch classify --backend ", 3, {"auto", "onnxruntime", "onnxruntime-cuda", "tensorrt"}),
         ("mribatch table run --sort m", 4, {"margin"}),

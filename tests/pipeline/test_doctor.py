@@ -21,6 +21,8 @@ def test_a_healthy_machine() -> None:
         "train",
         "dicom",
         "ray",
+        "storage",
+        "metrics",
         "dali",
         "rtx",
         "gpu-cu12",
