@@ -41,7 +41,7 @@ from mribatch.pipeline.listing.other_programs import describe_folder
 from mribatch.pipeline.listing.patterns import PathPatterns
 from mribatch.pipeline.records import Status
 from mribatch.pipeline.storage.address import Address, is_address, local_path, locate
-from mribatch.pipeline.storage.archive import ARCHIVE_SUFFIXES
+from mribatch.pipeline.storage.archive import ARCHIVE_SUFFIXES, SHARD_SUFFIXES
 from mribatch.pipeline.storage.store import FIRST_PATIENCE_S, StoreError, check_bucket, look_up, open_object
 from mribatch.pipeline.studies.facts import NotAnImage, StudyFormat
 
@@ -629,7 +629,7 @@ def _file_entry(entry: os.DirEntry[bytes], path: bytes, folder_real: bytes, scop
     if (pattern := scope.patterns.find(path, folder=False)) is not None:
         return Entry(path, b"", None, None, SkipReason.EXCLUDED, pattern)
     reason, detail, look = judge_name(entry.name, entry.path)
-    archive = scope.archives and reason is SkipReason.SUFFIX and entry.name.lower().endswith(ARCHIVE_SUFFIXES)
+    archive = scope.archives and reason is SkipReason.SUFFIX and entry.name.lower().endswith(SHARD_SUFFIXES)
     if reason is not None and look is Look.NO and not archive:
         return Entry(path, b"", None, None, reason, detail)
     real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(folder_real, entry.name)

@@ -9,7 +9,7 @@ from mribatch.pipeline.listing.archives import judge_far
 from mribatch.pipeline.listing.entry import Entry, Scope, SkipReason, left_out_folder
 from mribatch.pipeline.listing.headers import STUDY_SUFFIXES
 from mribatch.pipeline.storage.address import Address, join
-from mribatch.pipeline.storage.archive import ARCHIVE_SUFFIXES
+from mribatch.pipeline.storage.archive import ARCHIVE_SUFFIXES, SHARD_SUFFIXES
 from mribatch.pipeline.storage.store import ObjectFacts, StoreError, list_folder, look_up
 
 _ASKED_AT_ONCE = 32
@@ -88,7 +88,7 @@ def _found_object(root: bytes, path: bytes, facts: ObjectFacts, scope: Scope) ->
         return Entry(path, b"", None, None, SkipReason.EXCLUDED, pattern)
     location = join(root, path)
     reason, detail = judge_far(path.rpartition(b"/")[2], location)
-    archive = scope.archives and reason is SkipReason.SUFFIX and path.lower().endswith(ARCHIVE_SUFFIXES)
+    archive = scope.archives and reason is SkipReason.SUFFIX and path.lower().endswith(SHARD_SUFFIXES)
     if reason is not None and not archive:
         return Entry(path, b"", None, None, reason, detail)
     return Entry(path, location, facts.size, facts.mtime_ns, reason, detail, is_archive=archive)

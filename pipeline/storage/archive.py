@@ -30,6 +30,9 @@ from mribatch.pipeline.storage.address import (
 from mribatch.pipeline.storage.store import open_object
 
 ARCHIVE_SUFFIXES = (b".tar", b".zip")
+# Of archives that are read where a walk finds them, as shards lie. A zip file is read where it is named: it often lies
+# beside what was unpacked from it, and each image would have two rows.
+SHARD_SUFFIXES = (b".tar",)
 _BLOCK = 512  # bytes; a tar archive is made of such
 _MOST_AT_ONCE = 1 << 20  # bytes of one tar header with its long names; none that is meant well has more
 _DRIVE = re.compile(rb"[A-Za-z]:")

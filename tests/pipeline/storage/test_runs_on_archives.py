@@ -203,14 +203,27 @@ def test_a_damaged_archive_beside_sound_ones_costs_only_what_is_in_it(run: Run, 
     write_tar(folder / "000.tar", files)
     whole = (folder / "000.tar").read_bytes()
     (folder / "001.tar").write_bytes(whole[:20_000])
-    (folder / "002.zip").write_bytes(b"no archive at all")
+    (folder / "002.tar").write_bytes(b"no archive at all")
     summary = run(folder, tmp_path / "run")
     skipped = {row["path"]: row["detail"] for row in pq.read_table(tmp_path / "run/skipped.parquet").to_pylist()}
-    assert set(skipped) == {"001.tar/", "002.zip/"}
+    assert set(skipped) == {"001.tar/", "002.tar/"}
     assert skipped["001.tar/"] == "it ends inside a header, after 20,000 bytes"
     cut = [row for row in rows(tmp_path / "run") if row["path"].startswith("001.tar/")]
     assert cut and {row["status"] for row in cut[:-1]} >= {"ok"} and summary.exit_code == 3
     assert sum(row["path"].startswith("000.tar/") for row in rows(tmp_path / "run")) == len(files)
+
+
+def test_a_zip_beside_what_was_unpacked_from_it_is_read_only_where_it_is_named(
+    run: Run, data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "download"
+    shutil.copytree(data, folder / "unpacked")
+    images = len(read_folder(data))
+    write_zip(folder / "a.zip", read_folder(data))
+    assert run(folder, tmp_path / "walked").images == images
+    skipped = pq.read_table(tmp_path / "walked" / "skipped.parquet").to_pylist()
+    assert [row["reason"] for row in skipped if row["path"] == "a.zip"] == [SkipReason.SUFFIX]
+    assert run(folder / "a.zip", tmp_path / "named").images == images
 
 
 def test_a_member_that_is_cut_is_truncated_as_a_cut_file_is(run: Run, tmp_path: Path) -> None:
