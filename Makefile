@@ -57,7 +57,7 @@ engines: $(if $(HAS_GPU),$(GPU_VENV)/.installed,$(STAMP_RTX)) ## Build TensorRT 
 doctor: $(STAMP_USE) ## Show what this machine has and what is missing
 	@$(BIN)/mribatch doctor
 
-test: $(STAMP_DEV) ## Set up (TensorFlow, DALI, TensorRT for RTX: 5 GB) and run the quick tests, about six minutes on two cores
+test: $(STAMP_DEV) ## Set up (TensorFlow, DALI, TensorRT for RTX: 5 GB) and run the quick tests, under ten minutes on two cores
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 coverage: $(STAMP_DEV) ## Run the quick tests and show which lines they do not reach; the report is in build/coverage/html
