@@ -70,7 +70,13 @@ class Bench:
         finished = run_measured(
             [*MRIBATCH, "classify", *places, *ways, *options], os.environ, self.scratch, log, TIMEOUT_S
         )
-        return finished, json.loads(finished.last_line)
+        summary = json.loads(finished.last_line)
+        self.summary_file(name).write_text(finished.last_line)
+        return finished, summary
+
+    def summary_file(self, name: str) -> Path:
+        """Where the summary of a run is kept: run.json lacks the seconds of what comes after the last part."""
+        return self.scratch / f"{name}.json"
 
     def in_turns(self, ways: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
         """Measure each way `repeats` times, in turns, after a round that is not counted."""
@@ -214,8 +220,8 @@ def _read_parts(run: Path) -> dict[str, bytes]:
 
 def _figures_of_a_run(bench: Bench, images: int) -> dict[str, Any]:
     """What the simulation needs to know of a run with Ray, and the times of the parts of one without."""
-    ray, local = (json.loads((bench.scratch / "runs" / name / "run.json").read_text()) for name in ("ray", "local"))
-    seconds = ray["attempts"][-1]["seconds"]
+    local = json.loads((bench.scratch / "runs" / "local" / "run.json").read_text())
+    seconds = json.loads(bench.summary_file("ray").read_text())["seconds"]
     making = seconds["waiting_for_decoding"] + seconds["inference"] + seconds["writing"]
     marks = sorted(
         path.stat().st_mtime for path in (bench.scratch / "runs" / "local" / PARTS_FOLDER).glob("part-*.parquet")
