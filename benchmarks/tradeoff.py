@@ -21,6 +21,7 @@ from mribatch.core.model_spec import INT8
 
 PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "tradeoff.svg"
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 860, 420, 70, 200, 40, 50  # pixels
+_LETTER, _LINE = 6.6, 14  # width of a letter on average, height of a line of text, pixels
 _COLOURS = ("#0b6e6e", "#8a4b00", "#5b3f8c", "#2b5b84", "#8c2f39")
 _INK = "#1f2933"
 
@@ -111,16 +112,29 @@ def plot(points: Sequence[Point], title: str) -> str:
         "folder to result file (lines: 95 % intervals of the accuracy)</text>"
     )
     models = sorted({point.model for point in points})
+    taken: list[tuple[float, float, float]] = []  # of labels: left, right, base line
     for point in points:
         x, y, colour = across(point.rate), down(point.accuracy), _COLOURS[models.index(point.model) % len(_COLOURS)]
         fill = colour if point.measured else "#ffffff"
         name = f"{point.model}, {point.precision.upper()}" + ("" if point.measured else " (accuracy of FP32)")
+        line = _place_label(x + 9, y + 4, name, taken)
         parts += [
             f'<path d="M{x:.1f} {down(point.low):.1f}V{down(point.high):.1f}" stroke="{colour}" stroke-width="1.5"/>',
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{fill}" stroke="{colour}" stroke-width="2"/>',
-            f'<text x="{x + 9:.1f}" y="{y + 4:.1f}" fill="{_INK}">{escape(name)}</text>',
+            f'<text x="{x + 9:.1f}" y="{line:.1f}" fill="{_INK}">{escape(name)}</text>',
         ]
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _place_label(left: float, line: float, text: str, taken: list[tuple[float, float, float]]) -> float:
+    """Return the base line nearest to the wanted one at which the label covers no other, and take it."""
+    right = left + _LETTER * len(text)
+    for shift in (0, *(sign * step * _LINE for step in range(1, len(taken) + 1) for sign in (1, -1))):
+        free = line + shift
+        if all(right < first or left > last or abs(free - other) >= _LINE for first, last, other in taken):
+            break
+    taken.append((left, right, free))
+    return free
 
 
 def _choose_ticks(low: float, high: float) -> list[int]:

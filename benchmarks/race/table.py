@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-_WIDTH, _LABEL, _ROW, _TOP = 860, 330, 34, 46  # pixels
+_WIDTH, _LABEL, _ROW, _TOP = 960, 440, 34, 46  # pixels
 _COLUMNS = (
     "way",
     "network",
