@@ -23,7 +23,7 @@ from mribatch.pipeline.inference.onnxruntime import ROWS_PER_CALL, OnnxRuntimeCl
 
 BATCHES = (ROWS_PER_CALL, 32)
 _IMAGES = 192
-_MIN_RATIO = 1.3  # for the default or the fast model; below, a second runtime on the CPU is not worth its 50 MB and its own rounding
+_MIN_RATIO = 1.3  # for the default or the fast model; below, a second runtime is not worth its size and rounding
 
 Images = NDArray[uint8]
 Probabilities = NDArray[float32]
