@@ -6,7 +6,8 @@ thread held the lock. A thread that waits for a processor while it holds the loc
 upper bound on a busy machine.
 
 Where the flag lies is found in this process, which must run the same Python: the lock's record begins with the switch
-interval, which is set to a number that nothing else has, and looked for.
+interval, which is set to one number and then to another; the record is the place that holds first the one and then the
+other. A single number is not enough: it may stand in the memory behind the interpreter's state by chance.
 """
 
 import ctypes
@@ -24,7 +25,7 @@ _SEARCHED = 1 << 20  # bytes of it
 _RECORD = struct.Struct(
     "=QQi4xQ"
 )  # switch interval (µs), last holder, whether it is held, how often it was handed over
-_MARK_US = 4321
+_MARKS_US = (4321, 8765)
 _SHORTEST_S, _LONGEST_S = 0.0005, 0.0025  # between two readings
 
 
@@ -48,17 +49,15 @@ class GilPlace:
         """
         start = ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, _RUNTIME))
         before = sys.getswitchinterval()
-        sys.setswitchinterval(_MARK_US / 1e6)
         try:
-            content = _read_own(start, _SEARCHED)
+            first, second = (_places_of(mark, start) for mark in _MARKS_US)
         finally:
             sys.setswitchinterval(before)
-        mark = struct.pack("=Q", _MARK_US)
-        places = [at for at in range(0, len(content) - _RECORD.size, 8) if content.startswith(mark, at)]
+        places = first & second
         if len(places) != 1:
             raise GilNotFound(f"{len(places)} records of a lock in {_RUNTIME} of Python {sys.version.split()[0]}")
         library, base = _mapping_of(os.getpid(), start)
-        place = cls(library, start + places[0] - base)
+        place = cls(library, start + places.pop() - base)
         if not place._is_held_here():
             raise GilNotFound(f"the record of the lock says that nobody holds it, in Python {sys.version.split()[0]}")
         return place
@@ -119,6 +118,14 @@ class GilWatch:
                 return
             self._held += _RECORD.unpack(record)[2] == 1
             self._readings += 1
+
+
+def _places_of(mark_us: int, start: int) -> set[int]:
+    """Where the switch interval may be stored, counted from start: it is set to so many microseconds and looked for."""
+    sys.setswitchinterval(mark_us / 1e6)
+    content = _read_own(start, _SEARCHED)
+    mark = struct.pack("=Q", mark_us)
+    return {at for at in range(0, len(content) - _RECORD.size, 8) if content.startswith(mark, at)}
 
 
 def _read_own(start: int, size: int) -> bytes:

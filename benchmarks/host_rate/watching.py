@@ -57,19 +57,25 @@ def watch_run(command: Sequence[str], out: Path, environment: Mapping[str, str],
         folder: In which it starts.
 
     Raises:
+        GilNotFound: The lock of this Python cannot be watched; nothing has begun.
         RunFailed: It failed, or has too few part files.
     """
+    place = GilPlace.find()
     log = out.with_suffix(".log")
     with log.open("wb") as output:
         child = subprocess.Popen(command, env=environment, stdout=output, stderr=output, cwd=folder)
-        processes = _watch_until_end(child)
+        try:
+            processes = _watch_until_end(child, place)
+        finally:
+            child.kill()
+            child.wait()
     if child.returncode:
         raise RunFailed(f"{' '.join(command)} ended with {child.returncode}: {log.read_text()[-2000:]}")
     return evaluate(out, processes)
 
 
-def _watch_until_end(child: "subprocess.Popen[bytes]") -> dict[int, Process]:
-    place, processes = GilPlace.find(), dict[int, Process]()
+def _watch_until_end(child: "subprocess.Popen[bytes]", place: GilPlace) -> dict[int, Process]:
+    processes: dict[int, Process] = {}
     ends = time.monotonic() + _LIMIT_S
     with ExitStack() as stack:
         while child.poll() is None:
@@ -81,7 +87,6 @@ def _watch_until_end(child: "subprocess.Popen[bytes]") -> dict[int, Process]:
                         process.watch = stack.enter_context(GilWatch(place, pid))
                 _read(pid, process)
             if time.monotonic() > ends:
-                child.kill()
                 raise RunFailed(f"the run has not ended after {_LIMIT_S} s")
             time.sleep(_LOOK_S)
     return processes

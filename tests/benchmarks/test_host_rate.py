@@ -1,6 +1,7 @@
 """The lock is seen from outside, rates are those of the part files, and what is projected follows. No figure is asserted."""
 
 import os
+import struct
 import subprocess
 import sys
 import time
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.host_rate import __main__ as host_rate
+from benchmarks.host_rate import gil
 from benchmarks.host_rate.drawn_files import draw_files
-from benchmarks.host_rate.gil import GilPlace, GilWatch
+from benchmarks.host_rate.gil import GilNotFound, GilPlace, GilWatch
 from benchmarks.host_rate.parts import measure as measure_parts
 from benchmarks.host_rate.watching import Process, RunFailed, evaluate, watch_run
 from mribatch.pipeline.output.layout import PART_ROWS
@@ -39,6 +41,22 @@ def test_the_lock_of_another_process_is_seen(script: str, least: float, most: fl
         child.kill()
         child.communicate()
     assert least <= held / readings <= most
+
+
+def test_the_lock_is_found_where_its_mark_also_stands_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process whose heap begins behind the interpreter's state and keeps the number of an earlier search."""
+    read = gil._read_own
+    stale = struct.pack("=QQi4xQ", gil._MARKS_US[0], 1, 1, 1) + bytes(64)
+    expected = GilPlace.find()
+    monkeypatch.setattr(gil, "_read_own", lambda start, size: read(start, size) + stale)
+    assert GilPlace.find() == expected
+
+
+def test_no_run_begins_that_cannot_be_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gil, "_read_own", lambda start, size: b"")
+    with pytest.raises(GilNotFound, match="0 records"):
+        watch_run([sys.executable, "-c", "open('begun', 'w')"], tmp_path / "run", os.environ, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_rate_is_of_the_part_files_between_the_first_and_the_last(tmp_path: Path) -> None:
