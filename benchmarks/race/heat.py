@@ -24,6 +24,7 @@ _SINGLE_S = 180.0  # seconds after which a run over one image hangs
 _CALM = {
     "CUDA_VISIBLE_DEVICES": "",
     "HF_HUB_OFFLINE": "1",
+    "RAY_ADDRESS": "local",  # not a cluster that happens to run on this machine
     "RAY_USAGE_STATS_ENABLED": "0",
     "TF_CPP_MIN_LOG_LEVEL": "2",
     "YOLO_AUTOINSTALL": "false",

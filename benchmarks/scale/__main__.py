@@ -5,20 +5,23 @@
     peer         against Ray Data's read_images and map_batches with the same graph
     nodes        a cluster of four nodes on loopback, two of which are killed: the same part files as a local run
     driver       parts that the driver can hand out in a second
-    simulation   10 and 100 machines, from the figures of the trials before
+
+Where ray and driver were measured, 10 and 100 machines are simulated from their figures.
 
 Every run is a process of its own, from its start to its end; rounds take turns, and the first one is not counted.
-Writes benchmarks/results/scale-*.json and the section of docs/how-to/cluster.md that is made from it. Figures of a
-busy machine are noise: run it while nothing else runs. On two cores all takes about 20 minutes.
+Writes benchmarks/results/scale-*.json, after each trial, and the section of docs/how-to/cluster.md that is made from
+it. With --trials the other trials of that file stay, where they were measured on this kind of machine with these
+libraries. Figures of a busy machine are noise: run it while nothing else runs. On two cores all takes about 30 minutes.
 
     python -m benchmarks.scale --section    write the section again
 """
 
 import argparse
+import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +31,7 @@ from benchmarks.cpu_ceiling import SIDE
 from benchmarks.race.__main__ import BUILD
 from benchmarks.scale.driver_rate import measure_driver
 from benchmarks.scale.local_cluster import local_cluster
-from benchmarks.scale.section import write_section
+from benchmarks.scale.section import TRIALS, write_section
 from benchmarks.scale.simulation import Measured, Setting, driver_limit, simulate, spread_of, storage_limit
 from benchmarks.scale.trials import (
     Bench,
@@ -42,13 +45,13 @@ from mribatch.core.cores import usable_cores
 from mribatch.core.files import write_json
 from mribatch.pipeline.options import BATCH_SIZE_PER_CORE
 
-TRIALS = ("workers", "ray", "peer", "nodes", "driver", "simulation")
 WORKERS = (1, 2, 4)
+_ALIKE = ("mribatch", "processor", "cores", "python", "libraries")  # conditions of trials in one result
 SETTINGS = tuple((nodes, images) for images in (10**6, 10**7, 10**8) for nodes in (1, 10, 100))
 
 
-def measure(options: argparse.Namespace, bench: Bench) -> dict[str, Any]:
-    """Every trial that was asked for, by name."""
+def measure(options: argparse.Namespace, bench: Bench) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every trial that was asked for, as soon as it is done: its name and what it found."""
     trials: Mapping[str, Callable[[], Any]] = {
         "workers": lambda: trial_of_workers(bench, options.workers_images, WORKERS),
         "ray": lambda: trial_of_ray(bench, options.ray_images),
@@ -56,14 +59,20 @@ def measure(options: argparse.Namespace, bench: Bench) -> dict[str, Any]:
         "nodes": lambda: trial_of_killed_nodes(bench, options.nodes_images),
         "driver": lambda: trial_of_driver(bench, options.driver_parts),
     }
-    found: dict[str, Any] = {}
     for name, trial in trials.items():
         if name in options.trials:
-            print(f"{name}, load {os.getloadavg()[0]:.2f}", file=sys.stderr)
-            found[name] = trial()
-    if "simulation" in options.trials:
-        found["simulation"] = simulations(found, options)
-    return found
+            load = round(os.getloadavg()[0], 2)
+            print(f"{name}, load {load:.2f}", file=sys.stderr)
+            yield name, {"load_before": load, "repeats": options.repeats} | trial()
+
+
+def earlier_trials(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The trials of a result that is there, where they were measured under the same conditions, but for the load."""
+    if not path.exists():
+        return {}
+    found = json.loads(path.read_text())
+    alike = all(found["conditions"].get(name) == facts[name] for name in _ALIKE)
+    return {name: found[name] for name in TRIALS if name in found} if alike else {}
 
 
 def trial_of_driver(bench: Bench, parts: int) -> dict[str, Any]:
@@ -115,10 +124,7 @@ def _parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--build", type=Path, default=BUILD, help="environments of the peers, as benchmarks.race has")
     parser.add_argument("--scratch", type=Path, help="folder for images and runs, 2 GB; a new one by default")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    options = parser.parse_args(arguments)
-    if "simulation" in options.trials and not {"ray", "driver"} <= set(options.trials):
-        parser.error("the simulation needs the trials ray and driver")
-    return options
+    return parser.parse_args(arguments)
 
 
 def _read_names(text: str) -> tuple[str, ...]:
@@ -140,18 +146,21 @@ def main() -> None:
     facts, cores = conditions(), usable_cores()
     if facts["load_before"] > cores / 4:
         print(f"the machine is busy (load {facts['load_before']}): these figures are noise", file=sys.stderr)
+    spec = load_bundle(options.model).spec
+    options.results.mkdir(parents=True, exist_ok=True)
+    path = options.results / f"scale-{spec.name}-synthetic{SIDE}px-{machine(facts)}.json"
+    result = {"conditions": facts, "data": f"synthetic{SIDE}px", "model": spec.name} | earlier_trials(path, facts)
     with tempfile.TemporaryDirectory(prefix="mribatch-scale-") as temporary:
         scratch = (options.scratch or Path(temporary)).resolve()
         scratch.mkdir(parents=True, exist_ok=True)
         bench = Bench(options.model, cores, BATCH_SIZE_PER_CORE * cores, scratch, options.repeats)
-        found = measure(options, bench)
-    spec = load_bundle(options.model).spec
-    result = {"conditions": facts, "data": f"synthetic{SIDE}px", "model": spec.name, "repeats": options.repeats} | found
-    options.results.mkdir(parents=True, exist_ok=True)
-    path = options.results / f"scale-{spec.name}-synthetic{SIDE}px-{machine(facts)}.json"
-    write_json(path, result)
+        for name, trial in measure(options, bench):
+            result[name] = trial
+            write_json(path, result)
+    if {"ray", "driver"} <= set(result):
+        write_json(path, result | {"simulation": simulations(result, options)})
     print(f"written: {path}")
-    if set(options.trials) == set(TRIALS) and options.results == RESULTS:
+    if set(TRIALS) <= set(result) and options.results == RESULTS:
         print(f"written: {write_section(options.results)}")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "cluster.md"
 _BEGIN, _END = "<!-- scale -->", "<!-- /scale -->"
+TRIALS = ("workers", "ray", "peer", "nodes", "driver")
 _NOT_YET = "Not measured on this version yet: `python -m benchmarks.scale` writes this section."
 
 
@@ -35,10 +36,11 @@ def section(result: Path | None) -> str:
         return _NOT_YET
     content = json.loads(result.read_text())
     facts = content["conditions"]
+    loads = ", ".join(f"{content[name]['load_before']:g} ({name})" for name in TRIALS)
     lines = [
-        f"Measured on {facts['cores']} cores ({facts['processor']}, load {facts['load_before']:g} before) with the"
-        f" model `{content['model']}` and {content['data']} JPEG slices; medians of {content['repeats']} rounds, lowest"
-        f" and highest in brackets ([{result.name}](../../benchmarks/results/{result.name})).",
+        f"Measured on {facts['cores']} cores ({facts['processor']}) with the model `{content['model']}` and"
+        f" {content['data']} JPEG slices; medians, lowest and highest in brackets"
+        f" ([{result.name}](../../benchmarks/results/{result.name})). Load of the machine before each trial: {loads}.",
         "",
         *_workers(content["workers"]),
         *_ray(content["ray"]["whole_process_seconds"]),
