@@ -60,8 +60,8 @@ def format_table(
         lines += [*format_patients(patients, screen), ""]
     for verdict in content.requirements:
         lines.append(f"Requirement {verdict.required}: {'met' if verdict.met else 'NOT MET'}, {verdict.found}")
-    lines += [describe_protocol(content), content.research_notice]
-    return "\n".join(lines)
+    lines += [describe_protocol(content)] if content.levels else []
+    return "\n".join([*lines, content.research_notice])
 
 
 def _write_level(classes: Sequence[str], level: Level, screen: tables.Screen) -> list[str]:

@@ -131,7 +131,8 @@ def _write_requirements(verdicts: Sequence[RequirementResult]) -> list[str]:
 
 
 def _list_caveats(content: MetricsFile) -> Iterator[str]:
-    yield _escape(describe_protocol(content))
+    if content.levels:
+        yield _escape(describe_protocol(content))
     image = content.image_level
     if image is not None:
         intervals = image.intervals

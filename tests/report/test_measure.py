@@ -180,6 +180,7 @@ def test_without_labels(tmp_path: Path) -> None:
     assert "## No accuracy\n\nNo accuracy could be computed: no label is known" in page_of(run)
     table = report(ReportOptions(run=run, html=False)).table
     assert "No accuracy: no label is known" in table and "Confidence: min 0.5000" in table
+    assert "Protocol" not in table and "Protocol" not in page_of(run), "there is no figure that could be too optimistic"
     assert pq.read_table(run / "metrics.parquet").num_rows == 0
 
 
