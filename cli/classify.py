@@ -20,6 +20,7 @@ BACKENDS = ("auto", "onnxruntime", "onnxruntime-cuda", "tensorrt")
 DECODERS = ("auto", "opencv", "dali")
 PLANES = ("axial", "coronal", "sagittal")
 PRECISIONS = ("auto", "fp32", "int8")
+CHECKS = ("always", "never")
 
 
 @click.command(short_help="Classify every image of a folder into Parquet, one row per image.")
@@ -107,6 +108,14 @@ PRECISIONS = ("auto", "fp32", "int8")
     "--max-pixels",
     type=int,
     help="Maximum pixels per image; larger ones are too_large.  [default: 100000000]",
+)
+@click.option(
+    "--check-data",
+    type=click.Choice(CHECKS),
+    default="always",
+    show_default=True,
+    help="Whether the data of JPEGs are looked at for damage where DALI decodes, which hides it. never: for files that"
+    " were checked before, on a host that cannot feed its GPU; rows get the flag unchecked_data.",
 )
 @click.option("--timeout", type=float, metavar="SECONDS", help="Maximum time to read and decode a file.  [default: 60]")
 @click.option(

@@ -7,7 +7,7 @@ from mribatch.core.bundle import Bundle
 from mribatch.pipeline.choices import DALI, ONNXRUNTIME, OPENCV, choose_backend, choose_decoder
 from mribatch.pipeline.inference.assembly import assemble
 from mribatch.pipeline.inference.order import WorkOrder
-from mribatch.pipeline.options import AUTO, BATCH_SIZE_PER_CORE, MAX_BATCH_SIZE, ClassifyOptions
+from mribatch.pipeline.options import ALWAYS, AUTO, BATCH_SIZE_PER_CORE, MAX_BATCH_SIZE, ClassifyOptions
 from mribatch.pipeline.precision import choose_precision
 from mribatch.pipeline.records import Choice, FileClassifier
 from mribatch.pipeline.worker.supervisor import SupervisedClassifier
@@ -51,6 +51,8 @@ def make_work_order(
     backend, decoder = _choose_backend(options), choose_decoder(options.decoder)
     for warning in filter(None, (backend.warning, decoder.warning)):
         note(f"WARNING: {warning}")
+    if options.check_data != ALWAYS and decoder.name != DALI:
+        note(f"--check-data {options.check_data} changes nothing: the decoder is {decoder.name}, which hides no damage")
     precision = choose_precision(options.precision, bundle, backend, files=files, threads=threads, note=note)
     default = min(BATCH_SIZE_PER_CORE * threads, MAX_BATCH_SIZE)
     if backend.name != ONNXRUNTIME or decoder.name == DALI:
@@ -65,6 +67,7 @@ def make_work_order(
         precision=precision,
         batch_size=options.batch_size or default,
         threads=threads,
+        checks_data=options.check_data == ALWAYS,
         max_pixels=options.max_pixels,
         timeout_s=options.timeout_s,
         window=options.window,

@@ -33,6 +33,8 @@ NONE = "none"
 BACKENDS = (AUTO, "onnxruntime", "onnxruntime-cuda", "tensorrt")
 DECODERS = (AUTO, "opencv", "dali")
 PRECISIONS = (AUTO, "fp32", "int8")
+ALWAYS, NEVER = "always", "never"
+CHECKS = (ALWAYS, NEVER)
 BATCH_SIZE_PER_CORE = 8  # default; one slice of the ONNX Runtime backend for each core
 DEFAULT_TIMEOUT_S = 60.0
 MAX_BATCH_SIZE = 1024
@@ -83,6 +85,7 @@ class ClassifyOptions:
     keep_going: bool = False  # continue even if the first 1,000 files all fail
     max_failures: str | int | None = None  # images that may fail before the run ends: a number, or a share like "2.5%"
     max_pixels: int = DEFAULT_MAX_PIXELS  # larger images are not decoded and get the status too_large
+    check_data: str = ALWAYS  # "never": NVIDIA DALI gets JPEGs whose data were not looked at for damage
     timeout_s: float = DEFAULT_TIMEOUT_S  # seconds allowed for reading and decoding one file
     strict: bool = False  # exit code 3 also where files were left out that may be images
     window: str = "file"  # grey values of DICOM: "file", "auto" (the range of the series), or "CENTER,WIDTH"
@@ -102,6 +105,7 @@ class ClassifyOptions:
         _check_choice("--backend", self.backend, BACKENDS)
         _check_choice("--decoder", self.decoder, DECODERS)
         _check_choice("--precision", self.precision, PRECISIONS)
+        _check_choice("--check-data", self.check_data, CHECKS)
         if self.backend == "tensorrt" and self.precision != AUTO:
             problem = f"--precision {self.precision} is for onnxruntime, and --backend tensorrt computes in fp16"
             raise OptionError(problem, "leave one of them out")

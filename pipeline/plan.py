@@ -108,7 +108,7 @@ class Plan:
         exclude = sorted(set(self.options.exclude))
         chosen: dict[str, JsonScalar] = {"exclude": json.dumps(exclude)} if exclude else {}
         defaults = ClassifyOptions()
-        for name in ("window", "plane", "volume", "any_modality", "dicom_anywhere", "anonymize_paths"):
+        for name in ("check_data", "window", "plane", "volume", "any_modality", "dicom_anywhere", "anonymize_paths"):
             value = getattr(self.options, name)
             chosen |= {name: value} if value != getattr(defaults, name) else {}
         return chosen | ({"alias": json.dumps(aliases, sort_keys=True)} if aliases else {})

@@ -59,6 +59,7 @@ class Flag(StrEnum):
     NAN_REPLACED = "nan_replaced"  # samples that are no number count as background
     PADDING_EXCLUDED = "padding_excluded"  # padding counts as background and in no range of values
     CHANGED_SINCE_LISTING = "changed_since_listing"  # the file is not as it was when the run listed it
+    UNCHECKED_DATA = "unchecked_data"  # JPEG: not looked at for damage, since --check-data never asks for it
     NO_ORIENTATION = "no_orientation"  # the header does not say how the slices lie; shown as stored
 
 

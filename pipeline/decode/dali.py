@@ -13,7 +13,7 @@ is whole where DALI leaves it, also on the GPU, and nothing is moved afterwards.
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import thread_time
 from types import TracebackType
 from typing import Any, Self, cast
@@ -28,7 +28,7 @@ from mribatch.pipeline.decode.dali_package import format_dali_install
 from mribatch.pipeline.decode.file import decoded_file, read_and_probe, timed_out
 from mribatch.pipeline.decode.formats import png
 from mribatch.pipeline.decode.grey import decode_grey
-from mribatch.pipeline.decode.jpeg_data import is_read_alike
+from mribatch.pipeline.decode.jpeg_data import has_usual_headers, is_read_alike
 from mribatch.pipeline.decode.study import StudyDecoder
 from mribatch.pipeline.records import DecodedBatch, DecodedFile, Flag, ImageFile, Status, Verdict
 from mribatch.pipeline.threads import WorkerThreads
@@ -103,6 +103,7 @@ class DaliDecoder:
         place: Where the pixels go: `to_host`, or `on_gpu` for a model on the same GPU.
         read_ahead: Batches whose files are read while DALI works on those before, at least 0.
         readers: Files that are read at once; None: as many as DALI has threads.
+        checks_data: Whether the data of a JPEG are looked at for damage, which DALI hides; else its row is flagged.
     """
 
     name = "dali"
@@ -118,6 +119,7 @@ class DaliDecoder:
         place: Place = to_host,
         read_ahead: int = READ_AHEAD,
         readers: int | None = None,
+        checks_data: bool = True,
     ) -> None:
         self._read_ahead = read_ahead
         self._studies = studies
@@ -126,6 +128,7 @@ class DaliDecoder:
         self._max_pixels = max_pixels
         self._timeout_s = timeout_s
         self._place = place
+        self._checks_data = checks_data
         self._pool = WorkerThreads(self._prepare, readers or options.threads, timeout_s, self._late)
         self._single: Callable[[NDArray[uint8]], Any] | None = None
         self._black = _pgm(np.zeros((options.height, options.width), uint8))
@@ -208,8 +211,10 @@ class DaliDecoder:
         content, verdict = read_and_probe(file.file, self._max_pixels, file.listed)
         if content is None or verdict.status is not Status.OK:
             return _Sample(decoded_file(file, verdict, content, begin), self._black)
-        given = for_dali(content, verdict)
+        given = for_dali(content, verdict, is_read_alike if self._checks_data else has_usual_headers)
         if given is not None:
+            if verdict.format == "jpeg" and not self._checks_data:
+                verdict = replace(verdict, flags=(*verdict.flags, Flag.UNCHECKED_DATA))
             return _Sample(decoded_file(file, verdict, content, begin), np.frombuffer(given, uint8), content)
         verdict, image = decode_grey(content, verdict, self._options.height, self._options.width)
         encoded = self._black if image is None else _pgm(image[:, :, 0])
@@ -240,7 +245,8 @@ class DaliDecoder:
             self._single = self._proven_single()  # the failed one is not used again, as above
             if sample.content is None:
                 raise  # a PGM of ours: whatever is broken, it is not the file
-        verdict, image = decode_grey(sample.content, decoded.verdict, self._options.height, self._options.width)
+        checked = _without_flag(decoded.verdict, Flag.UNCHECKED_DATA)
+        verdict, image = decode_grey(sample.content, checked, self._options.height, self._options.width)
         return DecodedFile(decoded.file, verdict, decoded.bytes, decoded.sha256, decoded.seconds), image
 
     def _raise_if_out_of_memory(self, error: Exception) -> None:
@@ -268,8 +274,15 @@ class DaliDecoder:
         return decode
 
 
-def for_dali(content: bytes, verdict: Verdict) -> bytes | None:
+def for_dali(
+    content: bytes, verdict: Verdict, reads_right: Callable[[bytes], bool] = is_read_alike
+) -> bytes | None:
     """What DALI is given of a file that is ok, so that its pixels are `decode_grey`'s; None: it is not asked.
+
+    Args:
+        content: The whole file.
+        verdict: Of `probe(content)`.
+        reads_right: Whether DALI may have a JPEG.
 
     8 bits a sample only: DALI scales 16 bits by 1/257, which leaves 12-bit slices nearly black. Nothing that is to be
     turned: DALI finds other orientations than the probe. Of JPEGs those that all decoders read alike: DALI takes inks
@@ -280,7 +293,11 @@ def for_dali(content: bytes, verdict: Verdict) -> bytes | None:
         return None
     if verdict.format == "png":
         return png.only_pixels(content)
-    return content if verdict.format == "jpeg" and is_read_alike(content) else None
+    return content if verdict.format == "jpeg" and reads_right(content) else None
+
+
+def _without_flag(verdict: Verdict, flag: Flag) -> Verdict:
+    return replace(verdict, flags=tuple(one for one in verdict.flags if one is not flag))
 
 
 def _pgm(grey: NDArray[uint8]) -> NDArray[uint8]:

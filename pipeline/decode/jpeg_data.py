@@ -87,8 +87,13 @@ def is_read_alike(content: bytes) -> bool:
     That is grey, or YCbCr that no marker calls anything else, in a usual sampling, all components in the first scan,
     and data that libjpeg decodes without a word.
     """
+    return has_usual_headers(content) and is_without_warning(content)
+
+
+def has_usual_headers(content: bytes) -> bool:
+    """`is_read_alike` of the headers alone: its data may be damaged."""
     kind = coding(content)
-    return kind.is_grey_or_ycc and kind.is_usually_sampled and kind.is_interleaved and is_without_warning(content)
+    return kind.is_grey_or_ycc and kind.is_usually_sampled and kind.is_interleaved
 
 
 def is_without_warning(content: bytes) -> bool:

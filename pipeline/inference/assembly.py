@@ -226,4 +226,5 @@ def make_dali_decoder(bundle: Bundle, order: WorkOrder, backend: Choice) -> Deco
         place=on_gpu if backend.name == TENSORRT and device is FIRST_GPU else to_host,
         read_ahead=order.read_ahead,
         readers=order.readers,
+        checks_data=order.checks_data,
     )

@@ -36,6 +36,7 @@ class WorkOrder:
     shares_cores: bool = False  # with other processes of the run
     threads: int
     from_afar: bool = False  # files come over a network: more of them are read at once than there are cores
+    checks_data: bool = True  # of JPEGs, for damage that DALI hides
     max_pixels: int
     timeout_s: float
     window: str = "file"  # as decode.values.Window.parse reads it

@@ -15,6 +15,7 @@ _NAMES = {
     "max_pixels": "the maximum of pixels per image",
     "part_rows": "the number of rows in a Parquet file",
     "schema_version": "the version of the Parquet schema",
+    "check_data": "--check-data",
     "window": "the window of DICOM slices",
     "plane": "the plane of NIfTI slices",
     "volume": "the volume of NIfTI files",

@@ -22,6 +22,7 @@ from mribatch.pipeline.options import ClassifyOptions
 from mribatch.pipeline.progress import SilentProgress
 from mribatch.pipeline.run import classify
 from mribatch.pipeline.worker import process as worker_process
+from tests.damaged_files import damaged_jpegs
 from tests.folders import mribatch, rows
 from tests.pipeline.worker.test_supervisor import CRASHING
 
@@ -98,6 +99,38 @@ def test_without_a_probe_processes_die_and_every_file_is_answered(
     for path in expected:  # without the probe OpenCV has the last word, and it reads a few of them half
         assert got[path]["status"] in ("empty", "truncated", "decode_failed", "decoder_crash", "too_large", "ok")
     assert json.loads((tmp_path / "out" / "run.json").read_text())["state"] == "complete"
+
+
+def test_a_run_that_does_not_look_at_data_says_so_in_each_row_and_is_not_mixed(
+    pictures: list[bytes], tiny_model: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for number, content in enumerate(pictures[:6]):
+        (data / f"{number}.jpg").write_bytes(content)
+    damaged = next(file.damaged for file in damaged_jpegs(1) if file.name.startswith("hole"))
+    (data / "damaged.jpg").write_bytes(damaged)
+    (data / "cut.jpg").write_bytes(pictures[0][:900])
+    command = ("classify", data, "--out", tmp_path / "run", "--model", tiny_model, "--decoder", "dali", "--quiet")
+    assert mribatch(*command, "--check-data", "never").returncode == ExitCode.ROWS_NOT_OK
+    found = {row["path"]: (row["status"], row["flags"]) for row in rows(tmp_path / "run")}
+    assert found.pop("cut.jpg") == ("truncated", [])
+    assert set(map(str, found.values())) == {str(("ok", ["unchecked_data"]))} and "damaged.jpg" in found
+    refused = mribatch(*command)
+    assert refused.returncode == 1 and "--check-data was never" in refused.stderr
+    checked = [str(word).replace(str(tmp_path / "run"), str(tmp_path / "checked")) for word in command]
+    assert mribatch(*checked).returncode == ExitCode.ROWS_NOT_OK
+    assert {row["status"] for row in rows(tmp_path / "checked") if row["path"] == "damaged.jpg"} == {"decode_failed"}
+
+
+def test_a_decoder_that_hides_no_damage_looks_always_and_that_is_said(
+    pictures: list[bytes], tiny_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "whole.jpg").write_bytes(pictures[0])
+    command = ("classify", tmp_path / "whole.jpg", "--out", tmp_path / "run", "--model", tiny_model)
+    done = mribatch(*command, "--decoder", "opencv", "--check-data", "never")
+    assert "--check-data never changes nothing: the decoder is opencv, which hides no damage" in done.stderr
+    assert [row["flags"] for row in rows(tmp_path / "run")] == [[]]
 
 
 class KilledOnce(SilentProgress):

@@ -31,9 +31,9 @@ pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip ins
 HEIGHT, WIDTH, BATCH = 40, 56, 16
 
 
-def decoder_on(device: DaliDevice) -> DaliDecoder:
+def decoder_on(device: DaliDevice, *, checks_data: bool = True) -> DaliDecoder:
     options = GraphOptions(device=device, height=HEIGHT, width=WIDTH, threads=2)
-    return DaliDecoder(options, batch_size=BATCH, max_pixels=10**8, timeout_s=60)
+    return DaliDecoder(options, batch_size=BATCH, max_pixels=10**8, timeout_s=60, checks_data=checks_data)
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +134,27 @@ def test_damage_inside_jpegs_has_opencvs_verdict(dali: DaliDecoder, opencv: Open
     for name in ("padded.jpg", "new.jpg"):
         assert np.array_equal(got[name][1], expected[name][1])
 
+def test_data_that_are_not_checked_are_flagged_and_whole_ones_have_the_same_pixels(
+    dali: DaliDecoder, tmp_path: Path
+) -> None:
+    """The headers still decide: what DALI reads otherwise, and what is cut, never reaches it."""
+    contents = {f"{file.name}.jpg": file.damaged for file in damaged_jpegs(1)}
+    contents |= good_files() | {f"broken-{name}": content for name, (content, _) in broken_files().items()}
+    listed = written(tmp_path / "data", contents)
+    checked = by_path(list(dali.batches(in_groups(listed))))
+    with decoder_on(CPU, checks_data=False) as trusting:
+        found = by_path(list(trusting.batches(in_groups(listed))))
+    unchecked = {path for path, (verdict, _) in found.items() if Flag.UNCHECKED_DATA in verdict.flags}
+    assert {"grey.jpg", "colour.jpg", "progressive.jpg"} <= unchecked
+    hidden = {path for path in unchecked if checked[path][0].status is not Status.OK}
+    assert hidden and all(checked[path][0].status is Status.DECODE_FAILED for path in hidden)
+    for path, (verdict, pixels) in found.items():
+        if path in unchecked - hidden:
+            flags = tuple(flag for flag in verdict.flags if flag is not Flag.UNCHECKED_DATA)
+            assert replace(verdict, flags=flags) == checked[path][0] and (pixels == checked[path][1]).all(), path
+        elif path not in hidden:
+            assert verdict == checked[path][0], path
+
 
 def test_a_row_does_not_depend_on_batch_or_neighbours(dali: DaliDecoder, tmp_path: Path) -> None:
     listed = files(draw_images(tmp_path, 3 * BATCH + 5, size=70))
@@ -161,7 +182,7 @@ def test_what_dali_refuses_even_alone_goes_to_opencv(
         again.append(len(samples))
         return really(self, samples)
 
-    monkeypatch.setattr(decode_dali, "for_dali", lambda content, verdict: content)
+    monkeypatch.setattr(decode_dali, "for_dali", lambda content, verdict, reads_right: content)
     monkeypatch.setattr(DaliDecoder, "_image_by_image", image_by_image)
     got, expected = by_path(list(dali.batches(in_groups(listed)))), by_path(list(opencv.batches(in_groups(listed))))
     assert again == [BATCH] * 3, "three batches of five failed"

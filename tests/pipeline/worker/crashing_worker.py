@@ -98,5 +98,5 @@ if __name__ == "__main__":
     for module in (decode_dali, decode_file):
         vars(module)["read_and_probe"] = hook
     if hook is no_probe:
-        vars(decode_dali)["for_dali"] = lambda content, verdict: content
+        vars(decode_dali)["for_dali"] = lambda content, verdict, reads_right: content
     worker.main(sys.argv[2:])
