@@ -30,7 +30,9 @@ ROOT = Path(__file__).parents[2]
 WORK = ROOT / "build" / "fuzz"
 _HANG_S = 30  # for one input
 _MEMORY_MIB = 4096
-_RUNS = 100_000  # of one child: code that atheris 3.0 instruments keeps what it compares, 13 kB for each input of images
+_RUNS = (
+    100_000  # of one child: code that atheris 3.0 instruments keeps what it compares, 13 kB for each input of images
+)
 _MEMORY_FOLDER = Path("/dev/shm")
 ONCE = "not repeated: "
 _SHORTEST_S = 2  # a turn

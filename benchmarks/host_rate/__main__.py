@@ -26,6 +26,7 @@ from benchmarks.cpu_ceiling import SIDE
 from benchmarks.host_rate.drawn_files import draw_files
 from benchmarks.host_rate.watching import FEWEST_PARTS, RunFailed, watch_run
 from mribatch.core.bundle import DEFAULT_MODEL
+from mribatch.core.cores import usable_cores
 from mribatch.core.files import write_json
 from mribatch.pipeline.output.layout import PART_ROWS
 from tests.trt.fake_gpu.machine import DALI, H100, ROOT, TENSORRT, FakeMachine, build_libcuda, make_machine
@@ -86,8 +87,7 @@ def measure(sizes: Sequence[int], workers: Sequence[int], chosen: argparse.Names
                         flush=True,
                     )
             figures = {count: {name: spread(all_) for name, all_ in one.items()} for count, one in by_workers.items()}
-            most = figures[str(max(workers))]  # the way of many cores: a seat and a worker process each
-            projected = project(most, PROJECTED_CORES)
+            projected = project(figures[str(_most_that_fit(workers))], PROJECTED_CORES)
             found[f"{size}kB"] = {
                 "mean_bytes": mean,
                 "cpu_us_by_part": _measure_parts(chosen.source, data),
@@ -95,6 +95,11 @@ def measure(sizes: Sequence[int], workers: Sequence[int], chosen: argparse.Names
                 "projected_not_measured": projected,
             }
     return found
+
+
+def _most_that_fit(workers: Sequence[int]) -> int:
+    """The largest number of workers with a core each: the way of many cores, where none waits for another's core."""
+    return max((count for count in workers if count <= usable_cores()), default=min(workers))
 
 
 @contextmanager
