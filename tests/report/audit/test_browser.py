@@ -9,7 +9,7 @@ import pytest
 from mribatch.report.audit.audit import Audit
 from mribatch.report.audit.page import AUDIT_PAGE
 from mribatch.report.html.page import HTML_PAGE
-from tests.report.html.test_browser import CHROMIUM, browser, open_page
+from tests.report.html.test_browser import CHROMIUM, browser, find_serious_faults, open_page
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -46,3 +46,9 @@ def test_the_links_of_the_head_lead_to_sections(browser: "Browser", page_folder:
         targets = opened.page.locator("nav a").evaluate_all("all => all.map(one => one.getAttribute('href'))")
         assert len(targets) >= 8
         assert opened.page.evaluate("all => all.every(one => document.querySelector(one))", targets)
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_axe_finds_no_serious_fault(browser: "Browser", page_folder: Path, colours: str) -> None:
+    for opened in open_page(browser, page_folder, color_scheme=colours):
+        assert find_serious_faults(opened.page) == []

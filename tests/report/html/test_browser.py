@@ -60,6 +60,15 @@ def open_page(browser: "Browser", run: Path, name: str = HTML_PAGE, **options: A
     context.close()
 
 
+def find_serious_faults(page: "Page") -> list[tuple[str, str]]:
+    """What axe-core (https://github.com/dequelabs/axe-core) finds, as axe-playwright-python carries it: rule, HTML."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    found = axe.Axe().run(page).response
+    assert len(found["passes"]) > 10
+    faults = [each for each in found["violations"] if each["impact"] in ("serious", "critical")]
+    return [(each["id"], each["nodes"][0]["html"]) for each in faults]
+
+
 def dismiss(dialog: "Dialog", found: Opened) -> None:
     found.errors.append(f"a dialog opened: {dialog.message}")
     dialog.dismiss()
@@ -160,14 +169,9 @@ PAGES = {
 def test_axe_finds_no_serious_fault(
     browser: "Browser", request: pytest.FixtureRequest, page: str, colours: str
 ) -> None:
-    """axe-core (https://github.com/dequelabs/axe-core), as axe-playwright-python carries it."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
     fixture, name = PAGES[page]
     for opened in open_page(browser, request.getfixturevalue(fixture), name, color_scheme=colours):
-        found = axe.Axe().run(opened.page).response
-        assert len(found["passes"]) > 10
-        faults = [each for each in found["violations"] if each["impact"] in ("serious", "critical")]
-        assert [(each["id"], each["nodes"][0]["html"]) for each in faults] == []
+        assert find_serious_faults(opened.page) == []
 
 
 def test_axe_finds_a_fault_where_there_is_one(browser: "Browser", unlabelled_run: Path) -> None:
