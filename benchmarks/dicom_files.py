@@ -26,6 +26,7 @@ from benchmarks.conditions import RESULTS
 from mribatch.pipeline.decode.dicom import DicomPixels
 from mribatch.pipeline.decode.values import StoredSlice, Window, to_grey, value_range
 from mribatch.pipeline.records import Status, Verdict
+from mribatch.pipeline.storage.source import LocalSource
 from mribatch.pipeline.studies.dicom_header import read_dicom_header
 from mribatch.pipeline.studies.facts import NotAnImage
 from mribatch.pipeline.studies.options import HeaderOptions
@@ -106,7 +107,7 @@ def expect(path: Path) -> tuple[str, str]:
 
 def find(path: Path) -> tuple[str, int, str]:
     """(what became of a file, its frames, its flags)."""
-    header = read_dicom_header(bytes(path), OPTIONS)
+    header = read_dicom_header(LocalSource(bytes(path)), OPTIONS)
     if isinstance(header, NotAnImage):
         return header.reason, 0, ""
     flags = " ".join(header.flags)

@@ -22,6 +22,7 @@ from mribatch.core.synthetic import draw_slice
 from mribatch.pipeline.decode.dicom import DicomPixels
 from mribatch.pipeline.decode.values import StoredSlice, Window, to_grey
 from mribatch.pipeline.records import Verdict
+from mribatch.pipeline.storage.source import LocalSource
 from mribatch.pipeline.studies.dicom_header import read_dicom_header
 from mribatch.pipeline.studies.options import HeaderOptions
 
@@ -89,7 +90,7 @@ def measure(count: int = FILES) -> dict[str, Any]:
 
         def read_headers() -> int:
             for path in paths:
-                read_dicom_header(bytes(path), options)
+                read_dicom_header(LocalSource(bytes(path)), options)
             return len(paths)
 
         def read_headers_with_pydicom() -> int:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from mribatch.pipeline.decode.nifti import NiftiVolume, open_nifti
 from mribatch.pipeline.decode.probe import DEFAULT_MAX_PIXELS
 from mribatch.pipeline.records import Status
+from mribatch.pipeline.storage.source import LocalSource
 from mribatch.pipeline.studies.facts import Plane, StudyFile
 from mribatch.pipeline.studies.nifti_header import read_nifti_header
 from mribatch.pipeline.studies.options import HeaderOptions
@@ -74,8 +75,8 @@ def files(folder: Path = DATA) -> list[Path]:
 def outcome(path: Path) -> FileOutcome:
     """Read one file: its header, and every slice of all its volumes."""
     name, options = str(path).encode(), HeaderOptions(max_pixels=DEFAULT_MAX_PIXELS)
-    study = read_nifti_header(name, options)
-    verdict, volume = open_nifti(name, options)
+    study = read_nifti_header(LocalSource(name), options)
+    verdict, volume = open_nifti(LocalSource(name), options)
     difference = None
     if volume is not None:
         with volume:

@@ -97,7 +97,7 @@ def _place(index: int, image: Image, scratch: Path, headers: HeaderReader) -> Im
 
 def _study_image(path: bytes, headers: HeaderReader) -> StudyImage | None:
     """The one image of a DICOM file or a NIfTI volume; None where it is neither."""
-    found = headers.find(UnreadFile(0, path, Look.NAMED))
+    found = headers.find(UnreadFile(0, path, Look.NAMED, path))
     if not isinstance(found, StudyEntry):
         return None
     refused = refusal(found)

@@ -35,7 +35,7 @@ _NAMES = {  # kind -> one, several, remark
     SkipReason.UNREADABLE_FILE: ("file", "files", "that cannot be read"),
     SkipReason.DAMAGED_ARCHIVE: ("archive", "archives", "that cannot be read to the end"),
     SkipReason.ARCHIVE_MEMBER: ("member of an archive", "members of archives", "that are links or have hostile names"),
-    SkipReason.STUDY_ELSEWHERE: ("DICOM or NIfTI file", "DICOM or NIfTI files", "in an archive or an object store"),
+    SkipReason.STUDY_ELSEWHERE: ("file of a NIfTI pair", "files of NIfTI pairs", "in an archive or an object store"),
 }
 _FIXES = {  # the first kind that was found counts
     _IMAGES: "give them the suffix of their format, or name them outright in a list for --from-file",
@@ -88,7 +88,7 @@ def _kind_by_content(file: OtherFile, headers: HeaderReader) -> str | None:
         return None
     if probe(head).format is not None:
         return _IMAGES
-    found = headers.find(UnreadFile(0, file.location, file.look)) if file.look is not Look.NO else None
+    found = headers.find(UnreadFile(0, file.path, file.look, file.location)) if file.look is not Look.NO else None
     return found.reason if isinstance(found, NotAnImage) else None
 
 

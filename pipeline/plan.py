@@ -72,7 +72,7 @@ class Plan:
 
     def header_reader(self, pseudonyms: Pseudonyms) -> HeaderReader:
         """Return what looks into files that may be DICOM or NIfTI."""
-        return make_header_reader(self.options, pseudonyms, self.threads)
+        return make_header_reader(self.options, pseudonyms, self.order.readers)
 
     def fingerprint(self, listing: ListingFacts, pseudonyms: Pseudonyms, part_rows: int) -> Fingerprint:
         """Return what must stay the same for the run to be resumed. The classifier must have been entered."""

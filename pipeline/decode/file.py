@@ -59,7 +59,7 @@ def read_and_probe(path: bytes, max_pixels: int, listed: tuple[int, int] | None 
     except OSError as error:
         return None, unreadable(error)
     verdict = probe(content.data, max_pixels)
-    if differs(content, path, listed):
+    if differs(content.facts, path, listed):
         verdict = replace(verdict, flags=(*verdict.flags, Flag.CHANGED_SINCE_LISTING))
     return content.data, verdict
 

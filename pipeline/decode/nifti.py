@@ -10,16 +10,15 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from io import BufferedReader
 from typing import Any
 
 import numpy as np
 from numpy import float32
 from numpy.typing import NDArray
 
-from mribatch.core.regular_file import digest_file, open_regular
 from mribatch.pipeline.decode.values import StoredSlice, ValueRange, Words, value_range
 from mribatch.pipeline.records import Flag, Status, Verdict
+from mribatch.pipeline.storage.source import ByteSource, ByteStream
 from mribatch.pipeline.studies.gzip_stream import GzipError, GzipStream
 from mribatch.pipeline.studies.nifti_files import NiftiError, of_gzip
 from mribatch.pipeline.studies.nifti_header import NiftiLayout, read_layout
@@ -32,11 +31,11 @@ MAX_UNPACKED = 4 << 30  # bytes unpacked to reach a volume, or to see whether a 
 _VOLUMES_KEPT = 2
 
 
-def open_nifti(path: bytes, options: HeaderOptions) -> tuple[Verdict, "NiftiVolume | None"]:
+def open_nifti(source: ByteSource, options: HeaderOptions) -> tuple[Verdict, "NiftiVolume | None"]:
     """Read the header of a NIfTI file; its voxels are read when the first slice is asked for.
 
     Args:
-        path: As for `read_nifti_header`.
+        source: As for `read_nifti_header`; of an object or a member it is to be a whole.
         options: Likewise.
 
     Returns:
@@ -45,7 +44,7 @@ def open_nifti(path: bytes, options: HeaderOptions) -> tuple[Verdict, "NiftiVolu
     Raises:
         OSError: The file is gone, forbidden or no regular file.
     """
-    layout, verdict = read_layout(path, options)
+    layout, verdict = read_layout(source, options)
     return verdict, None if layout is None else NiftiVolume(layout, verdict)
 
 
@@ -117,12 +116,12 @@ class NiftiVolume:
         return self._ranges[volume_number]
 
     def size_and_sha256(self) -> tuple[int, str]:
-        """Return the bytes on the disk of the file with the voxels, and the hex digest of them.
+        """Return the bytes of the file with the voxels as it is stored, and the hex digest of them.
 
         Raises:
             OSError: The file is gone.
         """
-        return digest_file(self._layout.path)
+        return self._layout.voxels.size_and_sha256()
 
     def _close_file(self) -> None:
         if self._voxels is not None:
@@ -221,7 +220,7 @@ class _Voxels(ABC):
 
     def __init__(self, layout: NiftiLayout) -> None:
         self._layout = layout
-        self._file: BufferedReader = open_regular(layout.path)
+        self._file: ByteStream = layout.voxels.open()
 
     @abstractmethod
     def read(self, number: int, target: memoryview) -> None:
@@ -281,7 +280,7 @@ class _PackedVoxels(_Voxels):
         """Unpack the whole file once where the size at its end is not what the header promises."""
         if self._whole:
             return
-        with open_regular(self._layout.path) as file:
+        with self._layout.voxels.open() as file:
             file.seek(-4, os.SEEK_END)
             stated = int.from_bytes(file.read(4), "little")  # RFC 1952: ISIZE, modulo 2**32, of the last member
             if not 0 <= stated - self._layout.total_bytes % (1 << 32) <= GZIP_SLACK:

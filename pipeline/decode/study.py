@@ -2,8 +2,9 @@
 
 file --_OpenFiles--> StoredSlice --values.to_grey--> uint8 --is it blank?--> uint8 of the model's size
 
-A file with several slices is read once: the last two stay open while their slices follow each other. Where grey values
-follow the range of a series, that range is measured once, on the images that the listing names.
+A file with several slices is read once, wherever it is: the last two stay open while their slices follow each other; of
+a store or an archive they are in memory, as they are stored. Where grey values follow the range of a series, that range
+is measured once, on the images that the listing names.
 """
 
 import threading
@@ -18,11 +19,13 @@ from typing import Generic, Protocol, TypeVar
 from numpy import uint8
 from numpy.typing import NDArray
 
-from mribatch.core.regular_file import digest_file, read_file
 from mribatch.pipeline.decode.grey import stretch
 from mribatch.pipeline.decode.probe import unreadable
 from mribatch.pipeline.decode.values import StoredSlice, ValueRange, Window, is_blank, to_grey, uses_range, value_range
 from mribatch.pipeline.records import DecodedFile, Flag, ImageFile, SliceSource, Status, StudyImage, Verdict
+from mribatch.pipeline.storage.content import MemberError, differs, read_content
+from mribatch.pipeline.storage.source import as_a_whole
+from mribatch.pipeline.storage.store import ObjectFacts
 from mribatch.pipeline.studies.facts import StudyFormat
 from mribatch.pipeline.studies.options import HeaderOptions
 
@@ -69,6 +72,7 @@ class StudyDecoder:
             with self._files.using(SliceSource(file.file, study.slice), study.format) as opened:
                 verdict, pixels = self._grey(opened, study)
                 size, digest = opened.size_and_sha256
+                verdict = _flag_changed(verdict, opened.facts, file)
         except OSError as error:
             return DecodedFile(file, unreadable(error)), None
         except MemoryError:
@@ -113,8 +117,15 @@ def _refuse(file: ImageFile, verdict: Verdict) -> DecodedFile:
     """What the header alone refused; the file is read only to tell which one it was."""
     if verdict.status in (Status.TIMEOUT, Status.UNREADABLE):
         return DecodedFile(file, verdict)
-    size, digest = digest_file(file.file)
-    return DecodedFile(file, verdict, size, digest)
+    source = as_a_whole(file.file)
+    size, digest = source.size_and_sha256()
+    return DecodedFile(file, _flag_changed(verdict, source.facts, file), size, digest)
+
+
+def _flag_changed(verdict: Verdict, facts: ObjectFacts | None, file: ImageFile) -> Verdict:
+    """Flag an object that is not what was listed; a file of this machine is asked later."""
+    changed = differs(facts, file.file, file.listed)
+    return _with_flags(verdict, (*verdict.flags, Flag.CHANGED_SINCE_LISTING)) if changed else verdict
 
 
 def _with_flags(verdict: Verdict, flags: tuple[Flag, ...]) -> Verdict:
@@ -130,6 +141,11 @@ class _OpenFile(Protocol):
 
     @property
     def size_and_sha256(self) -> tuple[int, str]: ...
+
+    @property
+    def facts(self) -> ObjectFacts | None:
+        """What a store said when the file was read; None for a file of this machine."""
+        ...
 
     def slice(self, number: int | None) -> tuple[Verdict, StoredSlice | None]: ...
 
@@ -166,8 +182,26 @@ class _Entry:
     def __init__(self) -> None:
         self.lock = threading.Lock()  # while it is opened
         self.file: _OpenFile | None = None
+        self.refused: MemberError | None = None  # reading it again would take as long, and give as little
         self.users = 0
         self.dropped = False
+
+    def open(self, make: Callable[[], _OpenFile]) -> _OpenFile:
+        """The file, opened by whoever comes first.
+
+        Raises:
+            OSError: It gives no bytes.
+        """
+        with self.lock:
+            if self.refused is not None:
+                raise MemberError(*self.refused.args)
+            if self.file is None:
+                try:
+                    self.file = make()
+                except MemberError as error:
+                    self.refused = error
+                    raise
+            return self.file
 
 
 class _OpenFiles:
@@ -194,10 +228,7 @@ class _OpenFiles:
             return
         entry = self._take(source.file)
         try:
-            with entry.lock:
-                if entry.file is None:
-                    entry.file = _open(source.file, study_format, self._options)
-            yield entry.file
+            yield entry.open(lambda: _open(source.file, study_format, self._options))
         finally:
             self._give_back(entry)
 
@@ -230,10 +261,11 @@ class _OpenFiles:
 class _DicomFile:
     """A DICOM file. It is hashed only where a row is made of it."""
 
-    def __init__(self, path: bytes, options: HeaderOptions) -> None:
+    def __init__(self, location: bytes, options: HeaderOptions) -> None:
         from mribatch.pipeline.decode.dicom import DicomPixels
 
-        self._content = read_file(path)
+        content = read_content(location)
+        self._content, self.facts = content.data, content.facts
         self._pixels = DicomPixels(self._content, options.max_pixels)
 
     @cached_property
@@ -253,15 +285,18 @@ class _DicomFile:
 class _NiftiFile:
     """A NIfTI file, or the verdict on one that cannot be read."""
 
-    def __init__(self, path: bytes, options: HeaderOptions) -> None:
+    def __init__(self, location: bytes, options: HeaderOptions) -> None:
         from mribatch.pipeline.decode.nifti import open_nifti
 
-        self._verdict, self._volume = open_nifti(path, options)
-        self._facts = digest_file(path) if self._volume is None else self._volume.size_and_sha256()
+        source = as_a_whole(location)
+        self.facts = source.facts
+        self._verdict, self._volume = open_nifti(source, options)
+        hashed = source if self._volume is None else self._volume
+        self._size_and_sha256 = hashed.size_and_sha256()
 
     @property
     def size_and_sha256(self) -> tuple[int, str]:
-        return self._facts
+        return self._size_and_sha256
 
     def slice(self, number: int | None) -> tuple[Verdict, StoredSlice | None]:
         return (self._verdict, None) if self._volume is None else self._volume.slice(number or 0)
@@ -274,5 +309,5 @@ class _NiftiFile:
             self._volume.close()
 
 
-def _open(path: bytes, study_format: str, options: HeaderOptions) -> _OpenFile:
-    return _NiftiFile(path, options) if study_format == StudyFormat.NIFTI else _DicomFile(path, options)
+def _open(location: bytes, study_format: str, options: HeaderOptions) -> _OpenFile:
+    return _NiftiFile(location, options) if study_format == StudyFormat.NIFTI else _DicomFile(location, options)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 
 from mribatch.pipeline.listing.entry import Entry, Scope, SkipReason, judge_name
-from mribatch.pipeline.listing.headers import Look
+from mribatch.pipeline.listing.headers import PAIR_SUFFIXES, Look
 from mribatch.pipeline.listing.other_programs import describe_folder
 from mribatch.pipeline.storage.address import join, of_member, place_in_archive
 from mribatch.pipeline.storage.archive import ArchiveDamage, ArchiveEntry, list_archive
@@ -38,21 +38,24 @@ def _member_entry(location: bytes, archive: Entry, found: ArchiveEntry, scope: S
     what = next(filter(None, map(describe_folder, folders)), None)
     if what is not None:
         return Entry(path, b"", None, None, SkipReason.OTHER_PROGRAM, what)
-    reason, detail = judge_far(name, of_member(location, found.member))
-    if reason is not None:
+    reason, detail, look = judge_far(name, of_member(location, found.member))
+    if reason is not None and look is Look.NO:
         return Entry(path, b"", None, None, reason, detail)
     return Entry(
         path,
         os.path.join(archive.real, found.name),
         found.member.size,
         archive.mtime_ns,
+        reason,
+        detail,
+        look,
         member=place_in_archive(archive.path, found.member),
     )
 
 
-def judge_far(name: bytes, location: bytes) -> tuple[SkipReason | None, str | None]:
-    """What a file in an archive or a store is by its name; headers of DICOM and NIfTI are not read there."""
+def judge_far(name: bytes, location: bytes) -> tuple[SkipReason | None, str | None, Look]:
+    """What a file in an archive or a store is by its name, as `judge_name`; there, NIfTI pairs are not read."""
     reason, detail, look = judge_name(name, location)
-    if look is Look.EXPECTED:
-        return SkipReason.STUDY_ELSEWHERE, "copy it to a folder to have it read"
-    return reason, detail
+    if look is Look.EXPECTED and name.lower().endswith(PAIR_SUFFIXES):
+        return SkipReason.STUDY_ELSEWHERE, "a NIfTI pair; copy both files to a folder to have them read", Look.NO
+    return reason, detail, look

@@ -40,7 +40,7 @@ from mribatch.pipeline.listing.objects import name_object, name_objects, walk_ob
 from mribatch.pipeline.listing.other_programs import describe_folder
 from mribatch.pipeline.listing.patterns import PathPatterns
 from mribatch.pipeline.records import Status
-from mribatch.pipeline.storage.address import Address, is_address, local_path, locate
+from mribatch.pipeline.storage.address import Address, is_address, join, local_path, locate
 from mribatch.pipeline.storage.archive import ARCHIVE_SUFFIXES, SHARD_SUFFIXES
 from mribatch.pipeline.storage.store import FIRST_PATIENCE_S, StoreError, check_bucket, look_up, open_object
 from mribatch.pipeline.studies.facts import NotAnImage, StudyFormat
@@ -224,7 +224,7 @@ class Discovery:
         )
         for position, path, size, mtime_ns, real, skipped, detail, look, fault, member, *header in rows:
             if header[0] is not None:
-                yield FoundFile(position, path, size, mtime_ns, *self._found_study(*header[1:]), fault)
+                yield FoundFile(position, path, size, mtime_ns, *self._found_study(*header[1:]), fault, member)
                 continue
             reason = SkipReason(skipped) if skipped else None
             if reason is None and look and self._headers is None:
@@ -287,10 +287,10 @@ class Discovery:
 
     def _unread_files(self) -> Iterator[UnreadFile]:
         rows = self._connection.execute(
-            "SELECT rowid, input, path, look FROM found WHERE look ORDER BY input, line, path"
+            "SELECT rowid, input, path, look, member FROM found WHERE look ORDER BY input, line, path, rowid"
         )
-        for key, position, path, look in rows:
-            yield UnreadFile(key, os.path.join(self._inputs[position].root, path), Look(look))
+        for key, position, path, look, member in rows:
+            yield _unread(key, self._inputs[position].root, path, Look(look), member)
 
     def _keep_header(self, key: int, skipped: SkipReason | None, detail: str | None, content: str) -> None:
         self._connection.execute("INSERT INTO headers VALUES (?, ?, ?, ?)", (key, skipped, detail, content))
@@ -349,10 +349,14 @@ def has_candidate(
             if entry.look is Look.NO and entry.skipped is None:
                 return True
             if entry.look is not Look.NO and headers is not None:
-                unread = UnreadFile(0, os.path.join(item.root, entry.path), entry.look)
+                unread = _unread(0, item.root, entry.path, entry.look, entry.member)
                 if headers.is_candidate(unread):
                     return True
     return False
+
+
+def _unread(key: int, root: bytes, path: bytes, look: Look, member: str | None) -> UnreadFile:
+    return UnreadFile(key, join(root, path), look, locate(root, path, member))
 
 
 def count_by_name(

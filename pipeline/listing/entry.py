@@ -52,7 +52,7 @@ class SkipReason(StrEnum):
     UNREADABLE_FOLDER = "unreadable_folder"  # its files could not be listed
     DAMAGED_ARCHIVE = "damaged_archive"  # it cannot be read, or not to its end; the detail says why
     ARCHIVE_MEMBER = "archive_member"  # a link, a device or a hostile name in an archive; the detail says which
-    STUDY_ELSEWHERE = "study_elsewhere"  # DICOM or NIfTI in an archive or an object store, where it is not read
+    STUDY_ELSEWHERE = "study_elsewhere"  # a NIfTI pair in an archive or an object store, where it is not read
     UNREADABLE_FILE = "unreadable_file"  # its name does not tell what it is, and its first bytes could not be read
 
 

@@ -5,30 +5,32 @@ Whatever identifies a patient is replaced by a pseudonym here, on the thread tha
 
 import errno
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from itertools import islice
 
-from mribatch.core.regular_file import read_head
 from mribatch.core.system_errors import describe, is_system_error
 from mribatch.pipeline.records import Flag, Status, Verdict
+from mribatch.pipeline.storage.address import is_address
+from mribatch.pipeline.storage.content import MemberError
+from mribatch.pipeline.storage.source import ByteSource, in_pieces
+from mribatch.pipeline.storage.store import StoreError
 from mribatch.pipeline.studies.dicom_header import read_dicom_header
 from mribatch.pipeline.studies.facts import NotAnImage, Plane, SliceFacts, StudyFile, StudyFormat, StudyIds
 from mribatch.pipeline.studies.kind import HEAD_BYTES, tell_kind
-from mribatch.pipeline.studies.nifti_files import nifti_files
+from mribatch.pipeline.studies.nifti_files import header_of_pair
 from mribatch.pipeline.studies.nifti_header import read_nifti_header
 from mribatch.pipeline.studies.options import HeaderOptions
 from mribatch.pipeline.studies.pseudonyms import Pseudonyms
 from mribatch.pipeline.threads import WorkerThreads
 
 DICOM_SUFFIXES = (b".dcm", b".dicom", b".ima")
-NIFTI_SUFFIXES = (b".nii", b".nii.gz", b".hdr", b".hdr.gz", b".img", b".img.gz")
+PAIR_SUFFIXES = (b".hdr", b".hdr.gz", b".img", b".img.gz")
+NIFTI_SUFFIXES = (b".nii", b".nii.gz", *PAIR_SUFFIXES)
 STUDY_SUFFIXES = (*DICOM_SUFFIXES, *NIFTI_SUFFIXES)
 NIFTI_DATA, UNREADABLE_FILE = "nifti_data", "unreadable_file"  # values of SkipReason
 
-_VOXELS = (b".img", b".img.gz")
 _GROUP = 16  # files handed to the threads together
 _GROUPS_AHEAD = 2
 _LEAST_THREADS = 8  # reading a header is mostly waiting for the file system
@@ -62,8 +64,9 @@ class UnreadFile:
     """A file to look into."""
 
     key: int  # whatever the caller knows it by
-    path: bytes  # absolute
+    path: bytes  # absolute: its name, also where it is in an archive
     look: Look
+    location: bytes  # what to open
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +119,12 @@ class HeaderReader:
     def find(self, file: UnreadFile) -> Found:
         """Look into one file. Never raises for a bad one."""
         try:
-            kind = self._tell_kind(file)
+            source = in_pieces(file.location)
+            kind = self._tell_kind(file, source)
             if kind is None:
                 return None
             read = read_dicom_header if kind is StudyFormat.DICOM else read_nifti_header
-            header = read(file.path, self._options)
+            header = read(source, self._options)
         except OSError as error:
             return _judge_unread(file, error)
         if isinstance(header, StudyFile):
@@ -130,22 +134,22 @@ class HeaderReader:
         return StudyEntry(kind, (SliceFacts(None),), Status.UNSUPPORTED, header.detail)
 
     def is_candidate(self, file: UnreadFile) -> bool:
-        """Whether the file may hold an image; only its first bytes are read."""
-        if file.look is not Look.UNKNOWN or self._options.dicom_anywhere:
+        """Whether the file may hold an image; only its first bytes are read, and none over a network."""
+        if file.look is not Look.UNKNOWN or self._options.dicom_anywhere or is_address(file.location):
             return True
         try:
-            return self._tell_kind(file) is not None
+            return self._tell_kind(file, in_pieces(file.location)) is not None
         except OSError as error:
-            return is_system_error(error)
+            return is_system_error(error) or isinstance(error, MemberError)
 
-    def _tell_kind(self, file: UnreadFile) -> StudyFormat | None:
-        head = read_head(file.path, HEAD_BYTES)
+    def _tell_kind(self, file: UnreadFile, source: ByteSource) -> StudyFormat | None:
+        head = source.beginning(HEAD_BYTES)
         lenient = self._options.dicom_anywhere or file.look is Look.NAMED
         lenient = lenient or file.path.lower().endswith(DICOM_SUFFIXES)
         return tell_kind(head, file.path, dicom_anywhere=lenient)
 
     def _read_one(self, file: UnreadFile) -> tuple[UnreadFile, WrittenEntry | NotAnImage | None]:
-        if file.look is not Look.NAMED and is_data_of_pair(file.path):
+        if file.look is not Look.NAMED and is_data_of_pair(file.location):
             return file, NotAnImage(NIFTI_DATA, "listed under its .hdr")
         found = self.find(file)
         return file, write_entry(found) if isinstance(found, StudyEntry) else found
@@ -180,15 +184,18 @@ def _judge_unread(file: UnreadFile, error: OSError) -> Found:
     """What is said of a file whose header could not be read.
 
     None where it is not there or not a regular file: where it earns a row, that says so. A file whose name does not
-    tell what it is may be an image also where it is forbidden.
+    tell what it is may be an image also where it is forbidden, encrypted or damaged in its archive, or too large.
     """
-    system = is_system_error(error)
+    large = error.errno == errno.EFBIG  # which no later time changes
+    system = is_system_error(error) and not large
+    ours = large or isinstance(error, StoreError)
+    said = (error.strerror if ours else None) or describe(error)
     if file.look is Look.UNKNOWN:
-        forbidden = error.errno in (errno.EACCES, errno.EPERM)
-        return NotAnImage(UNREADABLE_FILE, describe(error)) if system or forbidden else None
+        closed = large or isinstance(error, MemberError) or error.errno in (errno.EACCES, errno.EPERM)
+        return NotAnImage(UNREADABLE_FILE, said) if system or closed else None
     if not system or not file.path.lower().endswith(STUDY_SUFFIXES):
         return None
-    text = f"The header cannot be read: {describe(error)} (errno {error.errno})."
+    text = f"The header cannot be read: {said} (errno {error.errno})."
     return StudyEntry(_expected_format(file), (SliceFacts(None),), Status.UNREADABLE, text)
 
 
@@ -196,9 +203,9 @@ def _expected_format(file: UnreadFile) -> StudyFormat:
     return StudyFormat.DICOM if file.path.lower().endswith(DICOM_SUFFIXES) else StudyFormat.NIFTI
 
 
-def is_data_of_pair(path: bytes) -> bool:
+def is_data_of_pair(location: bytes) -> bool:
     """Whether a file holds the voxels of a NIfTI pair whose header is there, too."""
-    return path.lower().endswith(_VOXELS) and os.path.exists(nifti_files(path).header)
+    return header_of_pair(location) is not None
 
 
 def refusal(entry: StudyEntry) -> Verdict | None:

@@ -6,8 +6,8 @@ from functools import partial
 
 from mribatch.core.errors import MribatchError
 from mribatch.pipeline.listing.archives import judge_far
-from mribatch.pipeline.listing.entry import Entry, Scope, SkipReason, left_out_folder
-from mribatch.pipeline.listing.headers import STUDY_SUFFIXES
+from mribatch.pipeline.listing.entry import IMAGE_SUFFIXES, Entry, Scope, SkipReason, left_out_folder
+from mribatch.pipeline.listing.headers import PAIR_SUFFIXES, Look
 from mribatch.pipeline.storage.address import Address, join
 from mribatch.pipeline.storage.archive import ARCHIVE_SUFFIXES, SHARD_SUFFIXES
 from mribatch.pipeline.storage.store import ObjectFacts, StoreError, list_folder, look_up
@@ -56,13 +56,14 @@ def _ask(location: bytes) -> tuple[ObjectFacts | None, str | None]:
 
 
 def _named_entry(name: bytes, location: bytes, facts: ObjectFacts | None, fault: str | None, scope: Scope) -> Entry:
-    if name.lower().endswith(STUDY_SUFFIXES):
-        reason, detail = judge_far(name.rpartition(b"/")[2], location)
+    if name.lower().endswith(PAIR_SUFFIXES):
+        reason, detail, _ = judge_far(name.rpartition(b"/")[2], location)
         return Entry(name, b"", None, None, reason, detail)
+    look = Look.NO if name.lower().endswith(IMAGE_SUFFIXES) else Look.NAMED
     if facts is None:
-        return Entry(name, location, None, None, fault=fault)
+        return Entry(name, location, None, None, look=look if fault else Look.NO, fault=fault)
     archive = scope.archives and name.lower().endswith(ARCHIVE_SUFFIXES)
-    return Entry(name, location, facts.size, facts.mtime_ns, is_archive=archive)
+    return Entry(name, location, facts.size, facts.mtime_ns, look=look, is_archive=archive)
 
 
 def name_objects(addresses: Sequence[bytes], scope: Scope) -> Iterator[Iterator[Entry]]:
@@ -87,8 +88,8 @@ def _found_object(root: bytes, path: bytes, facts: ObjectFacts, scope: Scope) ->
     if (pattern := scope.patterns.find(path, folder=False)) is not None:
         return Entry(path, b"", None, None, SkipReason.EXCLUDED, pattern)
     location = join(root, path)
-    reason, detail = judge_far(path.rpartition(b"/")[2], location)
+    reason, detail, look = judge_far(path.rpartition(b"/")[2], location)
     archive = scope.archives and reason is SkipReason.SUFFIX and path.lower().endswith(SHARD_SUFFIXES)
-    if reason is not None and not archive:
+    if reason is not None and look is Look.NO and not archive:
         return Entry(path, b"", None, None, reason, detail)
-    return Entry(path, location, facts.size, facts.mtime_ns, reason, detail, is_archive=archive)
+    return Entry(path, location, facts.size, facts.mtime_ns, reason, detail, look, is_archive=archive)

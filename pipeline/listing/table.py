@@ -74,7 +74,7 @@ SKIPPED_SCHEMA = pa.schema(
 PLAIN = "image"  # beside "dicom" and "nifti", in counts by format
 _ROW_GROUP = 4_096  # rows held in memory at once
 _MOST_TOGETHER = 1 << 17  # rows of a row group that are read; earlier versions wrote more of them together
-_SAMPLE_COLUMNS = ("input", "path", "raw_path", "series", "slice", "sampled")
+_SAMPLE_COLUMNS = ("input", "path", "raw_path", "series", "slice", "sampled", "member")
 _MAX_SUFFIXES, _OTHERS = 100, "(others)"
 _FIRST_NAMES = 20
 _UNREAD = (SkipReason.UNREADABLE_FOLDER, SkipReason.UNREADABLE_FILE)
@@ -449,5 +449,5 @@ class Listing:
         real = [None] * len(kept) if names is None else names.filter(sampled).column("real_path").to_pylist()
         for row, name in zip(kept, real, strict=True):
             written = name if name is not None else row["raw_path"] or row["path"].encode()
-            file = os.path.join(self._roots[row["input"]], written)
+            file = locate(self._roots[row["input"]], written, row.get("member"))
             found.setdefault(row["series"], []).append(SliceSource(file, row["slice"]))

@@ -18,10 +18,11 @@ from mribatch.pipeline.storage.address import (
     is_address,
     split_member,
 )
-from mribatch.pipeline.storage.store import Content, read_object
+from mribatch.pipeline.storage.store import Content, ObjectFacts, read_object
 
 MAX_MEMBER_BYTES = 256 << 20  # of a compressed member; a few kilobytes could claim gigabytes
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # of a ZIP member: signature, ..., lengths of name and extra field
+LOCAL_HEADER_BYTES = _LOCAL_HEADER.size  # a name and an extra field follow
 _LOCAL_SIGNATURE = b"PK\x03\x04"
 _LOCAL_GUESS = 512  # bytes of a local header with name and extra field, nearly always
 
@@ -91,12 +92,12 @@ def has_changed(location: bytes, listed: tuple[int, int]) -> bool:
     return facts.st_mtime_ns != listed[1] or (member is None and facts.st_size != listed[0])
 
 
-def differs(content: Content, location: bytes, listed: tuple[int, int] | None) -> bool:
+def differs(facts: ObjectFacts | None, location: bytes, listed: tuple[int, int] | None) -> bool:
     """Whether what was said of an object when it was read is not what was listed. Files are asked elsewhere."""
-    if content.facts is None or listed is None:
+    if facts is None or listed is None:
         return False
     is_member = b"\0" in location
-    return content.facts.mtime_ns != listed[1] or (not is_member and content.facts.size != listed[0])
+    return facts.mtime_ns != listed[1] or (not is_member and facts.size != listed[0])
 
 
 def can_be_seen(root: bytes) -> bool:
@@ -104,7 +105,13 @@ def can_be_seen(root: bytes) -> bool:
     return is_address(root) or os.path.isdir(root)
 
 
-def _read_member(archive: bytes, member: Member, limit: int) -> Content:
+def check_member(member: Member, limit: int = MAX_FILE_BYTES) -> None:
+    """See whether a member may be read, before anything is.
+
+    Raises:
+        MemberError: It is encrypted, or compressed by a method that is not read.
+        OSError: It is larger than `limit`, or than the limit of compressed members.
+    """
     if member.method == ENCRYPTED:
         raise MemberError("it is encrypted in its archive")
     if member.method not in (STORED, DEFLATED):
@@ -113,6 +120,28 @@ def _read_member(archive: bytes, member: Member, limit: int) -> Content:
     if max(member.size, member.stored) > limit:
         size = max(member.size, member.stored)
         raise OSError(errno.EFBIG, f"it has {size:,} bytes; the limit in an archive is {limit:,}")
+
+
+def find_data(local_header: bytes) -> int:
+    """Bytes from the local header of a ZIP member to its data.
+
+    Args:
+        local_header: From its first byte; the first LOCAL_HEADER_BYTES are enough.
+
+    Raises:
+        MemberError: There is none.
+    """
+    try:
+        signature, *_, name_bytes, extra_bytes = _LOCAL_HEADER.unpack_from(local_header)
+    except struct.error as error:
+        raise MemberError("its archive ends before it does") from error
+    if signature != _LOCAL_SIGNATURE:
+        raise MemberError("its archive has no such member where the directory says")
+    return LOCAL_HEADER_BYTES + int(name_bytes) + int(extra_bytes)
+
+
+def _read_member(archive: bytes, member: Member, limit: int) -> Content:
+    check_member(member, limit)
     if member.kind == TAR:
         return _read_piece(archive, member.offset, member.size)
     return _read_zip_member(archive, member)
@@ -120,13 +149,7 @@ def _read_member(archive: bytes, member: Member, limit: int) -> Content:
 
 def _read_zip_member(archive: bytes, member: Member) -> Content:
     piece = _read_piece(archive, member.offset, _LOCAL_GUESS + member.stored)
-    try:
-        signature, *_, name_bytes, extra_bytes = _LOCAL_HEADER.unpack_from(piece.data)
-    except struct.error as error:
-        raise MemberError("its archive ends before it does") from error
-    if signature != _LOCAL_SIGNATURE:
-        raise MemberError("its archive has no such member where the directory says")
-    begin = _LOCAL_HEADER.size + name_bytes + extra_bytes
+    begin = find_data(piece.data)
     packed = piece.data[begin : begin + member.stored]
     if begin + member.stored > _LOCAL_GUESS + member.stored:
         packed = _read_piece(archive, member.offset + begin, member.stored).data

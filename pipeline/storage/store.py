@@ -17,16 +17,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mribatch.core.errors import MribatchError, StorageError
 from mribatch.core.install import install_command
 from mribatch.core.regular_file import MAX_FILE_BYTES
 from mribatch.pipeline.storage.address import Address
+from mribatch.pipeline.storage.raw_stream import RawStream
 
 if TYPE_CHECKING:
     import pyarrow.fs as fs
-    from _typeshed import WriteableBuffer
 
 PATIENCE_S = 45.0  # for one request; a store that throttles or restarts is back by then
 FIRST_PATIENCE_S = 10.0  # for the first request of a command, whose address may be wrong
@@ -189,13 +189,18 @@ def read_object(address: Address, begin: int = 0, size: int | None = None, limit
     return _persist(ask)
 
 
-def open_object(address: Address) -> BinaryIO:
+def open_object(address: Address, size: int | None = None, buffer: int = _BUFFER) -> io.BufferedReader:
     """Open an object for reading and seeking, with a buffer.
+
+    Args:
+        address: Of the object.
+        size: Bytes of it, at least; None: the store is asked.
+        buffer: Bytes that are read at once.
 
     Raises:
         StoreError: There is no such object, or it cannot be read; also from what is read of it.
     """
-    return io.BufferedReader(_RawObject(address), _BUFFER)
+    return io.BufferedReader(_RawObject(address, size), buffer)
 
 
 def put_object(address: Address, content: bytes | memoryview) -> None:
@@ -256,39 +261,22 @@ def _write(system: "fs.FileSystem", path: str, content: bytes | memoryview) -> N
         stream.write(content)
 
 
-class _RawObject(io.RawIOBase):
-    """An object as io.BufferedReader wants its source; each piece that is read is a request of its own."""
+class _RawObject(RawStream):
+    """An object; each piece that is read is a request of its own."""
 
-    def __init__(self, address: Address) -> None:
-        facts = look_up(address)
-        if facts is None or facts.is_folder:
-            raise StoreError(errno.ENOENT, "there is no such object", _NAMES)
-        self._address, self._size, self._place = address, facts.size, 0
+    def __init__(self, address: Address, size: int | None) -> None:
+        super().__init__(_size_of(address) if size is None else size)
+        self._address = address
 
-    def readable(self) -> bool:
-        return True
+    def read_at(self, place: int, size: int) -> bytes:
+        return read_object(self._address, place, size).data
 
-    def seekable(self) -> bool:
-        return True
 
-    def tell(self) -> int:
-        return self._place
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        begin = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
-        if begin + offset < 0:
-            raise OSError(errno.EINVAL, "a place before the beginning")
-        self._place = begin + offset
-        return self._place
-
-    def readinto(self, buffer: "WriteableBuffer") -> int:
-        view = memoryview(buffer)
-        if self._place >= self._size:
-            return 0
-        data = read_object(self._address, self._place, len(view)).data
-        view[: len(data)] = data
-        self._place += len(data)
-        return len(data)
+def _size_of(address: Address) -> int:
+    facts = look_up(address)
+    if facts is None or facts.is_folder:
+        raise StoreError(errno.ENOENT, "there is no such object", _NAMES)
+    return facts.size
 
 
 def _facts_of(info: Any) -> ObjectFacts | None:

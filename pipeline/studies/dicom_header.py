@@ -1,14 +1,13 @@
 """A DICOM file's header: whether it holds images to classify, how many, whose, and how they lie; no pixel is read."""
 
-import errno
 import math
 import os
 import re
-import stat
 from enum import StrEnum
 from typing import TypeAlias
 
 from mribatch.pipeline.records import Flag, Status, Verdict
+from mribatch.pipeline.storage.source import ByteSource
 from mribatch.pipeline.studies.dicom_elements import (
     MAX_HEADER_BYTES,
     PIXEL_DATA,
@@ -85,14 +84,14 @@ class DicomReason(StrEnum):
     MOSAIC = "dicom_mosaic"
 
 
-def read_dicom_header(path: bytes, options: HeaderOptions) -> StudyFile | NotAnImage:
+def read_dicom_header(source: ByteSource, options: HeaderOptions) -> StudyFile | NotAnImage:
     """Read the header of one DICOM file.
 
     Only the first 64 KiB are read where the header is no longer. A file without the preamble is read as well; whether
     it is to be, the caller decides.
 
     Args:
-        path: What to open: the file system's own bytes.
+        source: Of the file.
         options: How headers are read.
 
     Returns:
@@ -103,30 +102,26 @@ def read_dicom_header(path: bytes, options: HeaderOptions) -> StudyFile | NotAnI
         OSError: The file is gone, forbidden or no regular file.
     """
     try:
-        return _describe(_parse_start(path), options)
+        return _describe(_parse_start(source), options)
     except DicomError as error:
         verdict = Verdict(error.status, error.error, StudyFormat.DICOM)
         return StudyFile(StudyFormat.DICOM, verdict, (SliceFacts(None),))
 
 
-def _parse_start(path: bytes) -> DicomFile:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", path)
+def _parse_start(source: ByteSource) -> DicomFile:
+    with source.open() as file:
+        whole = file.seek(0, os.SEEK_END)
         known = _FIRST_READ
         while True:
-            content = os.pread(descriptor, known, 0)
-            size = max(facts.st_size, len(content)) if len(content) == known else len(content)
+            file.seek(0)
+            content = file.read(known)
+            size = max(whole, len(content)) if len(content) == known else len(content)
             try:
                 return parse_dicom(content, size, _WANTED, known)
             except NeedMore:
                 if known >= MAX_HEADER_BYTES:
                     raise damaged("The DICOM header is longer than 64 MiB.") from None
                 known = min(known * _GROWTH, MAX_HEADER_BYTES)
-    finally:
-        os.close(descriptor)
 
 
 def _describe(file: DicomFile, options: HeaderOptions) -> StudyFile | NotAnImage:

@@ -3,10 +3,9 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BufferedReader
 
-from mribatch.core.regular_file import open_regular
 from mribatch.pipeline.records import Status
+from mribatch.pipeline.storage.source import ByteSource, ByteStream, LocalSource, is_far
 from mribatch.pipeline.studies.gzip_stream import MAGIC, GzipError, GzipStream
 
 # An image of two files: the header's suffix and what the voxels' may be, in the order in which they are looked for.
@@ -24,43 +23,55 @@ class NiftiError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NiftiFiles:
-    """Paths, as the file system's own bytes; both are the same where one file holds everything."""
+    """Where header and voxels are; both are the same where one file holds everything."""
 
-    header: bytes
-    voxels: bytes
+    header: ByteSource
+    voxels: ByteSource
 
     @property
     def is_pair(self) -> bool:
-        return self.header != self.voxels
+        return self.header.location != self.voxels.location
 
 
-def nifti_files(path: bytes) -> NiftiFiles:
-    """Return the files that belong to `path`: .hdr and .img of one name, in either direction, else `path` alone."""
+def nifti_files(source: ByteSource) -> NiftiFiles:
+    """Return the files that belong to one: .hdr and .img of one name, in either direction, else that file alone.
+
+    Pairs are looked for on this machine only.
+    """
+    path = source.location
+    if is_far(path):
+        return NiftiFiles(source, source)
     if voxels := _partner(path, _VOXELS):
-        return NiftiFiles(path, voxels)
+        return NiftiFiles(source, LocalSource(voxels))
     if header := _partner(path, _HEADERS):
-        return NiftiFiles(header, path)
-    return NiftiFiles(path, path)
+        return NiftiFiles(LocalSource(header), source)
+    return NiftiFiles(source, source)
 
 
-def is_packed(file: BufferedReader) -> bool:
+def header_of_pair(path: bytes) -> bytes | None:
+    """Where the header of a file with voxels alone is, by its name; None where it is no such file, or has no header."""
+    header = None if is_far(path) else _partner(path, _HEADERS)
+    return header if header is not None and os.path.exists(header) else None
+
+
+def is_packed(file: ByteStream) -> bool:
     """Whether the file is gzip, by its first bytes, whatever its name. Leaves the file at its start."""
     packed = file.read(len(MAGIC)) == MAGIC
     file.seek(0)
     return packed
 
 
-def read_start(path: bytes, size: int) -> bytes:
+def read_start(source: ByteSource, size: int) -> bytes:
     """Read the first bytes of a file, unpacked where it is gzip.
 
     Returns:
         Up to `size` bytes; fewer only where the file ends before.
 
     Raises:
-        OSError: As `open_regular`.
+        OSError: There are none to be had.
         NiftiError: The gzip data are cut or damaged before `size` bytes.
     """
-    with open_regular(path) as file:
+    with source.open() as file:
         if not is_packed(file):
             return file.read(size)
         start = bytearray(size)

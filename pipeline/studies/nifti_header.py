@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from mribatch.core.regular_file import open_regular
 from mribatch.pipeline.records import Flag, Status, Verdict
+from mribatch.pipeline.storage.source import ByteSource
 from mribatch.pipeline.studies.facts import SliceFacts, StudyFile, StudyFormat
 from mribatch.pipeline.studies.gzip_stream import MAX_RATIO
 from mribatch.pipeline.studies.nifti_files import (
@@ -58,7 +58,7 @@ class NiftiLayout:
     slope, intercept: A value is slope * stored + intercept.
     """
 
-    path: bytes  # of the voxels
+    voxels: ByteSource
     packed: bool  # by gzip
     offset: int  # bytes before the first voxel, unpacked
     dtype: str  # NumPy's letters, with the byte order
@@ -87,20 +87,20 @@ class NiftiLayout:
         return divmod(number, self.slicing.count)
 
 
-def read_nifti_header(path: bytes, options: HeaderOptions) -> StudyFile:
+def read_nifti_header(source: ByteSource, options: HeaderOptions) -> StudyFile:
     """Read what a NIfTI file holds. Reads headers only; never raises for bad content.
 
     Slices are numbered through all volumes of the file: slice s of volume v has the number v * slices + s, whichever
     volumes are used. Their order within a volume is told in `nifti_slicing`.
 
     Args:
-        path: A .nii or .nii.gz file, or either file of a pair .hdr and .img; the file system's own bytes.
+        source: Of a .nii or .nii.gz file, or of either file of a pair .hdr and .img.
         options: Those for NIfTI count: plane, volume and max_pixels, which limits the voxels of one volume.
 
     Raises:
         OSError: The file is gone, forbidden or no regular file.
     """
-    layout, verdict = read_layout(path, options)
+    layout, verdict = read_layout(source, options)
     if layout is None:
         return StudyFile(StudyFormat.NIFTI, verdict, (SliceFacts(None),))
     slicing = layout.slicing
@@ -112,7 +112,7 @@ def read_nifti_header(path: bytes, options: HeaderOptions) -> StudyFile:
     return StudyFile(StudyFormat.NIFTI, verdict, tuple(facts), flags=verdict.flags, needs_range=True)
 
 
-def read_layout(path: bytes, options: HeaderOptions) -> tuple[NiftiLayout | None, Verdict]:
+def read_layout(source: ByteSource, options: HeaderOptions) -> tuple[NiftiLayout | None, Verdict]:
     """Read where the voxels are. The layout is None where the verdict is not ok.
 
     Raises:
@@ -120,7 +120,7 @@ def read_layout(path: bytes, options: HeaderOptions) -> tuple[NiftiLayout | None
     """
     try:
         with np.errstate(all="ignore"):  # headers may hold any number; what comes of it is checked
-            layout = _layout(path, options)
+            layout = _layout(source, options)
     except NiftiError as error:
         return None, Verdict(error.status, str(error), format=StudyFormat.NIFTI.value)
     first = options.volume == 0 and layout.volumes > 1
@@ -132,9 +132,10 @@ def read_layout(path: bytes, options: HeaderOptions) -> tuple[NiftiLayout | None
     return layout, Verdict(Status.OK, None, StudyFormat.NIFTI.value, width, height, flags, layout.itemsize * 8)
 
 
-def _layout(path: bytes, options: HeaderOptions) -> NiftiLayout:
-    files = nifti_files(path)
-    if path != files.header and not os.path.exists(files.header):
+def _layout(source: ByteSource, options: HeaderOptions) -> NiftiLayout:
+    files = nifti_files(source)
+    header_path = files.header.location
+    if source.location != header_path and not os.path.exists(header_path):
         raise NiftiError(Status.UNSUPPORTED, "This .img file has no .hdr file beside it that says what it holds.")
     header, one_file, order = _parse(read_start(files.header, max(_SIZES)))
     if not one_file and not files.is_pair:
@@ -146,7 +147,7 @@ def _layout(path: bytes, options: HeaderOptions) -> NiftiLayout:
     size, packed = _voxel_file(where)
     slope, intercept = _scaling(header)
     layout = NiftiLayout(
-        path=where.voxels,
+        voxels=where.voxels,
         packed=packed,
         offset=_offset(header, one_file),
         dtype=dtype,
@@ -264,10 +265,12 @@ def _check_size(shape: tuple[int, int, int], options: HeaderOptions) -> None:
 
 
 def _voxel_file(files: NiftiFiles) -> tuple[int, bool]:
-    """Bytes on the disk of the file with the voxels, and whether it is gzip."""
+    """Bytes of the file with the voxels as it is stored, and whether it is gzip."""
     try:
-        with open_regular(files.voxels) as file:
-            return os.fstat(file.fileno()).st_size, is_packed(file)
+        with files.voxels.open() as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            return size, is_packed(file)
     except OSError as error:
         if not files.is_pair:
             raise

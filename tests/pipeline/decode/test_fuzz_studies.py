@@ -20,6 +20,7 @@ from mribatch.pipeline.decode.dicom import DicomPixels
 from mribatch.pipeline.decode.nifti import open_nifti
 from mribatch.pipeline.decode.values import StoredSlice, Window, to_grey
 from mribatch.pipeline.records import Status, Verdict
+from mribatch.pipeline.storage.source import LocalSource
 from mribatch.pipeline.studies.dicom_header import read_dicom_header
 from mribatch.pipeline.studies.facts import NotAnImage, StudyFile, StudyFormat
 from mribatch.pipeline.studies.kind import HEAD_BYTES, tell_kind
@@ -56,7 +57,7 @@ def run_case(path: Path, data: bytes) -> tuple[str, str, bool]:
     path.write_bytes(data)
     if kind is StudyFormat.NIFTI:
         return _run_nifti(path)
-    header = read_dicom_header(bytes(path), OPTIONS)
+    header = read_dicom_header(LocalSource(bytes(path)), OPTIONS)
     pixels = DicomPixels(data, OPTIONS.max_pixels)
     frames = [pixels.read(frame) for frame in {0, max(len(pixels) - 1, 0)}]
     if isinstance(header, NotAnImage):
@@ -66,9 +67,9 @@ def run_case(path: Path, data: bytes) -> tuple[str, str, bool]:
 
 
 def _run_nifti(path: Path) -> tuple[str, str, bool]:
-    header = read_nifti_header(bytes(path), OPTIONS)
+    header = read_nifti_header(LocalSource(bytes(path)), OPTIONS)
     _check(header)
-    verdict, volume = open_nifti(bytes(path), OPTIONS)
+    verdict, volume = open_nifti(LocalSource(bytes(path)), OPTIONS)
     if volume is None:
         return _judge("nifti", header.verdict, [verdict])
     with volume:

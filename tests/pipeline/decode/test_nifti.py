@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mribatch.pipeline.decode.nifti import evenly_spaced, open_nifti
 from mribatch.pipeline.decode.values import StoredSlice, ValueRange, Window, to_grey
 from mribatch.pipeline.records import Flag, Status, Verdict
+from mribatch.pipeline.storage.source import LocalSource
 from mribatch.pipeline.studies.facts import StudyFile, StudyFormat
 from mribatch.pipeline.studies.nifti_header import read_nifti_header
 from mribatch.pipeline.studies.options import HeaderOptions
@@ -32,8 +33,8 @@ def options(volume: int | None = 0) -> HeaderOptions:
 def read(path: Path, volume: int | None = 0) -> tuple[StudyFile, list[tuple[Verdict, StoredSlice | None]]]:
     """The header, and every slice that it announces, also where the header is refused."""
     name = str(path).encode()
-    study = read_nifti_header(name, options(volume))
-    verdict, opened = open_nifti(name, options(volume))
+    study = read_nifti_header(LocalSource(name), options(volume))
+    verdict, opened = open_nifti(LocalSource(name), options(volume))
     assert verdict == study.verdict
     if opened is None:
         assert study.verdict.status is not Status.OK
@@ -127,7 +128,7 @@ def test_volumes_in_any_order_and_their_own_ranges(tmp_path: Path) -> None:
     array[..., 1] *= 2
     path = tmp_path / "volumes.nii.gz"
     path.write_bytes(gzip.compress(nifti(array)))
-    _, opened = open_nifti(str(path).encode(), options(None))
+    _, opened = open_nifti(LocalSource(str(path).encode()), options(None))
     assert opened is not None
     with opened:
         for number in (11, 0, 5, 10, 1, 4):
@@ -170,7 +171,7 @@ def test_what_is_not_finite_is_flagged_and_has_no_part_in_the_range(tmp_path: Pa
         np.count_nonzero(~stored.valid) for _, stored in slices if stored is not None and stored.valid is not None
     ]
     assert counts == [2, array[..., 0].size]
-    _, opened = open_nifti(str(path).encode(), options())
+    _, opened = open_nifti(LocalSource(str(path).encode()), options())
     assert opened is not None
     assert opened.range_of(2) == ValueRange(*percentiles(array[np.isfinite(array)]))
 
@@ -201,7 +202,7 @@ def test_the_largest_numbers_give_grey_values(tmp_path: Path) -> None:
 
 def assert_grey(path: Path) -> None:
     """Every slice becomes grey by the range of its volume, without a warning."""
-    _, opened = open_nifti(str(path).encode(), options())
+    _, opened = open_nifti(LocalSource(str(path).encode()), options())
     assert opened is not None
     with opened:
         for number in range(4):
@@ -262,8 +263,8 @@ def test_memory_is_not_spent_on_what_a_header_promises(tmp_path: Path) -> None:
 def test_a_file_that_changes_after_its_header_was_read(tmp_path: Path) -> None:
     path = tmp_path / "volume.nii"
     path.write_bytes(nifti())
-    _, shorter = open_nifti(str(path).encode(), options())
-    _, gone = open_nifti(str(path).encode(), options())
+    _, shorter = open_nifti(LocalSource(str(path).encode()), options())
+    _, gone = open_nifti(LocalSource(str(path).encode()), options())
     assert shorter is not None
     assert gone is not None
     path.write_bytes(nifti()[:400])
@@ -277,7 +278,7 @@ def test_a_file_that_changes_after_its_header_was_read(tmp_path: Path) -> None:
 def test_files_that_give_no_bytes(tmp_path: Path) -> None:
     for name in (tmp_path, tmp_path / "gone.nii"):
         with pytest.raises(OSError, match=r"regular file|No such file"):
-            read_nifti_header(str(name).encode(), options())
+            read_nifti_header(LocalSource(str(name).encode()), options())
 
 
 @given(count=st.integers(1, 400), most=st.integers(2, 20))

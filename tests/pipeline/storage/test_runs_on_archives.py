@@ -178,7 +178,7 @@ def test_hidden_paths_hide_the_names_in_an_archive(run: Run, data: Path, tmp_pat
 
 def test_what_is_left_out_of_an_archive_has_its_reason(run: Run, tmp_path: Path) -> None:
     picture = draw_images(tmp_path / "data", 1)[0].read_bytes()
-    names = ("a.jpg", "../b.jpg", "__MACOSX/._a.jpg", "notes.txt", "scan.dcm", "brain.nii.gz", "x/drop.jpg", "a.jpg")
+    names = ("a.jpg", "../b.jpg", "__MACOSX/._a.jpg", "notes.txt", "brain.hdr", "brain.img", "x/drop.jpg", "a.jpg")
     with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for name in names:
             archive.writestr(name, picture)
@@ -188,8 +188,8 @@ def test_what_is_left_out_of_an_archive_has_its_reason(run: Run, tmp_path: Path)
         "a.zip/../b.jpg": SkipReason.ARCHIVE_MEMBER,
         "a.zip/__MACOSX/._a.jpg": SkipReason.OTHER_PROGRAM,
         "a.zip/notes.txt": SkipReason.SUFFIX,
-        "a.zip/scan.dcm": SkipReason.STUDY_ELSEWHERE,
-        "a.zip/brain.nii.gz": SkipReason.STUDY_ELSEWHERE,
+        "a.zip/brain.hdr": SkipReason.STUDY_ELSEWHERE,
+        "a.zip/brain.img": SkipReason.STUDY_ELSEWHERE,
         "a.zip/x/drop.jpg": SkipReason.EXCLUDED,
         "a.zip/a.jpg": SkipReason.DUPLICATE,
     }

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mribatch.pipeline.records import Flag, Status
+from mribatch.pipeline.storage.source import LocalSource
 from mribatch.pipeline.studies.dicom_header import DicomReason, read_dicom_header
 from mribatch.pipeline.studies.facts import NotAnImage, Plane, SliceFacts, StudyFile, StudyIds
 from mribatch.pipeline.studies.options import HeaderOptions
@@ -34,7 +35,7 @@ TEN = math.radians(10)
 def read(tmp_path: Path, content: bytes, options: HeaderOptions = OPTIONS) -> StudyFile | NotAnImage:
     path = tmp_path / "file"
     path.write_bytes(content)
-    return read_dicom_header(bytes(path), options)
+    return read_dicom_header(LocalSource(bytes(path)), options)
 
 
 def read_file(tmp_path: Path, content: bytes, options: HeaderOptions = OPTIONS) -> StudyFile:
@@ -204,7 +205,7 @@ def test_nothing_of_the_header_is_in_an_answer(tmp_path: Path) -> None:
 
 def test_a_folder_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="not a regular file"):
-        read_dicom_header(bytes(tmp_path), OPTIONS)
+        read_dicom_header(LocalSource(bytes(tmp_path)), OPTIONS)
 
 
 def test_text_is_not_dicom(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pydicom
 import pytest
 
 from mribatch.pipeline.decode.nifti import open_nifti
+from mribatch.pipeline.storage.source import LocalSource
 from mribatch.pipeline.studies.facts import Plane, StudyFile
 from mribatch.pipeline.studies.nifti_header import read_nifti_header
 from mribatch.pipeline.studies.nifti_slicing import acquisition_axis
@@ -43,8 +44,8 @@ def rotation(x: float, y: float, z: float) -> Matrix:
 def read(path: Path, asked: HeaderOptions = OPTIONS) -> tuple[StudyFile, Pictures]:
     """What the header says, and all the slices that it announces."""
     name = str(path).encode()
-    study = read_nifti_header(name, asked)
-    verdict, volume = open_nifti(name, asked)
+    study = read_nifti_header(LocalSource(name), asked)
+    verdict, volume = open_nifti(LocalSource(name), asked)
     assert volume is not None, verdict
     with volume:
         stored = [volume.slice(facts.slice or 0)[1] for facts in study.slices]
