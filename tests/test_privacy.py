@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import nibabel
@@ -123,3 +124,25 @@ def test_hidden_paths_are_nowhere_but_in_their_own_file(planted: Path, tmp_path:
     assert [name for name in ("paths.parquet", "pseudonym.key") if os.stat(run / name).st_mode & 0o077] == []
     real = repr(pq.read_table(run / "paths.parquet").to_pylist())
     assert "IM0007" in real
+
+
+def test_no_identity_of_a_header_in_an_archive_is_in_any_output(
+    planted: Path, tmp_path: Path, tiny_model: Path
+) -> None:
+    names = [path for path in sorted(planted.rglob("*")) if path.is_file()]
+    with zipfile.ZipFile(tmp_path / "export.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in names:
+            archive.write(path, path.relative_to(planted))
+    damaged = bytearray((tmp_path / "export.zip").read_bytes())
+    damaged[len(damaged) // 3] ^= 0xFF  # so that errors of the archive are made, too
+    (tmp_path / "export.zip").write_bytes(damaged)
+    run = tmp_path / "run"
+    contents = {"what is printed": classify(tmp_path / "export.zip", run, tiny_model, "--anonymize-paths").encode()}
+    contents |= everything_in(run)
+    found = [(name, text) for name, content in contents.items() for text in identities() if text in content]
+    assert found == []
+    texts = [b"IM0001", b"IM0007", b"planted-cut", b"series-1", b"export.zip"]
+    shown = {name: content for name, content in contents.items() if not name.startswith("paths.parquet")}
+    assert [(name, text) for name, content in shown.items() for text in texts if text in content] == []
+    statuses = set(pq.read_table(run / "predictions")["status"].to_pylist())
+    assert {"ok", "truncated", "unreadable"} <= statuses, "the planted errors were met"

@@ -105,20 +105,19 @@ def can_be_seen(root: bytes) -> bool:
     return is_address(root) or os.path.isdir(root)
 
 
-def check_member(member: Member, limit: int = MAX_FILE_BYTES) -> None:
-    """See whether a member may be read, before anything is.
-
-    Raises:
-        MemberError: It is encrypted, or compressed by a method that is not read.
-        OSError: It is larger than `limit`, or than the limit of compressed members.
-    """
+def check_method(member: Member) -> None:
+    """Raises MemberError where a member is encrypted, or compressed by a method that is not read."""
     if member.method == ENCRYPTED:
         raise MemberError("it is encrypted in its archive")
     if member.method not in (STORED, DEFLATED):
         raise MemberError("it is compressed in its archive by a method that is not read")
+
+
+def check_size(member: Member, limit: int = MAX_FILE_BYTES) -> None:
+    """Raises OSError (EFBIG) where a member is larger than `limit`, or than the limit of compressed members."""
     limit = limit if member.method == STORED else min(limit, MAX_MEMBER_BYTES)
-    if max(member.size, member.stored) > limit:
-        size = max(member.size, member.stored)
+    size = max(member.size, member.stored)
+    if size > limit:
         raise OSError(errno.EFBIG, f"it has {size:,} bytes; the limit in an archive is {limit:,}")
 
 
@@ -141,7 +140,8 @@ def find_data(local_header: bytes) -> int:
 
 
 def _read_member(archive: bytes, member: Member, limit: int) -> Content:
-    check_member(member, limit)
+    check_method(member)
+    check_size(member, limit)
     if member.kind == TAR:
         return _read_piece(archive, member.offset, member.size)
     return _read_zip_member(archive, member)

@@ -18,7 +18,8 @@ from mribatch.pipeline.storage.address import DEFLATED, TAR, Address, Member, is
 from mribatch.pipeline.storage.content import (
     LOCAL_HEADER_BYTES,
     MemberError,
-    check_member,
+    check_method,
+    check_size,
     find_data,
     read_content,
 )
@@ -26,6 +27,7 @@ from mribatch.pipeline.storage.raw_stream import RawStream
 from mribatch.pipeline.storage.store import Content, ObjectFacts, open_object, read_object
 
 _FIRST_PIECE = 64 << 10  # bytes; most headers are shorter
+_BUFFER = _FIRST_PIECE + (4 << 10)  # bytes of an archive in a store that are read at once: a header before them
 _MOST_BEFORE_DATA = LOCAL_HEADER_BYTES + 2 * 0xFFFF  # bytes from the local header of a ZIP member to its data
 
 ByteStream: TypeAlias = io.BufferedReader | io.BytesIO
@@ -101,6 +103,8 @@ class HeldSource:
 class PiecedSource:
     """A file of which no more is read than is asked for; its first 64 KiB are read once.
 
+    More than these are given only of what could be read as a whole, too.
+
     Args:
         location: Of an object or a member.
     """
@@ -118,21 +122,22 @@ class PiecedSource:
         if content.facts is None:
             raise OSError(errno.ENOENT, "there is no such object")
         size = content.facts.size
-        if size > MAX_FILE_BYTES:
-            raise OSError(errno.EFBIG, f"it has {size:,} bytes; the limit in a store is {MAX_FILE_BYTES:,}")
         self.facts: ObjectFacts | None = content.facts
         self._first, self._size = content.data, size
+        self._check_size: Callable[[], None] = lambda: _check_object(size)
         self._open_all: Callable[[], io.BufferedReader] = lambda: open_object(address, size, _FIRST_PIECE)
 
     def _take_member(self, archive: bytes, member: Member) -> None:
-        check_member(member)
+        check_method(member)
+        self._check_size = lambda: check_size(member)
         self._open_all = lambda: _open_member(archive, member)
         with _open_member(archive, member) as stream:
             self._first = stream.read(_FIRST_PIECE)
         self.facts, self._size = None, member.size
 
     def open(self) -> ByteStream:
-        return io.BufferedReader(_Continued(self._first, self._size, self._open_all))
+        self._check_size()
+        return io.BufferedReader(_Continued(self._first, self._size, self._open_all), _FIRST_PIECE)
 
     def beginning(self, size: int) -> bytes:
         if size <= len(self._first):
@@ -169,6 +174,11 @@ def is_far(location: bytes) -> bool:
     return b"\0" in location or is_address(location)
 
 
+def _check_object(size: int) -> None:
+    if size > MAX_FILE_BYTES:
+        raise OSError(errno.EFBIG, f"it has {size:,} bytes; the limit is {MAX_FILE_BYTES:,}")
+
+
 class _Continued(RawStream):
     """The first bytes from memory, and what follows from a stream that is opened when it is asked for."""
 
@@ -200,7 +210,7 @@ class _Window(RawStream):
 
     def read_at(self, place: int, size: int) -> bytes:
         self._stream.seek(self._begin + place)
-        return self._stream.read(size)
+        return self._stream.read1(size)  # what is in its buffer, before another request
 
     def close(self) -> None:
         self._stream.close()
@@ -249,13 +259,14 @@ class _Inflated(RawStream):
 
 def _open_member(archive: bytes, member: Member) -> io.BufferedReader:
     end = member.offset + _MOST_BEFORE_DATA + member.stored  # or before
-    stream = open_object(Address.parse(archive), end, _FIRST_PIECE) if is_address(archive) else open_regular(archive)
+    stream = open_object(Address.parse(archive), end, _BUFFER) if is_address(archive) else open_regular(archive)
     try:
         window = _Window(stream, _find_data(stream, member), member.stored)
     except OSError:
         stream.close()
         raise
-    return io.BufferedReader(_Inflated(window, member.size) if member.method == DEFLATED else window)
+    whole = _Inflated(window, member.size) if member.method == DEFLATED else window
+    return io.BufferedReader(whole, _FIRST_PIECE)
 
 
 def _find_data(stream: io.BufferedReader, member: Member) -> int:
