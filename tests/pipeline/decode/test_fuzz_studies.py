@@ -20,7 +20,9 @@ from mribatch.pipeline.decode.dicom import DicomPixels
 from mribatch.pipeline.decode.nifti import open_nifti
 from mribatch.pipeline.decode.values import StoredSlice, Window, to_grey
 from mribatch.pipeline.records import Status, Verdict
-from mribatch.pipeline.storage.source import LocalSource
+from mribatch.pipeline.storage.address import of_member
+from mribatch.pipeline.storage.archive import list_archive
+from mribatch.pipeline.storage.source import ByteSource, LocalSource, as_a_whole, in_pieces
 from mribatch.pipeline.studies.dicom_header import read_dicom_header
 from mribatch.pipeline.studies.facts import NotAnImage, StudyFile, StudyFormat
 from mribatch.pipeline.studies.kind import HEAD_BYTES, tell_kind
@@ -29,6 +31,7 @@ from mribatch.pipeline.studies.options import HeaderOptions
 from tests.dicom_builder import EXPLICIT, PREAMBLE, meta, repacked
 from tests.pipeline.decode.test_dicom import SEEDS
 from tests.pipeline.decode.test_fuzz import fuzz, mutated, run_child
+from tests.pipeline.storage.archives import write_tar, write_zip
 from tests.pipeline.studies.nifti_bytes import broken, nifti
 
 OPTIONS = HeaderOptions(max_pixels=1_000_000, any_modality=True, dicom_anywhere=True, volume=None)
@@ -123,3 +126,25 @@ if __name__ == "__main__":
             print(run_case(Path(folder) / "case", mutated(corpus(), int(sys.argv[2]), int(sys.argv[3]))))
     else:
         run_child(corpus(), partial(run_case, Path(sys.argv[4]).with_name("case")), sys.argv[1:])
+
+
+def test_mutated_files_are_read_alike_in_archives(tmp_path: Path) -> None:
+    files = corpus()
+    contents = {str(number): mutated(files, 17, number) for number in range(150)}
+    for number, content in contents.items():
+        (tmp_path / number).write_bytes(content)
+    for archive in (write_zip(tmp_path / "x.zip", contents), write_tar(tmp_path / "x.tar", contents)):
+        for entry in list_archive(bytes(archive)):
+            assert entry.member is not None
+            local, member = bytes(tmp_path / entry.name.decode()), of_member(bytes(archive), entry.member)
+            for read in (read_dicom_header, read_nifti_header):
+                assert repr(read(in_pieces(member), OPTIONS)) == repr(read(LocalSource(local), OPTIONS))
+            assert _first_slice(as_a_whole(member)) == _first_slice(LocalSource(local))
+
+
+def _first_slice(source: ByteSource) -> str:
+    verdict, volume = open_nifti(source, OPTIONS)
+    if volume is None:
+        return repr(verdict)
+    with volume:
+        return repr((volume.slice(0), volume.size_and_sha256()))
