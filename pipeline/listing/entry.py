@@ -31,6 +31,7 @@ OTHER_SUFFIXES = (
     *(b".mp4", b".avi", b".mov", b".mkv", b".webm", b".mp3", b".wav", b".flac", b".ogg"),
     *(b".parquet", b".h5", b".hdf5", b".onnx", b".pt", b".pth", b".keras", b".db", b".sqlite", b".lnk", b".url"),
     *(b".bval", b".bvec", b".trk", b".tck", b".mgz", b".mgh", b".nrrd", b".nhdr", b".mha", b".mhd", b".mnc", b".par"),
+    *(b".cls", b".index", b".ten", b".msg", b".msgpack", b".pyd"),  # beside the images of a WebDataset
     *(b".tmp", b".bak", b".part", b".crdownload", b".sha256", b".md5"),
 )
 

@@ -257,7 +257,7 @@ def check_bucket(address: Address) -> None:
 
 
 def _write(system: "fs.FileSystem", path: str, content: bytes | memoryview) -> None:
-    with system.open_output_stream(path) as stream:
+    with system.open_output_stream(path, compression=None) as stream:  # else a name in .gz would have it packed
         stream.write(content)
 
 

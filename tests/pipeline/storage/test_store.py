@@ -218,6 +218,11 @@ def test_another_scheme_goes_through_fsspec() -> None:
     assert look_up(address) is None
 
 
+def test_an_object_is_put_as_it_is_whatever_its_name(bucket: str) -> None:
+    for name in ("a.gz", "a.nii.gz", "a.bz2", "a.zst"):
+        assert read_object(put(bucket, name, b"content")).data == b"content"
+
+
 def test_many_threads_read_at_once(bucket: str) -> None:
     addresses = [put(bucket, str(number), b"%d" % number) for number in range(20)]
     found: dict[int, bytes] = {}

@@ -94,7 +94,7 @@ def comparable(found: list[dict[str, Any]], prefix: str = "") -> list[dict[str, 
     return [row | ({"series": None} if ".nii" in row["path"] else {}) for row in named]
 
 
-def skipped(run_folder: Path, prefix: str = "") -> list[tuple[str, str, str]]:
+def skipped(run_folder: Path, prefix: str = "") -> list[tuple[str, str, str | None]]:
     table = pq.read_table(run_folder / "skipped.parquet").to_pylist()
     return [(row["path"].removeprefix(prefix), row["reason"], row["detail"]) for row in table]
 
@@ -112,7 +112,7 @@ def check_same(run_folder: Path, local: Path, prefix: str = "") -> None:
     assert skipped(run_folder, prefix) == skipped(local)
     assert series(run_folder, prefix) == series(local)
     verified = verify_run(run_folder, inputs=True)
-    assert verified.problems == 0 and verified.input_files > 25
+    assert verified.problems == 0 and (verified.input_files or 0) > 25
 
 
 def test_the_folder_has_what_these_tests_are_about(local: Path) -> None:
@@ -121,13 +121,15 @@ def test_the_folder_has_what_these_tests_are_about(local: Path) -> None:
     assert {reason for _, reason, _ in skipped(local)} == {"dicom_no_pixels", "dicom_modality", "suffix"}
 
 
-@pytest.mark.parametrize("changes", [{}, {"workers": 2}], ids=["in process", "workers"])
-@pytest.mark.parametrize(("name", "write"), [("a.tar", write_tar), ("a.zip", write_zip), ("b.zip", write_stored_zip)])
+@pytest.mark.parametrize(
+    ("name", "write", "workers"),
+    [("a.tar", write_tar, 1), ("a.zip", write_zip, 1), ("a.zip", write_zip, 2), ("b.zip", write_stored_zip, 1)],
+)
 def test_an_archive_has_the_rows_of_its_folder(
-    run: Run, data: Path, local: Path, tmp_path: Path, name: str, write: Callable[..., Path], changes: dict[str, Any]
+    run: Run, data: Path, local: Path, tmp_path: Path, name: str, write: Callable[..., Path], workers: int
 ) -> None:
     write(tmp_path / name, read_folder(data))
-    summary = run(tmp_path / name, tmp_path / "run", **changes)
+    summary = run(tmp_path / name, tmp_path / "run", workers=workers)
     check_same(tmp_path / "run", local, f"{name}/")
     assert summary.files == len({row["path"] for row in rows(local)})
     assert sorted(path.name for path in tmp_path.iterdir()) == [name, "run"]
@@ -208,15 +210,20 @@ def test_damage_behind_the_header_of_a_member_is_a_row_for_each_of_its_slices(
     content = bytearray(archive.read_bytes())
     content[len(content) // 2] ^= 0xFF
     archive.write_bytes(content)
-    read = []
+    sizes: list[int] = []
     inflate = content_module._inflate
-    monkeypatch.setattr(content_module, "_inflate", lambda *piece: (read.append(len(piece[0])), inflate(*piece))[1])
+
+    def counted(packed: bytes, size: int) -> bytes:
+        sizes.append(len(packed))
+        return inflate(packed, size)
+
+    monkeypatch.setattr(content_module, "_inflate", counted)
     run(archive, tmp_path / "run", keep_going=True)
     found = rows(tmp_path / "run")
     assert [row["status"] for row in found] == ["unreadable"] * 12 + ["ok"]
     assert {row["slice"] for row in found[:12]} == set(range(12))
     assert all("in its archive" in row["error"] or "CRC-32" in row["error"] for row in found[:12])
-    assert sum(size > 10_000 for size in read) == 1, "it is unpacked once, and not for each slice"
+    assert sum(size > 10_000 for size in sizes) == 1, "it is unpacked once, and not for each slice"
 
 
 def then(change: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,15 +350,14 @@ def test_shards_of_a_run_agree(run: Run, data: Path, local: Path, tmp_path: Path
     check_same(tmp_path / "merged", local, "a.zip/")
 
 
-@pytest.mark.parametrize("name", ["a.zip", "a.tar"])
 def test_a_run_that_was_killed_by_force_is_finished_by_the_same_command(
-    run: Run, data: Path, local: Path, tmp_path: Path, tiny_model: Path, key: Path, name: str
+    run: Run, data: Path, local: Path, tmp_path: Path, tiny_model: Path, key: Path
 ) -> None:
-    (write_zip if name == "a.zip" else write_tar)(tmp_path / name, read_folder(data))
+    write_zip(tmp_path / "a.zip", read_folder(data))
     out = tmp_path / "run"
     words = [
         "classify",
-        tmp_path / name,
+        tmp_path / "a.zip",
         "--out",
         out,
         "--model",
@@ -367,9 +373,9 @@ def test_a_run_that_was_killed_by_force_is_finished_by_the_same_command(
         time.sleep(0.002)
     process.kill()
     process.wait()
-    run(tmp_path / name, out)
-    check_same(out, local, f"{name}/")
-    assert run(tmp_path / name, out).new_rows == 0
+    run(tmp_path / "a.zip", out)
+    check_same(out, local, "a.zip/")
+    assert run(tmp_path / "a.zip", out).new_rows == 0
 
 
 def test_new_studies_are_added(run: Run, s3: S3Server, bucket: str, tmp_path: Path) -> None:
@@ -454,3 +460,37 @@ def test_what_is_too_large_for_an_archive_has_its_row_and_a_foreign_file_has_non
     assert "the limit in an archive is 10,000" in large["error"]
     reasons = [row[:2] for row in skipped(tmp_path / "run", "a.zip/")]
     assert reasons == [("large", "unreadable_file"), ("weights", "suffix")]
+
+
+def test_what_lies_beside_the_images_of_a_webdataset_is_not_opened(
+    run: Run, s3: S3Server, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = draw_images(tmp_path / "data", 1)[0].read_bytes()
+    others = ("cls", "json", "txt", "index", "npy")
+    files = {f"{number:04}.{suffix}": b"7" * 70_000 for number in range(5) for suffix in others}
+    (tmp_path / "up").mkdir()
+    write_tar(tmp_path / "up" / "a.tar", files | {"0001.jpg": picture})
+    s3.upload(tmp_path / "up", bucket, "data")
+    with misbehaving(s3) as (proxy, faults):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        run(f"s3://{bucket}/data", tmp_path / "run")
+    asked = sum(method == "GET" and path.endswith("/a.tar") for method, path in faults.requests)
+    assert len(rows(tmp_path / "run")) == 1 and asked < 12, "the list of it, and the image"
+
+
+def test_a_store_of_another_scheme_is_read_alike(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    write_series(tmp_path / "data" / "SER", 3)
+    write_slice(tmp_path / "data" / "wide", drawn_values(9, side=300))
+    write_volume(tmp_path / "data" / "brain.nii.gz", 3)
+    for name, content in read_folder(tmp_path / "data").items():
+        put_object(Address("memory", "studies", name), content)
+    write_zip(tmp_path / "a.zip", read_folder(tmp_path / "data"))
+    put_object(Address("memory", "packed", "a.zip"), (tmp_path / "a.zip").read_bytes())
+    run(tmp_path / "data", tmp_path / "local")
+    run("memory://studies", tmp_path / "objects")
+    run("memory://packed/a.zip", tmp_path / "zip")
+    expected = comparable(rows(tmp_path / "local"))
+    assert {row["status"] for row in expected} == {"ok"} and len(expected) == 7
+    assert comparable(rows(tmp_path / "objects")) == expected
+    assert comparable(rows(tmp_path / "zip"), "a.zip/") == expected
