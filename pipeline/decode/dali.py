@@ -274,9 +274,7 @@ class DaliDecoder:
         return decode
 
 
-def for_dali(
-    content: bytes, verdict: Verdict, reads_right: Callable[[bytes], bool] = is_read_alike
-) -> bytes | None:
+def for_dali(content: bytes, verdict: Verdict, reads_right: Callable[[bytes], bool] = is_read_alike) -> bytes | None:
     """What DALI is given of a file that is ok, so that its pixels are `decode_grey`'s; None: it is not asked.
 
     Args:

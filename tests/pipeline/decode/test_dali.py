@@ -134,6 +134,7 @@ def test_damage_inside_jpegs_has_opencvs_verdict(dali: DaliDecoder, opencv: Open
     for name in ("padded.jpg", "new.jpg"):
         assert np.array_equal(got[name][1], expected[name][1])
 
+
 def test_data_that_are_not_checked_are_flagged_and_whole_ones_have_the_same_pixels(
     dali: DaliDecoder, tmp_path: Path
 ) -> None:
