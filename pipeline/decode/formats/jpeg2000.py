@@ -291,6 +291,8 @@ def _coding_style(content: bytes, at: int, stop: int, across: int, down: int, ti
     sizes = content[at + 10 : stop]
     if len(sizes) < levels + 1:
         raise damaged(f"The JPEG 2000 coding style gives {len(sizes)} precincts for {levels} levels.")
+    if any(not size & 15 or not size >> 4 for size in sizes[1 : levels + 1]):
+        raise damaged("The JPEG 2000 coding style gives precincts of one sample above the lowest resolution.")
     precincts = 0
     for level, size in enumerate(sizes[: levels + 1]):
         shift = levels - level

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mribatch.core.synthetic import draw_slice
+from mribatch.pipeline.decode.formats.container import Refused
 from mribatch.pipeline.decode.grey import decode_grey
-from mribatch.pipeline.decode.jpeg2000_data import check_packets
+from mribatch.pipeline.decode.jpeg2000_data import check_bare_packets, check_packets
 from mribatch.pipeline.decode.probe import probe
 from mribatch.pipeline.records import Flag, Status, Verdict
 from tests.broken_files import patched
@@ -183,6 +184,20 @@ def test_packets_are_followed_in_every_order(progression: str) -> None:
             verdict = verdict_of(patched(moved, part + 6, struct.pack(">I", length + change)))
             assert verdict.status in (Status.TRUNCATED, Status.DECODE_FAILED)
             assert "packet" in str(verdict.error)
+
+
+@pytest.mark.parametrize("size", [0x50, 0x05, 0x00])
+def test_precincts_of_one_sample_above_the_lowest_resolution_are_damage(size: int) -> None:
+    """The standard allows them for the lowest one only (T.800, A.6.1). Fuzzing found that a file of them ended a run."""
+    content = saved(
+        draw_slice(3, 64, 64), format="JPEG2000", no_jp2=True, precinct_size=(32, 32), codeblock_size=(16, 16)
+    )
+    sizes = content.index(b"\xff\x52") + 14
+    assert verdict_of(content).status is Status.OK
+    verdict = verdict_of(patched(content, sizes + 1, bytes([size])))
+    assert verdict.status is Status.DECODE_FAILED and "precincts of one sample" in str(verdict.error)
+    with pytest.raises(Refused, match="precincts of one sample"):
+        check_bare_packets(patched(content, sizes + 1, bytes([size])))
 
 
 def test_zeros_between_two_packet_headers_are_told() -> None:
