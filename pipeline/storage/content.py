@@ -31,6 +31,18 @@ class MemberError(OSError):
     """The bytes of a member cannot be had; says why. It has no errno: asking again does not help."""
 
 
+def split_location(location: bytes) -> tuple[bytes, Member | None]:
+    """The file or archive that a location leads to, and the member; None where it is no member.
+
+    Raises:
+        MemberError: What follows a NUL byte is no place in an archive, as in a run folder that somebody has changed.
+    """
+    try:
+        return split_member(location)
+    except ValueError as error:
+        raise MemberError(str(error)) from None
+
+
 def read_content(location: bytes, limit: int = MAX_FILE_BYTES) -> Content:
     """Read a file, an object or a member of an archive.
 
@@ -42,7 +54,7 @@ def read_content(location: bytes, limit: int = MAX_FILE_BYTES) -> Content:
         OSError: It is gone, forbidden, damaged, or larger than `limit`.
     """
     if b"\0" in location:
-        archive, member = split_member(location)
+        archive, member = split_location(location)
         assert member is not None, "there is a NUL byte"
         return _read_member(archive, member, limit)
     if is_address(location):
@@ -85,7 +97,7 @@ def has_changed(location: bytes, listed: tuple[int, int]) -> bool:
     Raises:
         OSError: The file system does not say.
     """
-    archive, member = split_member(location)
+    archive, member = split_location(location)
     if is_address(archive):
         return False
     facts = os.stat(archive)

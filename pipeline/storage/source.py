@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Protocol, TypeAlias
 
 from mribatch.core.regular_file import MAX_FILE_BYTES, digest_file, open_regular, read_head
-from mribatch.pipeline.storage.address import DEFLATED, TAR, Address, Member, is_address, split_member
+from mribatch.pipeline.storage.address import DEFLATED, TAR, Address, Member, is_address
 from mribatch.pipeline.storage.content import (
     LOCAL_HEADER_BYTES,
     MemberError,
@@ -22,6 +22,7 @@ from mribatch.pipeline.storage.content import (
     check_size,
     find_data,
     read_content,
+    split_location,
 )
 from mribatch.pipeline.storage.raw_stream import RawStream
 from mribatch.pipeline.storage.store import Content, ObjectFacts, open_object, read_object
@@ -111,7 +112,7 @@ class PiecedSource:
 
     def __init__(self, location: bytes) -> None:
         self.location = location
-        archive, member = split_member(location)
+        archive, member = split_location(location)
         if member is None:
             self._take_object(Address.parse(archive))
         else:

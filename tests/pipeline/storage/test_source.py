@@ -134,3 +134,10 @@ def test_damage_is_an_error_of_the_system_whatever_it_hits(tmp_path: Path) -> No
     for ask in (in_pieces, as_a_whole, read_content):
         with pytest.raises(FileNotFoundError):
             ask(location)
+
+
+@pytest.mark.parametrize("read", [read_content, digest_content, in_pieces, as_a_whole])
+def test_a_location_that_somebody_made_up_gives_no_bytes(read: Callable[[bytes], object]) -> None:
+    """As from a run.json whose root has a NUL byte: `verify --inputs` ended in a traceback."""
+    with pytest.raises(MemberError, match="'b/slice.jpg' is no place in an archive"):
+        read(b"/data/a\0b/slice.jpg")
