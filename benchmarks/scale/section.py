@@ -103,7 +103,7 @@ def _simulation(trial: Mapping[str, Any]) -> Iterator[str]:
         f"A discrete-event simulation (`benchmarks/scale/simulation.py`) of machines with {runs[0]['cores']} cores,"
         f" each of which makes the {measured['core_rate']:,.0f} images/s that were measured, and of storage that gives"
         f" {runs[0]['storage_bytes_s'] / 1e6:,.0f} MB/s to all ({measured['image_bytes'] / 1000:.0f} kB a file)."
-        f" The driver lists {measured['listed_per_s']:,.0f} files a second before and counts"
+        f" The driver lists {measured['listed_per_s']:,.0f} files a second before and counts at least"
         f" {measured['counted_per_s']:,.0f} rows a second after, alone: both were measured on a local disk whose files"
         " were in memory."
     )
