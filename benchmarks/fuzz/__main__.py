@@ -30,9 +30,8 @@ ROOT = Path(__file__).parents[2]
 WORK = ROOT / "build" / "fuzz"
 _HANG_S = 30  # for one input
 _MEMORY_MIB = 4096
-_RUNS = (
-    100_000  # of one child: code that atheris 3.0 instruments keeps what it compares, 13 kB for each input of images
-)
+# Inputs of one child: code that atheris 3.0 instruments keeps what it compares, 13 kB for each input of images.
+_RUNS = 100_000
 _MEMORY_FOLDER = Path("/dev/shm")
 ONCE = "not repeated: "
 _SHORTEST_S = 2  # a turn
@@ -81,7 +80,7 @@ def run_turn(name: str, seconds: float, work: Path) -> list[str]:
 def _run_child(name: str, seconds: float, work: Path) -> str:
     """Run one child; return what ended it early, or ""."""
     limits = [f"-max_total_time={max(1, round(seconds))}", f"-timeout={_HANG_S}", f"-rss_limit_mb={_MEMORY_MIB}"]
-    limits.append(f"-runs={_RUNS}")
+    limits += [f"-runs={_RUNS}"]
     # The allocator fills fresh memory, so that a decoder that reads what it never wrote shows it.
     environment = os.environ | {"OPENCV_LOG_LEVEL": "OFF", "MALLOC_PERTURB_": "165"}
     memory = _MEMORY_FOLDER if os.access(_MEMORY_FOLDER, os.W_OK) else None  # files are written for each input

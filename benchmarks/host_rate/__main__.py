@@ -24,6 +24,7 @@ from typing import Any
 from benchmarks.conditions import RESULTS, conditions, machine, spread
 from benchmarks.cpu_ceiling import SIDE
 from benchmarks.host_rate.drawn_files import draw_files
+from benchmarks.host_rate.gil import GilNotFound
 from benchmarks.host_rate.watching import FEWEST_PARTS, RunFailed, watch_run
 from mribatch.core.bundle import DEFAULT_MODEL
 from mribatch.core.cores import usable_cores
@@ -43,7 +44,7 @@ def _measure_run(host: FakeMachine, source: Path, data: Path, out: Path, options
     command += ["--backend", "tensorrt", "--decoder", "dali", "--quiet", *options]
     try:
         return watch_run(command, out, environment, source)
-    except RunFailed as error:
+    except (GilNotFound, RunFailed) as error:
         sys.exit(f"Error: {error}")
 
 

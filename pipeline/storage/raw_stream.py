@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,6 +44,6 @@ class RawStream(io.RawIOBase):
         self._place += len(data)
         return len(data)
 
+    @abstractmethod
     def read_at(self, place: int, size: int) -> bytes:
         """Up to `size` bytes; none only where there are no more."""
-        raise NotImplementedError

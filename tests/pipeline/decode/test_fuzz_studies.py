@@ -120,14 +120,6 @@ def test_repacked_files_hold_the_same_data_set(tmp_path: Path) -> None:
     assert run_case(tmp_path / "case", repacked(whole)) == run_case(tmp_path / "case", whole) == ("dicom", "ok", False)
 
 
-if __name__ == "__main__":
-    if sys.argv[1] == "--case":
-        with tempfile.TemporaryDirectory() as folder:
-            print(run_case(Path(folder) / "case", mutated(corpus(), int(sys.argv[2]), int(sys.argv[3]))))
-    else:
-        run_child(corpus(), partial(run_case, Path(sys.argv[4]).with_name("case")), sys.argv[1:])
-
-
 def test_mutated_files_are_read_alike_in_archives(tmp_path: Path) -> None:
     files = corpus()
     contents = {str(number): mutated(files, 17, number) for number in range(150)}
@@ -148,3 +140,11 @@ def _first_slice(source: ByteSource) -> str:
         return repr(verdict)
     with volume:
         return repr((volume.slice(0), volume.size_and_sha256()))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--case":
+        with tempfile.TemporaryDirectory() as folder:
+            print(run_case(Path(folder) / "case", mutated(corpus(), int(sys.argv[2]), int(sys.argv[3]))))
+    else:
+        run_child(corpus(), partial(run_case, Path(sys.argv[4]).with_name("case")), sys.argv[1:])
